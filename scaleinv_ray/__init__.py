@@ -1,0 +1,17 @@
+"""Scale-invariant interpretability: invariants of transformers, measured over a series of sizes.
+
+`run` analyses a series; every invariant is a plain function on records in `invariants`.
+"""
+
+from typing import Any
+
+__all__ = ["run"]
+
+
+def __getattr__(name: str) -> Any:
+    # imported when asked for: the pure layers must not load ray and torch
+    if name == "run":
+        from scaleinv_ray.cluster.run import run
+
+        return run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""A live model -> records (torch, transformers, accelerate). `run.capture` composes the rest."""

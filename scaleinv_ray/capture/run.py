@@ -1,0 +1,181 @@
+"""A checkpoint folder -> records: the one entry for an actor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from scaleinv_ray.capture.attention import attention_records
+from scaleinv_ray.capture.forward import FORWARD_KINDS, forward_records
+from scaleinv_ray.capture.jacobians import jacobian_records
+from scaleinv_ray.capture.loading import LoadOptions
+from scaleinv_ray.capture.variants import InitSource, materialise, shuffle_tokens
+from scaleinv_ray.capture.weights import iter_weights
+from scaleinv_ray.records import KINDS, TOKEN_FREE, Protocol, Record, Variant
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is captured from.
+
+    Attributes:
+        folder: checkpoint folder.
+        variant: trained or a null.
+        seed: of the nulls.
+        init_folder: the run's own step 0, for random_init.
+        options: device, dtype, attention.
+    """
+
+    folder: Path
+    variant: Variant = "trained"
+    seed: int = 0
+    init_folder: Path | None = None
+    options: LoadOptions = field(default_factory=LoadOptions)
+
+
+@dataclass(frozen=True)
+class Session:
+    """One loaded model that serves several probes.
+
+    Attributes:
+        source: what was loaded.
+        model: the model.
+        init: source of a random_init, None for other variants.
+    """
+
+    source: Source
+    model: PreTrainedModel
+    init: InitSource | None
+
+    @classmethod
+    def open(cls, source: Source, *, threads: int | None = None) -> Session:
+        """Loads the model of a source.
+
+        Args:
+            source: what to load.
+            threads: torch's CPU threads in this process; None leaves them.
+
+        Returns:
+            The session.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        loaded = materialise(
+            source.folder,
+            source.variant,
+            source.seed,
+            init_folder=source.init_folder,
+            options=source.options,
+        )
+        return cls(source, loaded.model, loaded.init)
+
+    def records(
+        self,
+        tokens_ST: np.ndarray,
+        protocol: Protocol,
+        *,
+        kinds: frozenset[str],
+        batch_size: int,
+        labels: Mapping[str, Any] | None = None,
+    ) -> dict[str, list[Record]]:
+        """Captures one probe.
+
+        Args:
+            tokens_ST: token ids, (protocol.sequences, protocol.length); permuted within each
+                sequence here where the variant is shuffled_tokens.
+            protocol: what makes captures comparable.
+            kinds: out of `records.KINDS`, but for 'weights'.
+            batch_size: sequences in a batch.
+            labels: unit, probe and other fields of Record.
+
+        Returns:
+            Kind -> records, for exactly the kinds asked for.
+
+        Raises:
+            ValueError: for a kind that is unknown or needs no tokens, or where a capture refuses.
+        """
+        if unknown := kinds - (KINDS.keys() - TOKEN_FREE):
+            allowed = sorted(KINDS.keys() - TOKEN_FREE)
+            raise ValueError(f"kinds: got {sorted(unknown)}, allowed {allowed}")
+        if self.source.variant == "shuffled_tokens":
+            tokens_ST = shuffle_tokens(tokens_ST, self.source.seed)
+        draws = int(protocol.digest(), 16)  # the same units and rows for every model
+        records: dict[str, list[Record]] = {}
+        if one_pass := kinds & FORWARD_KINDS:
+            records |= forward_records(
+                self.model,
+                tokens_ST,
+                protocol,
+                kinds=one_pass,
+                batch_size=batch_size,
+                labels=labels,
+                seed_units=draws,
+            )
+        if "attention" in kinds:
+            records["attention"] = [
+                *attention_records(self.model, tokens_ST, protocol, labels=labels)
+            ]
+        if "jacobians" in kinds:
+            jacobians = jacobian_records(
+                self.model, tokens_ST, protocol, labels=labels, seed_rows=draws
+            )
+            records["jacobians"] = [*jacobians]
+        return records
+
+
+def capture(
+    source: Source,
+    tokens_ST: np.ndarray | None,
+    protocol: Protocol,
+    *,
+    kinds: frozenset[str],
+    batch_size: int,
+    labels: Mapping[str, Any] | None = None,
+    threads: int | None = None,
+) -> dict[str, list[Record]]:
+    """Captures one checkpoint on one probe; the model is loaded once, for weights alone not at all.
+
+    Args:
+        source: folder and variant.
+        tokens_ST: token ids, (protocol.sequences, protocol.length); None where only weights are
+            wanted.
+        protocol: what makes captures comparable.
+        kinds: out of `records.KINDS`.
+        batch_size: sequences in a batch.
+        labels: unit, probe and other fields of Record; weights get no probe.
+        threads: torch's CPU threads in this process; None leaves them.
+
+    Returns:
+        Kind -> records of numpy arrays, for exactly the kinds asked for.
+
+    Raises:
+        ValueError: for an unknown kind, tokens that are missing, or where a capture refuses.
+    """
+    if unknown := kinds - KINDS.keys():
+        raise ValueError(f"kinds: got {sorted(unknown)}, allowed {sorted(KINDS)}")
+    records: dict[str, list[Record]] = {}
+    if "weights" in kinds:
+        token_free = {k: v for k, v in (labels or {}).items() if k != "probe"}
+        records["weights"] = [
+            *iter_weights(
+                source.folder,
+                variant=source.variant,
+                seed=source.seed,
+                init_folder=source.init_folder,
+                labels=token_free,
+            )
+        ]
+    if with_tokens := kinds - TOKEN_FREE:
+        if tokens_ST is None:
+            raise ValueError(f"tokens_ST: got None, {sorted(with_tokens)} need tokens")
+        session = Session.open(source, threads=threads)
+        records |= session.records(
+            tokens_ST, protocol, kinds=with_tokens, batch_size=batch_size, labels=labels
+        )
+    return records

@@ -1,0 +1,150 @@
+"""Weight matrices, one tensor at a time out of safetensors; the model is not built.
+
+Shape suffixes: O outputs, I inputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from scaleinv_ray.capture.loading import check_folder, dtype_name
+from scaleinv_ray.capture.roles import Heads, canonical_name, is_mask, split, tensor_role
+from scaleinv_ray.records import Variant, WeightMatrix
+
+
+def build_from_config(
+    config: PreTrainedConfig, seed: int, *, dtype: torch.dtype | None = None
+) -> PreTrainedModel:
+    """A model at its default initialisation; torch's global generator is left as it was.
+
+    Args:
+        config: the model's config.
+        seed: seed of the initialisation.
+        dtype: None takes the config's, or float32.
+
+    Returns:
+        The model in eval mode, on the CPU.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=dtype or config.dtype or torch.float32
+        )
+    return model.eval()
+
+
+def shuffled(tensor: torch.Tensor, name: str, *, model_type: str, seed: int) -> torch.Tensor:
+    """A tensor permuted within itself, seeded by its name.
+
+    Args:
+        tensor: any shape and dtype, in the orientation in which it is stored.
+        name: stored or live name; both give the same permutation.
+        model_type: `config.model_type`.
+        seed: seed of the variant.
+
+    Returns:
+        A new tensor with the same entries; the permutation depends on name, seed and the number of
+        entries, not on the dtype.
+    """
+    key = f"{seed}:{canonical_name(name, model_type)}".encode()
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key).digest()[:16]))
+    bits = tensor.detach().cpu().contiguous().view(-1)
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[bits.element_size()]
+    moved = bits.clone().view(integers)
+    rng.shuffle(moved.numpy())
+    return moved.view(tensor.dtype).view(tensor.shape)
+
+
+def _stored(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    where = check_folder(folder)
+    for shard in dict.fromkeys(where.values()):
+        with safe_open(shard, framework="pt") as file:
+            for name in (n for n, s in where.items() if s == shard):
+                yield name, file.get_tensor(name)
+
+
+def _built(folder: Path, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    yield from build_from_config(config, seed).named_parameters()
+
+
+def _tensors(
+    folder: Path, variant: Variant, seed: int, init_folder: Path | None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    if variant != "random_init":
+        return _stored(folder)
+    return _stored(init_folder) if init_folder else _built(folder, seed)
+
+
+def _as_array(tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach()
+    return (tensor if tensor.dtype == torch.float64 else tensor.float()).numpy()
+
+
+def iter_weights(
+    folder: Path,
+    *,
+    variant: Variant = "trained",
+    seed: int = 0,
+    init_folder: Path | None = None,
+    per_head: bool = False,
+    labels: Mapping[str, Any] | None = None,
+) -> Iterator[WeightMatrix]:
+    """Streams the weight matrices of a checkpoint.
+
+    Tensors of two or more dimensions, outputs x inputs (more dimensions: all but the first are
+    inputs); a tied embedding counts once; a fused query-key-value tensor is split by projection.
+    Memory: the largest tensor and a copy. The exception is random_init without `init_folder`: the
+    whole model is built, since its random numbers come in the order of construction.
+
+    Args:
+        folder: a local checkpoint folder.
+        variant: shuffled_weights permutes each stored tensor before it is split; shuffled_tokens
+            has the trained weights and is refused.
+        seed: of random_init and shuffled_weights.
+        init_folder: the run's own step 0, for random_init.
+        per_head: split attention projections by head.
+        labels: unit and other fields of Record.
+
+    Yields:
+        WeightMatrix: float32, or float64 where stored so; `dtype` names the stored dtype.
+
+    Raises:
+        ValueError: where a folder is not whole, or for the variant shuffled_tokens.
+    """
+    if variant == "shuffled_tokens":
+        raise ValueError("variant: got 'shuffled_tokens', weights do not depend on tokens")
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    heads = Heads.of(config)
+    embeddings_stored = any(
+        tensor_role(name, config.model_type).role == "embedding" for name in check_folder(folder)
+    )
+    skip_head = config.tie_word_embeddings and embeddings_stored
+    for name, tensor in _tensors(folder, variant, seed, init_folder):
+        tensor_is = tensor_role(name, config.model_type)
+        if tensor.ndim < 2 or is_mask(name, tensor.ndim):
+            continue
+        if tensor_is.role == "unembedding" and skip_head:
+            continue
+        if variant == "shuffled_weights":
+            tensor = shuffled(tensor, name, model_type=config.model_type, seed=seed)
+        w_OI = _as_array(tensor).reshape(tensor.shape[0], -1)
+        w_OI = w_OI.T if tensor_is.transposed else w_OI
+        for piece in split(w_OI, tensor_is, heads, per_head=per_head):
+            yield WeightMatrix(
+                w_OI=piece.w_OI,
+                role=piece.role,
+                head=piece.head,
+                layer=tensor_is.layer,
+                num_layers=getattr(config, "num_hidden_layers", None),
+                dtype=dtype_name(tensor.dtype),
+                **(labels or {}),
+            )

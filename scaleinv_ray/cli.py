@@ -1,0 +1,154 @@
+"""The command line: demo, train, plan, run, report, invariants."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, defaultdict
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scaleinv_ray.config import RunConfig, load_run_config, load_train_config
+from scaleinv_ray.costs import capture_bytes, forward_flops
+from scaleinv_ray.plan import Plan
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Measure mathematical invariants of transformers over sizes, and what is conserved.",
+)
+Config = Annotated[Path, typer.Argument(help="YAML file; see jobs/series/")]
+Out = Annotated[str | None, typer.Option(help="URI of the run folder, instead of the config's")]
+Address = Annotated[str | None, typer.Option(help="Ray cluster; none embeds Ray")]
+
+
+@app.command()
+def train(config: Config, address: Address = None) -> None:
+    """Trains a ladder: a size series from one frozen config, resumed where it was left."""
+    from scaleinv_ray.cluster.train import train as train_ladder
+
+    folders = train_ladder(load_train_config(config), address=address)
+    for folder in folders:
+        typer.echo(folder)
+
+
+@app.command()
+def plan(config: Config, out: Out = None) -> None:
+    """Prints units, captures, invariants, bytes and what is missing; computes nothing."""
+    from scaleinv_ray.cluster.conclude import completed
+    from scaleinv_ray.plan import make_plan
+    from scaleinv_ray.store import Store
+
+    checked = load_run_config(config)
+    typer.echo(_describe(make_plan(checked), completed(Store(out or checked.out))))
+
+
+@app.command()
+def run(config: Config, out: Out = None, address: Address = None) -> None:
+    """Measures what is missing, judges, and writes verdicts and report.html."""
+    _run(load_run_config(config), out, address)
+
+
+def _describe(plan: Plan, done: set[str]) -> str:
+    """The plan as a table by kind of capture and invariant, with totals."""
+    protocol = plan.protocol
+    captures: dict[str, dict[str, int]] = defaultdict(dict)
+    passes: dict[tuple[str, ...], float] = {}
+    rows: Counter[tuple[str, str]] = Counter()
+    left: Counter[tuple[str, str]] = Counter()
+    for m in plan.measurements:
+        c = m.unit.checkpoint
+        captures[m.kind][m.capture_key] = capture_bytes(c, m.kind, protocol)
+        if m.probe is not None:
+            shuffled = str(m.unit.variant == "shuffled_tokens")
+            passes[(*m.unit.content, m.probe, shuffled)] = forward_flops(c, protocol)
+        rows[m.kind, m.invariant] += 1
+        left[m.kind, m.invariant] += m.key not in done
+    variants = Counter(u.variant for u in plan.units)
+    lines = [
+        f"series {plan.name}, protocol {protocol.digest()}",
+        f"units: {len(plan.units)} ({', '.join(f'{n} {v}' for v, n in variants.items())})",
+        f"forward passes: {len(passes)}, {sum(passes.values()):.3g} FLOP",
+        f"{'capture':<14}{'files':>7}{'bytes':>10}  {'invariant':<36}{'planned':>8}{'missing':>8}",
+    ]
+    for (kind, name), count in rows.items():
+        size = sum(captures[kind].values())
+        lines.append(
+            f"{kind:<14}{len(captures[kind]):>7}{size / 1e6:>8.1f}MB  {name:<36}{count:>8}"
+            f"{left[kind, name]:>8}"
+        )
+    total = sum(sum(files.values()) for files in captures.values())
+    lines.append(
+        f"{'in all':<14}{sum(map(len, captures.values())):>7}{total / 1e6:>8.1f}MB  {'':<36}"
+        f"{len(plan.measurements):>8}{sum(left.values()):>8}"
+    )
+    lines += [f"equal weights: {a} = {b}" for a, b in plan.equal_weights]
+    return "\n".join(lines)
+
+
+def _run(config: RunConfig, out: str | None, address: str | None) -> None:
+    from scaleinv_ray.cluster.run import run as analyse
+
+    result = analyse(config, out=out, address=address)
+    counts = Counter(result.verdicts["verdict"].to_pylist())
+    typer.echo(
+        f"{result.computed} measurements made, {result.failed} failed; verdicts: "
+        + ", ".join(f"{n} {v}" for v, n in counts.most_common())
+    )
+    typer.echo(f"report: {result.store.path('report.html')}")
+    if result.failed:
+        raise typer.Exit(3)
+
+
+@app.command()
+def report(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")]) -> None:
+    """Judges a run folder anew and writes its report; measures nothing."""
+    import yaml
+
+    from scaleinv_ray.cluster.conclude import conclude
+    from scaleinv_ray.store import Store
+
+    store = Store(run_folder)
+    if not store.exists("config.yaml"):
+        raise ValueError(f"run_folder: got {run_folder!r} without config.yaml, allowed: a run's")
+    config = load_run_config(yaml.safe_load(store.read_bytes("config.yaml")))
+    conclude(store, margin=config.conservation.margin, title=config.name)
+    typer.echo(store.path("report.html"))
+
+
+@app.command()
+def invariants() -> None:
+    """Prints the table of invariants."""
+    import scaleinv_ray.invariants
+    from scaleinv_ray.contract import markdown_table
+
+    assert scaleinv_ray.invariants, "importing the package registers the invariants"
+    typer.echo(markdown_table())
+
+
+@app.command()
+def demo(address: Address = None) -> None:
+    """Trains the embedded ladder and analyses it with nulls into runs/demo."""
+    from scaleinv_ray.cluster.train import train as train_ladder
+
+    with as_file(files("scaleinv_ray") / "demo") as folder:
+        ladder = load_train_config(folder / "ladder.yaml")
+        series = load_run_config(folder / "series.yaml")
+    train_ladder(ladder, address=address)
+    _run(series, None, address)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and exit code 2."""
+    try:
+        app()
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The only package that imports ray: actors, tasks, the driver, preflight."""

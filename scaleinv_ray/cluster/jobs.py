@@ -1,0 +1,140 @@
+"""What driver and workers send each other: names, paths and seeds, no models and no rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from scaleinv_ray.records import Protocol, Variant
+
+FAILED = ".failed.parquet"
+"""Suffix of a measurement that raised: it is no completion and is tried again by the next run."""
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """Where weight matrices are streamed from.
+
+    Attributes:
+        folder: the checkpoint.
+        variant: trained, random_init or shuffled_weights.
+        seed: of the variant.
+        init_folder: the run's own step 0, for random_init.
+    """
+
+    folder: str
+    variant: Variant
+    seed: int
+    init_folder: str | None
+
+
+@dataclass(frozen=True)
+class MeasureJob:
+    """A measurement to be made, as sent to a worker: names and paths, no arrays.
+
+    Attributes:
+        key: name of the measurement in the store.
+        invariant: registered name.
+        params: canonical JSON of its parameters.
+        rng_seed: depends on protocol, probe, invariant and parameters, never on the model.
+        source: path of the capture file, or where weights are streamed from.
+        labels: the columns of the unit, equal in all rows.
+    """
+
+    key: str
+    invariant: str
+    params: str
+    rng_seed: int
+    source: str | WeightSource
+    labels: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a worker reports of one measurement.
+
+    Attributes:
+        key: of the measurement.
+        invariant: its name.
+        counts: rows by status.
+        wall_s: seconds it took.
+        error: of the first failed row.
+    """
+
+    key: str
+    invariant: str
+    counts: Mapping[str, int]
+    wall_s: float
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Target:
+    """One pass over one probe: the captures wanted of it.
+
+    Attributes:
+        probe: name.
+        tokens: digest of the probe's tokens.
+        shuffle_seed: permute the tokens within each sequence, None leaves them in order.
+        paths: kind -> file to write.
+    """
+
+    probe: str
+    tokens: str
+    shuffle_seed: int | None
+    paths: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class CaptureJob:
+    """All captures that one set of weights has to give: the model is loaded once.
+
+    Attributes:
+        content: identity of the weights and what was done to them.
+        folder: the checkpoint.
+        variant: what is done to the weights (shuffled tokens are a matter of the targets).
+        seed: of the variant.
+        init_folder: the run's own step 0, for random_init.
+        targets: the passes wanted.
+        protocol: of the run.
+        facts: written into every file's metadata.
+        batch_size: sequences in a forward pass.
+        trust_remote_code: the config names this model.
+    """
+
+    content: tuple[str, ...]
+    folder: str
+    variant: Variant
+    seed: int
+    init_folder: str | None
+    targets: tuple[Target, ...]
+    protocol: Protocol
+    facts: Mapping[str, str] = field(default_factory=dict)
+    batch_size: int = 32
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class CaptureOutcome:
+    """What an actor reports: bytes written by path, and seconds."""
+
+    written: Mapping[str, int]
+    wall_s: float
+
+
+@dataclass
+class Work:
+    """What a run has to do.
+
+    Attributes:
+        captures: jobs for the actors.
+        measurements: jobs for the tasks, by the capture file they read (None: no file).
+        tokens: digest -> tokens, for the captures.
+    """
+
+    captures: Sequence[CaptureJob]
+    measurements: Mapping[str | None, list[MeasureJob]]
+    tokens: Mapping[str, np.ndarray]

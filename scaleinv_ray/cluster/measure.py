@@ -1,0 +1,203 @@
+"""One capture file x one invariant -> rows, curves and diagrams in the store. Needs no Ray.
+
+The only place where a failure becomes a row.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scaleinv_ray import invariants, tables
+from scaleinv_ray.capture.weights import iter_weights
+from scaleinv_ray.cluster.jobs import FAILED, MeasureJob, Outcome, WeightSource
+from scaleinv_ray.contract import REGISTRY, Invariant, Measured, Refused
+from scaleinv_ray.estimate import Estimate
+from scaleinv_ray.records import Record
+from scaleinv_ray.store import Store, read_records
+
+assert invariants, "importing the package registers the invariants, on every worker"
+
+
+def _records(source: str | WeightSource) -> Iterable[Record]:
+    if isinstance(source, WeightSource):
+        init = None if source.init_folder is None else Path(source.init_folder)
+        return iter_weights(
+            Path(source.folder), variant=source.variant, seed=source.seed, init_folder=init
+        )
+    return read_records(Path(source))
+
+
+def _place(record: Record | None, kind: str) -> dict[str, Any]:
+    return {
+        "layer": record.layer if record else None,
+        "depth": record.depth if record else None,
+        "role": record.role if record else None,
+        "head": record.head if record else None,
+        "site": record.site if record else None,
+        "capture": kind,
+    }
+
+
+def _what(spec: Invariant, params: str) -> dict[str, Any]:
+    return {
+        "family": spec.family,
+        "invariant": spec.name,
+        "version": spec.version,
+        "params": params,
+    }
+
+
+def _value_rows(
+    spec: Invariant, measured: Measured | Refused | str, common: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """A row for every declared quantity, whatever happened."""
+    rows = []
+    for name, quantity in spec.quantities.items():
+        flags: dict[str, str] = {}
+        got: Estimate | Refused | str
+        if isinstance(measured, Measured):
+            got = measured.values[name]
+            flags = {k: str(v) for k, v in measured.flags.items()}
+        else:
+            got = measured
+        estimate = got if isinstance(got, Estimate) else None
+        status = "ok" if estimate else "refused" if isinstance(got, Refused) else "failed"
+        rows.append({
+            **common,
+            "quantity": name,
+            "law": quantity.law,
+            "value": estimate.value if estimate else None,
+            "stderr": estimate.stderr if estimate else None,
+            "n": estimate.n if estimate else None,
+            "error_kind": estimate.error_kind if estimate else None,
+            "samples": list(estimate.samples) if estimate and estimate.samples else None,
+            "flags": flags,
+            "status": status,
+            "error": None if estimate else str(got),
+        })
+    return rows
+
+
+def _apply(spec: Invariant, record: Record, job: MeasureJob) -> Measured | Refused | str:
+    """The invariant of one record; what it raises becomes the text of a failed row."""
+    rng = np.random.default_rng(job.rng_seed)
+    try:
+        measured = spec.function(record, rng=rng, **json.loads(job.params))
+    except Refused as refusal:
+        return refusal
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    if set(measured.values) != set(spec.quantities):
+        return f"contract: got {sorted(measured.values)}, declared {sorted(spec.quantities)}"
+    return measured
+
+
+def _array(values: np.ndarray | None) -> list[float] | None:
+    return None if values is None else np.asarray(values).tolist()
+
+
+def _extra_rows(
+    measured: Measured | Refused | str, common: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    if not isinstance(measured, Measured):
+        return [], []
+    base = {k: common[k] for k in tables.CURVES.names if k in common}
+    curves = [
+        {**base, "curve": n, "x": _array(c.x), "y": _array(c.y), "y_stderr": _array(c.y_stderr)}
+        for n, c in measured.curves.items()
+    ]
+    diagrams = [
+        {
+            **base,
+            "diagram": n,
+            "dimension": _array(d.dimension),
+            "birth": _array(d.birth),
+            "death": _array(d.death),
+        }
+        for n, d in measured.diagrams.items()
+    ]
+    return curves, diagrams
+
+
+def measure(job: MeasureJob, store: Store) -> Outcome:
+    """Makes one measurement and writes its tables, the measurement last.
+
+    Args:
+        job: what to measure.
+        store: where the tables go.
+
+    Returns:
+        Rows by status and the time taken.
+    """
+    start = time.perf_counter()
+    spec = REGISTRY[job.invariant]
+    rows: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    diagrams: list[dict[str, Any]] = []
+    wall_s = 0.0
+    shared = {**job.labels, "key": job.key, **_what(spec, job.params)}
+    try:
+        for record in _records(job.source):
+            began = time.perf_counter()
+            measured = _apply(spec, record, job)
+            wall_s = time.perf_counter() - began
+            common = {**shared, **_place(record, spec.kind), "wall_s": wall_s}
+            rows += _value_rows(spec, measured, common)
+            more_curves, more_diagrams = _extra_rows(measured, common)
+            curves += more_curves
+            diagrams += more_diagrams
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        common = {**shared, **_place(None, spec.kind), "wall_s": wall_s}
+        rows = _value_rows(spec, f"{type(error).__name__}: {error}", common)
+    write_measurement(store, job.key, rows, curves, diagrams)
+    counts = {s: sum(r["status"] == s for r in rows) for s in ("ok", "refused", "failed")}
+    error_text = next((r["error"] for r in rows if r["status"] == "failed"), None)
+    return Outcome(job.key, job.invariant, counts, time.perf_counter() - start, error_text)
+
+
+def write_measurement(
+    store: Store,
+    key: str,
+    rows: list[dict[str, Any]],
+    curves: list[dict[str, Any]],
+    diagrams: list[dict[str, Any]],
+) -> None:
+    """Writes curves and diagrams first and the rows last; failed rows under a name of their own.
+
+    Args:
+        store: where to.
+        key: of the measurement.
+        rows: of tables.MEASUREMENTS.
+        curves: of tables.CURVES.
+        diagrams: of tables.DIAGRAMS.
+    """
+    if curves:
+        store.write_table(f"curves/{key}.parquet", tables.encode(curves, tables.CURVES))
+    if diagrams:
+        store.write_table(f"diagrams/{key}.parquet", tables.encode(diagrams, tables.DIAGRAMS))
+    failed = any(row["status"] == "failed" for row in rows)
+    table = tables.encode(rows, tables.MEASUREMENTS)
+    store.write_table(f"measurements/{key}{FAILED if failed else '.parquet'}", table)
+    if not failed:
+        store.delete(f"measurements/{key}{FAILED}")
+
+
+def failed_rows(job: MeasureJob, error: str) -> list[dict[str, Any]]:
+    """The rows of a measurement whose capture, worker or deadline failed.
+
+    Args:
+        job: the measurement that was not made.
+        error: why.
+
+    Returns:
+        One failed row for each declared quantity.
+    """
+    spec = REGISTRY[job.invariant]
+    common = {**job.labels, "key": job.key, **_what(spec, job.params), "wall_s": 0.0}
+    return _value_rows(spec, error, {**common, **_place(None, spec.kind)})

@@ -1,0 +1,187 @@
+"""A run: plan, capture and measure what is missing, conclude."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+from tqdm import tqdm
+
+from scaleinv_ray import tables
+from scaleinv_ray.cluster.conclude import completed, conclude, read_folder
+from scaleinv_ray.cluster.work import assemble
+from scaleinv_ray.config import RunConfig, load_run_config
+from scaleinv_ray.costs import capture_bytes
+from scaleinv_ray.plan import Plan, make_plan, plan_rows
+from scaleinv_ray.store import Store
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        store: its folder.
+        plan: what was planned.
+        computed: measurements made by this call (those done before are not made again).
+        failed: measurements that ended in failed rows.
+        verdicts: table of tables.VERDICTS.
+    """
+
+    store: Store
+    plan: Plan
+    computed: int
+    failed: int
+    verdicts: pa.Table
+
+    @property
+    def measurements(self) -> pa.Table:
+        """All rows, of tables.MEASUREMENTS."""
+        return read_folder(self.store, "measurements")
+
+
+def claim(store: Store, config: RunConfig) -> None:
+    """Takes a run folder for a series and a protocol; another one's folder is refused.
+
+    Args:
+        store: of the run.
+        config: of the run; written to config.yaml, the newest one wins.
+
+    Raises:
+        ValueError: where the folder belongs to another series or protocol.
+    """
+    if store.exists("config.yaml"):
+        theirs = load_run_config(yaml.safe_load(store.read_bytes("config.yaml")))
+        if theirs.name != config.name:
+            raise ValueError(
+                f"out: {store.uri} holds series {theirs.name!r}, got {config.name!r}; "
+                "allowed: the same series or an empty folder"
+            )
+        if theirs.protocol != config.protocol:
+            raise ValueError(
+                f"out: {store.uri} holds protocol {theirs.protocol.record()}, "
+                f"got {config.protocol.record()}; allowed: the same protocol or an empty folder"
+            )
+    text = yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False)
+    store.write_bytes("config.yaml", text.encode())
+
+
+class Progress:
+    """One line of JSON an event in log.jsonl, and a bar over the measurements."""
+
+    def __init__(self, store: Store, total: int) -> None:
+        """Opens the log (a run in an object store keeps it beside the job's own log)."""
+        self._lines: list[str] = []
+        self._path = None if store.local is None else store.local / "log.jsonl"
+        self._bar = tqdm(
+            total=total, unit="measurement", mininterval=1.0 if sys.stderr.isatty() else 15.0
+        )
+        self.counts: Counter[str] = Counter()
+
+    def __call__(self, event: str, **values: Any) -> None:
+        """Logs an event."""
+        line = {"time": round(time.time(), 3), "event": event, **values}
+        if self._path is not None:
+            with self._path.open("a") as stream:
+                stream.write(json.dumps(line) + "\n")
+        self.counts[event] += 1
+        if event == "measured":
+            self.counts["failed_measurements"] += bool(values["failed"])
+            self._bar.update()
+        self._bar.set_postfix(
+            captured=self.counts["captured"], failed=self.counts["failed_measurements"],
+            lost=self.counts["lost"], refresh=False,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self._bar.close()
+
+
+def run(
+    config: RunConfig | Mapping[str, Any] | str | Path,
+    *,
+    out: str | None = None,
+    address: str | None = None,
+) -> Run:
+    """Analyses a series: measures what is missing, judges, writes the report.
+
+    Args:
+        config: a checked config, a mapping, or the path of a YAML file.
+        out: URI of the run folder, instead of the config's.
+        address: of a Ray cluster; None embeds Ray.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ValueError: for whatever is wrong with config, models or folder, before any work starts.
+    """
+    checked = config if isinstance(config, RunConfig) else load_run_config(config)
+    store = Store(out or checked.out)
+    plan = make_plan(checked)
+    done = completed(store)
+    missing = plan.missing(done)
+    claim(store, checked)
+    store.write_table("plan.parquet", tables.encode(plan_rows(plan, done), tables.PLAN))
+    failed = _execute(plan, missing, checked, store, address) if missing else 0
+    verdicts = conclude(store, margin=checked.conservation.margin, title=checked.name)
+    return Run(store, plan, len(missing), failed, verdicts)
+
+
+def _execute(
+    plan: Plan, missing: list[Any], config: RunConfig, store: Store, address: str | None
+) -> int:
+    # imported here, so that a run with nothing to do starts at once
+    from scaleinv_ray.cluster.driver import Driver, Settings
+    from scaleinv_ray.cluster.preflight import preflight
+    from scaleinv_ray.cluster.session import connected
+
+    run_id = uuid.uuid4().hex[:12]
+    work = assemble(plan, missing, config, scratch=_scratch(store, config), run_id=run_id)
+    with connected(address):
+        resources = preflight(
+            store,
+            capture_bytes=_bytes_of(plan, missing),
+            gpus_per_model=config.cluster.gpus_per_model,
+        )
+        progress = Progress(store, len(missing))
+        progress("started", run_id=run_id, measurements=len(missing), resources=resources)
+        settings = Settings(
+            gpus_per_model=config.cluster.gpus_per_model,
+            deadline_s=config.cluster.deadline,
+            discard=config.captures == "discard",
+            actors=config.cluster.actors,
+            workers=config.cluster.workers,
+            memory=config.cluster.memory,
+        )
+        try:
+            Driver(store, work, settings, progress).execute()
+        finally:
+            progress("ended", run_id=run_id, **progress.counts)
+            progress.close()
+    return progress.counts["failed_measurements"]
+
+
+def _scratch(store: Store, config: RunConfig) -> Path:
+    """Captures lie under a local run folder, else on the node's temporary disk."""
+    if store.local is not None:
+        return store.local / "captures"
+    return Path(tempfile.gettempdir()) / "scaleinv_ray" / config.name
+
+
+def _bytes_of(plan: Plan, missing: list[Any]) -> int:
+    sizes = {
+        m.capture_key: capture_bytes(m.unit.checkpoint, m.kind, plan.protocol) for m in missing
+    }
+    return sum(sizes.values())

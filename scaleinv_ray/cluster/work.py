@@ -1,0 +1,157 @@
+"""From missing measurements to jobs: which captures are needed, which files exist already."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import scaleinv_ray
+from scaleinv_ray import series
+from scaleinv_ray.cluster.jobs import CaptureJob, MeasureJob, Target, WeightSource, Work
+from scaleinv_ray.config import RunConfig
+from scaleinv_ray.plan import Measurement, Plan, Unit, rng_seed
+from scaleinv_ray.records import TOKEN_FREE
+
+
+@cache
+def code_version() -> str:
+    """Version of the package and the first digits of the sha256 of its sources."""
+    folder = Path(scaleinv_ray.__file__).parent
+    sources = b"".join(p.read_bytes() for p in sorted(folder.rglob("*.py")))
+    return f"{version('scaleinv-ray')}+{hashlib.sha256(sources).hexdigest()[:10]}"
+
+
+def labels_of(plan: Plan, measurement: Measurement, run_id: str) -> dict[str, Any]:
+    """The columns that are equal in all rows of a measurement."""
+    unit, checkpoint = measurement.unit, measurement.unit.checkpoint
+    probe = measurement.probe
+    return {
+        "run_id": run_id,
+        "unit": unit.id,
+        "unit_b": None,
+        "series": unit.series,
+        "model": checkpoint.model,
+        "architecture": checkpoint.architecture,
+        "n_params": checkpoint.n_params,
+        "n_layers": checkpoint.n_layers,
+        "d_model": checkpoint.d_model,
+        "seed": checkpoint.seed,
+        "step": checkpoint.step,
+        "train_tokens": checkpoint.train_tokens,
+        "eval_loss": checkpoint.eval_loss,
+        "variant": unit.variant,
+        "probe": probe,
+        "probe_tokens": None if probe is None else plan.tokens_of(unit, probe).tokens_ST.size,
+        "protocol": plan.protocol.digest(),
+        "weights_digest": checkpoint.weights_digest,
+        "code_version": code_version(),
+    }
+
+
+def assemble(
+    plan: Plan, missing: Sequence[Measurement], config: RunConfig, *, scratch: Path, run_id: str
+) -> Work:
+    """Jobs for what is missing; captures whose file exists already are not made again.
+
+    Args:
+        plan: the whole plan.
+        missing: its measurements without result.
+        config: of the run.
+        scratch: folder of the capture files, on a local disk.
+        run_id: recorded with every row.
+
+    Returns:
+        The work for a driver.
+    """
+    fetched = _Folders(config.trust_remote_code)
+    measurements: dict[str | None, list[MeasureJob]] = defaultdict(list)
+    passes: dict[tuple[str, ...], list[Measurement]] = defaultdict(list)
+    for m in missing:
+        path = scratch / f"{m.capture_key}.arrow"
+        source: str | WeightSource = str(path)
+        if m.kind in TOKEN_FREE:
+            source = _weight_source(m.unit, fetched)
+        elif not path.exists():
+            passes[m.unit.content].append(m)
+        job = MeasureJob(
+            key=m.key,
+            invariant=m.invariant,
+            params=m.params,
+            rng_seed=rng_seed(plan.protocol, m),
+            source=source,
+            labels=labels_of(plan, m, run_id),
+        )
+        measurements[source if isinstance(source, str) else None].append(job)
+    captures = [_capture_job(plan, group, config, scratch, fetched) for group in passes.values()]
+    tokens = {t.digest: t.tokens_ST for t in plan.tokens.values()}
+    return Work(captures, measurements, tokens)
+
+
+class _Folders:
+    """Local folders of checkpoints; those of a hub are downloaded when first needed."""
+
+    def __init__(self, trusted: Collection[str]) -> None:
+        self._trusted = trusted
+        self._known: dict[tuple[str, int | None, int], str] = {}
+
+    def of(self, unit: Unit) -> str:
+        c = unit.checkpoint
+        at = (c.model, c.step, c.seed)
+        if at not in self._known:
+            self._known[at] = str(series.fetch(c, remote_code=c.model in self._trusted))
+        return self._known[at]
+
+    def init_of(self, unit: Unit) -> str | None:
+        """The run's own step 0, where the variant wants it and it exists."""
+        if unit.variant != "random_init":
+            return None
+        c = unit.checkpoint
+        folder = series.fetch_init(c, remote_code=c.model in self._trusted)
+        return None if folder is None else str(folder)
+
+
+def _weight_source(unit: Unit, folders: _Folders) -> WeightSource:
+    c = unit.checkpoint
+    return WeightSource(folders.of(unit), unit.variant, c.seed, folders.init_of(unit))
+
+
+def _capture_job(
+    plan: Plan, group: Sequence[Measurement], config: RunConfig, scratch: Path, folders: _Folders
+) -> CaptureJob:
+    """One loading of the weights serves every pass over them."""
+    unit = group[0].unit
+    checkpoint = unit.checkpoint
+    paths: dict[tuple[str, str, int | None], dict[str, str]] = defaultdict(dict)
+    for m in group:
+        assert m.probe is not None
+        shuffle = m.unit.checkpoint.seed if m.unit.variant == "shuffled_tokens" else None
+        tokens = plan.tokens_of(m.unit, m.probe).digest
+        paths[m.probe, tokens, shuffle][m.kind] = str(scratch / f"{m.capture_key}.arrow")
+    return CaptureJob(
+        content=unit.content,
+        folder=folders.of(unit),
+        variant="trained" if unit.variant == "shuffled_tokens" else unit.variant,
+        seed=checkpoint.seed,
+        init_folder=folders.init_of(unit),
+        targets=tuple(Target(*at, kinds) for at, kinds in paths.items()),
+        protocol=plan.protocol,
+        facts=_facts(plan, unit),
+        batch_size=config.batch_size,
+        trust_remote_code=checkpoint.model in config.trust_remote_code,
+    )
+
+
+def _facts(plan: Plan, unit: Unit) -> Mapping[str, str]:
+    return {
+        "protocol": plan.protocol.digest(),
+        "unit": unit.id,
+        "weights_digest": unit.checkpoint.weights_digest,
+        "code_version": code_version(),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+    }

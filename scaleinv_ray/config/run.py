@@ -1,0 +1,324 @@
+"""The config of a run: what is measured on what, and where it goes."""
+
+from __future__ import annotations
+
+import json
+import re
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from scaleinv_ray.config.fields import (
+    Bytes,
+    Corpus,
+    Float,
+    Int,
+    Name,
+    Natural,
+    Options,
+    Positive,
+    Seconds,
+    StepList,
+    Steps,
+    Text,
+    check_known,
+    distinct,
+)
+from scaleinv_ray.contract import REGISTRY, Invariant
+from scaleinv_ray.records import VARIANTS, Protocol, Variant
+from scaleinv_ray.series.folders import STEP_FOLDER
+
+
+def _probe_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    from scaleinv_ray.probes import PROBES
+
+    for name in value:
+        check_known(name, tuple(PROBES), "probe")
+    return value
+
+
+def _registry() -> Mapping[str, Invariant]:
+    import scaleinv_ray.invariants  # registers them; costs seconds, and a ladder needs none
+
+    assert scaleinv_ray.invariants
+    return REGISTRY
+
+
+def _variants(value: object) -> object:
+    if isinstance(value, list | tuple):
+        for variant in value:
+            check_known(variant, VARIANTS, "variant")
+        if "trained" not in value:
+            raise ValueError(f"got {list(value)}, 'trained' must be among them")
+    return value
+
+
+def _invariants(value: object) -> object:
+    """'all', or a mapping from names to the parameters given, both checked."""
+    if value == "all":
+        return value
+    if isinstance(value, list | tuple):
+        for name in value:
+            check_known(name, tuple(_registry()), "invariant")
+        value = dict.fromkeys(distinct(value))
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(f"got {value!r}, allowed: 'all', a list of names, {{name: {{...}}}}")
+    chosen = {}
+    for name, given in value.items():
+        check_known(name, tuple(_registry()), "invariant")
+        if given is not None and not isinstance(given, Mapping):
+            raise ValueError(f"{name}: got {given!r}, allowed: a mapping of parameters")
+        hints = typing.get_type_hints(REGISTRY[name].function, include_extras=True)
+        for key, parameter in (given or {}).items():
+            check_known(key, tuple(REGISTRY[name].parameters), f"parameter of {name}")
+            _check_parameter(f"{name}.{key}", parameter, hints[key])
+        chosen[name] = dict(given or {})
+    return chosen
+
+
+def _check_parameter(where: str, value: object, hint: Any) -> None:
+    try:
+        adapter = TypeAdapter[object](hint, config=ConfigDict(strict=True, allow_inf_nan=False))
+        adapter.validate_json(json.dumps(value, default=str))  # as it is recorded with every row
+    except ValidationError as error:
+        allowed = error.errors()[0]["msg"].removeprefix("Input should be ")
+        raise ValueError(f"{where}: got {value!r}, allowed: {allowed}") from error
+
+
+def _repository(value: str) -> str:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+        raise ValueError(f"got {value!r}, allowed: organisation/name")
+    return value
+
+
+class HubSource(Options):
+    """Checkpoints of a model on the hub.
+
+    Attributes:
+        hub: `organisation/name`.
+        revision: branch, tag or commit; `{step}` stands for every one of `steps`.
+        steps: the steps; without `{step}` at most one.
+        seed: of the model.
+        name: identity in the series; the repository's name by default.
+        tokens_per_step: tokens in a training batch, from which train_tokens follow.
+    """
+
+    hub: Annotated[Text, AfterValidator(_repository)]
+    revision: Text = "main"
+    steps: StepList | None = None
+    seed: Int = 0
+    name: Name | None = None
+    tokens_per_step: Positive | None = None
+
+    @property
+    def model(self) -> str:
+        """Identity in the series."""
+        return self.name or self.hub.rpartition("/")[2]
+
+    @model_validator(mode="after")
+    def _steps_of_revision(self) -> HubSource:
+        many = "{step}" in self.revision
+        if (self.steps is None) if many else (len(self.steps or ()) > 1):
+            needed = "a list of steps" if many else "one step (revision has no {step})"
+            raise ValueError(f"steps: got {self.steps}, revision {self.revision!r} needs {needed}")
+        return self
+
+
+class PathSource(Options):
+    """Checkpoints in a folder: one, or a run of `step-<number>` folders.
+
+    Attributes:
+        path: the folder.
+        steps: which steps of a run.
+        seed: where no training.json says it.
+        step: of a single checkpoint without training.json.
+        name: identity in the series; the folder's name by default.
+        init: the model at step 0, where it is not in the run folder.
+    """
+
+    path: Text
+    steps: Steps = "all"
+    seed: Int | None = None
+    step: Natural | None = None
+    name: Name | None = None
+    init: Text | None = None
+
+    @property
+    def model(self) -> str:
+        """Identity in the series."""
+        folder = Path(self.path).absolute()
+        return self.name or (folder.parent if STEP_FOLDER.fullmatch(folder.name) else folder).name
+
+
+class LadderSource(Options):
+    """Every run in a folder of runs."""
+
+    ladder: Text
+    steps: Steps = "all"
+
+
+class RecordsSource(Options):
+    """Captures made elsewhere: controls, small nets that are no Hugging Face folder."""
+
+    records: Text
+
+
+_KINDS = ("hub", "path", "ladder", "records")
+
+
+def _kind_of_source(value: object) -> str | None:
+    fields = value if isinstance(value, Mapping) else getattr(type(value), "model_fields", ())
+    return next((kind for kind in _KINDS if kind in fields), None)
+
+
+Source = Annotated[
+    Annotated[HubSource, Tag("hub")]
+    | Annotated[PathSource, Tag("path")]
+    | Annotated[LadderSource, Tag("ladder")]
+    | Annotated[RecordsSource, Tag("records")],
+    Discriminator(
+        _kind_of_source,
+        custom_error_type="source",
+        custom_error_message="Input should be a mapping with one of hub, path, ladder, records",
+    ),
+]
+
+
+class ProtocolOptions(Options):
+    """The fields of records.Protocol, which says what they mean."""
+
+    sequences: Int = Protocol.sequences
+    length: Int = Protocol.length
+    position: Int = Protocol.position
+    tokens_per_dim: Int = Protocol.tokens_per_dim
+    blocks: Int = Protocol.blocks
+    stream_units: Int = Protocol.stream_units
+    jacobian_positions: Int = Protocol.jacobian_positions
+    attention_sequences: Int = Protocol.attention_sequences
+    vocab_rows: Int = Protocol.vocab_rows
+
+    def record(self) -> Protocol:
+        """The protocol that captures carry."""
+        return Protocol(**self.model_dump())
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ProtocolOptions:
+        self.record()  # raises
+        return self
+
+
+class ConservationOptions(Options):
+    """How verdicts are reached.
+
+    Attributes:
+        margin: relative change that counts as conserved, where a quantity declares no other.
+        held_out: what prediction leaves out.
+        comparisons: at equal what the sizes are compared.
+    """
+
+    margin: Annotated[Float, Field(gt=0, lt=1)] = 0.10
+    held_out: Literal["largest", "none"] = "largest"
+    comparisons: Annotated[
+        tuple[Literal["steps", "tokens", "loss"], ...],
+        Field(min_length=1),
+        AfterValidator(distinct),
+    ] = ("steps",)
+
+
+class ClusterOptions(Options):
+    """How a run uses a cluster.
+
+    Attributes:
+        gpus_per_model: GPUs of one capture actor.
+        deadline: seconds after which a unit counts as lost; text like `30min` is read.
+        workers: measuring tasks at a time, None for as many as there are CPUs.
+        actors: capture actors at a time, None for as many as fit.
+        memory: bytes that a measuring task asks for; text like `4GB` is read.
+    """
+
+    gpus_per_model: Natural = 0
+    deadline: Seconds = 1800.0
+    workers: Positive | None = None
+    actors: Positive | None = None
+    memory: Bytes | None = None
+
+
+class RunConfig(Options):
+    """What is measured on what, and where it goes.
+
+    Attributes:
+        name: of the series; a run folder belongs to one.
+        models: where checkpoints (or records) come from.
+        variants: trained and the nulls.
+        probes: names of probe sets.
+        protocol: what makes captures comparable.
+        invariants: 'all', or the parameters given, by name (see `chosen_invariants`).
+        conservation: how verdicts are reached.
+        null_steps: steps at which nulls are planned.
+        cluster: how a cluster is used.
+        captures: whether captures outlive the measurements made of them.
+        batch_size: sequences in a forward pass.
+        corpus: 'python-stdlib', or files and folders with the text of held-out probes.
+        trust_remote_code: names of models whose repository's code may run.
+        out: URI of the run folder; `runs/<name>` by default.
+    """
+
+    name: Name
+    models: Annotated[tuple[Source, ...], Field(min_length=1)]
+    variants: Annotated[
+        tuple[Variant, ...], BeforeValidator(_variants), AfterValidator(distinct)
+    ] = VARIANTS
+    probes: Annotated[
+        tuple[str, ...],
+        Field(min_length=1, validate_default=True),
+        AfterValidator(distinct),
+        AfterValidator(_probe_names),
+    ] = ("prose",)
+    protocol: ProtocolOptions = ProtocolOptions()
+    invariants: Annotated[
+        Literal["all"] | dict[str, dict[str, Any]], BeforeValidator(_invariants)
+    ] = "all"
+    conservation: ConservationOptions = ConservationOptions()
+    null_steps: Steps = "last"
+    cluster: ClusterOptions = ClusterOptions()
+    captures: Literal["keep", "discard"] = "keep"
+    batch_size: Positive = 32
+    corpus: Corpus = "python-stdlib"
+    trust_remote_code: tuple[str, ...] = ()
+    out: Text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_out(cls, data: object) -> object:
+        if isinstance(data, Mapping) and "name" in data:
+            return {"out": f"runs/{data['name']}"} | dict(data)
+        return data
+
+    @model_validator(mode="after")
+    def _trusted_models_are_models(self) -> RunConfig:
+        models = [s.model for s in self.models if isinstance(s, HubSource | PathSource)]
+        for name in self.trust_remote_code:
+            try:
+                check_known(name, models, "model")
+            except ValueError as error:
+                raise ValueError(f"trust_remote_code: {error}") from error
+        return self
+
+    def chosen_invariants(self) -> dict[str, dict[str, Any]]:
+        """All parameters of every invariant of this run: those given, else those planned."""
+        given = self.invariants
+        chosen = dict.fromkeys(_registry(), {}) if isinstance(given, str) else given
+        return {n: dict(REGISTRY[n].parameters) | p for n, p in chosen.items()}

@@ -1,0 +1,120 @@
+"""The config of a ladder: a size series of one's own, trained from one frozen description."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from scaleinv_ray.config.fields import (
+    Corpus,
+    Float,
+    Name,
+    Natural,
+    Options,
+    Positive,
+    StepList,
+    Text,
+    distinct,
+)
+
+
+class OptimizerOptions(Options):
+    """How the runs of a ladder are optimised.
+
+    Attributes:
+        name: adamw, or sgd without momentum.
+        lr: learning rate at `base_width`.
+        schedule: of the learning rate after the warm-up: linear or cosine to zero, or constant.
+        base_width: width at which `lr` holds; at width d it is lr * base_width / d. None: the same
+            at every width.
+        weight_decay: decoupled (adamw), or the coefficient of the L2 penalty (sgd).
+        warmup: steps of linear warm-up.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: Annotated[Float, Field(gt=0)] = 1e-3
+    schedule: Literal["linear", "constant", "cosine"] = "linear"
+    base_width: Positive | None = None
+    weight_decay: Annotated[Float, Field(ge=0)] = 0.0
+    warmup: Natural = 0
+
+
+class TrainConfig(Options):
+    """A ladder of models: every width with every seed.
+
+    Attributes:
+        name: of the ladder.
+        architecture: family; granite is trained in the maximal update parametrisation.
+        widths: of the residual stream, rising, one model each.
+        depth: blocks at every width; or
+        depths: blocks by width, given as a list matching `widths` or a mapping (filled in from
+            `depth` otherwise).
+        head_dim: width of an attention head; even, divides every width.
+        seeds: one run of each width for every one.
+        corpus: 'python-stdlib', or files and folders.
+        batch: sequences in a step.
+        length: tokens in a sequence.
+        steps: optimiser steps.
+        checkpoints: steps at which models are kept, the last one among them; None: log-spaced.
+        optimizer: how they are optimised.
+        dtype: of weights and arithmetic.
+        out: folder of the runs; `runs/<name>/models` by default.
+    """
+
+    name: Name
+    architecture: Literal["gpt_neox", "gpt2", "llama", "granite"] = "gpt_neox"
+    widths: Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(distinct)]
+    depth: Positive | None = None
+    depths: dict[int, Positive] = Field(default_factory=dict)
+    head_dim: Annotated[Positive, Field(multiple_of=2)] = 16
+    seeds: Annotated[tuple[Natural, ...], Field(min_length=1), AfterValidator(distinct)] = (0,)
+    corpus: Corpus = "python-stdlib"
+    batch: Positive = 16
+    length: Annotated[Positive, Field(ge=2)] = 128
+    steps: Positive
+    checkpoints: StepList | None = None
+    optimizer: OptimizerOptions = OptimizerOptions()
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    out: Text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: object) -> object:
+        """What follows from other fields, where it is not given."""
+        if not isinstance(data, Mapping):
+            return data
+        filled = {"out": f"runs/{data.get('name')}/models"} | dict(data)
+        widths, depths = data.get("widths"), data.get("depths")
+        if isinstance(depths, list | tuple) and isinstance(widths, list | tuple):
+            if len(depths) != len(widths):
+                raise ValueError(
+                    f"depths: got {len(depths)} of them, allowed: {len(widths)} (widths)"
+                )
+            filled["depths"] = dict(zip(widths, depths, strict=True))
+        if isinstance(widths, list | tuple) and depths is None and data.get("depth"):
+            filled["depths"] = {w: data["depth"] for w in widths if isinstance(w, int)}
+        return filled
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainConfig:
+        if set(self.depths) != set(self.widths):
+            got = f"depth {self.depth}, depths {sorted(self.depths) or None}"
+            raise ValueError(f"depths: got {got}, needs one of them, for widths {self.widths}")
+        if self.depth is not None and set(self.depths.values()) != {self.depth}:
+            raise ValueError(
+                f"depths: got them besides depth {self.depth}, allowed: one of the two"
+            )
+        if list(self.widths) != sorted(self.widths):
+            raise ValueError(f"widths: got {list(self.widths)}, allowed: rising")
+        if odd := [w for w in self.widths if w % self.head_dim]:
+            raise ValueError(f"head_dim: got {self.head_dim}, allowed: divisors of widths {odd}")
+        last = self.steps if self.checkpoints is None else self.checkpoints[-1]
+        if last != self.steps:
+            raise ValueError(f"checkpoints: got {last} as the last, allowed: {self.steps} (steps)")
+        if self.optimizer.warmup > self.steps:
+            raise ValueError(
+                f"optimizer.warmup: got {self.optimizer.warmup}, allowed: 0..{self.steps} (steps)"
+            )
+        return self

@@ -1,0 +1,261 @@
+"""One run of the ladder: deterministic, resumable, a checkpoint folder at every saved step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from scaleinv_ray.ladder import checkpoint
+from scaleinv_ray.ladder.architectures import build_model, rate_factor, role_of
+from scaleinv_ray.ladder.data import evaluation_set, token_stream, training_batch
+from scaleinv_ray.ladder.spec import Rung, TrainSpec, run_config
+from scaleinv_ray.ladder.tokenizer import byte_tokenizer
+from scaleinv_ray.probes.corpus import Corpus, load_corpus
+
+OnStep = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A rung with its text and its folder."""
+
+    spec: TrainSpec
+    rung: Rung
+    corpus: Corpus
+    folder: Path
+    config: Mapping[str, Any]
+
+    @property
+    def resume(self) -> Path:
+        return self.folder / "resume" / "state.safetensors"
+
+
+def train_run(
+    spec: TrainSpec,
+    rung: Rung,
+    out: Path,
+    *,
+    on_step: OnStep | None = None,
+    num_threads: int = 1,
+) -> Path:
+    """Trains one rung on the CPU and leaves its checkpoints under `out / rung.name`.
+
+    The numbers are a function of spec, rung, corpus, num_threads and the torch build: a run that
+    was killed at any moment and started again ends with the same bits. What exists is not
+    computed again. A checkpoint folder holds the model, the tokenizer and training.json.
+
+    Args:
+        spec: the ladder.
+        rung: the run.
+        out: folder of the ladder's runs.
+        on_step: called after every update with the number of updates made and the loss (nats) of
+            the batch before that update.
+        num_threads: threads of torch.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ValueError: where the folder holds a run of another configuration or corpus, or the corpus
+            is too small.
+    """
+    corpus = load_corpus(spec.corpus)
+    run = _Run(spec, rung, corpus, Path(out) / rung.name, run_config(spec, rung, corpus.digest))
+    missing = _missing_steps(run)
+    if missing:
+        with _deterministic(num_threads):
+            _train(run, missing[0], on_step)
+    shutil.rmtree(run.resume.parent, ignore_errors=True)
+    return run.folder
+
+
+def _missing_steps(run: _Run) -> list[int]:
+    """The saved steps that do not exist yet; refuses what another configuration left behind."""
+    missing = []
+    for step in run.spec.saved:
+        folder = checkpoint.step_folder(run.folder, step)
+        training = checkpoint.read_training(folder)
+        if training is None:
+            missing.append(step)
+        else:
+            _same_config(run, folder, training["config"])
+    progress = checkpoint.read_progress(run.resume)
+    if progress is not None:
+        _same_config(run, run.resume, progress["config"])
+    return missing
+
+
+def _same_config(run: _Run, path: Path, found: Mapping[str, Any]) -> None:
+    for key in sorted(found.keys() | run.config.keys()):
+        if found.get(key) != run.config.get(key):
+            raise ValueError(
+                f"{key}: got {run.config.get(key)!r}, but {path} was trained with "
+                f"{found.get(key)!r}; allowed: the same configuration, or another `out`"
+            )
+
+
+def _train(run: _Run, first_missing: int, on_step: OnStep | None) -> None:
+    spec = run.spec
+    model = build_model(spec, run.rung)
+    optimizer = _optimizer(spec, run.rung, model)
+    start = _restore(run, first_missing, model, optimizer)
+    train_KT = token_stream(run.corpus, "train")
+    held_out = evaluation_set(token_stream(run.corpus, "held_out"), length=spec.length)
+    if start == 0 and 0 in spec.saved:
+        _save(run, 0, None, model, optimizer, held_out)
+    for step in range(start, spec.steps):
+        batch_ST = training_batch(
+            train_KT, batch=spec.batch, length=spec.length, seed=run.rung.seed, step=step
+        )
+        loss = _update(spec, model, optimizer, batch_ST, step)
+        if on_step is not None:
+            on_step(step + 1, loss)
+        if step + 1 in spec.saved:
+            _save(run, step + 1, loss, model, optimizer, held_out)
+
+
+def _restore(
+    run: _Run, first_missing: int, model: PreTrainedModel, optimizer: torch.optim.Optimizer
+) -> int:
+    """The step to start from: the resume file's where it lies before what is missing, else 0."""
+    progress = checkpoint.read_progress(run.resume)
+    if progress is None or progress["step"] >= first_missing:
+        return 0
+    checkpoint.load_resume(run.resume, model, optimizer)
+    return int(progress["step"])
+
+
+def _optimizer(spec: TrainSpec, rung: Rung, model: PreTrainedModel) -> torch.optim.Optimizer:
+    """AdamW or plain SGD with a group for every (rate factor, decayed or not)."""
+    groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        factor = rate_factor(spec, rung, role_of(name, parameter))
+        groups.setdefault((factor, parameter.ndim >= 2), []).append(parameter)
+    decay = spec.optimizer.weight_decay
+    listed = [
+        {"params": parameters, "factor": factor, "weight_decay": decay if is_matrix else 0.0}
+        for (factor, is_matrix), parameters in groups.items()
+    ]
+    if spec.optimizer.name == "sgd":
+        return torch.optim.SGD(listed, lr=spec.optimizer.lr, fused=True)
+    return torch.optim.AdamW(listed, lr=spec.optimizer.lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
+
+
+def _update(
+    spec: TrainSpec,
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    batch_ST: np.ndarray,
+    step: int,
+) -> float:
+    """One step; returns the loss before it."""
+    rate = spec.optimizer.rate(step, spec.steps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
+    loss = _loss(spec, model, batch_ST)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item()
+
+
+def _loss(spec: TrainSpec, model: PreTrainedModel, batch_ST: np.ndarray) -> torch.Tensor:
+    """Mean cross-entropy in nats of every next token of windows [S, length + 1]."""
+    ids_ST = torch.from_numpy(batch_ST)
+    with _precision(spec):
+        logits_STV = model(input_ids=ids_ST[:, :-1], use_cache=False).logits
+    return cross_entropy(logits_STV.flatten(0, 1).float(), ids_ST[:, 1:].flatten())
+
+
+def _precision(spec: TrainSpec) -> AbstractContextManager[Any]:
+    if spec.dtype == "bfloat16":
+        return torch.autocast("cpu", dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def _save(
+    run: _Run,
+    step: int,
+    loss: float | None,
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    held_out: Mapping[str, np.ndarray],
+) -> None:
+    """The checkpoint first, then the resume file: a kill in between repeats a stretch, no more."""
+    folder = checkpoint.step_folder(run.folder, step)
+    if checkpoint.read_training(folder) is None:
+        training = _training(run, step, loss, _evaluate(run.spec, model, held_out))
+        checkpoint.write_checkpoint(folder, model, byte_tokenizer(), training)
+    if step < run.spec.steps:
+        progress = {"step": step, "config": dict(run.config)}
+        checkpoint.write_resume(run.resume, model, optimizer, progress)
+
+
+def _evaluate(
+    spec: TrainSpec, model: PreTrainedModel, held_out: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """Mean held-out loss in nats of each kind of text, in batches of the training size."""
+    losses: dict[str, float] = {}
+    model.eval()
+    with torch.no_grad():
+        for kind, windows_ST in held_out.items():
+            parts = [windows_ST[i : i + spec.batch] for i in range(0, len(windows_ST), spec.batch)]
+            total = sum(_loss(spec, model, part).item() * len(part) for part in parts)
+            losses[kind] = total / len(windows_ST)
+    model.train()
+    return losses
+
+
+def _training(
+    run: _Run, step: int, loss: float | None, eval_losses: Mapping[str, float]
+) -> dict[str, Any]:
+    """Content of training.json: losses in nats a token, train_loss of the batch before the step."""
+    canonical = json.dumps(dict(run.config), sort_keys=True, separators=(",", ":"))
+    return {
+        "series": run.spec.name,
+        "architecture": run.spec.architecture,
+        "width": run.rung.width,
+        "depth": run.rung.depth,
+        "seed": run.rung.seed,
+        "step": step,
+        "train_tokens": step * run.spec.batch * run.spec.length,
+        "train_loss": loss,
+        "eval_loss": sum(eval_losses.values()) / len(eval_losses),
+        "eval_loss_by_kind": dict(eval_losses),
+        "optimizer": run.spec.optimizer.name,
+        "corpus_digest": run.corpus.digest,
+        "config": dict(run.config),
+        "config_digest": hashlib.sha256(canonical.encode()).hexdigest()[:16],
+        "torch": torch.__version__,
+    }
+
+
+@contextmanager
+def _deterministic(num_threads: int) -> Generator[None, None, None]:
+    """Deterministic algorithms and the given threads, put back as they were afterwards."""
+    settings: Any = torch.utils.deterministic  # its only attribute is set at run time
+    before = (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        settings.fill_uninitialized_memory,
+    )
+    torch.set_num_threads(num_threads)
+    torch.use_deterministic_algorithms(True)
+    settings.fill_uninitialized_memory = False  # costs time, changes no result
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+        settings.fill_uninitialized_memory = before[2]

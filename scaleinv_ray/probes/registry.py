@@ -1,0 +1,73 @@
+"""What a probe set is, and the register of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from scaleinv_ray.probes.corpus import Corpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeRequest:
+    """What a probe set is asked for; see `build_tokens` for the meaning of the fields."""
+
+    encode: Callable[[str], list[int]]
+    sequences: int
+    length: int
+    vocab_size: int
+    corpus: Corpus | None
+    rng: np.random.Generator
+    special_ids: frozenset[int] = frozenset()
+
+
+ProbeFunction = Callable[[ProbeRequest], np.ndarray]
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """A registered probe set.
+
+    Attributes:
+        name: the function's name.
+        version: raised whenever the tokens change.
+        description: first line of the function's docstring.
+        needs_corpus: reads held-out text.
+        function: from the request to integer tokens [sequences, length].
+    """
+
+    name: str
+    version: int
+    description: str
+    needs_corpus: bool
+    function: ProbeFunction
+
+
+_PROBES: dict[str, ProbeSet] = {}
+PROBES: Mapping[str, ProbeSet] = MappingProxyType(_PROBES)
+"""Name -> probe set; filled by importing `scaleinv_ray.probes`."""
+
+
+def probe_set(
+    *, needs_corpus: bool = False, version: int = 1
+) -> Callable[[ProbeFunction], ProbeFunction]:
+    """Registers a function as the probe set of its own name and returns it unchanged.
+
+    Args:
+        needs_corpus: whether the function reads `request.corpus`.
+        version: raised whenever the tokens change.
+
+    Returns:
+        The decorator.
+    """
+
+    def register(function: ProbeFunction) -> ProbeFunction:
+        name = function.__name__
+        description = (function.__doc__ or "").strip().split("\n", 1)[0]
+        _PROBES[name] = ProbeSet(name, version, description, needs_corpus, function)
+        return function
+
+    return register

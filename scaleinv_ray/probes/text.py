@@ -1,0 +1,70 @@
+"""Held-out text of the corpus: prose and code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from scaleinv_ray.probes.corpus import Kind
+from scaleinv_ray.probes.registry import ProbeRequest, probe_set
+
+_PIECE = 1 << 16  # characters tokenised at once: a huge file is read no further than needed
+
+
+@probe_set(needs_corpus=True)
+def prose(request: ProbeRequest) -> np.ndarray:
+    """Held-out prose: documentation strings and help topics, or the user's texts.
+
+    Args:
+        request: vocab_size and special_ids are not read.
+
+    Returns:
+        int64 tokens [sequences, length].
+    """
+    return _held_out(request, "prose")
+
+
+@probe_set(needs_corpus=True)
+def code(request: ProbeRequest) -> np.ndarray:
+    """Held-out source code.
+
+    Args:
+        request: vocab_size and special_ids are not read.
+
+    Returns:
+        int64 tokens [sequences, length].
+    """
+    return _held_out(request, "code")
+
+
+def _held_out(request: ProbeRequest, kind: Kind) -> np.ndarray:
+    """Consecutive sequences of the documents in random order; ValueError where they are too few."""
+    # Sequences of one document stay neighbours: replicates are blocks of consecutive sequences,
+    # and what is correlated has to lie within a block.
+    assert request.corpus is not None  # build_tokens refuses
+    documents = request.corpus.documents("held_out", kind)
+    needed = request.sequences * request.length
+    parts: list[np.ndarray] = []
+    got = 0
+    for index in request.rng.permutation(len(documents)):
+        for piece in _pieces(documents[index].text):
+            parts.append(np.asarray(request.encode(piece), dtype=np.int64))
+            got += len(parts[-1])
+            if got >= needed:
+                return np.concatenate(parts)[:needed].reshape(request.sequences, request.length)
+    raise ValueError(
+        f"sequences: got {got} tokens of held-out {kind}, {request.sequences} sequences of "
+        f"{request.length} tokens need {needed}; allowed up to {got // request.length} sequences"
+    )
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The document in pieces cut behind line ends, the last one closed by an empty line."""
+    start = 0
+    while len(text) - start > _PIECE:
+        end = text.rfind("\n", start, start + _PIECE) + 1 or start + _PIECE
+        yield text[start:end]
+        start = end
+    if text:
+        yield text[start:] + "\n\n"

@@ -1,0 +1,209 @@
+"""Records: what a capture leaves behind and an invariant reads. Frozen dataclasses of arrays.
+
+Shape suffixes: T rows (tokens), D width, B block of sequences, L layer, V rows of the vocabulary,
+S sequence, O outputs, I inputs. Everything but the arrays is optional when built by hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+Variant = Literal["trained", "random_init", "shuffled_weights", "shuffled_tokens"]
+VARIANTS: tuple[Variant, ...] = ("trained", "random_init", "shuffled_weights", "shuffled_tokens")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What makes two captures comparable; hashed into every key.
+
+    Attributes:
+        sequences: probe sequences; a cloud has one row for each.
+        length: tokens in a sequence.
+        position: token position whose row enters a cloud (>= 20: no attention sinks).
+        tokens_per_dim: Moments use the first tokens_per_dim * D tokens, the same N/D at each width.
+        blocks: blocks of sequences kept apart in Moments.
+        stream_units: units sampled for a stream, the same number at every width.
+        jacobian_positions: sequences at whose `position` the Jacobian is taken.
+        attention_sequences: sequences whose attention matrices are kept.
+        vocab_rows: unembedding rows sampled beside the Jacobians.
+    """
+
+    sequences: int = 8192
+    length: int = 128
+    position: int = 64
+    tokens_per_dim: int = 50
+    blocks: int = 8
+    stream_units: int = 128
+    jacobian_positions: int = 64
+    attention_sequences: int = 4
+    vocab_rows: int = 64
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1:
+                got = getattr(self, field.name)
+                raise ValueError(f"protocol.{field.name}: got {got}, allowed integers >= 1")
+        if not self.position < self.length:
+            raise ValueError(
+                f"protocol.position: got {self.position}, allowed 0..{self.length - 1} (length - 1)"
+            )
+        if self.blocks > self.sequences:
+            raise ValueError(
+                f"protocol.blocks: got {self.blocks}, allowed 1..{self.sequences} (sequences)"
+            )
+
+    def digest(self) -> str:
+        """First 16 hex digits of the sha256 of the canonical JSON of all fields."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What every record may say of itself.
+
+    Attributes:
+        unit: id of the unit it was captured from.
+        probe: probe set, None where tokens do not matter.
+        site: resid_pre, resid_post, attn_out, mlp_out, mlp_hidden, attn_pattern, ...
+        layer: block index from 0, None where there is none (embeddings).
+        num_layers: blocks in the model.
+        role: what a weight does (query, key, value, attn_out, mlp_in, mlp_gate, mlp_out,
+            embedding, unembedding, other).
+        head: head of a split projection or an attention pattern.
+        removes_mean: a LayerNorm follows: adding c * (1, .., 1) changes nothing downstream, so
+            invariants project the all-ones direction out first.
+        protocol: digest of the protocol.
+        dtype: dtype in which the values were stored by the model.
+        arrays: names of the array fields, in order (class attribute).
+    """
+
+    arrays: ClassVar[tuple[str, ...]] = ()
+
+    unit: str | None = None
+    probe: str | None = None
+    site: str | None = None
+    layer: int | None = None
+    num_layers: int | None = None
+    role: str | None = None
+    head: int | None = None
+    removes_mean: bool = False
+    protocol: str | None = None
+    dtype: str | None = None
+
+    @property
+    def depth(self) -> float | None:
+        """Relative depth: (l+1)/L after layer l, l/L before it; None without layer."""
+        if self.layer is None or self.num_layers is None:
+            return None
+        return (self.layer + (self.site != "resid_pre")) / self.num_layers
+
+    def labels(self) -> dict[str, str | int | bool | None]:
+        """The fields of Record, without the arrays."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(Record)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightMatrix(Record):
+    """A weight matrix w_OI (outputs x inputs): a tensor, or one head of a split projection."""
+
+    arrays: ClassVar[tuple[str, ...]] = ("w_OI",)
+    w_OI: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments(Record):
+    """Sums per block of sequences: tokens, mean [B, D], second moment about zero / count [B, D, D].
+
+    second_BDD[b] = (1/count_b) sum_t x_t x_t^T, float64.
+    """
+
+    arrays: ClassVar[tuple[str, ...]] = ("count_B", "mean_BD", "second_BDD")
+    count_B: np.ndarray
+    mean_BD: np.ndarray
+    second_BDD: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activations(Record):
+    """Activations x_TD by row.
+
+    A `cloud` has one row a sequence, at one fixed position. A `stream` has consecutive tokens of
+    whole sequences on a fixed number of sampled units.
+    """
+
+    arrays: ClassVar[tuple[str, ...]] = ("x_TD", "sequence_T", "position_T")
+    x_TD: np.ndarray
+    sequence_T: np.ndarray
+    position_T: np.ndarray
+    sampling: Literal["cloud", "stream"] | None = None
+
+    def labels(self) -> dict[str, str | int | bool | None]:
+        """The fields of Record and the sampling scheme."""
+        return super().labels() | {"sampling": self.sampling}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthStack(Record):
+    """The cloud's rows at every depth, x_LTD with L = num_layers + 1 (embeddings first)."""
+
+    arrays: ClassVar[tuple[str, ...]] = ("x_LTD", "sequence_T")
+    x_LTD: np.ndarray
+    sequence_T: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention(Record):
+    """Attention patterns of one head for a few sequences, a_STT (rows: queries)."""
+
+    arrays: ClassVar[tuple[str, ...]] = ("a_STT",)
+    a_STT: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jacobians(Record):
+    """Layer Jacobians j_TDD[t, out, in] = d resid_out / d resid_in at one position of T sequences.
+
+    Only that position moves; keys and values of earlier positions are held. Beside them the input
+    h_TD itself, unembedding rows u_VD, and the embeddings e_TD of the tokens at the position.
+    parallel_residual: attention and MLP read the same input, so that J h = h up to the norm's eps.
+    """
+
+    arrays: ClassVar[tuple[str, ...]] = ("j_TDD", "h_TD", "e_TD", "u_VD")
+    j_TDD: np.ndarray
+    h_TD: np.ndarray | None = None
+    e_TD: np.ndarray | None = None
+    u_VD: np.ndarray | None = None
+    parallel_residual: bool = False
+
+    def labels(self) -> dict[str, str | int | bool | None]:
+        """The fields of Record and whether the block's residual is parallel."""
+        return super().labels() | {"parallel_residual": self.parallel_residual}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenLosses(Record):
+    """Cross-entropy in nats of every next token, loss_ST [sequences, length - 1]."""
+
+    arrays: ClassVar[tuple[str, ...]] = ("loss_ST",)
+    loss_ST: np.ndarray
+
+
+KINDS: dict[str, type[Record]] = {
+    "weights": WeightMatrix,
+    "moments": Moments,
+    "cloud": Activations,
+    "stream": Activations,
+    "depth_stack": DepthStack,
+    "attention": Attention,
+    "jacobians": Jacobians,
+    "token_losses": TokenLosses,
+}
+TOKEN_FREE: frozenset[str] = frozenset({"weights"})
+"""Kinds that do not depend on tokens: no probe, no shuffled_tokens variant."""

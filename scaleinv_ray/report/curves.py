@@ -1,0 +1,157 @@
+"""From stored curves to one mean curve per size, and to the poles of the complex plane."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from scaleinv_ray.report.series import named, rounded, with_depth_bins, with_sites
+
+NUM_POINTS = 96
+"""Points drawn of a curve: more cannot be told apart on a figure of 800 pixels."""
+NUM_POLES = 600
+"""Poles drawn of a size; beyond that every k-th is."""
+PLACE: tuple[str, ...] = ("series", "family", "invariant", "curve", "probe", "site", "bin")
+
+XY = tuple[np.ndarray, np.ndarray]
+
+
+def is_poles(curve: str) -> bool:
+    """Whether a curve holds points of the complex plane (x real part, y imaginary part)."""
+    return curve == "poles" or curve.endswith("_poles")
+
+
+def _spread(low: float, high: float) -> np.ndarray:
+    if low > 0 and high > 100 * low:
+        return np.geomspace(low, high, NUM_POINTS)
+    return np.linspace(low, high, NUM_POINTS)
+
+
+def common_grid(xs: list[np.ndarray]) -> np.ndarray | None:
+    """A grid on which curves may be averaged.
+
+    Args:
+        xs: increasing grids of several curves.
+
+    Returns:
+        The grid itself where all are equal (thinned to `NUM_POINTS`, evenly in ln x where x spans
+        more than two decades), else points over the range that all share; None without one.
+
+    >>> common_grid([np.array([0.0, 1.0]), np.array([0.0, 1.0])])
+    array([0., 1.])
+    """
+    first = xs[0]
+    if all(np.array_equal(first, x) for x in xs[1:]):
+        if len(first) <= NUM_POINTS:
+            return first
+        chosen = np.searchsorted(first, _spread(first[0], first[-1]))
+        return first[np.unique(np.minimum(chosen, len(first) - 1))]
+    low, high = max(x[0] for x in xs), min(x[-1] for x in xs)
+    return _spread(low, high) if low < high else None
+
+
+def _mean_over_seeds(seeds: dict[Any, list[XY]]) -> tuple[np.ndarray, ...] | None:
+    grid = common_grid([x for curves in seeds.values() for x, _ in curves])
+    if grid is None:
+        return None
+    per_seed = np.array([
+        np.mean([np.interp(grid, x, y) for x, y in curves], axis=0) for curves in seeds.values()
+    ])
+    spread = per_seed.std(axis=0, ddof=1) if len(per_seed) > 1 else np.full(len(grid), np.nan)
+    return grid, per_seed.mean(axis=0), spread
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    return [rounded(float(v), 4) for v in values]
+
+
+def _line(n_params: int, seeds: dict[Any, list[XY]]) -> dict[str, Any] | None:
+    mean = _mean_over_seeds(seeds)
+    if mean is None:
+        return None
+    x, y, sd = (_numbers(v) for v in mean)
+    return {"n_params": n_params, "seeds": len(seeds), "x": x, "y": y, "sd": sd}
+
+
+def _poles(n_params: int, seeds: dict[Any, list[XY]]) -> dict[str, Any]:
+    x, y = (np.concatenate([c[i] for curves in seeds.values() for c in curves]) for i in (0, 1))
+    kept = np.unique(np.linspace(0, len(x) - 1, min(NUM_POLES, len(x))).astype(int))
+    return {
+        "n_params": n_params,
+        "seeds": len(seeds),
+        "x": _numbers(x[kept]),
+        "y": _numbers(y[kept]),
+        "total": len(x),
+    }
+
+
+def _last_step(curves: pa.Table) -> pa.Table:
+    """Rows of the trained models, of the last step stored of each size."""
+    kept = curves.filter(
+        pc.and_(pc.equal(curves["variant"], "trained"), pc.is_valid(curves["n_params"]))
+    )
+    kept = kept.filter(pc.is_null(kept["unit_b"]))
+    step = pc.fill_null(kept["step"], -1)
+    kept = kept.set_column(kept.schema.get_field_index("step"), "step", step)
+    last = kept.group_by(["series", "n_params"]).aggregate([("step", "max")]).to_pylist()
+    latest = {(row["series"], row["n_params"]): row["step_max"] for row in last}
+    keys = zip(*(kept[c].to_pylist() for c in ("series", "n_params", "step")), strict=True)
+    return kept.filter(pa.array([latest[s, n] == t for s, n, t in keys], pa.bool_()))
+
+
+def _read(row_x: Any, row_y: Any, *, ordered: bool) -> XY | None:
+    if not (row_x.is_valid and row_y.is_valid):
+        return None
+    x, y = (np.asarray(v.values.to_numpy(zero_copy_only=False)) for v in (row_x, row_y))
+    finite = np.isfinite(x) & np.isfinite(y)
+    x, y = x[finite], y[finite]
+    if not len(x):
+        return None
+    if ordered:
+        order = np.argsort(x, kind="stable")
+        x, y = x[order], y[order]
+    return x, y
+
+
+def mean_curves(curves: pa.Table) -> list[dict[str, Any]]:
+    """Mean curve over seeds per size, trained, at the last step.
+
+    Curves of one seed (layers, roles, heads of the depth bin) are averaged first. Poles are not
+    averaged: they are pooled and thinned.
+
+    Args:
+        curves: a table of schema `tables.CURVES`.
+
+    Returns:
+        One dict a curve and place: the names of `PLACE`, kind `line` or `poles`, and `lines`, one
+        a size with n_params, seeds, x, y, and sd over seeds (line) or total (poles). Sizes whose
+        curves share no range of x are counted in `left_out`.
+    """
+    kept = with_sites(_last_step(curves).drop_columns(["y_stderr"]))
+    kept = with_depth_bins(named(kept, [name for name in PLACE if name != "bin"]))
+    names = list(zip(*(kept[c].to_pylist() for c in PLACE), strict=True))
+    sizes, seeds = kept["n_params"].to_pylist(), kept["seed"].to_pylist()
+    groups: dict[Any, dict[int, dict[Any, list[XY]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
+    for i, name in enumerate(names):
+        xy = _read(kept["x"][i], kept["y"][i], ordered=not is_poles(name[3]))
+        if xy is not None:
+            groups[name][sizes[i]][seeds[i]].append(xy)
+    return [_figure(name, groups[name]) for name in sorted(groups)]
+
+
+def _figure(name: tuple[str, ...], sizes: dict[int, dict[Any, list[XY]]]) -> dict[str, Any]:
+    draw = _poles if is_poles(name[3]) else _line
+    lines = [draw(n, sizes[n]) for n in sorted(sizes)]
+    drawn = [line for line in lines if line is not None]
+    return {
+        **dict(zip(PLACE, name, strict=True)),
+        "kind": "poles" if is_poles(name[3]) else "line",
+        "lines": drawn,
+        "left_out": len(lines) - len(drawn),
+    }

@@ -1,0 +1,267 @@
+"use strict";
+/* The page: numbers in words, theme, verdict table. Figures are in figures.js. */
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const ROOT = document.documentElement;
+const $ = (id) => document.getElementById(id);
+
+function records(table) {
+  return table.rows.map((row) => Object.fromEntries(table.columns.map((name, i) => [name, row[i]])));
+}
+
+const VERDICTS = records(DATA.verdicts);
+
+/* ---- elements and numbers ---- */
+
+function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "on") for (const [event, f] of Object.entries(value)) node.addEventListener(event, f);
+    else if (value !== null && value !== false) node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+const SUPERSCRIPT = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
+
+/* Three significant digits, with a true minus sign; a dash where there is no number. */
+function num(value, digits = 3) {
+  if (value === null || value === undefined) return "–";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  let text;
+  if (size >= 1e5 || size < 1e-3) {
+    const [mantissa, exponent] = value.toExponential(digits - 1).split("e");
+    text = `${mantissa}×10${[...exponent.replace("+", "")].map((c) => SUPERSCRIPT[c]).join("")}`;
+  } else if (size >= 10 ** digits) text = Math.round(value).toString();
+  else text = value.toPrecision(digits);
+  return text.replace(/^-/, "−");
+}
+
+function percent(value) {
+  return value === null || value === undefined ? "–" : `${num(100 * value)} %`;
+}
+
+function parameters(count) {
+  for (const [unit, name] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]]) {
+    if (count >= unit) return `${Number((count / unit).toPrecision(3))}${name}`;
+  }
+  return String(count);
+}
+
+const words = (text) => (text || "").replaceAll("_", " ");
+const distinct = (values) => [...new Set(values)];
+const local = (invariant, family) =>
+  invariant && invariant.startsWith(`${family}.`) ? invariant.slice(family.length + 1) : invariant || "";
+
+/* ---- theme ---- */
+
+const themeListeners = [];
+const THEMES = ["auto", "light", "dark"];
+const systemDark = matchMedia("(prefers-color-scheme: dark)");
+
+function setTheme(choice) {
+  const resolved = choice === "auto" ? (systemDark.matches ? "dark" : "light") : choice;
+  ROOT.dataset.choice = choice;
+  ROOT.dataset.theme = resolved;
+  $("theme").textContent = `Theme: ${choice}`;
+  themeListeners.forEach((listener) => listener());
+}
+
+function startTheme() {
+  setTheme("auto");
+  $("theme").addEventListener("click", () => {
+    setTheme(THEMES[(THEMES.indexOf(ROOT.dataset.choice) + 1) % THEMES.length]);
+  });
+  systemDark.addEventListener("change", () => setTheme(ROOT.dataset.choice));
+}
+
+/* ---- verdict table ---- */
+
+const BADGES = {
+  conserved: "●", scales: "↗", "not conserved": "✕", undetermined: "?", refused: "–",
+  trivial: "○", architectural: "▢", learned: "◆",
+};
+
+function badge(kind, text) {
+  const mark = el("span", { class: "mark", "aria-hidden": "true" }, BADGES[kind] || "");
+  return el("span", { class: `badge ${kind.replaceAll(" ", "-")}` }, mark, text);
+}
+
+function nullBadge(row, before = "") {
+  if (!row.null_class) return el("span", { class: "faint" }, "no control");
+  const kind = row.null_kind;
+  return kind === "undetermined"
+    ? el("span", { class: "badge null open" }, `${before}undetermined`)
+    : el("span", { class: `badge null ${kind}` }, el("span", { class: "mark", "aria-hidden": "true" }, BADGES[kind]), `${before}${kind}`);
+}
+
+function exponentText(row) {
+  if (row.exponent === null) return "–";
+  return `${num(row.exponent)} [${num(row.exponent_low)}, ${num(row.exponent_high)}]`;
+}
+
+function seedsCell(row) {
+  const needed = row.seeds_needed !== null && row.seeds_needed > (row.n_seeds || 0);
+  return needed
+    ? el("span", {}, `${row.n_seeds ?? "–"}`, el("span", { class: "needs" }, `needs ${row.seeds_needed}`))
+    : `${row.n_seeds ?? "–"}`;
+}
+
+/* A name that may break after its underscores. */
+function breakable(name) {
+  return el("span", {}, ...(name || "").split(/(?<=_)/).flatMap((part) => [part, el("wbr")]));
+}
+
+function quantityLink(row) {
+  if (!SECTIONS.has(row.family)) return breakable(row.quantity);
+  return el("a", { href: `#family-${row.family}`, on: { click: () => showSlice(row) } }, breakable(row.quantity));
+}
+
+const verdictText = (row) => words(row.verdict || "refused").toLowerCase();
+
+const RANK = ["conserved", "scales", "not conserved", "undetermined", "refused"];
+
+const COLUMNS = [
+  { head: "Family", value: (r) => r.family },
+  { head: "Invariant", value: (r) => local(r.invariant, r.family) },
+  { head: "Quantity", value: (r) => r.quantity, cell: quantityLink, row: true },
+  { head: "Site", value: (r) => r.site || "" },
+  { head: "Depth", value: (r) => r.depth_bin, cell: (r) => (r.depth_bin === "all" ? "whole" : r.depth_bin || "–") },
+  { head: "Probe", value: (r) => r.probe || "" },
+  { head: "Comparison", value: (r) => words(r.comparison) },
+  { head: "Verdict", value: (r) => RANK.indexOf(r.verdict_kind), cell: (r) => badge(r.verdict_kind, verdictText(r)) },
+  { head: "Conservation error", value: (r) => r.conservation_error, cell: (r) => percent(r.conservation_error), number: true },
+  { head: "Certified change", value: (r) => r.certified_change, cell: (r) => percent(r.certified_change), number: true },
+  { head: "Form", value: (r) => words(r.form), cell: (r) => words(r.form) || "–" },
+  { head: "Exponent", value: (r) => r.exponent, cell: exponentText, number: true },
+  { head: "Null class", value: (r) => r.null_kind, cell: (r) => nullBadge(r) },
+  { head: "Models", value: (r) => r.n_models, cell: (r) => `${r.n_models ?? "–"}`, number: true },
+  { head: "Seeds", value: (r) => r.n_seeds, cell: seedsCell, number: true },
+  { head: "Reason", value: (r) => r.reason || "", cell: (r) => el("span", { class: "reason", title: r.reason }, r.reason || "") },
+];
+
+const FIRST_ROWS = 200;
+const table = { sort: null, descending: false, all: false };
+
+function wanted(row) {
+  const depth = document.querySelector("#filter-depth input:checked");
+  const text = $("search").value.trim().toLowerCase();
+  const checks = [
+    [$("filter-family").value, row.family],
+    [$("filter-verdict").value, row.verdict_kind],
+    [$("filter-null").value, row.null_kind || "none"],
+    [$("filter-comparison").value, row.comparison],
+    [depth ? depth.value : "", row.depth_bin || ""],
+  ];
+  if (checks.some(([value, own]) => value && value !== own)) return false;
+  if (row.is_part && !$("filter-roles").checked) return false;
+  if ($("filter-q").checked && !(row.q !== null && row.q < 0.05)) return false;
+  return text.split(/\s+/).every((word) => row.text.includes(word));
+}
+
+function compare(a, b) {
+  if (typeof a === "number" && typeof b === "number") return a - b;
+  return String(a).localeCompare(String(b), "en", { numeric: true });
+}
+
+function ordered(rows) {
+  if (table.sort === null) return rows;
+  const { value } = COLUMNS[table.sort];
+  const missing = (v) => v === null || v === undefined || v === "";
+  return rows.slice().sort((r, s) => {
+    const [a, b] = [value(r), value(s)];
+    if (missing(a) || missing(b)) return missing(a) - missing(b); // no number: last in both orders
+    return table.descending ? compare(b, a) : compare(a, b);
+  });
+}
+
+function tableRow(row) {
+  return el("tr", {}, ...COLUMNS.map((column) => {
+    const content = column.cell ? column.cell(row) : column.value(row) || "–";
+    return column.row
+      ? el("th", { scope: "row" }, content)
+      : el("td", { class: column.number ? "number" : null }, content);
+  }));
+}
+
+function drawTable() {
+  const rows = ordered(VERDICTS.filter(wanted));
+  const shown = table.all ? rows : rows.slice(0, FIRST_ROWS);
+  $("verdict-table").tBodies[0].replaceChildren(...shown.map(tableRow));
+  $("verdict-table").querySelectorAll("thead th").forEach((head, i) => {
+    head.setAttribute("aria-sort", i !== table.sort ? "none" : table.descending ? "descending" : "ascending");
+  });
+  $("count").textContent = VERDICTS.length
+    ? `${shown.length.toLocaleString("en")} of ${VERDICTS.length.toLocaleString("en")} verdicts shown`
+    : "This run has no verdicts.";
+  const hidden = rows.length - shown.length;
+  $("more").replaceChildren(...(hidden
+    ? [el("button", { type: "button", on: { click: () => { table.all = true; drawTable(); } } }, `Show ${hidden} more`)]
+    : []));
+}
+
+function sortBy(i) {
+  table.descending = table.sort === i && !table.descending;
+  table.sort = i;
+  drawTable();
+}
+
+function fillSelect(select, options, every) {
+  select.replaceChildren(
+    el("option", { value: "" }, every),
+    ...options.map(([value, text]) => el("option", { value }, text)),
+  );
+}
+
+function depthChoice() {
+  const present = new Set(VERDICTS.map((row) => row.depth_bin || ""));
+  const bins = ["all", "early", "middle", "late"].filter((bin) => present.has(bin));
+  const initial = bins.includes("all") ? "all" : "";
+  const choice = (value, text) => el("label", {},
+    el("input", { type: "radio", name: "depth", value, checked: value === initial }), el("span", {}, text));
+  $("filter-depth").append(...bins.map((bin) => choice(bin, bin === "all" ? "whole" : bin)), choice("", "every"));
+}
+
+function startTable() {
+  for (const row of VERDICTS) {
+    row.text = [row.family, row.invariant, row.quantity, row.site, row.depth_bin, row.probe, words(row.comparison),
+      words(row.verdict), words(row.form), words(row.null_class), row.reason].join(" ").toLowerCase();
+  }
+  const same = (values) => distinct(values).filter(Boolean).map((v) => [v, v]);
+  fillSelect($("filter-family"), same(VERDICTS.map((r) => r.family)), "all");
+  fillSelect($("filter-verdict"), RANK.filter((k) => VERDICTS.some((r) => r.verdict_kind === k)).map((k) => [k, k]), "all");
+  const nulls = same(VERDICTS.map((r) => r.null_kind));
+  if (VERDICTS.some((r) => !r.null_kind)) nulls.push(["none", "no control"]);
+  fillSelect($("filter-null"), nulls, "all");
+  const comparisons = distinct(VERDICTS.map((r) => r.comparison)).filter(Boolean);
+  fillSelect($("filter-comparison"), comparisons.map((c) => [c, words(c)]), "all");
+  if (comparisons.includes("equal_steps")) $("filter-comparison").value = "equal_steps";
+  $("filter-comparison").parentElement.hidden = comparisons.length < 2;
+  $("filter-roles").parentElement.hidden = !VERDICTS.some((r) => r.is_part);
+  depthChoice();
+  $("verdict-table").tHead.rows[0].append(...COLUMNS.map((column, i) => el("th",
+    { scope: "col", class: column.number ? "number" : null, "aria-sort": "none" },
+    el("button", { type: "button", on: { click: () => sortBy(i) } }, column.head))));
+  $("filters").addEventListener("input", drawTable);
+  $("filters").addEventListener("submit", (event) => event.preventDefault());
+  $("csv").addEventListener("click", downloadCsv);
+  drawTable();
+}
+
+/* ---- CSV: every verdict with every column of the verdicts table ---- */
+
+function csvCell(value) {
+  const text = value === null ? "" : String(value);
+  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+function downloadCsv() {
+  const names = DATA.verdicts.columns.filter((name) => !["verdict_kind", "null_kind", "is_part"].includes(name));
+  const lines = [names, ...VERDICTS.map((row) => names.map((name) => row[name]))];
+  const text = lines.map((line) => line.map(csvCell).join(",")).join("\r\n");
+  const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  el("a", { href: url, download: "verdicts.csv" }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}

@@ -1,0 +1,100 @@
+"""The frame of the page; `%%NAME%%` marks the place of a part."""
+
+PAGE = """\
+<!doctype html>
+<html lang="en" data-theme="light">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src
+  'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
+<link rel="icon" href="data:,">
+<title>%%TITLE%%</title>
+<script>
+if (matchMedia("(prefers-color-scheme: dark)").matches) {
+  document.documentElement.dataset.theme = "dark";
+}
+</script>
+<style>%%STYLE%%</style>
+</head>
+<body>
+<a class="skip" href="#verdicts">To the verdicts</a>
+<header class="top">
+  <div class="bar">
+    <p class="product">scaleinv_ray <span>report</span></p>
+    <button type="button" id="theme" class="quiet">Theme: auto</button>
+  </div>
+  <h1>%%TITLE%%</h1>
+  <p class="summary" id="summary">%%SUMMARY%%</p>
+  <dl class="facts">%%FACTS%%</dl>
+  <nav id="contents" aria-label="Families"></nav>
+</header>
+<noscript><p class="note">The table and the figures of this page are drawn by the script inside
+  it; nothing is loaded from elsewhere.</p></noscript>
+<main>
+<section id="verdicts" aria-labelledby="verdicts-title">
+  <div class="heading">
+    <h2 id="verdicts-title">Verdicts</h2>
+    <button type="button" id="csv" class="quiet">Download CSV</button>
+  </div>
+  <form class="controls" id="filters">
+    <label class="grow">Search<input type="search" id="search" placeholder="site, reason …"
+      autocomplete="off"></label>
+    <label>Family<select id="filter-family"></select></label>
+    <label>Verdict<select id="filter-verdict"></select></label>
+    <label>Null class<select id="filter-null"></select></label>
+    <label>Comparison<select id="filter-comparison"></select></label>
+    <fieldset class="segments" id="filter-depth"><legend>Depth</legend></fieldset>
+    <label class="check"><input type="checkbox" id="filter-roles"> each weight role</label>
+    <label class="check" title="Benjamini-Hochberg q below 0.05 within the invariant
+      family"><input type="checkbox" id="filter-q"> q &lt; 0.05 only</label>
+  </form>
+  <p class="status" id="count" role="status"></p>
+  <div class="scroll" tabindex="0" role="region" aria-label="Verdict table">
+    <table class="verdicts" id="verdict-table"><caption class="hidden">Verdicts; the headings
+      sort</caption><thead><tr></tr></thead><tbody></tbody></table>
+  </div>
+  <p id="more"></p>
+  <details class="help">
+    <summary>How to read this table</summary>
+    <dl>
+      <dt>Conservation error</dt><dd>|I<sub>smallest</sub> − I<sub>largest</sub>| /
+        |I<sub>smallest</sub>|. A headline; it decides nothing.</dd>
+      <dt>Certified change</dt><dd>The largest change between any two sizes that the seeds do not
+        exclude (95 %). Below the margin the quantity is conserved.</dd>
+      <dt>Conserved</dt><dd>Every pair of sizes is equivalent within the margin stated in
+        advance. Drifting: besides, a slope is significant.</dd>
+      <dt>Scales</dt><dd>Differs between sizes and follows a law in the number of parameters,
+        which also predicts the largest size held out.</dd>
+      <dt>Not conserved</dt><dd>Differs between sizes without a law that fits.</dd>
+      <dt>Undetermined</dt><dd>The seeds do not decide; “needs” says how many would. With one
+        seed a size nothing better is possible.</dd>
+      <dt>Trivial</dt><dd>Untrained networks of the same size give the same value. Architectural:
+        conserved before training too, at another value. Learned: conserved only in trained
+        networks.</dd>
+      <dt>q</dt><dd>Benjamini-Hochberg within the invariant family; it filters and never changes
+        a verdict.</dd>
+    </dl>
+  </details>
+</section>
+<div id="families"></div>
+<section id="without-value" aria-labelledby="without-title">
+  <h2 id="without-title">Without a value</h2>
+  %%REASONS%%
+</section>
+</main>
+<footer><p id="foot"></p></footer>
+<template id="family-template">
+<section class="family">
+  <h2></h2>
+  <div class="controls"></div>
+  <div class="cards"></div>
+  <div class="figures"></div>
+</section>
+</template>
+<script type="text/plain" id="plotly">%%PLOTLY%%</script>
+<script type="application/json" id="data">%%DATA%%</script>
+<script>%%SCRIPT%%</script>
+</body>
+</html>
+"""

@@ -1,0 +1,188 @@
+"""What a run found, in counts and one paragraph."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+VERDICTS: tuple[str, ...] = ("conserved", "scales", "not conserved", "undetermined", "refused")
+NULLS: tuple[str, ...] = ("trivial", "architectural", "learned", "undetermined")
+
+
+class Reason(NamedTuple):
+    """How many measurements ended without a value, by reason."""
+
+    status: str
+    family: str
+    invariant: str
+    quantity: str
+    error: str
+    rows: int
+
+
+def verdict_kind(verdict: str | None) -> str:
+    """The class of a verdict as it is written.
+
+    Args:
+        verdict: as the table has it; none where there was nothing to judge.
+
+    Returns:
+        One of `VERDICTS`.
+
+    >>> [verdict_kind(v) for v in ("conserved_exact", "not_conserved", "scales", None)]
+    ['conserved', 'not conserved', 'scales', 'refused']
+    """
+    text = (verdict or "refused").lower().replace("_", " ").replace("-", " ")
+    return next((kind for kind in VERDICTS if text.startswith(kind)), "undetermined")
+
+
+def null_kind(null_class: str | None) -> str:
+    """The class of a null control as it is written.
+
+    Args:
+        null_class: as the table has it; none where there was no control.
+
+    Returns:
+        One of `NULLS`; empty without a control.
+
+    >>> [null_kind(v) for v in ("trivial", "null_undetermined", None)]
+    ['trivial', 'undetermined', '']
+    """
+    if not null_class:
+        return ""
+    text = null_class.lower()
+    return next((kind for kind in NULLS if kind in text), "undetermined")
+
+
+def judged(verdicts: pa.Table) -> list[dict[str, Any]]:
+    """Rows of the verdicts with their classes, and whether each is part of another row.
+
+    Args:
+        verdicts: a table of schema `tables.VERDICTS`.
+
+    Returns:
+        The rows with `verdict_kind`, `null_kind` and `is_part`: true for a role of the weights
+        where all roles together have a row too.
+    """
+    rows = verdicts.to_pylist()
+    what = ("series", "probe", "invariant", "quantity", "depth_bin", "comparison")
+    together = {tuple(row[name] for name in what) for row in rows if row["site"] == "all"}
+    for row in rows:
+        key = tuple(row[name] for name in what)
+        row["is_part"] = row["site"] != "all" and key in together
+        row["verdict_kind"] = verdict_kind(row["verdict"])
+        row["null_kind"] = null_kind(row["null_class"])
+    return rows
+
+
+def without_value(measurements: pa.Table) -> list[Reason]:
+    """Refused and failed measurements, counted by reason, the most frequent first."""
+    lost = measurements.filter(pc.not_equal(measurements["status"], "ok"))
+    names = ["status", "family", "invariant", "quantity", "error"]
+    counted = lost.group_by(names).aggregate([([], "count_all")]).to_pylist()
+    reasons = [
+        Reason(**{name: row[name] or "" for name in names}, rows=row["count_all"])
+        for row in counted
+    ]
+    return sorted(reasons, key=lambda r: (-r.rows, r))
+
+
+def _list(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def _num(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _headline(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """Rows that are counted: one a quantity, site and probe, and in words which."""
+    said = ""
+    whole = [row for row in rows if row["depth_bin"] == "all" and not row["is_part"]]
+    if whole and len(whole) < len(rows):
+        rows, said = whole, " over the whole depth"
+    if len({row["comparison"] for row in rows}) > 1:
+        first = [row for row in rows if row["comparison"] == "equal_steps"]
+        rows, said = (first, f"{said} at equal steps") if first else (rows, said)
+    return rows, said
+
+
+def _verdict_sentences(rows: list[dict[str, Any]]) -> list[str]:
+    whole, where = _headline(rows)
+    kinds = Counter(row["verdict_kind"] for row in whole)
+    names = {"scales": "scaling"}
+    found = _list([f"{kinds[k]:,} {names.get(k, k)}" for k in VERDICTS if kinds[k]])
+    sentences = [f"Of {_num(len(whole), 'judgement')}{where}: {found}."]
+    if held := [row for row in whole if row["verdict_kind"] in {"conserved", "scales"}]:
+        sentences.append(_null_sentence(held))
+    if (most := max((row["n_seeds"] or 0 for row in whole), default=0)) < 2:
+        sentences.append(
+            f"With {_num(most, 'seed')} a size, undetermined is the best verdict possible."
+        )
+    return sentences
+
+
+def _null_sentence(held: list[dict[str, Any]]) -> str:
+    nulls = Counter(row["null_kind"] for row in held)
+    meaning = {
+        "trivial": "trivial (an untrained network gives the same)",
+        "architectural": "architectural (conserved before training too, at another value)",
+        "learned": "learned (untrained networks do not have it)",
+        "undetermined": "not told apart from the nulls with the seeds at hand",
+        "": "without a null control",
+    }
+    parts = [f"{nulls[kind]:,} {text}" for kind, text in meaning.items() if nulls[kind]]
+    return f"Of the {len(held):,} conserved or scaling, beside the nulls: {_list(parts)}."
+
+
+def _counts_sentence(measurements: pa.Table) -> str:
+    status: Mapping[str, int] = Counter(measurements["status"].to_pylist())
+    lost = " and ".join(f"{status.get(s, 0):,} {s}" for s in ("refused", "failed"))
+    text = f"{_num(measurements.num_rows, 'measurement')}, of which {lost}"
+    sizes = sorted(n for n in pc.unique(measurements["n_params"]).to_pylist() if n is not None)
+    if not sizes:
+        return f"{text}."
+    seeds = len(pc.unique(measurements["seed"]))
+    span = f"{_num(len(sizes), 'size')} ({short(sizes[0])} to {short(sizes[-1])} parameters)"
+    return f"{text}, over {span} and {_num(seeds, 'seed')}."
+
+
+def short(count: int) -> str:
+    """A number of parameters to three significant digits.
+
+    Args:
+        count: of parameters.
+
+    Returns:
+        The number with its unit.
+
+    >>> short(1_234_567), short(950), short(124_000_000)
+    ('1.23M', '950', '124M')
+    """
+    for unit, name in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= unit:
+            return f"{count / unit:.3g}{name}"
+    return str(count)
+
+
+def paragraph(rows: list[dict[str, Any]], measurements: pa.Table) -> str:
+    """The run in a few sentences, which say what was not found as plainly as what was.
+
+    Args:
+        rows: what `judged` returns.
+        measurements: a table of schema `tables.MEASUREMENTS`.
+
+    Returns:
+        Plain text.
+    """
+    sentences = (
+        [_counts_sentence(measurements)]
+        if measurements.num_rows
+        else ["This run has no measurements yet."]
+    )
+    verdicts = _verdict_sentences(rows) if rows else ["No verdicts have been reached yet."]
+    return " ".join([*verdicts, *sentences])

@@ -1,0 +1,64 @@
+"""The checkpoints of a series: found in folders or on the hub, described without loading a weight.
+
+Shapes come from config.json and safetensors headers, identity from digests of the files.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from scaleinv_ray.series.checkpoint import Checkpoint, check_identities, equal_weights
+from scaleinv_ray.series.folders import Steps, from_folder, from_ladder
+from scaleinv_ray.series.headers import weights_digest
+from scaleinv_ray.series.hub import fetch, fetch_init, from_hub
+
+__all__ = [
+    "Checkpoint",
+    "Steps",
+    "check_identities",
+    "equal_weights",
+    "fetch",
+    "fetch_init",
+    "from_folder",
+    "from_hub",
+    "from_ladder",
+    "resolve",
+    "weights_digest",
+]
+
+
+def resolve(sources: Iterable[Any], *, cache_dir: Path | None = None) -> list[Checkpoint]:
+    """All checkpoints of a series.
+
+    ValueError for unusable sources, and where two checkpoints have one identity.
+
+    Args:
+        sources: what stands under `models` in a config, as mappings or as objects with the same
+            fields: `hub`, `path` or `ladder` with their options. `records` sources have no
+            checkpoint and are passed over.
+        cache_dir: where digests are remembered; the user's cache folder by default.
+
+    Returns:
+        Checkpoints in the order of the sources.
+    """
+    found = [c for source in sources for c in _of_source(_fields(source), cache_dir)]
+    check_identities(found)
+    return found
+
+
+def _fields(source: Any) -> dict[str, Any]:
+    items = source if isinstance(source, Mapping) else vars(source)
+    return {k: v for k, v in items.items() if v is not None}
+
+
+def _of_source(fields: dict[str, Any], cache_dir: Path | None) -> list[Checkpoint]:
+    options = {("model" if k == "name" else k): v for k, v in fields.items()}
+    if "hub" in options:
+        return from_hub(options.pop("hub"), **options)
+    if "path" in options:
+        return from_folder(options.pop("path"), **options, cache_dir=cache_dir)
+    if "ladder" in options:
+        return from_ladder(options.pop("ladder"), **options, cache_dir=cache_dir)
+    if "records" in options:
+        return []
+    raise ValueError(f"models: got {sorted(fields)}, allowed one of hub, path, ladder, records")

@@ -1,0 +1,167 @@
+"""What is known of one checkpoint before a weight is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scaleinv_ray.series.headers import DTYPES, TensorHeader, count_parameters, parameters
+
+_NAMES = {  # first key that config.json has
+    "n_layers": ("num_hidden_layers", "n_layer", "num_layers"),
+    "d_model": ("hidden_size", "n_embd", "d_model"),
+    "d_mlp": ("intermediate_size", "n_inner", "ffn_dim"),
+    "vocab_size": ("vocab_size",),
+    "max_positions": ("max_position_embeddings", "n_positions"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """One model at one step, and where its weights are.
+
+    Attributes:
+        model: identity within the series (`d128-s0`, `pythia-70m`).
+        seed: replicate.
+        step: optimiser steps, None where nothing says.
+        architecture: model_type of config.json.
+        n_params: parameters; tied ones once, buffers (masks, rotary frequencies) not.
+        n_layers: blocks.
+        d_model: width of the residual stream.
+        d_mlp: neurons of a block's MLP, None where config.json does not say.
+        vocab_size: rows of the embedding.
+        max_positions: longest sequence, None without a limit.
+        dtype: in which most parameters are stored.
+        weights_digest: sha256 of the safetensors file; of the shards' digests where it is sharded.
+        config_digest: of config.json, without versions and paths.
+        tokenizer_file: tokenizer.json, None where there is none.
+        tokenizer_digest: sha256 of it.
+        train_tokens: tokens seen in training, None where nothing says.
+        eval_loss: held-out loss in nats, None where nothing says.
+        folder: of a local checkpoint, None on the hub.
+        repo: on the hub, None for a local checkpoint.
+        revision: branch or tag that was asked for.
+        commit: to which the revision resolved.
+        init_folder: the run's own step 0, where it exists locally.
+        init_commit: the run's own step 0, where it exists on the hub.
+        init_digest: weights digest of either.
+    """
+
+    model: str
+    seed: int
+    step: int | None
+    architecture: str
+    n_params: int
+    n_layers: int
+    d_model: int
+    d_mlp: int | None
+    vocab_size: int
+    max_positions: int | None
+    dtype: str
+    weights_digest: str
+    config_digest: str
+    tokenizer_file: Path | None = None
+    tokenizer_digest: str | None = None
+    train_tokens: int | None = None
+    eval_loss: float | None = None
+    folder: Path | None = None
+    repo: str | None = None
+    revision: str | None = None
+    commit: str | None = None
+    init_folder: Path | None = None
+    init_commit: str | None = None
+    init_digest: str | None = None
+
+    @property
+    def where(self) -> str:
+        """Folder, or repository at revision."""
+        return str(self.folder) if self.folder else f"{self.repo}@{self.revision}"
+
+
+def describe(
+    where: str, config: Mapping[str, Any], tensors: Mapping[str, TensorHeader]
+) -> dict[str, Any]:
+    """What config.json and headers say of a checkpoint.
+
+    Args:
+        where: named in errors.
+        config: config.json.
+        tensors: headers by name.
+
+    Returns:
+        Fields of Checkpoint: architecture, sizes, dtype, config digest.
+
+    Raises:
+        ValueError: where a needed size is missing, the model is quantised or has no parameters.
+    """
+    sizes = {
+        field: next((config[k] for k in keys if config.get(k) is not None), None)
+        for field, keys in _NAMES.items()
+    }
+    if sizes["d_mlp"] is None and "n_embd" in config:
+        sizes["d_mlp"] = 4 * config["n_embd"]  # GPT-2's n_inner: null
+    for field in ("n_layers", "d_model", "vocab_size"):
+        if sizes[field] is None:
+            raise ValueError(
+                f"{where}/config.json: {field}: got none, needs one of {_NAMES[field]}"
+            )
+    if "model_type" not in config or config.get("quantization_config"):
+        raise ValueError(f"{where}/config.json: needs a model_type and no quantization_config")
+    dtypes: Counter[str] = Counter()
+    for tensor in parameters(tensors).values():
+        dtypes[DTYPES[tensor.dtype]] += math.prod(tensor.shape)
+    if not dtypes:
+        raise ValueError(f"{where}: got no floating point tensors, allowed {sorted(DTYPES)}")
+    told = {k: v for k, v in config.items() if k not in {"transformers_version", "_name_or_path"}}
+    return sizes | {
+        "architecture": config["model_type"],
+        "n_params": count_parameters(tensors, config),
+        "dtype": dtypes.most_common(1)[0][0],
+        "config_digest": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest(),
+    }
+
+
+def check_identities(checkpoints: Iterable[Checkpoint]) -> None:
+    """Refuses a series in which two checkpoints would be taken for one.
+
+    Args:
+        checkpoints: of the whole series.
+
+    Raises:
+        ValueError: where two share model, step and seed, or one model name has two sizes.
+    """
+    seen: dict[tuple[str, int | None, int], Checkpoint] = {}
+    sizes: dict[str, Checkpoint] = {}
+    for c in checkpoints:
+        twin = seen.setdefault((c.model, c.step, c.seed), c)
+        if twin is not c:
+            raise ValueError(
+                f"models: {twin.where} and {c.where} are both model {c.model!r}, step {c.step}, "
+                f"seed {c.seed}; allowed: each once (give one of them another name)"
+            )
+        first = sizes.setdefault(c.model, c)
+        if first.n_params != c.n_params:
+            raise ValueError(
+                f"models: {first.where} and {c.where} are both model {c.model!r}, with "
+                f"{first.n_params} and {c.n_params} parameters (give one of them another name)"
+            )
+
+
+def equal_weights(checkpoints: Iterable[Checkpoint]) -> list[tuple[Checkpoint, Checkpoint]]:
+    """Checkpoints that should differ and have the same weights.
+
+    Args:
+        checkpoints: of the whole series.
+
+    Returns:
+        For every repeated weights digest, the first checkpoint paired with each later one.
+    """
+    first: dict[str, Checkpoint] = {}
+    pairs = [(first.setdefault(c.weights_digest, c), c) for c in checkpoints]
+    return [(a, b) for a, b in pairs if a is not b]

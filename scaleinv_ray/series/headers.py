@@ -1,0 +1,223 @@
+"""Safetensors files read without loading a tensor: headers, parameter counts, digests.
+
+A file is eight bytes (the header's length, little endian), the header as JSON, then the tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
+_SETTLED_S = 2.0  # a file younger than this may still change under the same mtime
+_PICKLE = re.compile(r".*\.(bin|pt|pth|ckpt)(\.index\.json)?")
+_MASK = re.compile(r"(^|\.)(attn|attention)\.bias$")
+_BUFFER = re.compile(r"(^|\.)(masked_bias|rotary_emb\.inv_freq|position_ids)$")
+_HEADS = ("lm_head.weight", "embed_out.weight")
+# transformers' class defaults, for a config.json that does not say tie_word_embeddings
+_TIED_UNLESS_SAID = {"gpt2", "gpt_neo", "opt", "bloom", "gemma", "gemma2", "gemma3_text", "falcon"}
+
+
+class TensorHeader(NamedTuple):
+    """What a safetensors header says of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_header(file: Path) -> dict[str, TensorHeader]:
+    """The tensors of one safetensors file, by name.
+
+    Args:
+        file: a safetensors file.
+
+    Returns:
+        dtype (as in the format: F32, BF16, ..) and shape of every tensor.
+
+    Raises:
+        ValueError: where the file is shorter or longer than its header says, or has none.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > min(_HEADER_LIMIT, size - 8):
+            raise ValueError(
+                f"{file}: got {size} bytes, its header alone needs {8 + length}: "
+                "truncated, or not a safetensors file"
+            )
+        try:
+            header = json.loads(stream.read(length))
+        except ValueError as error:
+            raise ValueError(f"{file}: not a safetensors file, its header is no JSON") from error
+    header.pop("__metadata__", None)
+    wanted = 8 + length + max((t["data_offsets"][1] for t in header.values()), default=0)
+    if wanted != size:
+        raise ValueError(
+            f"{file}: got {size} bytes, its header says {wanted}: truncated or damaged"
+        )
+    return {k: TensorHeader(t["dtype"], tuple(t["shape"])) for k, t in header.items()}
+
+
+def shard_files(folder: Path) -> tuple[Path, ...]:
+    """The safetensors files of a checkpoint, in the order of their names; all exist.
+
+    Args:
+        folder: a checkpoint.
+
+    Returns:
+        One file, or the shards that the index names.
+
+    Raises:
+        ValueError: without safetensors (naming pickled weights where there are some), or where a
+            shard is missing.
+    """
+    if (folder / WEIGHTS).is_file():
+        return (folder / WEIGHTS,)
+    if (folder / INDEX).is_file():
+        names = sorted(set(_weight_map(folder).values()))
+        missing = [n for n in names if Path(n).name != n or not (folder / n).is_file()]
+        if missing:
+            raise ValueError(f"{folder}: shards {missing} named by {INDEX} are missing")
+        return tuple(folder / n for n in names)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder")
+    raise ValueError(without_safetensors(str(folder), (p.name for p in folder.iterdir())))
+
+
+def without_safetensors(where: str, names: Iterable[str]) -> str:
+    """What to say of a checkpoint that has no safetensors."""
+    pickled = sorted(n for n in names if _PICKLE.fullmatch(n))
+    got = f"pickled weights {pickled}, which run code when opened" if pickled else "no weights"
+    return f"{where}: got {got}; allowed: {WEIGHTS}, or shards with {INDEX}"
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    return read_json(folder / INDEX)["weight_map"]
+
+
+def read_tensors(folder: Path) -> dict[str, TensorHeader]:
+    """The tensors of all shards of a checkpoint, checked against its index.
+
+    ValueError as in `read_header` and `shard_files`, and where the index names an absent tensor.
+
+    Args:
+        folder: a checkpoint.
+
+    Returns:
+        Name -> header.
+    """
+    by_file = {f.name: read_header(f) for f in shard_files(folder)}
+    if set(by_file) != {WEIGHTS}:
+        check_index(str(folder), _weight_map(folder), by_file)
+    return {name: tensor for tensors in by_file.values() for name, tensor in tensors.items()}
+
+
+def check_index(
+    where: str, weight_map: Mapping[str, str], by_file: Mapping[str, Iterable[str]]
+) -> None:
+    """Raises ValueError where an index places a tensor in a shard that does not have it."""
+    for name, file in weight_map.items():
+        if name not in by_file[file]:
+            raise ValueError(
+                f"{where}: {INDEX} places {name!r} in {file}, which has no such tensor"
+            )
+
+
+def file_digest(file: Path, cache_dir: Path | None) -> str:
+    """sha256 of a file, remembered outside its folder under its path, size and mtime."""
+    state = file.stat()
+    stamp = f"{state.st_size} {state.st_mtime_ns}"
+    root = cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    entry = root / "scaleinv_ray" / hashlib.sha256(str(file.resolve()).encode()).hexdigest()
+    if entry.is_file():
+        known, _, digest = entry.read_text().rpartition(" ")
+        if known == stamp and len(digest) == 64:
+            return digest
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if time.time() - state.st_mtime > _SETTLED_S:
+        try:
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            part = entry.with_name(f"_part-{os.getpid()}-{entry.name}")
+            part.write_text(f"{stamp} {digest}")
+            os.replace(part, entry)
+        except OSError:
+            pass  # a home that cannot be written costs time, not the run
+    return digest
+
+
+def joined(digests: Sequence[str]) -> str:
+    """One digest of the ordered digests of shards; that of a single file is its own."""
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
+
+
+def weights_digest(folder: Path, cache_dir: Path | None = None) -> str:
+    """What identifies the weights of a checkpoint.
+
+    Args:
+        folder: a checkpoint.
+        cache_dir: where digests are remembered by path, size and mtime; the user's cache folder
+            by default.
+
+    Returns:
+        sha256 of the safetensors file (the hub's own blob hash), or of the concatenated hexadecimal
+        digests of the shards in the order of their names.
+    """
+    return joined([file_digest(f, cache_dir) for f in shard_files(folder)])
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file; ValueError names the file where there is none."""
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file")
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file}: not JSON ({error})") from error
+
+
+def count_parameters(tensors: Mapping[str, TensorHeader], config: Mapping[str, Any]) -> int:
+    """Number of parameters, from headers alone.
+
+    An output head that is tied to the embedding is not counted where a file stores it besides.
+    Integer and boolean tensors, causal masks (`attn.bias` of four dimensions) and rotary
+    frequencies are buffers.
+
+    Args:
+        tensors: headers by name.
+        config: config.json.
+
+    Returns:
+        The count.
+
+    >>> count_parameters({"wte.weight": TensorHeader("F32", (10, 4))}, {"model_type": "gpt2"})
+    40
+    """
+    tied = config.get("tie_word_embeddings", config["model_type"] in _TIED_UNLESS_SAID)
+    kept = parameters(tensors)
+    bodies = {t.shape for n, t in kept.items() if n not in _HEADS}
+    again = {n for n in _HEADS if tied and n in kept and kept[n].shape in bodies}
+    return sum(math.prod(t.shape) for n, t in kept.items() if n not in again)
+
+
+def parameters(tensors: Mapping[str, TensorHeader]) -> dict[str, TensorHeader]:
+    """The tensors that are parameters, not buffers."""
+    return {n: t for n, t in tensors.items() if not _is_buffer(n, t.dtype, len(t.shape))}
+
+
+@lru_cache(maxsize=1 << 16)  # every step of a run has the same names
+def _is_buffer(name: str, dtype: str, ndim: int) -> bool:
+    mask = ndim == 4 and _MASK.search(name)
+    return bool(mask or _BUFFER.search(name) or dtype not in DTYPES)

@@ -1,0 +1,256 @@
+"""Checkpoints on the Hugging Face hub: metadata first, weights only when they are fetched.
+
+With HF_HUB_OFFLINE=1 the local cache answers everything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from scaleinv_ray.series.checkpoint import Checkpoint, describe
+from scaleinv_ray.series.headers import (
+    TensorHeader,
+    check_index,
+    file_digest,
+    joined,
+    read_json,
+    read_tensors,
+    shard_files,
+    without_safetensors,
+)
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_WANTED = ["model*.safetensors", "*.json", "tokenizer*", "vocab*", "merges.txt"]
+_UNWANTED = ["*/*"]  # other formats and originals live in subfolders
+
+
+class _Snapshot(NamedTuple):
+    """One revision, without its weights."""
+
+    commit: str
+    config: dict[str, Any]
+    tensors: dict[str, TensorHeader]
+    weights_digest: str
+    tokenizer: Path | None
+
+
+class _NoRevision(ValueError):
+    """The repository has no such revision."""
+
+
+def from_hub(
+    repo: str,
+    revision: str = "main",
+    steps: Sequence[int] | None = None,
+    seed: int = 0,
+    *,
+    model: str | None = None,
+    tokens_per_step: int | None = None,
+) -> list[Checkpoint]:
+    """Checkpoints of one model on the hub; downloads config.json and tokenizer.json only.
+
+    Args:
+        repo: `organisation/name`.
+        revision: branch, tag or commit; `{step}` in it stands for every one of `steps`.
+        steps: the steps; at most one, that of the revision, without `{step}`.
+        seed: of the model.
+        model: identity; the repository's name by default.
+        tokens_per_step: tokens in a training batch, for train_tokens.
+
+    Returns:
+        Checkpoints by step, each pinned to a commit.
+
+    Raises:
+        ValueError: for unknown repositories, revisions and steps (with those available), for
+            repositories without safetensors, and for what is not in the cache when offline.
+    """
+    snapshot = partial(_snapshot, _api(), repo, revision)
+    if "{step}" not in revision and steps is not None and len(steps) > 1:
+        raise ValueError(f"{repo}: steps: got {list(steps)}, allowed one without {{step}}")
+    found = {s: snapshot(s) for s in (sorted(steps) if steps else [None])}
+    begin = _step_zero(snapshot, found) if "{step}" in revision else found.get(0)
+    return [
+        Checkpoint(
+            **describe(f"{repo}@{s.commit}", s.config, s.tensors),
+            model=model or repo.rpartition("/")[2],
+            seed=seed,
+            step=step,
+            weights_digest=s.weights_digest,
+            tokenizer_file=s.tokenizer,
+            tokenizer_digest=None if s.tokenizer is None else file_digest(s.tokenizer, None),
+            train_tokens=step * tokens_per_step if step is not None and tokens_per_step else None,
+            repo=repo,
+            revision=_named(revision, step),
+            commit=s.commit,
+            init_commit=begin and begin.commit,
+            init_digest=begin and begin.weights_digest,
+        )
+        for step, s in found.items()
+    ]
+
+
+def _named(revision: str, step: int | None) -> str:
+    return revision.replace("{step}", str(step))
+
+
+def _step_zero(
+    snapshot: partial[_Snapshot], found: dict[int | None, _Snapshot]
+) -> _Snapshot | None:
+    if 0 in found:
+        return found[0]
+    try:
+        return snapshot(0)
+    except _NoRevision:
+        return None
+
+
+def _api() -> HfApi:
+    from huggingface_hub import HfApi  # half a second, and only hub models need it
+
+    return HfApi()
+
+
+def _snapshot(api: HfApi, repo: str, revision: str, step: int | None) -> _Snapshot:
+    from huggingface_hub import errors, is_offline_mode
+
+    name = _named(revision, step)
+    read = _cached if is_offline_mode() else _remote
+    try:
+        return read(api, repo, name)
+    except (errors.RevisionNotFoundError, errors.LocalEntryNotFoundError) as error:
+        pattern = re.escape(revision).replace(re.escape("{step}"), r"(\d+)")
+        refs = _refs(api, repo)
+        steps = sorted(
+            int(m[1]) for r in refs if "{step}" in revision and (m := re.fullmatch(pattern, r))
+        )
+        known = f"available steps {steps}" if steps else f"available {refs}"
+        if is_offline_mode():
+            known = f"not wholly in the cache (HF_HUB_OFFLINE); {known}"
+        raise _NoRevision(f"{repo}: revision: got {name!r}, {known}") from error
+    except errors.RepositoryNotFoundError as error:
+        raise ValueError(f"hub: got {repo!r}, no such model (or it is gated)") from error
+
+
+def _refs(api: HfApi, repo: str) -> list[str]:
+    """Names of branches and tags; of those in the cache when offline."""
+    from huggingface_hub import constants, is_offline_mode
+
+    if not is_offline_mode():
+        refs = api.list_repo_refs(repo)
+        return sorted(r.name for r in [*refs.branches, *refs.tags])
+    root = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "refs"
+    return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
+
+
+def _cached(api: HfApi, repo: str, name: str) -> _Snapshot:
+    snapshot = api.snapshot_download(
+        repo,
+        revision=name,
+        allow_patterns=_WANTED,
+        ignore_patterns=_UNWANTED,
+        local_files_only=True,
+    )
+    folder = Path(snapshot)
+    tokenizer = folder / "tokenizer.json"
+    return _Snapshot(
+        commit=folder.name,
+        config=read_json(folder / "config.json"),
+        tensors=read_tensors(folder),
+        weights_digest=joined([_blob_hash(f) for f in shard_files(folder)]),
+        tokenizer=tokenizer if tokenizer.is_file() else None,
+    )
+
+
+def _blob_hash(file: Path) -> str:
+    """The hub's hash of a cached file: its blob is named by it."""
+    blob = file.resolve()
+    if blob.parent.name == "blobs" and _BLOB.fullmatch(blob.name):
+        return blob.name
+    return file_digest(file, None)
+
+
+def _remote(api: HfApi, repo: str, name: str) -> _Snapshot:
+    info = api.model_info(repo, revision=name, files_metadata=True)
+    files = {s.rfilename: s for s in info.siblings or []}
+    if info.sha is None or "config.json" not in files:
+        raise ValueError(f"{repo}@{name}: got no config.json, allowed: transformers models")
+    where = f"{repo}@{name}"
+    if not any(f.endswith(".safetensors") for f in files):
+        raise ValueError(without_safetensors(where, files))
+    meta = api.get_safetensors_metadata(repo, revision=info.sha)
+    by_file = {f: m.tensors for f, m in meta.files_metadata.items()}
+    if meta.sharded:
+        check_index(where, meta.weight_map, by_file)
+    blobs = [files[f] for f in sorted(by_file)]
+    # by name, not by commit: this leaves the name in the cache, for later work offline
+    config = api.hf_hub_download(repo, "config.json", revision=name)
+    tokenizer = None
+    if "tokenizer.json" in files:
+        tokenizer = Path(api.hf_hub_download(repo, "tokenizer.json", revision=info.sha))
+    return _Snapshot(
+        commit=info.sha,
+        config=read_json(Path(config)),
+        tensors={
+            n: TensorHeader(t.dtype, tuple(t.shape)) for m in by_file.values() for n, t in m.items()
+        },
+        weights_digest=joined([b.lfs.sha256 if b.lfs else str(b.blob_id) for b in blobs]),
+        tokenizer=tokenizer,
+    )
+
+
+def fetch(checkpoint: Checkpoint, *, remote_code: bool = False) -> Path:
+    """The folder with a checkpoint's files, downloaded at its commit where it is on the hub.
+
+    ValueError where the folder lacks weights.
+
+    Args:
+        checkpoint: as resolved.
+        remote_code: also download the repository's Python files (trust_remote_code).
+
+    Returns:
+        A folder for from_pretrained.
+    """
+    if checkpoint.folder is not None:
+        shard_files(checkpoint.folder)
+        return checkpoint.folder
+    return _download(checkpoint, checkpoint.commit, remote_code)
+
+
+def fetch_init(checkpoint: Checkpoint, *, remote_code: bool = False) -> Path | None:
+    """The folder with the run's own step 0, None where the run has none.
+
+    ValueError where the folder lacks weights.
+
+    Args:
+        checkpoint: as resolved.
+        remote_code: as in `fetch`.
+
+    Returns:
+        A folder for from_pretrained, or None: then the model is initialised from its config.
+    """
+    if checkpoint.init_folder is not None:
+        shard_files(checkpoint.init_folder)
+        return checkpoint.init_folder
+    if checkpoint.init_commit is None:
+        return None
+    return _download(checkpoint, checkpoint.init_commit, remote_code)
+
+
+def _download(checkpoint: Checkpoint, commit: str | None, remote_code: bool) -> Path:
+    if checkpoint.repo is None:
+        raise ValueError(f"model {checkpoint.model}: got neither folder nor repo")
+    folder = _api().snapshot_download(
+        checkpoint.repo,
+        revision=commit,
+        allow_patterns=[*_WANTED, "*.py"] if remote_code else _WANTED,
+        ignore_patterns=_UNWANTED,
+    )
+    shard_files(Path(folder))
+    return Path(folder)

@@ -1,0 +1,269 @@
+"""Where a run lives: atomic tables behind a URI, captures as Arrow IPC on a local disk.
+
+Tables go to the store (a folder, s3://, gs:// through pyarrow.fs). Captures stay on the scratch
+disk of the node that made them and are read memory-mapped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from scaleinv_ray.records import KINDS, Record
+
+PART = "_part-"
+"""Prefix of files being written; Arrow's datasets ignore names that begin with an underscore."""
+
+
+class Store:
+    """A folder of a run behind a URI, with writes that appear whole or not at all.
+
+    Attributes:
+        uri: as given.
+        local: the folder, where the store is a local one, else None.
+    """
+
+    def __init__(self, uri: str | Path) -> None:
+        """Opens a store; a local folder is made when something is first written."""
+        self.uri = str(uri)
+        if "://" in self.uri:
+            self._fs, self._root = fs.FileSystem.from_uri(self.uri)
+        else:
+            self._fs, self._root = fs.LocalFileSystem(), str(Path(self.uri).resolve())
+        self.local = Path(self._root) if isinstance(self._fs, fs.LocalFileSystem) else None
+
+    def path(self, name: str) -> str:
+        """Full path of `name` inside the store.
+
+        Args:
+            name: relative path with forward slashes.
+
+        Returns:
+            The path as the file system knows it.
+
+        Raises:
+            ValueError: for a name that leaves the store.
+        """
+        parts = Path(name).parts
+        if Path(name).is_absolute() or ".." in parts or not parts:
+            raise ValueError(f"name: got {name!r}, allowed relative paths inside {self.uri}")
+        return f"{self._root.rstrip('/')}/{name}"
+
+    def exists(self, name: str) -> bool:
+        """Whether a file of that name is complete."""
+        return self._fs.get_file_info(self.path(name)).type == fs.FileType.File
+
+    def names(self, folder: str) -> list[str]:
+        """Complete files directly inside a folder of the store, sorted; none where it is absent."""
+        selector = fs.FileSelector(self.path(folder), allow_not_found=True)
+        found = [i.base_name for i in self._fs.get_file_info(selector) if i.is_file]
+        return sorted(n for n in found if not n.startswith(PART))
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Writes a file atomically (object stores make an object visible only when closed)."""
+        target = self.path(name)
+        if self.local is None:
+            with self._fs.open_output_stream(target) as stream:
+                stream.write(data)
+            return
+        write_atomically(Path(target), data)
+
+    def read_bytes(self, name: str) -> bytes:
+        """The content of a file."""
+        with self._fs.open_input_file(self.path(name)) as stream:
+            return stream.read()
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Writes a table as Parquet (zstd), atomically."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self.write_bytes(name, sink.getvalue())
+
+    def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Reads a Parquet table, or some of its columns."""
+        with self._fs.open_input_file(self.path(name)) as stream:
+            return pq.read_table(stream, columns=columns)
+
+    def delete(self, name: str) -> None:
+        """Removes a file; absent is fine."""
+        if self.exists(name):
+            self._fs.delete_file(self.path(name))
+
+
+def write_atomically(target: Path, data: bytes | memoryview | pa.Buffer) -> None:
+    """Writes under a temporary name in the same folder, syncs, renames.
+
+    Args:
+        target: final path; its folder is made.
+        data: the whole content.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{PART}{uuid.uuid4().hex[:8]}-{target.name}")
+    try:
+        with part.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _as_stored(array: np.ndarray, dtype: str | None) -> tuple[np.ndarray, str]:
+    """The array as written and its logical dtype: exact bf16 values take two bytes."""
+    array = np.ascontiguousarray(array)
+    if dtype == "bfloat16" and array.dtype == np.float32:
+        bits = array.view(np.uint32)
+        if not (bits & 0xFFFF).any():
+            return (bits >> 16).astype(np.uint16), "bfloat16"
+    return array, str(array.dtype)
+
+
+def _from_stored(array: np.ndarray, logical: str) -> np.ndarray:
+    if logical == "bfloat16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array
+
+
+def _tensor_column(array: np.ndarray) -> pa.ExtensionArray:
+    """[R, ...] to R cells of the standard fixed_shape_tensor extension, without a copy."""
+    rows, shape = array.shape[0], array.shape[1:] or (1,)
+    kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(array.dtype), shape)
+    storage = pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), int(np.prod(shape)))
+    if len(storage) != rows:
+        raise ValueError(
+            f"array: got shape {array.shape}, allowed no empty dimension but the first"
+        )
+    return pa.ExtensionArray.from_storage(kind, storage)
+
+
+def write_records(
+    path: Path, records: Sequence[Record], *, kind: str, facts: Mapping[str, str]
+) -> int:
+    """Writes the records of one kind into one uncompressed Arrow IPC file, atomically.
+
+    Every array of every record is a column `<record>.<array>` of the `arrow.fixed_shape_tensor`
+    extension. Where all arrays have the same number of rows (activations: tokens) a row of the
+    file is a row of the arrays; otherwise the file has one row and a cell is a whole array. Values
+    that are bfloat16 take two bytes, with the dtype in the field's metadata.
+
+    Args:
+        path: final path on a local disk.
+        records: records of the class that belongs to `kind`, at least one.
+        kind: a key of `records.KINDS`.
+        facts: written into the schema's metadata (protocol hash, model revision, versions).
+
+    Returns:
+        Size of the file in bytes.
+
+    Raises:
+        ValueError: without records, or with records of another class.
+    """
+    if not records or any(type(r) is not KINDS[kind] for r in records):
+        raise ValueError(f"records: got {len(records)}, allowed one or more {KINDS[kind].__name__}")
+    arrays = [
+        (f"{i}.{name}", record, getattr(record, name))
+        for i, record in enumerate(records)
+        for name in record.arrays
+        if getattr(record, name) is not None
+    ]
+    by_row = len({a.shape[0] for _, _, a in arrays}) == 1
+    fields, columns = [], []
+    for name, record, array in arrays:
+        stored, logical = _as_stored(array, record.dtype)
+        shape = json.dumps(list(stored.shape))
+        column = _tensor_column(stored if by_row else stored[None])
+        fields.append(pa.field(name, column.type, metadata={"dtype": logical, "shape": shape}))
+        columns.append(column)
+    metadata = {
+        **facts,
+        "kind": kind,
+        "by_row": str(int(by_row)),
+        "records": json.dumps([r.labels() for r in records]),
+    }
+    table = pa.Table.from_arrays(columns, schema=pa.schema(fields, metadata=metadata))
+    return _write_ipc(path, table)
+
+
+def _write_ipc(path: Path, table: pa.Table) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{PART}{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        with part.open("wb") as stream:
+            with pa.ipc.new_file(stream, table.schema) as writer:
+                writer.write_table(table)
+            stream.flush()
+            os.fsync(stream.fileno())
+        size = part.stat().st_size
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return size
+
+
+def read_records(path: Path) -> list[Record]:
+    """Reads the records of an IPC file, memory-mapped: arrays are views of the file.
+
+    Args:
+        path: a file of `write_records`.
+
+    Returns:
+        The records, in the order written (bfloat16 comes back as float32, a copy).
+
+    Raises:
+        ValueError: where the file is absent, truncated or no capture.
+    """
+    try:
+        source = pa.memory_map(str(path))
+        table = pa.ipc.open_file(source).read_all()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ValueError(f"capture {path}: not a complete Arrow IPC file ({error})") from error
+    metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+    if "kind" not in metadata:
+        raise ValueError(f"capture {path}: got no 'kind' in the schema's metadata")
+    cls = KINDS[metadata["kind"]]
+    labels = json.loads(metadata["records"])
+    arrays: list[dict[str, np.ndarray]] = [{} for _ in labels]
+    for field in table.schema:
+        index, name = field.name.split(".", 1)
+        arrays[int(index)][name] = _array_of(table.column(field.name), field)
+    return [cls(**label, **found) for label, found in zip(labels, arrays, strict=True)]
+
+
+def _array_of(column: pa.ChunkedArray, field: pa.Field) -> np.ndarray:
+    chunk = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    flat = chunk.storage.flatten().to_numpy(zero_copy_only=True)
+    shape = json.loads(field.metadata[b"shape"])
+    return _from_stored(flat, field.metadata[b"dtype"].decode()).reshape(shape)
+
+
+def write_record(path: Path, record: Record, *, kind: str, facts: Mapping[str, str]) -> int:
+    """Writes a single record; see `write_records`."""
+    return write_records(path, [record], kind=kind, facts=facts)
+
+
+def read_record(path: Path) -> Record:
+    """Reads a file that holds a single record.
+
+    Args:
+        path: a file of `write_record`.
+
+    Returns:
+        The record.
+
+    Raises:
+        ValueError: where the file holds several.
+    """
+    records = read_records(path)
+    if len(records) != 1:
+        raise ValueError(f"capture {path}: got {len(records)} records, allowed 1")
+    return records[0]

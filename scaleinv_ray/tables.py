@@ -1,0 +1,120 @@
+"""Arrow schemas of every table, and the codec between rows and tables, which is strict.
+
+pyarrow drops unknown keys and fills missing ones with null, silently; here both raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+
+def _fields(text: str, types: Mapping[str, pa.DataType]) -> list[pa.Field]:
+    pairs = [item.split(":") for item in text.split()]
+    return [pa.field(name, types[kind]) for name, kind in pairs]
+
+
+_TYPES: dict[str, pa.DataType] = {
+    "s": pa.string(),
+    "i": pa.int64(),
+    "f": pa.float64(),
+    "b": pa.bool_(),
+    "F": pa.list_(pa.field("element", pa.float64())),
+    "S": pa.list_(pa.field("element", pa.string())),
+    "I": pa.list_(pa.field("element", pa.int64())),
+    "M": pa.map_(pa.string(), pa.string()),
+}
+
+_UNIT = """run_id:s key:s unit:s unit_b:s series:s model:s architecture:s n_params:i n_layers:i
+d_model:i seed:i step:i train_tokens:i eval_loss:f variant:s probe:s probe_tokens:i protocol:s"""
+_PLACE = "layer:i depth:f role:s head:i site:s capture:s"
+_WHAT = "family:s invariant:s version:i"
+
+MEASUREMENTS = pa.schema(
+    _fields(
+        f"""{_UNIT} {_PLACE} {_WHAT} quantity:s law:s value:f stderr:f n:i error_kind:s samples:F
+        params:s flags:M status:s error:s weights_digest:s wall_s:f code_version:s""",
+        _TYPES,
+    )
+)
+"""One row a number. A failure is a row with status and error, never a gap, NaN or -1."""
+
+CURVES = pa.schema(_fields(f"{_UNIT} {_PLACE} {_WHAT} params:s curve:s x:F y:F y_stderr:F", _TYPES))
+DIAGRAMS = pa.schema(
+    _fields(f"{_UNIT} {_PLACE} {_WHAT} params:s diagram:s dimension:I birth:F death:F", _TYPES)
+)
+
+VERDICTS = pa.schema(
+    _fields(
+        """series:s probe:s family:s invariant:s quantity:s site:s depth_bin:s step:i comparison:s
+        margin:f conservation_error:f certified_change:f verdict:s form:s exponent:f
+        exponent_low:f exponent_high:f slope_p:f heterogeneity_p:f q:f I2:f lack_of_fit_p:f
+        held_out_error:f naive_error:f estimator_share:f null_class:s rho:f seeds_needed:i
+        n_models:i n_seeds:i reason:s""",
+        _TYPES,
+    )
+)
+PREDICTIONS = pa.schema(
+    _fields(
+        """series:s probe:s family:s invariant:s quantity:s site:s depth_bin:s step:i comparison:s
+        model:s n_params:i form:s fitted_on:I predicted:f low:f high:f level:f observed:f
+        observed_stderr:f error:f naive_last_error:f naive_mean_error:f covered:b""",
+        _TYPES,
+    )
+)
+TRANSITIONS = pa.schema(
+    _fields(
+        """series:s model:s seed:i probe:s family:s invariant:s quantity:s site:s depth_bin:s
+        kind:s step:f step_low:f step_high:f slope_before:f slope_after:f p:f reason:s""",
+        _TYPES,
+    )
+)
+PLAN = pa.schema(
+    _fields(
+        """key:s capture_key:s unit:s series:s model:s n_params:i seed:i step:i variant:s probe:s
+        kind:s invariant:s params:s bytes:i done:b""",
+        _TYPES,
+    )
+)
+
+
+def encode(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows to a table of exactly this schema.
+
+    Args:
+        rows: mappings whose keys are exactly the names of the schema.
+        schema: one of the schemas of this module.
+
+    Returns:
+        A table with one row per mapping.
+
+    Raises:
+        ValueError: where a row has a key too many or too few.
+
+    >>> encode([{"a": 1}], pa.schema([("a", pa.int64())])).num_rows
+    1
+    """
+    rows = list(rows)
+    names = set(schema.names)
+    for i, row in enumerate(rows):
+        if set(row) != names:
+            extra, missing = sorted(set(row) - names), sorted(names - set(row))
+            raise ValueError(f"row {i}: unknown keys {extra}, missing keys {missing}")
+    columns = [pa.array([row[f.name] for row in rows], type=f.type) for f in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def decode(table: pa.Table, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Table to rows (maps become dicts).
+
+    Args:
+        table: any table.
+        columns: those wanted, all by default.
+
+    Returns:
+        One dict a row.
+    """
+    chosen = table if columns is None else table.select(list(columns))
+    return chosen.to_pylist(maps_as_pydicts="strict")

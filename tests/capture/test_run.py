@@ -1,0 +1,110 @@
+"""From a folder to records."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from scaleinv_ray.capture.loading import LoadOptions
+from scaleinv_ray.capture.run import Session, Source, capture
+from scaleinv_ray.capture.variants import shuffle_tokens
+from scaleinv_ray.records import KINDS, TOKEN_FREE
+
+from .conftest import PROTOCOL
+
+_LABELS = {"unit": "u", "probe": "prose"}
+
+
+def _arrays(record):
+    return {name: getattr(record, name) for name in type(record).arrays}
+
+
+def test_all_kinds_of_one_checkpoint_as_numpy(folder, tokens_ST):
+    records = capture(
+        Source(folder("neox_parallel")),
+        tokens_ST,
+        PROTOCOL,
+        kinds=frozenset(KINDS),
+        batch_size=64,
+        labels=_LABELS,
+    )
+    assert set(records) == set(KINDS)
+    for kind, found in records.items():
+        assert found
+        for record in found:
+            assert type(record) is KINDS[kind]
+            assert record.unit == "u"
+            assert record.probe == (None if kind in TOKEN_FREE else "prose")
+            assert all(isinstance(a, np.ndarray) for a in _arrays(record).values())
+
+
+def test_weights_alone_need_neither_tokens_nor_a_model(folder, monkeypatch):
+    monkeypatch.setattr(Session, "open", None)
+    kinds = frozenset({"weights"})
+    records = capture(Source(folder("gpt2")), None, PROTOCOL, kinds=kinds, batch_size=1)
+    assert {"query", "mlp_out", "embedding"} <= {r.role for r in records["weights"]}
+
+
+def test_a_session_serves_several_probes_and_shuffles_its_tokens(folder, tokens_ST):
+    other = (tokens_ST + 1) % 50
+    trained = Session.open(Source(folder("llama")))
+    mixed = Session.open(Source(folder("llama"), "shuffled_tokens", seed=4))
+    kinds = frozenset({"token_losses"})
+
+    def losses(session, tokens):
+        records = session.records(tokens, PROTOCOL, kinds=kinds, batch_size=64)
+        return records["token_losses"][0].loss_ST
+
+    first = losses(trained, tokens_ST)
+    assert not np.array_equal(first, losses(trained, other))
+    np.testing.assert_array_equal(first, losses(trained, tokens_ST))
+    by_hand = losses(trained, shuffle_tokens(tokens_ST, 4))
+    np.testing.assert_array_equal(by_hand, losses(mixed, tokens_ST))
+
+
+def test_sampled_units_do_not_depend_on_the_source(folder, tokens_ST):
+    """A permuted down projection leaves the hidden units: the stream of both is the same."""
+    kinds = frozenset({"stream"})
+    streams = [
+        Session.open(Source(folder("llama"), seed=seed)).records(
+            tokens_ST, PROTOCOL, kinds=kinds, batch_size=64
+        )["stream"]
+        for seed in (0, 1)
+    ]
+    for a, b in zip(*streams, strict=True):
+        np.testing.assert_array_equal(a.x_TD, b.x_TD)
+
+
+def test_refusals(folder):
+    source = Source(folder("llama"))
+    with pytest.raises(ValueError, match=r"kinds: got \['lanczos'\], allowed"):
+        capture(source, None, PROTOCOL, kinds=frozenset({"lanczos"}), batch_size=1)
+    with pytest.raises(ValueError, match=r"tokens_ST: got None, \['cloud'\] need tokens"):
+        capture(source, None, PROTOCOL, kinds=frozenset({"cloud"}), batch_size=1)
+    with pytest.raises(ValueError, match=r"kinds: got \['weights'\], allowed"):
+        Session.open(source).records(
+            np.zeros((1, 1), int), PROTOCOL, kinds=frozenset({"weights"}), batch_size=1
+        )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["neox_parallel", "llama", "gpt2"])
+@pytest.mark.parametrize("device_map", ["cuda:0", "auto"])
+def test_cuda_equals_cpu(name, device_map, folder, tokens_ST):
+    kinds = frozenset(KINDS)
+    cpu, cuda = (
+        capture(
+            Source(folder(name), options=LoadOptions(device_map=where)),
+            tokens_ST,
+            PROTOCOL,
+            kinds=kinds,
+            batch_size=64,
+        )
+        for where in (None, device_map)
+    )
+    for kind in kinds:
+        for a, b in zip(cpu[kind], cuda[kind], strict=True):
+            for array, value in _arrays(a).items():
+                np.testing.assert_allclose(getattr(b, array), value, atol=2e-3, rtol=2e-3)

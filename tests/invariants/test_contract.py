@@ -1,0 +1,224 @@
+"""What every registered invariant owes: reproducible, complete, finite or refused, symmetric."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import scaleinv_ray.invariants
+from scaleinv_ray.contract import REGISTRY, Invariant, Measured, Refused
+from scaleinv_ray.estimate import Estimate
+from scaleinv_ray.records import (
+    Activations,
+    Jacobians,
+    Moments,
+    Record,
+    WeightMatrix,
+)
+
+assert scaleinv_ray.invariants
+SMALL: dict[str, dict[str, Any]] = {
+    "topology.persistence": {"num_points": 30, "num_subsamples": 3},
+    "geometry.neighbour_dimension": {
+        "num_points": 150,
+        "num_subsamples": 3,
+        "neighbour_order": 4,
+        "max_neighbour_order": 16,
+    },
+}
+D = 16
+
+
+def _weights(rng: np.random.Generator) -> Record:
+    return WeightMatrix(w_OI=rng.normal(size=(48, 96)) @ np.diag(np.linspace(0.2, 2, 96)))
+
+
+def _rows(rng: np.random.Generator, count: int, width: int) -> np.ndarray:
+    mix = rng.normal(size=(width, width)) * np.linspace(0.1, 1, width)
+    return rng.normal(size=(count, width)) @ mix
+
+
+def _moments(rng: np.random.Generator) -> Record:
+    x_BTD = _rows(rng, 8 * 200, D).reshape(8, 200, D)
+    second = np.einsum("bti,btj->bij", x_BTD, x_BTD) / 200
+    return Moments(count_B=np.full(8, 200), mean_BD=x_BTD.mean(1), second_BDD=second)
+
+
+def _cloud(rng: np.random.Generator) -> Record:
+    ids = np.arange(200)
+    return Activations(
+        x_TD=_rows(rng, 200, D), sequence_T=ids, position_T=np.full(200, 64), sampling="cloud"
+    )
+
+
+def _stream(rng: np.random.Generator) -> Record:
+    units, sequences, length = 32, 50, 40
+    x_TD = _rows(rng, sequences * length, units)
+    return Activations(
+        x_TD=x_TD,
+        sequence_T=np.repeat(np.arange(sequences), length),
+        position_T=np.tile(np.arange(length), sequences),
+        sampling="stream",
+    )
+
+
+def _jacobians(rng: np.random.Generator) -> Record:
+    j = np.eye(D) + 0.3 * rng.normal(size=(3, D, D)) / np.sqrt(D)
+    return Jacobians(j_TDD=j, h_TD=rng.normal(size=(3, D)))
+
+
+MAKE: dict[str, Callable[[np.random.Generator], Record]] = {
+    "weights": _weights,
+    "moments": _moments,
+    "cloud": _cloud,
+    "stream": _stream,
+    "jacobians": _jacobians,
+}
+
+
+def _orthogonal(rng: np.random.Generator, size: int) -> np.ndarray:
+    return np.linalg.qr(rng.normal(size=(size, size)))[0]
+
+
+def _act(record: Record, f: Callable[[np.ndarray], np.ndarray], name: str) -> Record:
+    return dataclasses.replace(record, **{name: f(getattr(record, name))})
+
+
+def _moments_of(record: Moments, a_DD: np.ndarray, shift_D: np.ndarray) -> Moments:
+    """Moments of x A + v."""
+    mean = record.mean_BD @ a_DD
+    second = a_DD.T @ record.second_BDD @ a_DD
+    cross = mean[:, :, None] * shift_D[None, None, :]
+    second = second + cross + cross.transpose(0, 2, 1) + np.outer(shift_D, shift_D)
+    return dataclasses.replace(record, mean_BD=mean + shift_D, second_BDD=second)
+
+
+def _linear(record: Record, a_DD: np.ndarray, shift_D: np.ndarray) -> Record:
+    if isinstance(record, Moments):
+        return _moments_of(record, a_DD, shift_D)
+    if isinstance(record, Jacobians):
+        j_TDD = a_DD.T @ record.j_TDD @ a_DD
+        return dataclasses.replace(record, j_TDD=j_TDD, h_TD=record.h_TD @ a_DD)
+    return _act(record, lambda x: x @ a_DD + shift_D, "x_TD")
+
+
+def _width(record: Record) -> int:
+    return getattr(record, record.arrays[0] if isinstance(record, Jacobians) else "x_TD").shape[-1]
+
+
+def transform(record: Record, symmetry: str, rng: np.random.Generator) -> Record | None:
+    """The record under a random element of the symmetry group; None where it has no meaning."""
+    if isinstance(record, WeightMatrix):
+        o, i = record.w_OI.shape
+        maps: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+            "rotation": lambda w: _orthogonal(rng, o) @ w @ _orthogonal(rng, i),
+            "permutation": lambda w: w[rng.permutation(o)][:, rng.permutation(i)],
+            "transpose": lambda w: w.T,
+            "scale": lambda w: 7.5 * w,
+        }
+        return _act(record, maps[symmetry], "w_OI") if symmetry in maps else None
+    width = D if isinstance(record, Moments) else _width(record)
+    eye, zero = np.eye(width), np.zeros(width)
+    if symmetry == "rotation":
+        return _linear(record, _orthogonal(rng, width), zero)
+    if symmetry == "permutation":
+        return _linear(record, eye[:, rng.permutation(width)], zero)
+    if symmetry == "scale":
+        return None if isinstance(record, Jacobians) else _linear(record, 7.5 * eye, zero)
+    if symmetry == "translation":
+        return _linear(record, eye, rng.normal(size=width))
+    if symmetry == "mean_shift" and isinstance(record, Activations):
+        c_T = rng.normal(size=len(record.x_TD))
+        return _act(record, lambda x: x + c_T[:, None], "x_TD")
+    if symmetry == "unit_rescaling":
+        return _linear(record, np.diag(rng.uniform(0.2, 5, size=width)), zero)
+    if symmetry == "similarity" and isinstance(record, Jacobians):
+        s = _orthogonal(rng, width) * rng.uniform(0.5, 2, size=width)
+        j_TDD = np.linalg.inv(s) @ record.j_TDD @ s
+        return dataclasses.replace(record, j_TDD=j_TDD)
+    return None
+
+
+def _apply(spec: Invariant, record: Record, seed: int = 3) -> Measured:
+    parameters = dict(spec.parameters) | SMALL.get(spec.name, {})
+    return spec.function(record, rng=np.random.default_rng(seed), **parameters)
+
+
+ALL = [pytest.param(spec, id=name) for name, spec in sorted(REGISTRY.items())]
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_the_same_draws_give_the_same_result(spec: Invariant) -> None:
+    record = MAKE[spec.kind](np.random.default_rng(1))
+    first, second = _apply(spec, record), _apply(spec, record)
+    for name, estimate in first.values.items():
+        other = second.values[name]
+        if isinstance(estimate, Refused):
+            assert str(estimate) == str(other)
+        else:
+            assert estimate == other
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_exactly_the_declared_quantities_and_curves(spec: Invariant) -> None:
+    measured = _apply(spec, MAKE[spec.kind](np.random.default_rng(1)))
+    assert set(measured.values) == set(spec.quantities)
+    assert set(measured.curves) <= set(spec.curves)
+    assert any(isinstance(v, Estimate) for v in measured.values.values())
+    for curve in measured.curves.values():
+        assert curve.x.shape == curve.y.shape and curve.x.ndim == 1
+        assert np.isfinite(curve.y).all()
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_arrays_of_the_record_are_left_alone(spec: Invariant) -> None:
+    record = MAKE[spec.kind](np.random.default_rng(1))
+    for name in record.arrays:
+        if getattr(record, name) is not None:
+            getattr(record, name).setflags(write=False)
+    _apply(spec, record)
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_nan_is_refused(spec: Invariant) -> None:
+    record = MAKE[spec.kind](np.random.default_rng(1))
+    name = "mean_BD" if isinstance(record, Moments) else record.arrays[0]
+    values = getattr(record, name).copy()
+    values.flat[5] = np.nan
+    with pytest.raises(Refused):
+        _apply(spec, dataclasses.replace(record, **{name: values}))
+
+
+@pytest.mark.parametrize(
+    ("spec", "symmetry"),
+    [
+        pytest.param(spec, symmetry, id=f"{name}-{symmetry}")
+        for name, spec in sorted(REGISTRY.items())
+        for symmetry in spec.symmetries
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_declared_symmetries_hold(spec: Invariant, symmetry: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    record = MAKE[spec.kind](rng)
+    if symmetry == "mean_shift":
+        record = dataclasses.replace(record, removes_mean=True)
+        if isinstance(record, Moments):
+            pytest.skip("a shift by row is no function of the moments; tested with the family")
+    moved = transform(record, symmetry, rng)
+    assert moved is not None, f"no transformation {symmetry} for {spec.kind}"
+    before, after = _apply(spec, record), _apply(spec, moved)
+    for name, estimate in before.values.items():
+        other = after.values[name]
+        if isinstance(estimate, Estimate):
+            assert isinstance(other, Estimate), name
+            assert other.value == pytest.approx(estimate.value, rel=1e-6, abs=1e-8), name
+
+
+def test_every_invariant_has_a_truth() -> None:
+    text = "".join(p.read_text() for p in (Path(__file__).parents[1] / "truths").glob("*.py"))
+    for spec in REGISTRY.values():
+        assert spec.function.__name__ in text, f"{spec.name} has no test in tests/truths"

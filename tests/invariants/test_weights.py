@@ -1,0 +1,160 @@
+"""Weight spectra: symmetries, refusals, flags, dtypes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scaleinv_ray.contract import Refused
+from scaleinv_ray.invariants.weights import (
+    fit_power_tail,
+    gram_eigenvalues,
+    marchenko_pastur_median,
+    weight_spikes,
+    weight_tail,
+)
+from scaleinv_ray.records import WeightMatrix
+
+many = settings(max_examples=25, deadline=None, derandomize=True, database=None)
+seeds = st.integers(0, 2**32 - 1)
+shapes = st.tuples(st.integers(8, 40), st.integers(8, 40))
+
+
+def orthogonal(dim: int, rng: np.random.Generator) -> np.ndarray:
+    return np.linalg.qr(rng.standard_normal((dim, dim)))[0]
+
+
+def values(function, w_OI: np.ndarray) -> dict[str, float]:
+    measured = function(WeightMatrix(w_OI=w_OI), rng=np.random.default_rng(0))
+    return {name: estimate.value for name, estimate in measured.values.items()}
+
+
+def rotated(w_OI, rng):
+    return orthogonal(w_OI.shape[0], rng) @ w_OI @ orthogonal(w_OI.shape[1], rng)
+
+
+def permuted(w_OI, rng):
+    return w_OI[rng.permutation(w_OI.shape[0])][:, rng.permutation(w_OI.shape[1])]
+
+
+@many
+@given(seed=seeds, shape=shapes, change=st.sampled_from(["rotation", "permutation", "transpose"]))
+def test_symmetries(seed, shape, change):
+    rng = np.random.default_rng(seed)
+    w_OI = rng.standard_t(4, shape)
+    moved = {
+        "rotation": lambda: rotated(w_OI, rng),
+        "permutation": lambda: permuted(w_OI, rng),
+        "transpose": lambda: w_OI.T,
+    }[change]()
+    for function in (weight_tail, weight_spikes):
+        assert values(function, moved) == pytest.approx(values(function, w_OI), rel=1e-6, abs=1e-9)
+
+
+@many
+@given(seed=seeds, shape=shapes, log_scale=st.floats(-3, 3))
+def test_scale_leaves_the_spikes_and_shifts_the_norms(seed, shape, log_scale):
+    w_OI = np.random.default_rng(seed).standard_t(4, shape)
+    scaled = w_OI * 10**log_scale
+    assert values(weight_spikes, scaled) == pytest.approx(values(weight_spikes, w_OI), rel=1e-8)
+    if (gram_eigenvalues(scaled) > 1e-5).all() and (gram_eigenvalues(w_OI) > 1e-5).all():
+        before, after = values(weight_tail, w_OI), values(weight_tail, scaled)
+        for name in ("alpha", "stable_rank", "entropy"):
+            assert after[name] == pytest.approx(before[name], rel=1e-6)
+        for name in ("log_norm", "log_spectral_norm"):
+            assert after[name] == pytest.approx(before[name] + 2 * log_scale, abs=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(20_000, 8), (8, 20_000), (30, 30)])
+def test_eigenvalues_are_squared_singular_values(shape):
+    w_OI = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    singular = np.linalg.svd(w_OI.astype(np.float64), compute_uv=False)
+    assert gram_eigenvalues(w_OI) == pytest.approx(np.sort(singular**2), rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("w_OI", "reason"),
+    [
+        (np.ones(12), r"shape \(12,\)"),
+        (np.ones((3, 4, 5)), r"shape \(3, 4, 5\)"),
+        (np.ones((0, 9)), r"shape \(0, 9\)"),
+        (np.full((9, 9), np.nan), "NaN or infinite"),
+        (np.where(np.eye(9) > 0, np.inf, 1.0), "NaN or infinite"),
+        (np.ones((30, 30)), "1 eigenvalues"),
+        (np.zeros((30, 30)), "0 eigenvalues"),
+        (np.diag(np.arange(1.0, 5.0)), "4 eigenvalues"),
+        (1e-4 * np.eye(30), "0 eigenvalues > 1e-05"),
+        (np.eye(30), "all 30 eigenvalues are equal"),
+    ],
+)
+def test_weight_tail_refuses(w_OI, reason):
+    with pytest.raises(Refused, match=reason):
+        weight_tail(WeightMatrix(w_OI=w_OI), rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("w_OI", "reason"),
+    [
+        (np.ones(12), "needs a matrix"),
+        (np.full((9, 9), np.nan), "NaN or infinite"),
+        (np.diag(np.arange(1.0, 5.0)), "4 eigenvalues"),
+        (np.ones((30, 30)), "rank below half"),
+        (np.zeros((30, 30)), "rank below half"),
+    ],
+)
+def test_weight_spikes_refuses(w_OI, reason):
+    with pytest.raises(Refused, match=reason):
+        weight_spikes(WeightMatrix(w_OI=w_OI), rng=np.random.default_rng(0))
+
+
+def test_wrong_arguments_are_named():
+    matrix = WeightMatrix(w_OI=np.diag(np.arange(1.0, 9.0)))
+    with pytest.raises(ValueError, match="num_null: got 1"):
+        weight_tail(matrix, rng=np.random.default_rng(0), num_null=1)
+    with pytest.raises(ValueError, match="ratio: got 1.5"):
+        marchenko_pastur_median(1.5)
+    with pytest.raises(Refused, match="equal"):
+        fit_power_tail(np.full(7, 2.5))
+
+
+def test_poor_and_short_tails_are_flagged_not_refused():
+    rng = np.random.default_rng(1)
+    short = weight_tail(WeightMatrix(w_OI=rng.standard_normal((16, 64))), rng=rng)
+    assert "n_tail" in short.flags["warn"]
+    assert short.flags["n_tail"] < 20
+    two_levels = np.sqrt(np.r_[np.linspace(1, 1.01, 30), np.linspace(9, 9.01, 30)])
+    poor = weight_tail(WeightMatrix(w_OI=np.diag(two_levels)), rng=rng)
+    assert poor.flags["D"] > 0.1
+    assert "D 0." in poor.flags["warn"]
+    pareto = np.sqrt((1 - rng.random(300)) ** -0.5)
+    good = weight_tail(WeightMatrix(w_OI=np.diag(pareto), dtype="bfloat16"), rng=rng)
+    assert "warn" not in good.flags
+    assert good.flags["dtype"] == "bfloat16"
+
+
+def test_rank_loss_and_entropy_of_a_projection():
+    rng = np.random.default_rng(2)
+    # 12 of 30 directions, of nearly equal weight: entropy ~ ln 12 / ln 12
+    basis = orthogonal(30, rng)[:12]
+    w_OI = basis.T * np.linspace(1, 1.001, 12) @ basis
+    measured = weight_tail(WeightMatrix(w_OI=w_OI), rng=rng)
+    assert measured.flags["rank_loss"] == 18
+    assert measured.values["entropy"].value == pytest.approx(1, abs=1e-5)
+    assert measured.values["stable_rank"].value == pytest.approx(12, rel=2e-3)
+
+
+def test_density_integrates_to_one_on_the_common_grid():
+    rng = np.random.default_rng(3)
+    curves = [
+        weight_tail(WeightMatrix(w_OI=rng.standard_normal((m, 4 * m))), rng=rng).curves
+        for m in (16, 64)
+    ]
+    small, large = (c["spectral_density"] for c in curves)
+    assert np.array_equal(small.x, large.x)
+    for curve in (small, large):
+        assert curve.y.sum() * (curve.x[1] - curve.x[0]) == pytest.approx(1)
+
+
+def test_same_rng_same_result():
+    w_OI = np.random.default_rng(4).standard_normal((30, 60))
+    assert values(weight_tail, w_OI) == values(weight_tail, w_OI)

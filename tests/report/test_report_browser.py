@@ -1,0 +1,260 @@
+"""The page in Chromium: it draws, sorts, filters and asks nothing of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scaleinv_ray import tables
+from scaleinv_ray.report import write_report
+from tests.report.synthetic_tables import (
+    NUM_VERDICTS,
+    QUANTITIES,
+    SIZES,
+    measurement,
+    synthetic,
+    verdict,
+)
+
+pytestmark = pytest.mark.browser
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "report.html"
+    return write_report(synthetic(), title="Synthetic", facts={"Series": "ladder"}, out=out)
+
+
+class Heard:
+    """What a page said and asked for."""
+
+    def __init__(self, page: Any) -> None:
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+
+
+def opened(browser: Any, report: Path) -> Iterator[Any]:
+    """The report in a page of its own, which must stay silent and ask for nothing."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    heard = Heard(page)
+    page.goto(report.as_uri())
+    yield page
+    assert heard.errors == []
+    assert [url for url in heard.requests if not url.startswith(("data:", "blob:"))] == [
+        report.as_uri()
+    ]
+    page.close()
+
+
+@pytest.fixture
+def page(browser: Any, report: Path) -> Iterator[Any]:
+    yield from opened(browser, report)
+
+
+@pytest.fixture(scope="module")
+def figures(browser: Any, report: Path) -> Iterator[Any]:
+    """One page for all tests of figures: each of them chooses the family it looks at."""
+    yield from opened(browser, report)
+
+
+def column(page: Any, index: int) -> list[str]:
+    return page.locator(f"#verdict-table tbody tr > :nth-child({index})").all_inner_texts()
+
+
+def changes(found: list[str]) -> list[float]:
+    return [float(text.removesuffix(" %")) for text in found]
+
+
+def head(page: Any, name: str) -> Any:
+    return page.locator("#verdict-table thead th").filter(has_text=name)
+
+
+def in_view(page: Any, family: str) -> Any:
+    section = page.locator(f"#family-{family}")
+    section.evaluate("(node) => node.scrollIntoView({ behavior: 'instant' })")
+    return section
+
+
+def drawn(figure: Any) -> Any:
+    figure.evaluate("(node) => node.scrollIntoView({ behavior: 'instant', block: 'center' })")
+    figure.locator(".main-svg").first.wait_for()
+    return figure
+
+
+def figure(section: Any, title: str) -> Any:
+    return section.locator("figure").filter(has=section.page.get_by_role("heading", name=title))
+
+
+def test_every_family_draws_its_figures(figures: Any) -> None:
+    for family in sorted({row[0] for row in QUANTITIES}):
+        section = in_view(figures, family)
+        scale = drawn(figure(section, "Value against parameters"))
+        assert scale.locator(".scatterlayer .trace").count() >= 4
+        assert scale.locator(".errorbar").count() > 0
+        track = drawn(figure(section, "Value over training"))
+        assert track.locator(".scatterlayer .trace").count() == len(SIZES)
+    curves = drawn(figure(figures.locator("#family-topology"), "Curves"))
+    assert curves.locator(".scatterlayer .trace").count() == 2 * len(SIZES)  # bands and lines
+    poles = drawn(figure(figures.locator("#family-holomorphy"), "Poles in the complex plane"))
+    assert poles.locator(".scatterlayer .points path").count() > 1000
+
+
+def test_figures_out_of_view_are_not_drawn(page: Any) -> None:
+    assert page.locator(".main-svg").count() == 0
+    assert page.evaluate("typeof Plotly") == "undefined"
+
+
+def test_the_default_view_is_the_whole_depth(page: Any) -> None:
+    assert column(page, 5) == ["whole"] * len(QUANTITIES)
+    page.locator("#filter-depth label").filter(has_text="every").click()
+    assert len(column(page, 5)) == 4 * len(QUANTITIES)
+    page.locator("#filter-roles").check()
+    assert len(column(page, 5)) == NUM_VERDICTS
+
+
+def test_a_click_sorts_and_another_reverses(page: Any) -> None:
+    before = column(page, 9)
+    head(page, "Conservation error").get_by_role("button").click()
+    up = column(page, 9)
+    assert up != before
+    assert changes(up) == sorted(changes(before))
+    assert head(page, "Conservation error").get_attribute("aria-sort") == "ascending"
+    head(page, "Conservation error").get_by_role("button").click()
+    assert column(page, 9) == up[::-1]
+    assert head(page, "Conservation error").get_attribute("aria-sort") == "descending"
+    assert page.locator("th[aria-sort=ascending]").count() == 0
+
+
+def test_the_keyboard_sorts(page: Any) -> None:
+    page.locator("#filter-q").focus()
+    page.keyboard.press("Tab")  # the region that scrolls
+    page.keyboard.press("Tab")  # the first heading
+    assert page.evaluate("document.activeElement.textContent") == "Family"
+    before = column(page, 1)
+    page.keyboard.press("Enter")
+    assert column(page, 1) == sorted(before) != before
+    page.keyboard.press("Space")
+    assert column(page, 1) == sorted(before, reverse=True)
+    assert page.evaluate("document.activeElement.textContent") == "Family"
+
+
+def test_search_and_filters_narrow_the_table(page: Any) -> None:
+    page.locator("#search").fill("PERSISTENCE_1")
+    assert column(page, 3) == ["total_persistence_1"]
+    assert page.locator("#count").inner_text() == f"1 of {NUM_VERDICTS} verdicts shown"
+    page.locator("#search").fill("")
+    page.locator("#filter-family").select_option("weights")
+    assert set(column(page, 1)) == {"weights"}
+    page.locator("#filter-verdict").select_option("scales")
+    assert column(page, 3) == ["stable_rank"]
+    page.locator("#filter-null").select_option("learned")
+    assert column(page, 3) == []
+
+
+def test_other_comparisons_are_one_click_away(browser: Any, tmp_path: Path) -> None:
+    rows = [verdict(comparison=name, verdict="scales") for name in ("equal_loss", "equal_steps")]
+    run = {
+        "measurements": tables.encode([measurement()], tables.MEASUREMENTS),
+        "verdicts": tables.encode(rows, tables.VERDICTS),
+    }
+    out = write_report(run, title="Two", facts={}, out=tmp_path / "report.html")
+    page = browser.new_page()
+    page.goto(out.as_uri())
+    assert column(page, 7) == ["equal steps"]
+    page.locator("#filter-comparison").select_option("all")
+    assert sorted(column(page, 7)) == ["equal loss", "equal steps"]
+    page.close()
+
+
+def test_another_quantity_redraws(figures: Any) -> None:
+    section = in_view(figures, "geometry")
+    scale = drawn(figure(section, "Value against parameters"))
+    points = "(node) => node.querySelector('.plot').data[0].y"
+    title = scale.locator(".ytitle").first
+    before, name = scale.evaluate(points), title.text_content()
+    other = "gride" if name == "twonn" else "twonn"
+    section.locator("select[data-key=quantity]").select_option(label=f"dimension · {other}")
+    scale.locator(".ytitle").filter(has_text=other).wait_for()
+    assert scale.evaluate(points) != before
+
+
+def test_a_quantity_of_the_table_leads_to_its_figure(page: Any) -> None:
+    page.get_by_role("link", name="rankme").click()
+    section = page.locator("#family-representation")
+    assert section.locator("select[data-key=quantity]").input_value().endswith("rankme")
+    assert "scales" in section.locator(".card").inner_text()
+
+
+def test_legend_hides_a_variant_by_keyboard(figures: Any) -> None:
+    scale = drawn(figure(in_view(figures, "weights"), "Value against parameters"))
+    traces = scale.locator(".scatterlayer .trace")
+    before = traces.count()
+    button = scale.get_by_role("button", name="random init")
+    button.focus()
+    figures.keyboard.press("Enter")
+    assert button.get_attribute("aria-pressed") == "false"
+    assert traces.count() == before - 1
+
+
+def test_theme_follows_the_system_and_the_button(figures: Any) -> None:
+    scale = drawn(figure(in_view(figures, "weights"), "Value against parameters"))
+    ink = "(node) => node.querySelector('.plot').layout.font.color"
+    light = scale.evaluate(ink)
+    figures.emulate_media(color_scheme="dark")
+    figures.locator("html[data-theme=dark]").wait_for()
+    assert scale.evaluate(ink) != light
+    figures.locator("#theme").click()  # auto to light
+    assert figures.evaluate("document.documentElement.dataset.theme") == "light"
+    assert scale.evaluate(ink) == light
+
+
+def test_csv_holds_every_verdict(page: Any) -> None:
+    with page.expect_download() as download:
+        page.locator("#csv").click()
+    lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + NUM_VERDICTS
+    assert lines[0].startswith("series,probe,family,invariant,quantity")
+    assert lines[0].endswith("reason")
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_page_is_as_wide_as_the_window(figures: Any, width: int) -> None:
+    figures.set_viewport_size({"width": width, "height": 800})
+    drawn(figure(in_view(figures, "weights"), "Value against parameters"))
+    assert figures.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_an_empty_run_opens(browser: Any, tmp_path: Path) -> None:
+    out = write_report({}, title="Empty", facts={}, out=tmp_path / "report.html")
+    page = browser.new_page()
+    heard = Heard(page)
+    page.goto(out.as_uri())
+    assert page.locator("#count").inner_text() == "This run has no verdicts."
+    assert "no measurements" in page.locator("#families").inner_text()
+    assert heard.errors == []
+    page.close()

@@ -1,0 +1,128 @@
+"""The directions of imports (DESIGN: layout). A planted import turns this red."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "scaleinv_ray"
+PURE = {"numpy", "scipy", "gudhi", "sklearn", "statsmodels", "ruptures"}
+CORE = {"estimate", "records", "resample", "contract"}
+TORCH = {"torch", "transformers", "accelerate", "safetensors", "tokenizers", "huggingface_hub"}
+ALL_THIRD = PURE | TORCH | {"ray", "pyarrow", "pydantic", "yaml", "typer", "plotly", "tqdm"}
+# layer -> (third-party packages allowed, own modules allowed beside the layer's own)
+RULES: dict[str, tuple[set[str], set[str]]] = {
+    "estimate": ({"numpy"}, set()),
+    "records": ({"numpy"}, set()),
+    "resample": ({"numpy"}, {"estimate"}),
+    "contract": ({"numpy"}, {"estimate", "records"}),
+    "tables": ({"pyarrow"}, set()),
+    "invariants": (PURE, CORE),
+    "singularities": (PURE, CORE),
+    "conservation": (PURE, CORE),
+    "probes": (PURE, CORE),
+    "capture": (TORCH | {"numpy"}, CORE | {"probes"}),
+    "ladder": (TORCH | {"numpy"}, CORE | {"probes"}),
+    "store": ({"numpy", "pyarrow"}, {"tables", "records"}),
+    "series": ({"huggingface_hub", "numpy", "safetensors"}, {"tables", "records"}),
+    "config": (
+        {"pydantic", "pydantic_core", "yaml"},
+        {"tables", "records", "contract", "invariants", "probes", "series"},
+    ),
+    "costs": (set(), {"records", "series"}),
+    "plan": (
+        {"numpy", "pyarrow", "tokenizers"},
+        {"tables", "records", "contract", "invariants", "probes", "series", "config", "costs"},
+    ),
+    "cluster": (
+        ALL_THIRD,
+        CORE
+        | {"tables", "invariants", "singularities", "conservation", "probes", "capture", "ladder"}
+        | {"series", "config", "costs", "plan", "store", "report"},
+    ),
+    "report": ({"plotly", "numpy", "pyarrow"}, {"tables", "conservation", "store"}),
+    "cli": (
+        {"typer", "yaml"},
+        {"cluster", "report", "config", "costs", "plan", "store", "contract", "invariants"},
+    ),
+}
+FREE = {"", "__init__", "__main__"}
+
+
+def _layer_of(path: Path) -> str:
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0].removesuffix(".py")
+
+
+def _imports(source: str) -> set[str]:
+    """Dotted names of everything imported, wherever it stands in the file."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the direction"
+            module = node.module or ""
+            found |= (
+                {f"{module}.{a.name}" for a in node.names} if module == "scaleinv_ray" else {module}
+            )
+    return found
+
+
+def violations(layer: str, source: str) -> list[str]:
+    """What `source` imports that its layer must not."""
+    third, own = RULES[layer]
+    bad = []
+    for name in sorted(_imports(source)):
+        top, _, rest = name.partition(".")
+        if top == "scaleinv_ray":
+            target = rest.partition(".")[0]
+            if target not in own | {layer} | FREE:
+                bad.append(name)
+        elif top in ALL_THIRD | {"pandas"} and top not in third:
+            bad.append(name)
+    return bad
+
+
+FILES = [p for p in sorted(PACKAGE.rglob("*.py")) if _layer_of(p) not in FREE]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_every_file_imports_only_what_its_layer_may(path: Path) -> None:
+    assert violations(_layer_of(path), path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "planted"),
+    [
+        ("invariants", "import ray"),
+        ("invariants", "def f():\n    from scaleinv_ray.capture import forward\n"),
+        ("conservation", "import torch"),
+        ("conservation", "import pyarrow as pa"),
+        ("capture", "from scaleinv_ray.ladder import train"),
+        ("ladder", "from scaleinv_ray import capture"),
+        ("config", "import torch"),
+        ("series", "import transformers"),
+    ],
+)
+def test_a_planted_import_is_found(layer: str, planted: str) -> None:
+    assert violations(layer, planted)
+
+
+def test_no_utils_and_short_files() -> None:
+    names = [p.name for p in PACKAGE.rglob("*.py")]
+    assert "utils.py" not in names
+    long = {str(p): n for p in FILES if (n := len(p.read_text().splitlines())) > 400}
+    assert not long
+
+
+def test_importing_the_pure_layers_loads_neither_torch_nor_ray() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, scaleinv_ray.invariants, scaleinv_ray.config, scaleinv_ray.plan;"
+        "print([m for m in ('torch', 'ray', 'transformers') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
