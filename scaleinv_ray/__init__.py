@@ -3,7 +3,10 @@
 `run` analyses a series; every invariant is a plain function on records in `invariants`.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scaleinv_ray.cluster.run import run
 
 __all__ = ["run"]
 

@@ -115,7 +115,7 @@ def report(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")
     if not store.exists("config.yaml"):
         raise ValueError(f"run_folder: got {run_folder!r} without config.yaml, allowed: a run's")
     config = load_run_config(yaml.safe_load(store.read_bytes("config.yaml")))
-    conclude(store, margin=config.conservation.margin, title=config.name)
+    conclude(store, config)
     typer.echo(store.path("report.html"))
 
 

@@ -15,11 +15,11 @@ import torch
 from transformers import PreTrainedModel
 
 from scaleinv_ray.capture.architectures import Architecture, architecture_of
-from scaleinv_ray.capture.loading import dtype_name
 from scaleinv_ray.capture.losses import LossCollector, next_token_losses
 from scaleinv_ray.capture.moments import MomentCollector
 from scaleinv_ray.capture.rows import CloudCollector, StreamCollector
 from scaleinv_ray.capture.sites import check_tokens, to_device, watch
+from scaleinv_ray.capture.weights import dtype_name
 from scaleinv_ray.records import Protocol, Record
 
 FORWARD_KINDS: frozenset[str] = frozenset({
@@ -165,7 +165,7 @@ def forward_records(
     """Captures everything that one forward pass over a probe gives.
 
     cloud: rows at `protocol.position` before block 0 (resid_pre) and after each block
-    (resid_post). depth_stack: the same rows, stacked. moments: resid_post and mlp_hidden of each
+    (resid_post). depth_stack: the same rows, stacked. moments: resid_post of each
     layer over the first tokens_per_dim * D tokens. stream: `protocol.stream_units` units of each
     mlp_hidden, the same units for every model of that width. token_losses: nats, float32.
     The pass ends with the last sequence that anything wanted needs.

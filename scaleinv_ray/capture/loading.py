@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-_INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+from scaleinv_ray.capture.folders import check_folder
 
 
 @dataclass(frozen=True)
@@ -34,63 +30,6 @@ class LoadOptions:
     dtype: torch.dtype | None = None
     attention: Literal["sdpa", "eager"] = "sdpa"
     trust_remote_code: bool = False
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: is no JSON ({error})") from error
-
-
-def _names_in(shard: Path) -> list[str]:
-    try:
-        with safe_open(shard, framework="pt") as file:
-            return list(file.keys())
-    except SafetensorError as error:
-        raise ValueError(f"{shard}: truncated or damaged ({error})") from error
-
-
-def _why_no_safetensors(folder: Path) -> str:
-    pickles = sorted(p.name for pattern in _PICKLES for p in folder.glob(pattern))
-    if pickles:
-        return f"got pickle weights {pickles}, allowed safetensors only (a pickle runs code)"
-    return f"has neither {_SINGLE} nor {_INDEX}"
-
-
-def check_folder(folder: Path) -> dict[str, Path]:
-    """Checks that a folder holds a whole safetensors checkpoint.
-
-    Args:
-        folder: a local checkpoint folder.
-
-    Returns:
-        Tensor name -> file that holds it, files in order.
-
-    Raises:
-        ValueError: naming the file: no config.json; no safetensors; pickle weights only; a shard
-            that is missing or truncated; an index that names an absent tensor.
-    """
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder / 'config.json'}: missing")
-    _read_json(folder / "config.json")
-    if (folder / _SINGLE).is_file():
-        return dict.fromkeys(_names_in(folder / _SINGLE), folder / _SINGLE)
-    if not (folder / _INDEX).is_file():
-        raise ValueError(f"{folder}: {_why_no_safetensors(folder)}")
-    wanted: dict[str, set[str]] = {}
-    for name, shard in _read_json(folder / _INDEX)["weight_map"].items():
-        wanted.setdefault(shard, set()).add(name)
-    found: dict[str, Path] = {}
-    for shard in sorted(wanted):
-        if not (folder / shard).is_file():
-            raise ValueError(f"{folder / shard}: missing, named by {_INDEX}")
-        names = _names_in(folder / shard)
-        absent = sorted(wanted[shard].difference(names))
-        if absent:
-            raise ValueError(f"{folder / shard}: lacks tensors {absent} named by {_INDEX}")
-        found.update(dict.fromkeys((n for n in names if n in wanted[shard]), folder / shard))
-    return found
 
 
 def load_model(folder: Path, options: LoadOptions | None = None) -> PreTrainedModel:
@@ -127,8 +66,3 @@ def load_model(folder: Path, options: LoadOptions | None = None) -> PreTrainedMo
         if info[fault]:
             raise ValueError(f"{folder}: {fault.replace('_', ' ')} {sorted(info[fault])}")
     return model.eval()
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """Name of a dtype as records carry it: 'bfloat16', not 'torch.bfloat16'."""
-    return str(dtype).removeprefix("torch.")

@@ -100,9 +100,9 @@ def sequences_for_moments(width: int, length: int, protocol: Protocol, *, availa
 
 
 class MomentCollector:
-    """Moments of the residual stream after each block and of the hidden units of each MLP."""
+    """Moments of the residual stream after each block."""
 
-    sites: frozenset[str] = frozenset({"resid_post", "mlp_hidden"})
+    sites: frozenset[str] = frozenset({"resid_post"})
 
     def __init__(self, protocol: Protocol, *, num_sequences: int, length: int) -> None:
         """For a probe of `num_sequences` sequences of `length` tokens."""
@@ -127,7 +127,7 @@ class MomentCollector:
         return all(seen >= sums.num_sequences for sums in self._sums.values())
 
     def records(self, labels: dict, *, removes_mean: bool) -> dict[str, list[Record]]:
-        """One record a site and layer; the mean is removable at residual sites only."""
+        """One record a layer."""
         found: list[Record] = []
         for (site, layer), sums in self._sums.items():
             count_B, mean_BD, second_BDD = sums.moments()
@@ -138,7 +138,7 @@ class MomentCollector:
                     second_BDD=second_BDD,
                     site=site,
                     layer=layer,
-                    removes_mean=removes_mean and site == "resid_post",
+                    removes_mean=removes_mean,
                     **labels,
                 )
             )

@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple
 import accelerate
 import numpy as np
 import torch
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from scaleinv_ray.capture.loading import LoadOptions, load_model
-from scaleinv_ray.capture.weights import build_from_config, shuffled
+from scaleinv_ray.capture.weights import build_from_config, read_config, shuffled
 from scaleinv_ray.records import VARIANTS, Variant
 
 InitSource = Literal["step0", "from_config"]
@@ -68,7 +68,7 @@ def shuffle_weights_(model: PreTrainedModel, seed: int) -> None:
 
 
 def _from_config(folder: Path, seed: int, options: LoadOptions) -> PreTrainedModel:
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = read_config(folder)
     config._attn_implementation = options.attention
     model = build_from_config(config, seed, dtype=options.dtype)
     device_map = options.device_map

@@ -8,16 +8,31 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from scaleinv_ray.capture.loading import check_folder, dtype_name
+from scaleinv_ray.capture.folders import check_folder
 from scaleinv_ray.capture.roles import Heads, canonical_name, is_mask, split, tensor_role
 from scaleinv_ray.records import Variant, WeightMatrix
+
+# transformers' model code takes seconds to import; a task that reads weights needs none of it.
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Name of a dtype as records carry it: 'bfloat16', not 'torch.bfloat16'."""
+    return str(dtype).removeprefix("torch.")
+
+
+def read_config(folder: Path) -> PreTrainedConfig:
+    """The transformers config of a checkpoint folder, with the defaults of its class."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder, local_files_only=True)
 
 
 def build_from_config(
@@ -33,6 +48,8 @@ def build_from_config(
     Returns:
         The model in eval mode, on the CPU.
     """
+    from transformers import AutoModelForCausalLM
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(
@@ -72,8 +89,7 @@ def _stored(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _built(folder: Path, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    yield from build_from_config(config, seed).named_parameters()
+    yield from build_from_config(read_config(folder), seed).named_parameters()
 
 
 def _tensors(
@@ -122,7 +138,7 @@ def iter_weights(
     """
     if variant == "shuffled_tokens":
         raise ValueError("variant: got 'shuffled_tokens', weights do not depend on tokens")
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = read_config(folder)
     heads = Heads.of(config)
     embeddings_stored = any(
         tensor_role(name, config.model_type).role == "embedding" for name in check_folder(folder)

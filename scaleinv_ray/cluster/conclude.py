@@ -6,9 +6,11 @@ import hashlib
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from scaleinv_ray import conservation, invariants, report, tables
 from scaleinv_ray.cluster.jobs import FAILED
+from scaleinv_ray.config import RunConfig
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.store import Store
 
@@ -19,6 +21,8 @@ FOLDERS: dict[str, pa.Schema] = {
     "diagrams": tables.DIAGRAMS,
 }
 COMPACT = "all-"
+JUDGED = [n for n in tables.MEASUREMENTS.names if n not in {"samples", "flags"}]
+"""Columns that the verdicts need: decoding the rest takes most of the time."""
 _ORDER = ["key", "layer", "role", "head", "site"]
 
 
@@ -78,7 +82,7 @@ def compact(store: Store) -> None:
             continue
         table = read_folder(store, folder)
         if folder == "measurements":
-            table = table.filter(pa.compute.not_equal(table["status"], "failed"))
+            table = table.filter(pc.not_equal(table["status"], "failed"))
         digest = hashlib.sha256("".join(good).encode()).hexdigest()[:12]
         store.write_table(f"{folder}/{COMPACT}{digest}.parquet", table)
         for name in good:
@@ -86,40 +90,49 @@ def compact(store: Store) -> None:
                 store.delete(f"{folder}/{name}")
 
 
-def conclude(store: Store, *, margin: float, title: str) -> pa.Table:
+def conclude(store: Store, config: RunConfig) -> pa.Table:
     """Compacts, judges, predicts and writes the report.
+
+    What is judged is what the newest plan of the folder names: measurements with parameters or of
+    models that are no longer in the config stay in the tables and are left out of the verdicts.
 
     Args:
         store: of the run.
-        margin: relative change that counts as conserved, where a quantity declares no other.
-        title: of the report.
+        config: of the run.
 
     Returns:
         The table of verdicts.
     """
     compact(store)
-    measurements = read_folder(store, "measurements")
+    whole = {folder: _planned(store, folder) for folder in FOLDERS}
     quantities = {
         (spec.name, name): quantity
         for spec in REGISTRY.values()
         for name, quantity in spec.quantities.items()
     }
     verdict_rows, prediction_rows = conservation.judge_table(
-        tables.decode(measurements), quantities=quantities, margin=margin
+        tables.decode(whole["measurements"], JUDGED),
+        quantities=quantities,
+        margin=config.conservation.margin,
     )
-    verdicts = tables.encode(verdict_rows, tables.VERDICTS)
-    predictions = tables.encode(prediction_rows, tables.PREDICTIONS)
-    store.write_table("verdicts.parquet", verdicts)
-    store.write_table("predictions.parquet", predictions)
-    whole = {
-        "measurements": measurements,
-        "verdicts": verdicts,
-        "predictions": predictions,
-        "curves": read_folder(store, "curves"),
-        "diagrams": read_folder(store, "diagrams"),
-    }
-    store.write_bytes("report.html", report.render(whole, title=title, facts=_facts(measurements)))
-    return verdicts
+    wanted = {f"equal_{name}" for name in config.conservation.comparisons}
+    verdict_rows = [r for r in verdict_rows if r["comparison"] in wanted]
+    if config.conservation.held_out == "none":
+        prediction_rows = []
+    prediction_rows = [r for r in prediction_rows if r["comparison"] in wanted]
+    whole["verdicts"] = tables.encode(verdict_rows, tables.VERDICTS)
+    whole["predictions"] = tables.encode(prediction_rows, tables.PREDICTIONS)
+    for name in ("verdicts", "predictions"):
+        store.write_table(f"{name}.parquet", whole[name])
+    facts = _facts(whole["measurements"])
+    store.write_bytes("report.html", report.render(whole, title=config.name, facts=facts))
+    return whole["verdicts"]
+
+
+def _planned(store: Store, folder: str) -> pa.Table:
+    table = read_folder(store, folder)
+    keys = store.read_table("plan.parquet", ["key"])["key"]
+    return table.filter(pc.is_in(table["key"], value_set=keys.combine_chunks()))
 
 
 def _facts(measurements: pa.Table) -> dict[str, str]:

@@ -135,7 +135,7 @@ def run(
     claim(store, checked)
     store.write_table("plan.parquet", tables.encode(plan_rows(plan, done), tables.PLAN))
     failed = _execute(plan, missing, checked, store, address) if missing else 0
-    verdicts = conclude(store, margin=checked.conservation.margin, title=checked.name)
+    verdicts = conclude(store, checked)
     return Run(store, plan, len(missing), failed, verdicts)
 
 

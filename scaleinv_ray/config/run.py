@@ -235,7 +235,7 @@ class ConservationOptions(Options):
         tuple[Literal["steps", "tokens", "loss"], ...],
         Field(min_length=1),
         AfterValidator(distinct),
-    ] = ("steps",)
+    ] = ("steps", "tokens", "loss")
 
 
 class ClusterOptions(Options):

@@ -15,7 +15,7 @@ from scaleinv_ray.capture.loading import load_model
 from scaleinv_ray.capture.moments import BlockSums, sequences_for_moments
 from scaleinv_ray.capture.sites import watch
 
-from .conftest import CAUSAL, CONFIGS, PROTOCOL
+from .conftest import CAUSAL, CONFIGS, PROTOCOL, WIDTH
 
 _CLOUD = frozenset({"cloud", "depth_stack"})
 
@@ -51,36 +51,29 @@ def test_cloud_is_the_model_s_own_hidden_states(name, model, tokens_ST):
     assert set(cloud[1].position_T) == {PROTOCOL.position}
 
 
-def _mlp_hidden(net, tokens_ST, layer):
-    kept = []
-    block = architecture_of(net.config).layers(net)[layer]
-    mlp = block.mlp
-    with torch.no_grad():
-        handle = mlp.register_forward_hook(lambda _m, args, _out: kept.append(args[0]))
-        net(torch.from_numpy(tokens_ST))
-        handle.remove()
-        if hasattr(mlp, "gate_proj"):
-            return (mlp.act_fn(mlp.gate_proj(kept[0])) * mlp.up_proj(kept[0])).double().numpy()
-        return mlp.act(mlp.c_fc(kept[0])).double().numpy()
-
-
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_moments_are_the_direct_ones(name, model, tokens_ST):
     net = model(name)
-    records = {(r.site, r.layer): r for r in _capture(net, tokens_ST, {"moments"})["moments"]}
-    assert set(records) == {(s, n) for s in ("resid_post", "mlp_hidden") for n in (0, 1)}
+    records = _capture(net, tokens_ST, {"moments"})["moments"]
+    assert [(r.site, r.layer) for r in records] == [("resid_post", 0), ("resid_post", 1)]
+    outputs, handles = [], []
+
+    def keep(_module, _args, output):
+        outputs.append(output.double().numpy())
+
+    for block in architecture_of(net.config).layers(net):
+        handles.append(block.register_forward_hook(keep))
     with torch.no_grad():
-        hidden = net(torch.from_numpy(tokens_ST), output_hidden_states=True).hidden_states
-    direct = {("resid_post", 0): hidden[1].double().numpy()}
-    direct |= {("mlp_hidden", n): _mlp_hidden(net, tokens_ST, n) for n in (0, 1)}
-    for key, x_STD in direct.items():
-        record, width = records[key], x_STD.shape[-1]
-        sequences = int(np.ceil(40 * width / 12))
+        net(torch.from_numpy(tokens_ST))
+    for handle in handles:
+        handle.remove()
+    for record, x_STD in zip(records, outputs, strict=True):
+        sequences = int(np.ceil(40 * WIDTH / 12))
         assert record.count_B.sum() == 12 * sequences
         assert np.ptp(record.count_B) <= 12
         first = 0
         for b, count in enumerate(record.count_B):
-            x_ND = x_STD[first : first + count // 12].reshape(-1, width)
+            x_ND = x_STD[first : first + count // 12].reshape(-1, WIDTH)
             first += count // 12
             np.testing.assert_allclose(record.mean_BD[b], x_ND.mean(0), atol=1e-6)
             want = x_ND.T @ x_ND / len(x_ND)
@@ -100,20 +93,34 @@ def test_covariance_survives_a_large_mean():
     np.testing.assert_allclose(got, want, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def _hidden_units(net, tokens_ST, layer):
+    """What the down projection reads, from the modules before it."""
+    block, kept = architecture_of(net.config).layers(net)[layer], []
+    up = {"gpt2": "mlp.c_fc", "opt": "fc1", "llama": "mlp"}[net.config.model_type]
+    handle = block.get_submodule(up).register_forward_hook(
+        lambda _m, args, out: kept.extend((*args, out))
+    )
+    with torch.no_grad():
+        net(torch.from_numpy(tokens_ST))
+        handle.remove()
+        if net.config.model_type == "llama":
+            x, mlp = kept[0], block.mlp
+            return mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x)
+        return (block.activation_fn if up == "fc1" else block.mlp.act)(kept[1])
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt", "llama"])
 def test_stream_holds_the_sampled_units_of_consecutive_tokens(name, model, tokens_ST):
-    """With all units wanted, its second moment over all sequences is that of the moments."""
     net = model(name)
-    records = _capture(net, tokens_ST, {"stream", "moments"}, tokens_per_dim=34, stream_units=38)
-    stream, moments = records["stream"][1], records["moments"]
-    assert len(stream.x_TD) == int(np.ceil(50 * 38 / 12)) * 12
-    np.testing.assert_array_equal(stream.position_T[:13], [*range(12), 0])
-    np.testing.assert_array_equal(stream.sequence_T[11:13], [0, 1])
-    mlp = next(m for m in moments if (m.site, m.layer) == ("mlp_hidden", 1))
-    units = np.sort(np.random.default_rng(0).choice(48, 38, replace=False))
-    total = mlp.count_B.sum()
-    mean_D = (mlp.count_B[:, None] * mlp.mean_BD).sum(0) / total
-    np.testing.assert_allclose(stream.x_TD[:total].mean(0), mean_D[units], atol=1e-5)
+    records = _capture(net, tokens_ST, {"stream"})["stream"]
+    units = np.sort(np.random.default_rng(0).choice(48, 32, replace=False))
+    for layer, stream in enumerate(records):
+        assert (stream.site, stream.layer) == ("mlp_hidden", layer)
+        rows = 12 * int(np.ceil(50 * 32 / 12))
+        want = _hidden_units(net, tokens_ST, layer).reshape(-1, 48)[:rows, units]
+        np.testing.assert_allclose(stream.x_TD, want, atol=1e-5)
+        np.testing.assert_array_equal(stream.position_T, np.arange(rows) % 12)
+        np.testing.assert_array_equal(stream.sequence_T, np.arange(rows) // 12)
 
 
 @pytest.mark.parametrize("name", CAUSAL)
@@ -241,7 +248,7 @@ def test_bad_batch_size(model, tokens_ST):
 
 
 def test_too_few_tokens_for_a_width(model, tokens_ST):
-    with pytest.raises(ValueError, match="sequences: got 160, moments need 400"):
+    with pytest.raises(ValueError, match="sequences: got 160, moments need 267"):
         _capture(model("llama"), tokens_ST, {"moments"}, tokens_per_dim=100)
     with pytest.raises(ValueError, match="sequences: got 160, a stream of 48 units needs 200"):
         _capture(model("llama"), tokens_ST, {"stream"}, stream_units=48)
@@ -273,7 +280,7 @@ def test_values_that_are_not_finite_are_counted_and_hooks_removed(folder, tokens
         net.transformer.h[1].mlp.c_fc.bias[0] = float("nan")
     message = "1920 at mlp_hidden of layer 1, 61440 at resid_post of layer 1"
     with pytest.raises(ValueError, match=rf"not finite \({message}\)"):
-        _capture(net, tokens_ST, {"cloud", "moments"})
+        _capture(net, tokens_ST, {"cloud", "stream"})
     assert _num_hooks(net) == before
 
 

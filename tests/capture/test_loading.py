@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from scaleinv_ray.capture.loading import LoadOptions, check_folder, load_model
+from scaleinv_ray.capture.folders import check_folder
+from scaleinv_ray.capture.loading import LoadOptions, load_model
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -121,3 +123,9 @@ def test_building_a_model_leaves_the_global_generator_alone(folder):
 def test_weights_of_shuffled_tokens_are_refused(folder):
     with pytest.raises(ValueError, match="variant: got 'shuffled_tokens'"):
         list(iter_weights(folder("llama"), variant="shuffled_tokens"))
+
+
+def test_reading_weights_imports_no_model_code():
+    """Every task that measures weights pays for its imports; transformers' models take seconds."""
+    code = "import sys, scaleinv_ray.capture.weights; assert 'transformers' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,6 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
+from statsmodels.stats.oneway import anova_oneway
+
 from scaleinv_ray.conservation import Verdicts, judge
 from scaleinv_ray.conservation.evidence import (
     brown_forsythe_mehrotra_p,
@@ -11,8 +14,6 @@ from scaleinv_ray.conservation.evidence import (
     evidence,
     moments,
 )
-from scipy import stats
-from statsmodels.stats.oneway import anova_oneway
 
 SIZES = [1e6, 4e6, 16e6, 64e6, 256e6]
 
@@ -30,9 +31,7 @@ def test_flat_series_by_hand():
     assert found.verdict is Verdicts.CONSERVED
     assert found.form == "constant"
     assert found.certified_change == pytest.approx(math.expm1(width))
-    assert found.tost_p == pytest.approx(
-        stats.t.sf(math.log(1.1) / math.sqrt(0.02**2 * 2 / 3), 10)
-    )
+    assert found.tost_p == pytest.approx(stats.t.sf(math.log(1.1) / math.sqrt(0.02**2 * 2 / 3), 10))
     assert found.seed_variance == pytest.approx(0.02**2)
     assert found.q_statistic == pytest.approx(0, abs=1e-12)
     assert found.i2 == 0

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+
 from scaleinv_ray.conservation import Verdict, Verdicts, judge
 from scaleinv_ray.conservation.evidence import evidence, moments
 from scaleinv_ray.conservation.power import seeds_for_conserved
@@ -18,7 +19,7 @@ SIZES = [1e6 * 3.0**i for i in range(5)]
 SPAN_K = np.linspace(0.0, 1.0, 5)
 DELTA = math.log(1.1)
 SEED_SD = 0.02
-REPEATS = [pytest.param(150, id="quick"), pytest.param(2000, id="full", marks=pytest.mark.slow)]
+REPEATS = [pytest.param(200, id="quick"), pytest.param(2000, id="full", marks=pytest.mark.slow)]
 
 
 class Rates(NamedTuple):
