@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
@@ -22,7 +23,7 @@ from scaleinv_ray.config import RunConfig
 from scaleinv_ray.contract import REGISTRY, Invariant
 from scaleinv_ray.costs import TOKENS_PER_UNIT, capture_bytes
 from scaleinv_ray.probes.corpus import Corpus, load_corpus
-from scaleinv_ray.records import TOKEN_FREE, Protocol, Variant
+from scaleinv_ray.records import CAPTURE_VERSION, TOKEN_FREE, Protocol, Variant
 from scaleinv_ray.series import Checkpoint
 
 assert invariants, "importing the package registers the invariants"
@@ -272,22 +273,23 @@ def _measurements(
     protocol: Protocol,
     tokens: Mapping[tuple[str, str], ProbeTokens],
 ) -> list[Measurement]:
-    of_protocol = protocol.digest()
     names = list(dict.fromkeys(name for name, _ in tokens))
-    stamps = {s.name: digest(s.name, s.version, params) for s, params in specs}
-    kinds = list(dict.fromkeys(s.kind for s, _ in specs))
+    by_kind: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    for spec, params in specs:
+        stamp = digest(spec.name, spec.version, params)
+        by_kind[spec.kind].append((spec.name, params, stamp))
     out = []
     for unit in units:
-        for kind in kinds:
+        of_unit = unit.id
+        for kind, wanted in by_kind.items():
             free = kind in TOKEN_FREE
             if free and unit.variant == "shuffled_tokens":
                 continue
             for probe in [None] if free else names:
-                key = _capture_key(unit, probe, kind, of_protocol, tokens)
-                for spec, params in specs:
-                    if spec.kind == kind:
-                        stamp = _fast_digest(unit.id, key, stamps[spec.name])
-                        out.append(Measurement(stamp, key, unit, probe, kind, spec.name, params))
+                capture = _capture_key(unit, probe, kind, protocol, tokens)
+                for name, params, stamp in wanted:
+                    key = _fast_digest(of_unit, capture, stamp)
+                    out.append(Measurement(key, capture, unit, probe, kind, name, params))
     return out
 
 
@@ -295,14 +297,15 @@ def _capture_key(
     unit: Unit,
     probe: str | None,
     kind: str,
-    of_protocol: str,
+    protocol: Protocol,
     tokens: Mapping[tuple[str, str], ProbeTokens],
 ) -> str:
+    what = f"{kind} {CAPTURE_VERSION[kind]}"
     if probe is None:
-        return _fast_digest(*unit.content, kind)
+        return _fast_digest(*unit.content, what)
     of_tokens = tokens[probe, unit.checkpoint.tokenizer_digest or ""].digest
     order = f"shuffled{unit.checkpoint.seed}" if unit.variant == "shuffled_tokens" else "in order"
-    return _fast_digest(*unit.content, of_tokens, order, of_protocol, kind)
+    return _fast_digest(*unit.content, of_tokens, order, protocol.digest(), what)
 
 
 def _fast_digest(*parts: str) -> str:

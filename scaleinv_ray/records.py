@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -60,6 +61,10 @@ class Protocol:
 
     def digest(self) -> str:
         """First 16 hex digits of the sha256 of the canonical JSON of all fields."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         text = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -205,5 +210,7 @@ KINDS: dict[str, type[Record]] = {
     "jacobians": Jacobians,
     "token_losses": TokenLosses,
 }
+CAPTURE_VERSION: dict[str, int] = dict.fromkeys(KINDS, 1)
+"""Part of the key of a capture: raised whenever what is captured changes."""
 TOKEN_FREE: frozenset[str] = frozenset({"weights"})
 """Kinds that do not depend on tokens: no probe, no shuffled_tokens variant."""

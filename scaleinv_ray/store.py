@@ -11,6 +11,7 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -236,7 +237,8 @@ def read_records(path: Path) -> list[Record]:
     for field in table.schema:
         index, name = field.name.split(".", 1)
         arrays[int(index)][name] = _array_of(table.column(field.name), field)
-    return [cls(**label, **found) for label, found in zip(labels, arrays, strict=True)]
+    fields: list[dict[str, Any]] = [{**a, **b} for a, b in zip(labels, arrays, strict=True)]
+    return [cls(**given) for given in fields]
 
 
 def _array_of(column: pa.ChunkedArray, field: pa.Field) -> np.ndarray:

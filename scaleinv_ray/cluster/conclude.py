@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scaleinv_ray import conservation, invariants, report, tables
-from scaleinv_ray.cluster.jobs import FAILED
+from scaleinv_ray.cluster.jobs import FAILED, code_version
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.store import Store
@@ -21,6 +21,8 @@ FOLDERS: dict[str, pa.Schema] = {
     "diagrams": tables.DIAGRAMS,
 }
 COMPACT = "all-"
+STAMP = "scaleinv.conclusion"
+"""Key of the schema's metadata under which verdicts.parquet carries what it was concluded from."""
 JUDGED = [n for n in tables.MEASUREMENTS.names if n not in {"samples", "flags"}]
 """Columns that the verdicts need: decoding the rest takes most of the time."""
 _ORDER = ["key", "layer", "role", "head", "site"]
@@ -122,11 +124,39 @@ def conclude(store: Store, config: RunConfig) -> pa.Table:
     prediction_rows = [r for r in prediction_rows if r["comparison"] in wanted]
     whole["verdicts"] = tables.encode(verdict_rows, tables.VERDICTS)
     whole["predictions"] = tables.encode(prediction_rows, tables.PREDICTIONS)
-    for name in ("verdicts", "predictions"):
-        store.write_table(f"{name}.parquet", whole[name])
     facts = _facts(whole["measurements"])
     store.write_bytes("report.html", report.render(whole, title=config.name, facts=facts))
+    store.write_table("predictions.parquet", whole["predictions"])
+    # last: its stamp says that everything above belongs to these measurements
+    stamped = whole["verdicts"].replace_schema_metadata({STAMP: _stamp(store, config)})
+    store.write_table("verdicts.parquet", stamped)
     return whole["verdicts"]
+
+
+def concluded(store: Store, config: RunConfig) -> pa.Table | None:
+    """The verdicts, where the last conclusion still holds: same measurements, plan and code.
+
+    Args:
+        store: of the run.
+        config: of the run.
+
+    Returns:
+        The table of verdicts, or None: then `conclude` has to be called.
+    """
+    if not (store.exists("verdicts.parquet") and store.exists("report.html")):
+        return None
+    table = store.read_table("verdicts.parquet")
+    if (table.schema.metadata or {}).get(STAMP.encode()) != _stamp(store, config).encode():
+        return None
+    return table.replace_schema_metadata(None)
+
+
+def _stamp(store: Store, config: RunConfig) -> str:
+    """Digest of everything that a conclusion depends on."""
+    keys = sorted(store.read_table("plan.parquet", ["key"])["key"].to_pylist())
+    options = config.conservation.model_dump_json()
+    parts = [code_version(), config.name, options, *store.names("measurements"), *keys]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _planned(store: Store, folder: str) -> pa.Table:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import scaleinv_ray
 from scaleinv_ray.records import Protocol, Variant
 
 FAILED = ".failed.parquet"
@@ -138,3 +143,11 @@ class Work:
     captures: Sequence[CaptureJob]
     measurements: Mapping[str | None, list[MeasureJob]]
     tokens: Mapping[str, np.ndarray]
+
+
+@cache
+def code_version() -> str:
+    """Version of the package and the first digits of the sha256 of its sources."""
+    folder = Path(scaleinv_ray.__file__).parent
+    sources = b"".join(p.read_bytes() for p in sorted(folder.rglob("*.py")))
+    return f"{version('scaleinv-ray')}+{hashlib.sha256(sources).hexdigest()[:10]}"

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from scaleinv_ray import invariants, tables
-from scaleinv_ray.capture.weights import iter_weights
 from scaleinv_ray.cluster.jobs import FAILED, MeasureJob, Outcome, WeightSource
 from scaleinv_ray.contract import REGISTRY, Invariant, Measured, Refused
 from scaleinv_ray.estimate import Estimate
@@ -26,6 +25,9 @@ assert invariants, "importing the package registers the invariants, on every wor
 
 def _records(source: str | WeightSource) -> Iterable[Record]:
     if isinstance(source, WeightSource):
+        # imports torch, which the other measurements do without
+        from scaleinv_ray.capture.weights import iter_weights
+
         init = None if source.init_folder is None else Path(source.init_folder)
         return iter_weights(
             Path(source.folder), variant=source.variant, seed=source.seed, init_folder=init

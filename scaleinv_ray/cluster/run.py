@@ -18,7 +18,7 @@ import yaml
 from tqdm import tqdm
 
 from scaleinv_ray import tables
-from scaleinv_ray.cluster.conclude import completed, conclude, read_folder
+from scaleinv_ray.cluster.conclude import completed, conclude, concluded, read_folder
 from scaleinv_ray.cluster.work import assemble
 from scaleinv_ray.config import RunConfig, load_run_config
 from scaleinv_ray.costs import capture_bytes
@@ -135,7 +135,9 @@ def run(
     claim(store, checked)
     store.write_table("plan.parquet", tables.encode(plan_rows(plan, done), tables.PLAN))
     failed = _execute(plan, missing, checked, store, address) if missing else 0
-    verdicts = conclude(store, checked)
+    verdicts = None if missing else concluded(store, checked)
+    if verdicts is None:
+        verdicts = conclude(store, checked)
     return Run(store, plan, len(missing), failed, verdicts)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from scaleinv_ray.config import TrainConfig
-from scaleinv_ray.ladder.checkpoint import read_training, step_folder
+from scaleinv_ray.ladder.folders import read_training, step_folder
 from scaleinv_ray.ladder.spec import Rung, TrainSpec, run_config, rungs
 from scaleinv_ray.probes import load_corpus
 

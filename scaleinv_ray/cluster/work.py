@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import scaleinv_ray
 from scaleinv_ray import series
-from scaleinv_ray.cluster.jobs import CaptureJob, MeasureJob, Target, WeightSource, Work
+from scaleinv_ray.cluster.jobs import (
+    CaptureJob,
+    MeasureJob,
+    Target,
+    WeightSource,
+    Work,
+    code_version,
+)
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.plan import Measurement, Plan, Unit, rng_seed
 from scaleinv_ray.records import TOKEN_FREE
-
-
-@cache
-def code_version() -> str:
-    """Version of the package and the first digits of the sha256 of its sources."""
-    folder = Path(scaleinv_ray.__file__).parent
-    sources = b"".join(p.read_bytes() for p in sorted(folder.rglob("*.py")))
-    return f"{version('scaleinv-ray')}+{hashlib.sha256(sources).hexdigest()[:10]}"
 
 
 def labels_of(plan: Plan, measurement: Measurement, run_id: str) -> dict[str, Any]:

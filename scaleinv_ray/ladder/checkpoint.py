@@ -19,11 +19,6 @@ from transformers.utils import logging
 _PART = "_part-"  # names that readers of a run folder pass over
 
 
-def step_folder(run: Path, step: int) -> Path:
-    """Folder of a checkpoint: `step-000300`."""
-    return run / f"step-{step:06d}"
-
-
 def write_checkpoint(
     folder: Path,
     model: PreTrainedModel,
@@ -50,12 +45,6 @@ def write_checkpoint(
     _fsync(part)
     part.rename(folder)
     _fsync(folder.parent)
-
-
-def read_training(folder: Path) -> dict[str, Any] | None:
-    """training.json of a checkpoint, None where the checkpoint does not exist."""
-    file = folder / "training.json"
-    return json.loads(file.read_text()) if file.exists() else None
 
 
 def write_resume(

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from scaleinv_ray.ladder import checkpoint
 from scaleinv_ray.ladder.architectures import build_model, rate_factor, role_of
 from scaleinv_ray.ladder.data import evaluation_set, token_stream, training_batch
+from scaleinv_ray.ladder.folders import read_training, step_folder
 from scaleinv_ray.ladder.spec import Rung, TrainSpec, run_config
 from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 from scaleinv_ray.probes.corpus import Corpus, load_corpus
@@ -84,8 +85,8 @@ def _missing_steps(run: _Run) -> list[int]:
     """The saved steps that do not exist yet; refuses what another configuration left behind."""
     missing = []
     for step in run.spec.saved:
-        folder = checkpoint.step_folder(run.folder, step)
-        training = checkpoint.read_training(folder)
+        folder = step_folder(run.folder, step)
+        training = read_training(folder)
         if training is None:
             missing.append(step)
         else:
@@ -193,8 +194,8 @@ def _save(
     held_out: Mapping[str, np.ndarray],
 ) -> None:
     """The checkpoint first, then the resume file: a kill in between repeats a stretch, no more."""
-    folder = checkpoint.step_folder(run.folder, step)
-    if checkpoint.read_training(folder) is None:
+    folder = step_folder(run.folder, step)
+    if read_training(folder) is None:
         training = _training(run, step, loss, _evaluate(run.spec, model, held_out))
         checkpoint.write_checkpoint(folder, model, byte_tokenizer(), training)
     if step < run.spec.steps:

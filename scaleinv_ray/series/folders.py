@@ -46,7 +46,7 @@ def from_folder(
     by_step: dict[int | None, Path] = {s: found[s] for s in sorted(found)}
     inside_run = not found and STEP_FOLDER.fullmatch(root.name)
     if not found:
-        by_step = {_told(root, step, "step"): root}
+        by_step = {_told(root, _training(root), step, "step"): root}
     begin = _existing("init", init) if init is not None else by_step.get(0)
     if begin is None and inside_run:
         begin = next((p for p in root.parent.glob("step-*") if not p.name[5:].strip("0")), None)
@@ -80,10 +80,15 @@ def _choose(available: Iterable[int | None], steps: Steps, where: str) -> Sequen
     return sorted(steps)
 
 
-def _told(folder: Path, configured: int | None, name: str) -> Any:
-    """A field of training.json, else what the config says; both must agree."""
+def _training(folder: Path) -> dict[str, Any]:
+    """What training.json says; nothing where there is none."""
     file = folder / "training.json"
-    told = read_json(file).get(name) if file.is_file() else None
+    return read_json(file) if file.is_file() else {}
+
+
+def _told(folder: Path, training: Mapping[str, Any], configured: int | None, name: str) -> Any:
+    """A field of training.json, else what the config says; both must agree."""
+    told = training.get(name)
     if told is not None and configured is not None and told != configured:
         raise ValueError(f"{folder}: {name}: got {configured}, training.json says {told}")
     return configured if told is None else told
@@ -99,13 +104,14 @@ def _local(
     tensors = read_tensors(folder)
     tokenizer = folder / "tokenizer.json"
     has_tokenizer = tokenizer.is_file()
+    training = _training(folder)
     return Checkpoint(
         **describe(str(folder), read_json(folder / "config.json"), tensors),
         **shared,
-        step=_told(folder, step, "step"),
-        seed=_told(folder, seed, "seed") or 0,
-        train_tokens=_told(folder, None, "train_tokens"),
-        eval_loss=_told(folder, None, "eval_loss"),
+        step=_told(folder, training, step, "step"),
+        seed=_told(folder, training, seed, "seed") or 0,
+        train_tokens=training.get("train_tokens"),
+        eval_loss=training.get("eval_loss"),
         weights_digest=weights_digest(folder, cache_dir),
         tokenizer_file=tokenizer if has_tokenizer else None,
         tokenizer_digest=file_digest(tokenizer, cache_dir) if has_tokenizer else None,

@@ -5,6 +5,7 @@ A file is eight bytes (the header's length, little endian), the header as JSON, 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -137,14 +138,15 @@ def file_digest(file: Path, cache_dir: Path | None) -> str:
     """sha256 of a file, remembered outside its folder under its path, size and mtime."""
     state = file.stat()
     stamp = f"{state.st_size} {state.st_mtime_ns}"
-    root = cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    entry = root / "scaleinv_ray" / hashlib.sha256(str(file.resolve()).encode()).hexdigest()
-    if entry.is_file():
-        known, _, digest = entry.read_text().rpartition(" ")
+    root = cache_dir or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    name = hashlib.sha256(os.path.abspath(file).encode()).hexdigest()
+    entry = Path(f"{root}/scaleinv_ray/{name}")
+    with contextlib.suppress(FileNotFoundError), open(entry) as stream:
+        known, _, digest = stream.read().rpartition(" ")
         if known == stamp and len(digest) == 64:
             return digest
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    with file.open("rb") as weights:
+        digest = hashlib.file_digest(weights, "sha256").hexdigest()
     if time.time() - state.st_mtime > _SETTLED_S:
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)

@@ -40,6 +40,8 @@ def head() -> Iterator[str]:
             str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
             "--num-cpus=2", "--include-dashboard=true", f"--port={free_port()}",
             f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}",
+            # two clusters on one machine: the default port of the agent is taken
+            f"--dashboard-agent-listen-port={free_port()}",
             f"--temp-dir={folder}", "--node-ip-address=127.0.0.1", "--disable-usage-stats",
         ]  # fmt: skip
         environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
@@ -48,6 +50,7 @@ def head() -> Iterator[str]:
         )
         url = f"http://127.0.0.1:{dashboard}"
         _await(lambda: _answers(f"{url}/api/version"), "the dashboard")
+        _await(lambda: _takes_jobs(url), "an agent that takes jobs")
         yield url
         process.terminate()  # with --block this ends the head's own processes
         process.wait(timeout=60)
@@ -59,6 +62,17 @@ def _answers(url: str) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def _takes_jobs(url: str) -> bool:
+    """Whether a job that does nothing can be submitted: the agent starts after the dashboard."""
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        JobSubmissionClient(url).submit_job(entrypoint="true")
+    except RuntimeError:
+        return False
+    return True
 
 
 def _await(condition: Any, what: str) -> None:
