@@ -142,10 +142,10 @@ def demo(address: Address = None) -> None:
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line on stderr and exit code 2."""
+    """Entry point: a mistake, or what the system refuses, is one line on stderr and exit code 2."""
     try:
         app()
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # no cluster at the address is a ConnectionError
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
 

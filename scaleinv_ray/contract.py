@@ -44,14 +44,17 @@ class Quantity:
 
     Attributes:
         law: the scaling law claimed over model size.
-        margin: relative change that still counts as conserved.
+        margin: relative change that still counts as conserved; None takes the run's.
         unit: scale against which differences are judged where the quantity may vanish or change
             sign (None: differences of ln|value|).
+        control: measured to be read beside another quantity (a null model's value, a rotated
+            basis), not a finding of its own.
     """
 
     law: Law
-    margin: float = 0.10
+    margin: float | None = None
     unit: float | None = None
+    control: bool = False
 
 
 @dataclass(frozen=True)

@@ -61,11 +61,17 @@ class Unit:
         c = self.checkpoint
         if self.variant == "random_init":
             if c.init_digest is not None:
-                return (c.init_digest,)
+                return (c.init_digest, c.config_digest)
             return ("from_config", c.config_digest, str(c.seed))
         if self.variant == "shuffled_weights":
-            return (c.weights_digest, "shuffled", str(c.seed))
-        return (c.weights_digest,)
+            return (c.weights_digest, c.config_digest, f"shuffled {c.seed}")
+        return (c.weights_digest, c.config_digest)
+
+    @cached_property
+    def stamp(self) -> str:
+        """Everything of the unit that stands in its rows, so that a correction gives a new key."""
+        c = self.checkpoint
+        return f"{self.id} {c.architecture} {c.n_params} {c.train_tokens} {c.eval_loss}"
 
 
 @dataclass(frozen=True)
@@ -280,7 +286,7 @@ def _measurements(
         by_kind[spec.kind].append((spec.name, params, stamp))
     out = []
     for unit in units:
-        of_unit = unit.id
+        of_unit = unit.stamp
         for kind, wanted in by_kind.items():
             free = kind in TOKEN_FREE
             if free and unit.variant == "shuffled_tokens":

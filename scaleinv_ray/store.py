@@ -29,7 +29,7 @@ class Store:
     """A folder of a run behind a URI, with writes that appear whole or not at all.
 
     Attributes:
-        uri: as given.
+        uri: as given; absolute where it is a local folder.
         local: the folder, where the store is a local one, else None.
     """
 
@@ -39,7 +39,9 @@ class Store:
         if "://" in self.uri:
             self._fs, self._root = fs.FileSystem.from_uri(self.uri)
         else:
-            self._fs, self._root = fs.LocalFileSystem(), str(Path(self.uri).resolve())
+            # absolute: workers have other working directories
+            self.uri = self._root = str(Path(self.uri).resolve())
+            self._fs = fs.LocalFileSystem()
         self.local = Path(self._root) if isinstance(self._fs, fs.LocalFileSystem) else None
 
     def path(self, name: str) -> str:
@@ -209,6 +211,16 @@ def _write_ipc(path: Path, table: pa.Table) -> int:
     finally:
         part.unlink(missing_ok=True)
     return size
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a capture file exists and has its footer."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            pa.ipc.open_file(source)
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return True
 
 
 def read_records(path: Path) -> list[Record]:

@@ -49,10 +49,10 @@ DIAGRAMS = pa.schema(
 VERDICTS = pa.schema(
     _fields(
         """series:s probe:s family:s invariant:s quantity:s site:s depth_bin:s step:i comparison:s
-        margin:f conservation_error:f certified_change:f verdict:s form:s exponent:f
-        exponent_low:f exponent_high:f slope_p:f heterogeneity_p:f q:f I2:f lack_of_fit_p:f
-        held_out_error:f naive_error:f estimator_share:f null_class:s rho:f seeds_needed:i
-        n_models:i n_seeds:i reason:s""",
+        law:s control:b unit:f margin:f conservation_error:f certified_change:f verdict:s form:s
+        exponent:f exponent_low:f exponent_high:f slope_p:f heterogeneity_p:f q:f I2:f
+        lack_of_fit_p:f held_out_error:f naive_error:f estimator_share:f null_class:s rho:f
+        seeds_needed:i n_models:i n_seeds:i n_refused:i reason:s""",
         _TYPES,
     )
 )

@@ -11,6 +11,7 @@ from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.records import VARIANTS, Protocol
 
 SERIES = Path(__file__).parents[1] / "jobs" / "series"
+DEMO = Path(__file__).parents[1] / "scaleinv_ray" / "demo"
 RUN: dict[str, Any] = {
     "name": "x",
     "models": [{"path": "m/d8-s0"}],
@@ -27,9 +28,11 @@ def refused(said: str, **change: Any) -> None:
 # ------------------------------------------------------------------ a run
 
 
-@pytest.mark.parametrize("name", ["demo", "pythia"])
-def test_shipped_run_configs_are_valid_and_survive_being_written(name: str) -> None:
-    config = load_run_config(SERIES / f"{name}.yaml")
+@pytest.mark.parametrize(
+    ("file", "name"), [(DEMO / "series.yaml", "demo"), (SERIES / "pythia.yaml", "pythia")]
+)
+def test_shipped_run_configs_are_valid_and_survive_being_written(file: Path, name: str) -> None:
+    config = load_run_config(file)
     text = yaml.safe_dump(config.model_dump(mode="json", exclude_none=True))
     assert load_run_config(yaml.safe_load(text)) == config
     assert config.out == f"runs/{name}"
@@ -53,12 +56,11 @@ def test_sources_of_every_kind() -> None:
         {"hub": "lab/m", "revision": "step{step}", "steps": [512, 0], "seed": 3},
         {"path": "m/d8-s0", "steps": "last", "name": "mine", "init": "m/d8-init"},
         {"ladder": "models", "steps": [0, 10]},
-        {"records": "captures"},
     ]
-    hub, path, ladder, records = load_run_config(RUN | {"models": sources}).models
+    hub, path, ladder = load_run_config(RUN | {"models": sources}).models
     assert (hub.hub, hub.steps, hub.seed, hub.model) == ("lab/m", (0, 512), 3, "m")
     assert (path.path, path.steps, path.model) == ("m/d8-s0", "last", "mine")
-    assert (ladder.ladder, ladder.steps, records.records) == ("models", (0, 10), "captures")
+    assert (ladder.ladder, ladder.steps) == ("models", (0, 10))
 
 
 def test_all_invariants_are_all_registered_ones_with_their_parameters() -> None:
@@ -98,7 +100,7 @@ def test_a_config_is_frozen() -> None:
         ({"modles": []}, r"^unknown key 'modles' \(did you mean 'models'\?\), allowed: name"),
         ({"models": []}, r"^models: got \[\], allowed: .*at least 1 item"),
         ({"models": [{"path": "m", "stpes": 1}]}, r"^models\[0\]: unknown key 'stpes'.*'steps'"),
-        ({"models": [{"pth": "m"}]}, r"^models\[0\]: got .*one of hub, path, ladder, records"),
+        ({"models": [{"pth": "m"}]}, r"^models\[0\]: got .*one of hub, path, ladder"),
         ({"models": ["m"]}, r"^models\[0\]: got 'm', allowed: a mapping"),
         ({"models": [{"path": "m", "steps": "first"}]},
          r"^models\[0\].steps: got 'first', allowed: 'all', 'last' or a list of integers >= 0"),
@@ -204,16 +206,16 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ a ladder
 
 
-@pytest.mark.parametrize("name", ["ladder", "demo-ladder"])
-def test_shipped_ladder_configs_are_valid(name: str) -> None:
-    config = load_train_config(SERIES / f"{name}.yaml")
+@pytest.mark.parametrize("file", [SERIES / "ladder.yaml", DEMO / "ladder.yaml"])
+def test_shipped_ladder_configs_are_valid(file: Path) -> None:
+    config = load_train_config(file)
     assert set(config.depths) == set(config.widths)
     assert load_train_config(config.model_dump(mode="json")) == config
 
 
 def test_the_demo_analyses_what_the_demo_trains() -> None:
-    (source,) = load_run_config(SERIES / "demo.yaml").models
-    assert source.ladder == load_train_config(SERIES / "demo-ladder.yaml").out
+    (source,) = load_run_config(DEMO / "series.yaml").models
+    assert source.ladder == load_train_config(DEMO / "ladder.yaml").out
 
 
 def test_defaults_of_a_ladder() -> None:

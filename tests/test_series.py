@@ -379,11 +379,11 @@ def test_sources_are_mappings_or_objects(tmp_path: Path, cache: Path) -> None:
     write_run(tmp_path / "models" / "d8-s0")
     by_object = series.resolve([Source(str(tmp_path / "models"), "last")], cache_dir=cache)
     by_mapping = series.resolve(
-        [{"records": "x"}, {"ladder": str(tmp_path / "models"), "steps": "last"}], cache_dir=cache
+        [{"ladder": str(tmp_path / "models"), "steps": "last"}], cache_dir=cache
     )
     assert by_object == by_mapping
     assert len(by_object) == 1
-    with pytest.raises(ValueError, match="allowed one of hub, path, ladder, records"):
+    with pytest.raises(ValueError, match="allowed one of hub, path, ladder$"):
         series.resolve([{"folder": "x"}])
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaleinv_ray.cluster.jobs import CaptureJob, CaptureOutcome, MeasureJob, Outcome
+from scaleinv_ray.cluster.jobs import CaptureJob, CaptureOutcome, MeasureJob, Outcome, Target
 from scaleinv_ray.cluster.measure import measure
 from scaleinv_ray.cluster.session import ray
 from scaleinv_ray.store import Store, write_records
+
+if TYPE_CHECKING:
+    from scaleinv_ray.capture.run import Session
 
 
 class Capturer:
@@ -34,36 +37,70 @@ class Capturer:
     def capture(self, job: CaptureJob, tokens: Mapping[str, np.ndarray]) -> CaptureOutcome:
         """Loads the weights once and writes every file of the job, each whole or not at all.
 
+        What one kind or one probe cannot give does not take the others with it.
+
         Args:
             job: what to capture.
             tokens: digest -> int32 [sequences, length].
 
         Returns:
-            Bytes written by path, and seconds.
+            Bytes written and errors, by path, and seconds.
         """
         from scaleinv_ray.capture.loading import LoadOptions
         from scaleinv_ray.capture.run import Session, Source
-        from scaleinv_ray.capture.variants import shuffle_tokens
 
         start = time.perf_counter()
-        options = LoadOptions(device_map=self._device_map, trust_remote_code=job.trust_remote_code)
-        init = None if job.init_folder is None else Path(job.init_folder)
-        session = Session.open(Source(Path(job.folder), job.variant, job.seed, init, options))
+        weights = job.weights
+        options = LoadOptions(device_map=self._device_map, trust_remote_code=weights.trusted)
+        source = Source(
+            weights.folder(),
+            weights.variant,
+            weights.checkpoint.seed,
+            weights.init_folder(),
+            options,
+        )
+        session = Session.open(source)
         written: dict[str, int] = {}
+        failed: dict[str, str] = {}
         for target in job.targets:
-            tokens_ST = tokens[target.tokens]
-            if target.shuffle_seed is not None:
-                tokens_ST = shuffle_tokens(tokens_ST, target.shuffle_seed)
-            records = session.records(
-                tokens_ST,
-                job.protocol,
-                kinds=frozenset(target.paths),
-                batch_size=job.batch_size,
-                labels={"probe": target.probe, "protocol": job.protocol.digest()},
-            )
-            for kind, path in target.paths.items():
-                written[path] = write_records(Path(path), records[kind], kind=kind, facts=job.facts)
-        return CaptureOutcome(written, time.perf_counter() - start)
+            for kinds in _passes(target):
+                try:
+                    written |= _write(session, job, target, kinds, tokens[target.tokens])
+                except (ValueError, RuntimeError, OSError, NotImplementedError) as error:
+                    failed |= {target.paths[k]: f"{type(error).__name__}: {error}" for k in kinds}
+        return CaptureOutcome(written, failed, time.perf_counter() - start)
+
+
+def _passes(target: Target) -> list[frozenset[str]]:
+    """The kinds of a target, those together that come out of one forward pass."""
+    from scaleinv_ray.capture.forward import FORWARD_KINDS
+
+    wanted = frozenset(target.paths)
+    single = [frozenset({kind}) for kind in sorted(wanted - FORWARD_KINDS)]
+    together = wanted & FORWARD_KINDS
+    return [together, *single] if together else single
+
+
+def _write(
+    session: Session, job: CaptureJob, target: Target, kinds: frozenset[str], tokens_ST: np.ndarray
+) -> dict[str, int]:
+    from scaleinv_ray.capture.variants import shuffle_tokens
+
+    if target.shuffle_seed is not None:
+        tokens_ST = shuffle_tokens(tokens_ST, target.shuffle_seed)
+    records = session.records(
+        tokens_ST,
+        job.protocol,
+        kinds=kinds,
+        batch_size=job.batch_size,
+        labels={"probe": target.probe, "protocol": job.protocol.digest()},
+    )
+    return {
+        target.paths[kind]: write_records(
+            Path(target.paths[kind]), records[kind], kind=kind, facts=job.facts
+        )
+        for kind in kinds
+    }
 
 
 CaptureActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(Capturer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -56,19 +57,33 @@ def read_folder(store: Store, folder: str) -> pa.Table:
     Returns:
         One table of the folder's schema (compacted and single files together).
     """
+    return _gather(store, folder, store.names(folder))
+
+
+def _gather(store: Store, folder: str, names: Sequence[str]) -> pa.Table:
     schema = FOLDERS[folder]
-    compact = [n for n in store.names(folder) if n.startswith(COMPACT)]
-    parts = [store.read_table(f"{folder}/{n}") for n in compact]
-    have: set[str] = set().union(*(set(t["key"].to_pylist()) for t in parts))
-    for name in store.names(folder):
-        key = name.removesuffix(FAILED).removesuffix(".parquet")
-        if name not in compact and key not in have:
-            parts.append(store.read_table(f"{folder}/{name}"))
+    held: set[str] = set()
+    parts: list[pa.Table] = []
+    # a compaction that was killed leaves both the gathered file and what it was gathered from
+    for name in sorted(names, key=lambda n: not n.startswith(COMPACT)):
+        if not name.startswith(COMPACT) and _key_of(name) in held:
+            continue
+        table = store.read_table(f"{folder}/{name}").cast(schema)
+        keys = set(table["key"].to_pylist())
+        if keys & held:
+            known = pa.array(sorted(held), pa.string())
+            table = table.filter(pc.invert(pc.is_in(table["key"], value_set=known)))
+        held |= keys
+        parts.append(table)
     if not parts:
         return schema.empty_table()
-    whole = pa.concat_tables([t.cast(schema) for t in parts])
+    whole = pa.concat_tables(parts)
     last = "quantity" if folder == "measurements" else folder.removesuffix("s")
     return whole.sort_by([(c, "ascending") for c in [*_ORDER, last]])
+
+
+def _key_of(name: str) -> str:
+    return name.removesuffix(FAILED).removesuffix(".parquet")
 
 
 def compact(store: Store) -> None:
@@ -80,11 +95,9 @@ def compact(store: Store) -> None:
     for folder in ("curves", "diagrams", "measurements"):
         names = store.names(folder)
         good = [n for n in names if not n.endswith(FAILED)]
-        if sum(not n.startswith(COMPACT) for n in good) == 0:
+        if len(good) == sum(n.startswith(COMPACT) for n in good) <= 1:
             continue
-        table = read_folder(store, folder)
-        if folder == "measurements":
-            table = table.filter(pc.not_equal(table["status"], "failed"))
+        table = _gather(store, folder, good)
         digest = hashlib.sha256("".join(good).encode()).hexdigest()[:12]
         store.write_table(f"{folder}/{COMPACT}{digest}.parquet", table)
         for name in good:
@@ -116,12 +129,10 @@ def conclude(store: Store, config: RunConfig) -> pa.Table:
         tables.decode(whole["measurements"], JUDGED),
         quantities=quantities,
         margin=config.conservation.margin,
+        comparisons=[f"equal_{name}" for name in config.conservation.comparisons],
     )
-    wanted = {f"equal_{name}" for name in config.conservation.comparisons}
-    verdict_rows = [r for r in verdict_rows if r["comparison"] in wanted]
     if config.conservation.held_out == "none":
         prediction_rows = []
-    prediction_rows = [r for r in prediction_rows if r["comparison"] in wanted]
     whole["verdicts"] = tables.encode(verdict_rows, tables.VERDICTS)
     whole["predictions"] = tables.encode(prediction_rows, tables.PREDICTIONS)
     facts = _facts(whole["measurements"])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from scaleinv_ray.cluster.actors import CaptureActor, measure_all
-from scaleinv_ray.cluster.jobs import CaptureJob, MeasureJob, Work
+from scaleinv_ray.cluster.jobs import CaptureJob, CaptureOutcome, MeasureJob, Work
 from scaleinv_ray.cluster.measure import failed_rows, write_measurement
 from scaleinv_ray.cluster.session import ray
 from scaleinv_ray.store import Store
@@ -35,12 +35,19 @@ WINDOW_PER_CPU = 4
 
 @dataclass
 class Flight:
-    """A submitted job: what it is, since when, on which actor, and which try it is."""
+    """A submitted job: what it is, since when it runs, on which actor, and which try it is.
+
+    Attributes:
+        job: a capture, or a group of measurements.
+        tries: this one included.
+        actor: of a capture.
+        since: when it was first seen where it must be running, by the monotonic clock.
+    """
 
     job: CaptureJob | tuple[MeasureJob, ...]
-    since: float
+    tries: int
     actor: Any = None
-    tries: int = 1
+    since: float | None = None
 
 
 @dataclass
@@ -49,7 +56,7 @@ class Settings:
 
     Attributes:
         gpus_per_model: GPUs of one capture actor.
-        deadline_s: seconds after which a job counts as lost.
+        deadline_s: seconds that one capture job or measurement may run before it counts as lost.
         discard: delete a capture file when nothing needs it any more.
         actors: capture actors at a time, None for as many as fit beside the tasks.
         workers: measuring tasks submitted at a time, None for a few per CPU.
@@ -72,7 +79,7 @@ class Driver:
         store: where tables go.
         work: what is to be done.
         settings: how.
-        log: takes one mapping for each event.
+        log: takes the name of an event and its values.
     """
 
     store: Store
@@ -83,48 +90,52 @@ class Driver:
     _ready: deque[MeasureJob] = field(default_factory=deque)
     _retries: deque[tuple[tuple[MeasureJob, ...], int]] = field(default_factory=deque)
     _captures: deque[tuple[CaptureJob, int]] = field(default_factory=deque)
+    _starting: dict[Any, Any] = field(default_factory=dict)
     _actors: list[Any] = field(default_factory=list)
     _idle: list[Any] = field(default_factory=list)
     _seconds: dict[str, float] = field(default_factory=lambda: defaultdict(lambda: 0.05))
     _left_on: dict[str, int] = field(default_factory=dict)
+    _cpus: int = 1
 
     def execute(self) -> None:
         """Does all the work; returns when every measurement is written, good or failed."""
         self._captures.extend((job, 1) for job in self.work.captures)
-        pending = {p for job in self.work.captures for t in job.targets for p in t.paths.values()}
+        pending = {path for job in self.work.captures for path in job.paths()}
         for path, jobs in self.work.measurements.items():
             if path is not None:
                 self._left_on[path] = len(jobs)
             if path not in pending:
                 self._ready.extend(jobs)
         tokens = ray.put(dict(self.work.tokens))
-        cpus = int(ray.cluster_resources().get("CPU", 1))
-        self._start_actors(cpus)
+        self._cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        for _ in range(self._num_actors()):
+            self._new_actor()
         try:
             while self._captures or self._ready or self._retries or self._flights:
-                self._submit(tokens, window=self.settings.workers or WINDOW_PER_CPU * cpus)
+                self._submit(tokens)
                 self._collect()
                 if self._actors and not self._captures and not self._capturing():
                     self._stop_actors()
         finally:
             self._stop_actors()
 
-    def _start_actors(self, cpus: int) -> None:
+    def _num_actors(self) -> int:
+        """As many as fit while a CPU is left for the tasks that read their captures."""
         gpus = self.settings.gpus_per_model
-        room = cpus // 2 if not gpus else int(ray.cluster_resources().get("GPU", 0) // gpus)
-        wanted = min(self.settings.actors or max(1, room), len(self._captures))
-        for _ in range(wanted):
-            self._new_actor(cpus)
+        room = int(ray.cluster_resources().get("GPU", 0) // gpus) if gpus else self._cpus // 2
+        wanted = min(self.settings.actors or room, self._cpus - 1, len(self._captures))
+        return max(1, wanted) if self._captures else 0
 
-    def _new_actor(self, cpus: int) -> None:
+    def _new_actor(self) -> None:
+        """Starts an actor; it gets work when it has answered, not while it waits for a place."""
         gpus = self.settings.gpus_per_model
         # on a single core the actor must leave room for the tasks that read its captures
-        share = 1 if cpus > 1 else 0
+        share = 1 if self._cpus > 1 else 0
         actor = CaptureActor.options(num_cpus=share, num_gpus=gpus).remote(
             num_threads=1 if not gpus else 4, num_gpus=gpus
         )
         self._actors.append(actor)
-        self._idle.append(actor)
+        self._starting[actor.pid.remote()] = actor
 
     def _stop_actors(self) -> None:
         """Frees their CPUs for measuring tasks."""
@@ -132,21 +143,24 @@ class Driver:
             ray.kill(actor)
         self._actors.clear()
         self._idle.clear()
+        self._starting.clear()
 
     def _capturing(self) -> bool:
         return any(flight.actor is not None for flight in self._flights.values())
 
-    def _submit(self, tokens: Any, *, window: int) -> None:
+    def _submit(self, tokens: Any) -> None:
         while self._idle and self._captures:
             job, tries = self._captures.popleft()
             actor = self._idle.pop()
             ref = actor.capture.remote(job, tokens)
-            self._flights[ref] = Flight(job, time.monotonic(), actor, tries)
-        while len(self._flights) < window and (self._ready or self._retries):
+            self._flights[ref] = Flight(job, tries, actor, time.monotonic())
+        window = self.settings.workers or max(16, WINDOW_PER_CPU * self._cpus)
+        submitted = sum(flight.actor is None for flight in self._flights.values())
+        while submitted < window and (self._ready or self._retries):
             group, tries = self._retries.popleft() if self._retries else (self._next_group(), 1)
             task = measure_all.options(memory=self.settings.memory)
-            ref = task.remote(group, self.store.uri)
-            self._flights[ref] = Flight(group, time.monotonic(), None, tries)
+            self._flights[task.remote(group, self.store.uri)] = Flight(group, tries)
+            submitted += 1
 
     def _next_group(self) -> tuple[MeasureJob, ...]:
         """Ready measurements that together take about GROUP_S, by what they took so far."""
@@ -159,8 +173,12 @@ class Driver:
         return tuple(group)
 
     def _collect(self) -> None:
-        ready, _ = ray.wait(list(self._flights), num_returns=1, timeout=5.0)
+        patience = min(5.0, max(0.1, self.settings.deadline_s))
+        ready, _ = ray.wait([*self._flights, *self._starting], num_returns=1, timeout=patience)
         for ref in ready:
+            if ref in self._starting:
+                self._started(ref)
+                continue
             flight = self._flights.pop(ref)
             try:
                 result = ray.get(ref)
@@ -172,10 +190,28 @@ class Driver:
                 self._finished(flight, result)
         self._enforce_deadlines()
 
+    def _started(self, ref: Any) -> None:
+        actor = self._starting.pop(ref)
+        try:
+            pid = ray.get(ref)
+        except LOST as error:
+            self._actors.remove(actor)
+            self.log("lost", tries=1, error=f"{type(error).__name__}: {error}")
+            self._new_actor()
+        else:
+            self._idle.append(actor)
+            self.log("actor", pid=pid)
+
     def _enforce_deadlines(self) -> None:
+        """Gives up what runs too long; tasks start in order, so only the oldest can be running."""
         now = time.monotonic()
-        limit = self.settings.deadline_s
+        running = [ref for ref, f in self._flights.items() if f.actor is None][: self._cpus]
         for ref, flight in list(self._flights.items()):
+            if flight.actor is None and ref not in running:
+                continue
+            flight.since = flight.since or now
+            jobs = 1 if isinstance(flight.job, CaptureJob) else len(flight.job)
+            limit = self.settings.deadline_s * jobs
             if now - flight.since <= limit:
                 continue
             del self._flights[ref]
@@ -184,14 +220,10 @@ class Driver:
             self._lost(flight, f"deadline: got more than {limit:g} s")
 
     def _finished(self, flight: Flight, result: Any) -> None:
-        if isinstance(flight.job, CaptureJob):
-            self._idle.append(flight.actor)
-            for target in flight.job.targets:
-                for path in target.paths.values():
-                    self._ready.extend(self.work.measurements.get(path, ()))
-            size = sum(result.written.values())
-            self.log("captured", content=flight.job.content, bytes=size, wall_s=result.wall_s)
+        if isinstance(result, CaptureOutcome):
+            self._captured(flight, result)
             return
+        assert not isinstance(flight.job, CaptureJob)
         for job, outcome in zip(flight.job, result, strict=True):
             known = self._seconds[outcome.invariant]
             self._seconds[outcome.invariant] = 0.7 * known + 0.3 * outcome.wall_s
@@ -200,6 +232,15 @@ class Driver:
                 wall_s=outcome.wall_s, error=outcome.error, **outcome.counts,
             )  # fmt: skip
             self._release(job)
+
+    def _captured(self, flight: Flight, outcome: CaptureOutcome) -> None:
+        self._idle.append(flight.actor)
+        size = sum(outcome.written.values())
+        self.log("captured", files=len(outcome.written), bytes=size, wall_s=outcome.wall_s)
+        for path in outcome.written:
+            self._ready.extend(self.work.measurements.get(path, ()))
+        for path, error in outcome.failed.items():
+            self._give_up(self.work.measurements.get(path, ()), error)
 
     def _release(self, job: MeasureJob) -> None:
         """Deletes a capture file when its last measurement is done."""
@@ -210,38 +251,61 @@ class Driver:
             Path(job.source).unlink(missing_ok=True)
 
     def _lost(self, flight: Flight, error: str) -> None:
-        """The worker is gone: the whole job again, on a new actor where it had one."""
+        """The worker is gone: what is not done yet again, on a new actor where it had one."""
+        self.log("lost", tries=flight.tries, error=error)
         if flight.actor is not None:
             ray.kill(flight.actor)
             self._actors.remove(flight.actor)
-            self._new_actor(int(ray.cluster_resources().get("CPU", 1)))
-        self.log("lost", tries=flight.tries, error=error)
+            self._new_actor()
         if flight.tries >= TRIES:
-            self._give_up(flight.job, error)
+            self._give_up(self._dependents(flight.job), error)
         elif isinstance(flight.job, CaptureJob):
             self._captures.append((flight.job, flight.tries + 1))
         else:
-            # one by one, so that a job that kills its worker takes no other with it
-            self._retries.extend(((job,), flight.tries + 1) for job in flight.job)
+            self._again(flight.job, flight.tries + 1)
 
     def _broken(self, flight: Flight, error: str) -> None:
-        """The work itself raised: its measurements become failed rows, the rest goes on."""
+        """The work itself raised: what it was becomes failed rows, the rest goes on."""
+        jobs = tuple(self._dependents(flight.job))
         if flight.actor is not None:
             self._idle.append(flight.actor)
-        self._give_up(flight.job, error)
+            self._give_up(jobs, error)
+        elif len(jobs) > 1:
+            self._again(jobs, flight.tries + 1)
+        else:
+            self._give_up(jobs, error)
 
-    def _give_up(self, job: CaptureJob | tuple[MeasureJob, ...], error: str) -> None:
-        self.log("failed", error=error)
-        for lost in self._dependents(job):
-            write_measurement(self.store, lost.key, failed_rows(lost, error), [], [])
-            self.log("measured", key=lost.key, unit=lost.labels["unit"], invariant=lost.invariant,
-                     wall_s=0.0, error=error, ok=0, refused=0, failed=1)  # fmt: skip
+    def _again(self, jobs: Iterable[MeasureJob], tries: int) -> None:
+        """One by one, so that a job that kills its worker takes no other with it."""
+        for job in jobs:
+            if self._is_written(job):
+                self._note(job, error=None)
+            else:
+                self._retries.append(((job,), tries))
+
+    def _give_up(self, jobs: Iterable[MeasureJob], error: str) -> None:
+        for job in jobs:
+            if self._is_written(job):
+                self._note(job, error=None)
+            else:
+                write_measurement(self.store, job.key, failed_rows(job, error), [], [])
+                self._note(job, error=error)
+
+    def _is_written(self, job: MeasureJob) -> bool:
+        """A worker may be lost after it has written and before it could say so."""
+        return self.store.exists(f"measurements/{job.key}.parquet")
+
+    def _note(self, job: MeasureJob, *, error: str | None) -> None:
+        self.log(
+            "measured", key=job.key, unit=job.labels["unit"], invariant=job.invariant,
+            wall_s=0.0, error=error, ok=0, refused=0, failed=int(error is not None),
+        )  # fmt: skip
+        self._release(job)
 
     def _dependents(self, job: CaptureJob | tuple[MeasureJob, ...]) -> Iterable[MeasureJob]:
         if not isinstance(job, CaptureJob):
             return job
-        paths = [p for target in job.targets for p in target.paths.values()]
-        return [m for path in paths for m in self.work.measurements.get(path, ())]
+        return [m for path in job.paths() for m in self.work.measurements.get(path, ())]
 
 
 def _cause(error: Exception) -> str:

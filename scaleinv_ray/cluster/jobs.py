@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 import scaleinv_ray
+from scaleinv_ray import series
 from scaleinv_ray.records import Protocol, Variant
+from scaleinv_ray.series import Checkpoint
 
 FAILED = ".failed.parquet"
 """Suffix of a measurement that raised: it is no completion and is tried again by the next run."""
@@ -21,19 +23,27 @@ FAILED = ".failed.parquet"
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Where weight matrices are streamed from.
+    """Weights with what is done to them; the worker fetches what lies on a hub.
 
     Attributes:
-        folder: the checkpoint.
+        checkpoint: where the weights are.
         variant: trained, random_init or shuffled_weights.
-        seed: of the variant.
-        init_folder: the run's own step 0, for random_init.
+        trusted: code of the model's repository may run.
     """
 
-    folder: str
+    checkpoint: Checkpoint
     variant: Variant
-    seed: int
-    init_folder: str | None
+    trusted: bool = False
+
+    def folder(self) -> Path:
+        """The checkpoint's folder on this machine."""
+        return series.fetch(self.checkpoint, remote_code=self.trusted)
+
+    def init_folder(self) -> Path | None:
+        """The run's own step 0, where the variant wants it and it exists."""
+        if self.variant != "random_init":
+            return None
+        return series.fetch_init(self.checkpoint, remote_code=self.trusted)
 
 
 @dataclass(frozen=True)
@@ -98,35 +108,30 @@ class CaptureJob:
     """All captures that one set of weights has to give: the model is loaded once.
 
     Attributes:
-        content: identity of the weights and what was done to them.
-        folder: the checkpoint.
-        variant: what is done to the weights (shuffled tokens are a matter of the targets).
-        seed: of the variant.
-        init_folder: the run's own step 0, for random_init.
+        weights: the weights and what is done to them (shuffled tokens are a matter of targets).
         targets: the passes wanted.
         protocol: of the run.
         facts: written into every file's metadata.
         batch_size: sequences in a forward pass.
-        trust_remote_code: the config names this model.
     """
 
-    content: tuple[str, ...]
-    folder: str
-    variant: Variant
-    seed: int
-    init_folder: str | None
+    weights: WeightSource
     targets: tuple[Target, ...]
     protocol: Protocol
     facts: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = 32
-    trust_remote_code: bool = False
+
+    def paths(self) -> list[str]:
+        """The files it is to write."""
+        return [path for target in self.targets for path in target.paths.values()]
 
 
 @dataclass(frozen=True)
 class CaptureOutcome:
-    """What an actor reports: bytes written by path, and seconds."""
+    """What an actor reports: bytes written by path, the error of what failed, and seconds."""
 
     written: Mapping[str, int]
+    failed: Mapping[str, str]
     wall_s: float
 
 

@@ -28,9 +28,11 @@ def _records(source: str | WeightSource) -> Iterable[Record]:
         # imports torch, which the other measurements do without
         from scaleinv_ray.capture.weights import iter_weights
 
-        init = None if source.init_folder is None else Path(source.init_folder)
         return iter_weights(
-            Path(source.folder), variant=source.variant, seed=source.seed, init_folder=init
+            source.folder(),
+            variant=source.variant,
+            seed=source.checkpoint.seed,
+            init_folder=source.init_folder(),
         )
     return read_records(Path(source))
 
@@ -154,9 +156,9 @@ def measure(job: MeasureJob, store: Store) -> Outcome:
             more_curves, more_diagrams = _extra_rows(measured, common)
             curves += more_curves
             diagrams += more_diagrams
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        common = {**shared, **_place(None, spec.kind), "wall_s": wall_s}
-        rows = _value_rows(spec, f"{type(error).__name__}: {error}", common)
+    except Exception as error:
+        rows = failed_rows(job, f"{type(error).__name__}: {error}")
+    rows = rows or failed_rows(job, "the capture holds no record")
     write_measurement(store, job.key, rows, curves, diagrams)
     counts = {s: sum(r["status"] == s for r in rows) for s in ("ok", "refused", "failed")}
     error_text = next((r["error"] for r in rows if r["status"] == "failed"), None)
@@ -170,7 +172,7 @@ def write_measurement(
     curves: list[dict[str, Any]],
     diagrams: list[dict[str, Any]],
 ) -> None:
-    """Writes curves and diagrams first and the rows last; failed rows under a name of their own.
+    """Writes curves and diagrams first and the rows last; failed rows alone, under another name.
 
     Args:
         store: where to.
@@ -179,11 +181,11 @@ def write_measurement(
         curves: of tables.CURVES.
         diagrams: of tables.DIAGRAMS.
     """
-    if curves:
-        store.write_table(f"curves/{key}.parquet", tables.encode(curves, tables.CURVES))
-    if diagrams:
-        store.write_table(f"diagrams/{key}.parquet", tables.encode(diagrams, tables.DIAGRAMS))
     failed = any(row["status"] == "failed" for row in rows)
+    if curves and not failed:
+        store.write_table(f"curves/{key}.parquet", tables.encode(curves, tables.CURVES))
+    if diagrams and not failed:
+        store.write_table(f"diagrams/{key}.parquet", tables.encode(diagrams, tables.DIAGRAMS))
     table = tables.encode(rows, tables.MEASUREMENTS)
     store.write_table(f"measurements/{key}{FAILED if failed else '.parquet'}", table)
     if not failed:

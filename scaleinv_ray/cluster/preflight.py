@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from pathlib import Path
+from typing import Any
 
 from scaleinv_ray.cluster.session import ray
 from scaleinv_ray.store import Store
 
 TIMEOUT_S = 60
+PLACED_S = 600
+"""Time for an autoscaler to bring a node."""
 
 
 @ray.remote(num_cpus=0)
@@ -16,13 +20,21 @@ def _read_back(uri: str, name: str) -> bytes:
     return Store(uri).read_bytes(name)
 
 
-def preflight(store: Store, *, capture_bytes: int, gpus_per_model: int) -> dict[str, float]:
-    """Checks the store from every node, the disk, and that the actors can be placed.
+@ray.remote(num_cpus=1)
+def _placed() -> bool:
+    return True
+
+
+def preflight(
+    store: Store, *, capture_bytes: int, gpus_per_model: int, scratch: Path
+) -> dict[str, float]:
+    """Checks the store from every node, the disk, and that tasks and actors can be placed.
 
     Args:
         store: of the run.
-        capture_bytes: what captures may take on disk.
+        capture_bytes: what captures may take on disk at one time.
         gpus_per_model: GPUs that a capture actor asks for.
+        scratch: folder of the captures.
 
     Returns:
         The cluster's total resources.
@@ -30,31 +42,39 @@ def preflight(store: Store, *, capture_bytes: int, gpus_per_model: int) -> dict[
     Raises:
         ValueError: naming what is missing.
     """
-    resources: dict[str, float] = ray.cluster_resources()
-    if resources.get("CPU", 0) < 1:
-        raise ValueError(f"cluster: got {resources.get('CPU', 0)} CPUs, needs at least 1")
-    if gpus_per_model > resources.get("GPU", 0):
+    nodes = [n for n in ray.nodes() if n["Alive"]]
+    most = max((n["Resources"].get("GPU", 0) for n in nodes), default=0)
+    if gpus_per_model > most:
         raise ValueError(
-            f"cluster.gpus_per_model: got {gpus_per_model}, "
-            f"the cluster has {resources.get('GPU', 0):g} GPUs"
+            f"cluster.gpus_per_model: got {gpus_per_model}, no node has more than {most:g} GPUs"
         )
-    _check_store(store)
-    if store.local is not None:
-        free = shutil.disk_usage(store.local).free
-        if free < 1.1 * capture_bytes:
-            raise ValueError(
-                f"out: {store.uri} has {free / 1e9:.1f} GB free, captures need "
-                f"{capture_bytes / 1e9:.1f} GB (captures: discard needs less)"
-            )
+    if store.local is None and len(nodes) > 1:
+        raise ValueError(
+            f"out: got {store.uri} on {len(nodes)} nodes; captures lie on the node that made them: "
+            "allowed on several nodes is a folder that all of them share"
+        )
+    try:  # an autoscaling cluster may have no CPU yet and gets one for this
+        ray.get(_placed.remote(), timeout=PLACED_S)
+    except ray.exceptions.GetTimeoutError as error:
+        raise ValueError(f"cluster: no CPU for a task within {PLACED_S} s") from error
+    _check_store(store, nodes)
+    scratch.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(scratch).free
+    if free < 1.1 * capture_bytes:
+        raise ValueError(
+            f"captures: {scratch} has {free / 1e9:.1f} GB free, needs {capture_bytes / 1e9:.1f} GB "
+            "('captures: discard' needs less)"
+        )
+    resources: dict[str, float] = ray.cluster_resources()
     return resources
 
 
-def _check_store(store: Store) -> None:
+def _check_store(store: Store, nodes: list[dict[str, Any]]) -> None:
     """Writes a nonce and reads it back from every node."""
     name, nonce = f"_part-nonce-{uuid.uuid4().hex}", uuid.uuid4().hex.encode()
     store.write_bytes(name, nonce)
     try:
-        for node in [n for n in ray.nodes() if n["Alive"]]:
+        for node in nodes:
             where = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
                 node["NodeID"], soft=False
             )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import sys
 import tempfile
 import time
@@ -19,11 +21,12 @@ from tqdm import tqdm
 
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.conclude import completed, conclude, concluded, read_folder
+from scaleinv_ray.cluster.jobs import Work
 from scaleinv_ray.cluster.work import assemble
-from scaleinv_ray.config import RunConfig, load_run_config
+from scaleinv_ray.config import ProtocolOptions, RunConfig, load_run_config
 from scaleinv_ray.costs import capture_bytes
-from scaleinv_ray.plan import Plan, make_plan, plan_rows
-from scaleinv_ray.store import Store
+from scaleinv_ray.plan import Measurement, Plan, make_plan, plan_rows
+from scaleinv_ray.store import PART, Store
 
 
 @dataclass(frozen=True)
@@ -61,15 +64,17 @@ def claim(store: Store, config: RunConfig) -> None:
         ValueError: where the folder belongs to another series or protocol.
     """
     if store.exists("config.yaml"):
-        theirs = load_run_config(yaml.safe_load(store.read_bytes("config.yaml")))
-        if theirs.name != config.name:
+        # only these two: the rest of an old config may name what no longer exists
+        old = yaml.safe_load(store.read_bytes("config.yaml"))
+        protocol = ProtocolOptions(**old.get("protocol", {}))
+        if old["name"] != config.name:
             raise ValueError(
-                f"out: {store.uri} holds series {theirs.name!r}, got {config.name!r}; "
+                f"out: {store.uri} holds series {old['name']!r}, got {config.name!r}; "
                 "allowed: the same series or an empty folder"
             )
-        if theirs.protocol != config.protocol:
+        if protocol != config.protocol:
             raise ValueError(
-                f"out: {store.uri} holds protocol {theirs.protocol.record()}, "
+                f"out: {store.uri} holds protocol {protocol.record()}, "
                 f"got {config.protocol.record()}; allowed: the same protocol or an empty folder"
             )
     text = yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False)
@@ -80,8 +85,7 @@ class Progress:
     """One line of JSON an event in log.jsonl, and a bar over the measurements."""
 
     def __init__(self, store: Store, total: int) -> None:
-        """Opens the log (a run in an object store keeps it beside the job's own log)."""
-        self._lines: list[str] = []
+        """Opens the log; a run in an object store has the bar in the job's own log instead."""
         self._path = None if store.local is None else store.local / "log.jsonl"
         self._bar = tqdm(
             total=total, unit="measurement", mininterval=1.0 if sys.stderr.isatty() else 15.0
@@ -142,7 +146,7 @@ def run(
 
 
 def _execute(
-    plan: Plan, missing: list[Any], config: RunConfig, store: Store, address: str | None
+    plan: Plan, missing: list[Measurement], config: RunConfig, store: Store, address: str | None
 ) -> int:
     # imported here, so that a run with nothing to do starts at once
     from scaleinv_ray.cluster.driver import Driver, Settings
@@ -150,19 +154,23 @@ def _execute(
     from scaleinv_ray.cluster.session import connected
 
     run_id = uuid.uuid4().hex[:12]
-    work = assemble(plan, missing, config, scratch=_scratch(store, config), run_id=run_id)
+    scratch = _scratch(store, config)
     with connected(address):
+        work = assemble(plan, missing, config, scratch=scratch, run_id=run_id)
+        discard = config.captures == "discard"
+        clean(scratch, {p for p in work.measurements if p is not None} if discard else None)
         resources = preflight(
             store,
-            capture_bytes=_bytes_of(plan, missing),
+            capture_bytes=_bytes_of(plan, work, missing, discard=discard),
             gpus_per_model=config.cluster.gpus_per_model,
+            scratch=scratch,
         )
         progress = Progress(store, len(missing))
         progress("started", run_id=run_id, measurements=len(missing), resources=resources)
         settings = Settings(
             gpus_per_model=config.cluster.gpus_per_model,
             deadline_s=config.cluster.deadline,
-            discard=config.captures == "discard",
+            discard=discard,
             actors=config.cluster.actors,
             workers=config.cluster.workers,
             memory=config.cluster.memory,
@@ -179,11 +187,33 @@ def _scratch(store: Store, config: RunConfig) -> Path:
     """Captures lie under a local run folder, else on the node's temporary disk."""
     if store.local is not None:
         return store.local / "captures"
-    return Path(tempfile.gettempdir()) / "scaleinv_ray" / config.name
+    owner = hashlib.sha256(f"{store.uri} {os.getuid()}".encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / "scaleinv_ray" / f"{config.name}-{owner}"
 
 
-def _bytes_of(plan: Plan, missing: list[Any]) -> int:
-    sizes = {
-        m.capture_key: capture_bytes(m.unit.checkpoint, m.kind, plan.protocol) for m in missing
-    }
-    return sum(sizes.values())
+def clean(scratch: Path, wanted: set[str] | None) -> None:
+    """Removes what a killed run left behind: half-written captures, and those nobody reads.
+
+    Args:
+        scratch: folder of the captures.
+        wanted: files that measurements still need; None keeps all complete ones.
+    """
+    for part in scratch.glob(f"{PART}*"):
+        part.unlink(missing_ok=True)
+    if wanted is None:
+        return
+    for path in scratch.glob("*.arrow"):
+        if str(path) not in wanted:
+            path.unlink(missing_ok=True)
+
+
+def _bytes_of(plan: Plan, work: Work, missing: list[Measurement], *, discard: bool) -> int:
+    """Bytes that captures still to be made take on disk at one time."""
+    pending = {Path(p).stem for job in work.captures for p in job.paths()}
+    sizes: Counter[str] = Counter()
+    for key, m in {m.capture_key: m for m in missing}.items():
+        if key in pending:
+            unit = " ".join(m.unit.content)
+            sizes[unit] += capture_bytes(m.unit.checkpoint, m.kind, plan.protocol)
+    # discarded ones: the largest few are there at a time
+    return sum(size for _, size in sizes.most_common(8 if discard else None))

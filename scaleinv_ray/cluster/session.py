@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when ray is imported: an unset mode leaves
@@ -21,13 +21,13 @@ def secure_token() -> None:
     Ray itself writes it 0644. A token given by RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH is the
     user's affair.
     """
-    if os.environ["RAY_AUTH_MODE"] != "token":
+    if os.environ["RAY_AUTH_MODE"].lower() != "token":
         return
     if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         return
     path = Path.home() / ".ray" / "auth_token"
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
+    with suppress(FileExistsError):  # another run may be starting at this moment
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as stream:
             stream.write(secrets.token_hex(32))

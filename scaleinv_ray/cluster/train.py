@@ -19,6 +19,8 @@ from scaleinv_ray.probes import load_corpus
 def spec_of(config: TrainConfig) -> TrainSpec:
     """The ladder's own description of a checked config."""
     fields = config.model_dump(exclude={"depth"})
+    if not isinstance(config.corpus, str):  # workers have other working directories
+        fields["corpus"] = tuple(str(Path(path).resolve()) for path in config.corpus)
     return TrainSpec.from_mapping(fields)
 
 

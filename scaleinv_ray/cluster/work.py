@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scaleinv_ray import series
 from scaleinv_ray.cluster.jobs import (
     CaptureJob,
     MeasureJob,
@@ -20,6 +20,7 @@ from scaleinv_ray.cluster.jobs import (
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.plan import Measurement, Plan, Unit, rng_seed
 from scaleinv_ray.records import TOKEN_FREE
+from scaleinv_ray.store import is_complete
 
 
 def labels_of(plan: Plan, measurement: Measurement, run_id: str) -> dict[str, Any]:
@@ -64,15 +65,15 @@ def assemble(
     Returns:
         The work for a driver.
     """
-    fetched = _Folders(config.trust_remote_code)
+    complete = cache(is_complete)
     measurements: dict[str | None, list[MeasureJob]] = defaultdict(list)
     passes: dict[tuple[str, ...], list[Measurement]] = defaultdict(list)
     for m in missing:
         path = scratch / f"{m.capture_key}.arrow"
         source: str | WeightSource = str(path)
         if m.kind in TOKEN_FREE:
-            source = _weight_source(m.unit, fetched)
-        elif not path.exists():
+            source = _weights(m.unit, config)
+        elif not complete(path):
             passes[m.unit.content].append(m)
         job = MeasureJob(
             key=m.key,
@@ -83,45 +84,16 @@ def assemble(
             labels=labels_of(plan, m, run_id),
         )
         measurements[source if isinstance(source, str) else None].append(job)
-    captures = [_capture_job(plan, group, config, scratch, fetched) for group in passes.values()]
+    captures = [_capture_job(plan, group, config, scratch) for group in passes.values()]
     tokens = {t.digest: t.tokens_ST for t in plan.tokens.values()}
     return Work(captures, measurements, tokens)
 
 
-class _Folders:
-    """Local folders of checkpoints; those of a hub are downloaded when first needed."""
-
-    def __init__(self, trusted: Collection[str]) -> None:
-        self._trusted = trusted
-        self._known: dict[tuple[str, int | None, int], str] = {}
-
-    def of(self, unit: Unit) -> str:
-        c = unit.checkpoint
-        at = (c.model, c.step, c.seed)
-        if at not in self._known:
-            self._known[at] = str(series.fetch(c, remote_code=c.model in self._trusted))
-        return self._known[at]
-
-    def init_of(self, unit: Unit) -> str | None:
-        """The run's own step 0, where the variant wants it and it exists."""
-        if unit.variant != "random_init":
-            return None
-        c = unit.checkpoint
-        folder = series.fetch_init(c, remote_code=c.model in self._trusted)
-        return None if folder is None else str(folder)
-
-
-def _weight_source(unit: Unit, folders: _Folders) -> WeightSource:
-    c = unit.checkpoint
-    return WeightSource(folders.of(unit), unit.variant, c.seed, folders.init_of(unit))
-
-
 def _capture_job(
-    plan: Plan, group: Sequence[Measurement], config: RunConfig, scratch: Path, folders: _Folders
+    plan: Plan, group: Sequence[Measurement], config: RunConfig, scratch: Path
 ) -> CaptureJob:
     """One loading of the weights serves every pass over them."""
     unit = group[0].unit
-    checkpoint = unit.checkpoint
     paths: dict[tuple[str, str, int | None], dict[str, str]] = defaultdict(dict)
     for m in group:
         assert m.probe is not None
@@ -129,17 +101,18 @@ def _capture_job(
         tokens = plan.tokens_of(m.unit, m.probe).digest
         paths[m.probe, tokens, shuffle][m.kind] = str(scratch / f"{m.capture_key}.arrow")
     return CaptureJob(
-        content=unit.content,
-        folder=folders.of(unit),
-        variant="trained" if unit.variant == "shuffled_tokens" else unit.variant,
-        seed=checkpoint.seed,
-        init_folder=folders.init_of(unit),
+        weights=_weights(unit, config),
         targets=tuple(Target(*at, kinds) for at, kinds in paths.items()),
         protocol=plan.protocol,
         facts=_facts(plan, unit),
         batch_size=config.batch_size,
-        trust_remote_code=checkpoint.model in config.trust_remote_code,
     )
+
+
+def _weights(unit: Unit, config: RunConfig) -> WeightSource:
+    variant = "trained" if unit.variant == "shuffled_tokens" else unit.variant
+    trusted = unit.checkpoint.model in config.trust_remote_code
+    return WeightSource(unit.checkpoint, variant, trusted)
 
 
 def _facts(plan: Plan, unit: Unit) -> Mapping[str, str]:

@@ -9,10 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from scaleinv_ray.config.loading import ConfigError, load
-from scaleinv_ray.config.run import RunConfig
+from scaleinv_ray.config.run import ProtocolOptions, RunConfig
 from scaleinv_ray.config.train import TrainConfig
 
-__all__ = ["ConfigError", "RunConfig", "TrainConfig", "load_run_config", "load_train_config"]
+__all__ = [
+    "ConfigError",
+    "ProtocolOptions",
+    "RunConfig",
+    "TrainConfig",
+    "load_run_config",
+    "load_train_config",
+]
 
 
 def load_run_config(source: str | Path | Mapping[str, Any]) -> RunConfig:

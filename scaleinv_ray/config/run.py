@@ -170,13 +170,7 @@ class LadderSource(Options):
     steps: Steps = "all"
 
 
-class RecordsSource(Options):
-    """Captures made elsewhere: controls, small nets that are no Hugging Face folder."""
-
-    records: Text
-
-
-_KINDS = ("hub", "path", "ladder", "records")
+_KINDS = ("hub", "path", "ladder")
 
 
 def _kind_of_source(value: object) -> str | None:
@@ -187,12 +181,11 @@ def _kind_of_source(value: object) -> str | None:
 Source = Annotated[
     Annotated[HubSource, Tag("hub")]
     | Annotated[PathSource, Tag("path")]
-    | Annotated[LadderSource, Tag("ladder")]
-    | Annotated[RecordsSource, Tag("records")],
+    | Annotated[LadderSource, Tag("ladder")],
     Discriminator(
         _kind_of_source,
         custom_error_type="source",
-        custom_error_message="Input should be a mapping with one of hub, path, ladder, records",
+        custom_error_message="Input should be a mapping with one of hub, path, ladder",
     ),
 ]
 
@@ -261,7 +254,7 @@ class RunConfig(Options):
 
     Attributes:
         name: of the series; a run folder belongs to one.
-        models: where checkpoints (or records) come from.
+        models: where checkpoints come from.
         variants: trained and the nulls.
         probes: names of probe sets.
         protocol: what makes captures comparable.

@@ -200,9 +200,10 @@ def _law(case: _Case, row: int, name: str, known: _Law | None = None) -> _Law:
     return _Law(fitted, error, p, bool(stands))
 
 
-def _best_law(case: _Case) -> _Law:
-    laws = [_law(case, 0, name) for name in _laws(case)]
-    standing = [law for law in laws if law.stands] or laws
+def _best_law(case: _Case) -> _Law | None:
+    standing = [law for law in (_law(case, 0, name) for name in _laws(case)) if law.stands]
+    if not standing:
+        return None
     best = select([law.fitted for law in standing], [law.held_out_error for law in standing])
     return standing[best]
 
@@ -212,8 +213,9 @@ def _reason(case: _Case, verdict: Verdicts, law: _Law | None) -> str:
     changes = _change(case.series, width)
     if verdict.is_conserved:
         return f"changes of {changes} or more between any two sizes are excluded"
-    if law is not None:
-        return f"{law.fitted.form} fits and predicts the largest size from the others"
+    if verdict is Verdicts.SCALES:
+        form = line_of(case.series) if law is None else law.fitted.form
+        return f"{form} fits and predicts the largest size from the others"
     if verdict is Verdicts.NOT_CONSERVED:
         line_p, slope_p = case.found.lack_of_fit_p_B[0], case.found.slope_residual_p_B[0]
         return (

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scipy import stats
 
+from scaleinv_ray.conservation.choice import COMPARISONS, Replicate
 from scaleinv_ray.conservation.evidence import moments
 from scaleinv_ray.conservation.judge import judge
 from scaleinv_ray.conservation.nulls import NullComparison, compare_with_null
@@ -16,12 +17,12 @@ from scaleinv_ray.conservation.predict import Prediction, line_of, rolling
 from scaleinv_ray.conservation.scale import series_of
 from scaleinv_ray.conservation.values import (
     Comparison,
-    Replicate,
+    Group,
     Value,
-    comparisons,
     gather,
     in_order,
 )
+from scaleinv_ray.conservation.values import comparisons as compared
 from scaleinv_ray.conservation.verdict import Verdict, Verdicts
 from scaleinv_ray.contract import Quantity
 
@@ -46,41 +47,65 @@ def judge_table(
     *,
     quantities: Mapping[tuple[str, str], Quantity],
     margin: float = 0.10,
+    comparisons: Collection[str] = COMPARISONS,
 ) -> tuple[list[Row], list[Row]]:
     """Judges every quantity at every place of a run, and predicts every size from the smaller ones.
 
     Args:
         rows: measurements, with the columns of `tables.MEASUREMENTS`.
-        quantities: (invariant, quantity) -> margin and unit declared for it.
-        margin: relative change that counts as conserved for quantities that declare nothing.
+        quantities: (invariant, quantity) -> what is claimed of it in advance.
+        margin: relative change that counts as conserved for quantities that declare none.
+        comparisons: those wanted, out of equal_steps, equal_tokens and equal_loss.
 
     Returns:
         Rows of `tables.VERDICTS` and of `tables.PREDICTIONS`. n_models counts sizes, n_seeds the
-        seeds of the size with the fewest. `q` is the Benjamini-Hochberg value of the test that
-        carries the verdict (equivalence, slope, heterogeneity), within that test and the family
-        of invariants; it changes no verdict. Errors of predictions are on the judged scale (ln,
-        or units). estimator_share is the mean squared error within models / variance over seeds.
+        seeds of the size with the fewest, n_refused the models dropped because a row of the place
+        was refused or failed. A place without any value is undetermined, in one row. `q` is the
+        Benjamini-Hochberg value of the test that carries the verdict (equivalence, slope,
+        heterogeneity), within that test, the family of invariants, the comparison, and the whole
+        depth apart from its thirds, without controls; it changes no verdict. Errors of
+        predictions are on the judged scale (ln, or units). estimator_share is the mean squared
+        error within models / variance over seeds.
 
     Raises:
-        ValueError: where one place mixes protocols, versions or parameters.
+        ValueError: where one place mixes protocols, versions or parameters, and for comparisons
+            that do not exist.
     """
+    if unknown := sorted(set(comparisons) - set(COMPARISONS)):
+        raise ValueError(f"comparisons: got {unknown}, allowed {COMPARISONS}")
     judged: list[tuple[Row, Verdict]] = []
     predictions: list[Row] = []
     for group in gather(rows):
-        declared = quantities.get((group.place.invariant, group.place.quantity))
-        quantity = declared or Quantity(law="none", margin=margin)
-        for comparison in comparisons(group):
+        quantity = _claimed(quantities, group, margin)
+        for comparison in compared(group):
+            if comparison.name not in comparisons or not _is_reported(group, comparison):
+                continue
             key = {**group.place._asdict(), "step": comparison.step, "comparison": comparison.name}
             sample = _sample(comparison.trained)
-            verdict = _verdict(sample, quantity)
-            row = (
-                key
-                | _numbers(verdict)
-                | {"estimator_share": _estimator_share(sample, verdict, quantity)}
-            )
-            judged.append((row | _control(sample, comparison, verdict, quantity), verdict))
+            verdict = _verdict(sample, comparison, quantity)
+            row = key | _numbers(verdict) | _beside(sample, comparison, verdict, quantity)
+            judged.append((row, verdict))
             predictions += _predictions(key, sample, verdict, quantity)
     return _with_q(judged), predictions
+
+
+def _claimed(
+    quantities: Mapping[tuple[str, str], Quantity], group: Group, margin: float
+) -> Quantity:
+    """What is claimed of a quantity, with the run's margin where it declares none."""
+    place = group.place
+    declared = quantities.get((place.invariant, place.quantity), Quantity(law="none"))
+    # counts differ by whole numbers: one is their scale, and zero has no logarithm
+    unit = 1.0 if declared.unit is None and declared.law == "integer" else declared.unit
+    own = declared.margin if declared.margin is not None else margin
+    return replace(declared, margin=own, unit=unit)
+
+
+def _is_reported(group: Group, comparison: Comparison) -> bool:
+    """A place without values has one row only: at equal steps, over the whole depth."""
+    if comparison.trained or comparison.impossible:
+        return True
+    return comparison.name == "equal_steps" and group.place.depth_bin == "all"
 
 
 def _sample(values: Mapping[Replicate, Value]) -> _Sample:
@@ -96,7 +121,11 @@ def _sample(values: Mapping[Replicate, Value]) -> _Sample:
     )
 
 
-def _verdict(sample: _Sample, quantity: Quantity) -> Verdict:
+def _verdict(sample: _Sample, comparison: Comparison, quantity: Quantity) -> Verdict:
+    assert quantity.margin is not None
+    if not comparison.trained:
+        reason = comparison.impossible or "no model has a value"
+        return Verdict(Verdicts.UNDETERMINED, reason, quantity.margin, None)
     try:
         return judge(sample.n_params, sample.values, margin=quantity.margin, unit=quantity.unit)
     except ValueError as error:
@@ -110,23 +139,36 @@ def _verdict(sample: _Sample, quantity: Quantity) -> Verdict:
         )
 
 
-def _control(sample: _Sample, comparison: Comparison, verdict: Verdict, quantity: Quantity) -> Row:
-    """The columns that say what the nulls say."""
+def _beside(sample: _Sample, comparison: Comparison, verdict: Verdict, quantity: Quantity) -> Row:
+    """The columns beside the numbers: the claim, the nulls, the reason with what qualifies it."""
     made: dict[str, NullComparison] = {}
     for variant in NULLS:
         null = _sample(comparison.nulls.get(variant, {}))
-        if null.n_params == sample.n_params:
+        if sample.n_params and null.n_params == sample.n_params:
             made[variant] = compare_with_null(
                 sample.n_params, sample.values, null.values, verdict=verdict, unit=quantity.unit
             )
     untrained = made.get(UNTRAINED)
-    said = [verdict.reason, comparison.note, *_caveats(verdict)]
+    said = [verdict.reason, *comparison.notes, *_caveats(verdict)]
     said += [f"{name}: {_null_text(found)}" for name, found in made.items()]
+    said += [*comparison.null_notes, _contradiction(verdict, quantity)]
     return {
+        "law": quantity.law,
+        "control": quantity.control,
+        "unit": quantity.unit,
+        "estimator_share": _estimator_share(sample, verdict, quantity),
+        "n_refused": len(comparison.refused),
         "null_class": None if untrained is None else untrained.null_class.value,
         "rho": None if untrained is None else untrained.rho,
         "reason": "; ".join(part for part in said if part),
     }
+
+
+def _contradiction(verdict: Verdict, quantity: Quantity) -> str:
+    changes = verdict.verdict in {Verdicts.SCALES, Verdicts.NOT_CONSERVED}
+    against = changes if quantity.law == "constant" else verdict.verdict.is_conserved
+    claims = quantity.law in {"constant", "power_law"}
+    return f"claimed in advance: {quantity.law}" if claims and against else ""
 
 
 def _null_text(found: NullComparison) -> str:
@@ -210,17 +252,20 @@ def _prediction(sample: _Sample, found: Prediction) -> Row:
     }
 
 
+_Family = tuple[str, str, bool]
+
+
 def _with_q(judged: Sequence[tuple[Row, Verdict]]) -> list[Row]:
-    """Adds `q`: Benjamini-Hochberg within each of three tests and each family of invariants."""
-    tests: dict[tuple[str, str], dict[int, float]] = {}
+    """Adds `q`: Benjamini-Hochberg within each test and each family of hypotheses."""
+    tests: dict[tuple[str, _Family], dict[int, float]] = {}
     for i, (row, verdict) in enumerate(judged):
         for name, p in (
             ("equivalence", verdict.tost_p),
             ("heterogeneity", verdict.heterogeneity_p),
             ("slope", verdict.slope_p),
         ):
-            if p is not None:
-                tests.setdefault((name, row["family"]), {})[i] = p
+            if p is not None and not row["control"]:
+                tests.setdefault((name, _family(row)), {})[i] = p
     q_of = {
         key: dict(zip(p_of, stats.false_discovery_control(list(p_of.values())), strict=True))
         for key, p_of in tests.items()
@@ -228,9 +273,14 @@ def _with_q(judged: Sequence[tuple[Row, Verdict]]) -> list[Row]:
     rows = []
     for i, (row, verdict) in enumerate(judged):
         test = _deciding_test(verdict.verdict)
-        q = None if test is None else q_of.get((test, row["family"]), {}).get(i)
+        q = None if test is None else q_of.get((test, _family(row)), {}).get(i)
         rows.append(row | {"q": None if q is None else float(q)})
     return rows
+
+
+def _family(row: Row) -> _Family:
+    # equal steps and equal loss, a depth and its thirds ask the same question again
+    return row["family"], row["comparison"], row["depth_bin"] == "all"
 
 
 def _deciding_test(verdict: Verdicts) -> str | None:

@@ -38,7 +38,7 @@ class Verdict:
             which decides nothing.
         certified_change: exp(W) - 1, or W in units: the change that the data exclude.
         tost_p: p of the equivalence test (largest over the pairs of sizes).
-        form: constant, power, log or offset_power; None where no form is supported.
+        form: constant, power, log or offset_power; None where none stands (fits and predicts).
         exponent: slope of the judged value on ln N (power: the exponent).
         exponent_low: lower end of its 95 % interval, the wider of pooled and residual.
         exponent_high: upper end.

@@ -102,11 +102,11 @@ def residue_norms(a_TDD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 @invariant(
     quantities={
         "count_inside_unit": Quantity(law="constant", margin=0.10, unit=0.5),
-        "count_near_one": Quantity(law="constant", margin=0.10, unit=0.5),
+        "count_near_one": Quantity(law="constant", margin=0.10, unit=0.1),
         "spectral_radius": Quantity(law="constant", margin=0.10),
         "henrici": Quantity(law="constant", margin=0.10, unit=0.5),
-        "count_inside_unit_null": Quantity(law="none", unit=0.5),
-        "count_near_one_null": Quantity(law="none", unit=0.5),
+        "count_inside_unit_null": Quantity(law="none", unit=0.5, control=True),
+        "count_near_one_null": Quantity(law="none", unit=0.1, control=True),
     },
     symmetries=("rotation", "permutation"),
     curves=("radial_count", "poles"),

@@ -35,7 +35,7 @@ _QUANTITIES = {
     "max_persistence_2": Quantity(law="none", unit=0.05),
     "log_ratio_max_2": Quantity(law="constant", unit=0.06),
     "num_bars_2": Quantity(law="none", unit=2.0),
-    "betti_peak_2": Quantity(law="none", unit=0.5),
+    "betti_peak_2": Quantity(law="none", unit=0.25),
     "persistence_entropy_2": Quantity(law="constant"),
 }
 

@@ -9,7 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scaleinv_ray.report.series import named, rounded, with_depth_bins, with_sites
+from scaleinv_ray.report.series import (
+    NO_STEP,
+    location,
+    named,
+    rounded,
+    with_depth_bins,
+    with_sites,
+)
 
 NUM_POINTS = 96
 """Points drawn of a curve: more cannot be told apart on a figure of 800 pixels."""
@@ -89,18 +96,45 @@ def _poles(n_params: int, seeds: dict[Any, list[XY]]) -> dict[str, Any]:
     }
 
 
-def _last_step(curves: pa.Table) -> pa.Table:
-    """Rows of the trained models, of the last step stored of each size."""
+def _replicate_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["n_params"], row["model"], row["seed"]
+
+
+def _judged_steps(trained: pa.Table) -> dict[str, int | None]:
+    """Of each series the last step that all its models have, where they have one in common."""
+    names = ["series", "n_params", "model", "seed", "step"]
+    steps: dict[str, dict[Any, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for row in trained.select(names).group_by(names).aggregate([]).to_pylist():
+        steps[row["series"]][_replicate_of(row)].add(row["step"])
+    return {
+        series: max(set.intersection(*of_model.values()), default=None)
+        for series, of_model in steps.items()
+    }
+
+
+def _at_judged_step(curves: pa.Table) -> tuple[pa.Table, dict[str, int | None]]:
+    """Rows of the trained models at the judged step; the last of each model where none is."""
     kept = curves.filter(
         pc.and_(pc.equal(curves["variant"], "trained"), pc.is_valid(curves["n_params"]))
     )
     kept = kept.filter(pc.is_null(kept["unit_b"]))
-    step = pc.fill_null(kept["step"], -1)
+    step = pc.fill_null(kept["step"], NO_STEP)
     kept = kept.set_column(kept.schema.get_field_index("step"), "step", step)
-    last = kept.group_by(["series", "n_params"]).aggregate([("step", "max")]).to_pylist()
-    latest = {(row["series"], row["n_params"]): row["step_max"] for row in last}
-    keys = zip(*(kept[c].to_pylist() for c in ("series", "n_params", "step")), strict=True)
-    return kept.filter(pa.array([latest[s, n] == t for s, n, t in keys], pa.bool_()))
+    kept = kept.set_column(
+        kept.schema.get_field_index("series"), "series", pc.fill_null(kept["series"], "")
+    )
+    judged = _judged_steps(kept)
+    rows = kept.select(["series", "n_params", "model", "seed", "step"]).to_pylist()
+    last: dict[Any, int] = {}
+    for row in rows:
+        key = row["series"], _replicate_of(row)
+        last[key] = max(last.get(key, NO_STEP), row["step"])
+    wanted = [
+        row["step"] == (last[row["series"], _replicate_of(row)] if at is None else at)
+        for row in rows
+        for at in [judged[row["series"]]]
+    ]
+    return kept.filter(pa.array(wanted, pa.bool_())), judged
 
 
 def _read(row_x: Any, row_y: Any, *, ordered: bool) -> XY | None:
@@ -117,41 +151,68 @@ def _read(row_x: Any, row_y: Any, *, ordered: bool) -> XY | None:
     return x, y
 
 
-def mean_curves(curves: pa.Table) -> list[dict[str, Any]]:
-    """Mean curve over seeds per size, trained, at the last step.
+class _Size:
+    """Curves of one size at one place, by replicate and location."""
 
-    Curves of one seed (layers, roles, heads of the depth bin) are averaged first. Poles are not
-    averaged: they are pooled and thinned.
+    def __init__(self) -> None:
+        self.curves: dict[Any, list[XY]] = defaultdict(list)
+        self.locations: dict[Any, set[int]] = defaultdict(set)
+
+    def add(self, replicate: Any, location: int, xy: XY) -> None:
+        self.curves[replicate].append(xy)
+        self.locations[replicate].add(location)
+
+    def complete(self) -> dict[Any, list[XY]]:
+        """Replicates with a curve wherever any replicate of the size has one."""
+        planned = set.union(*self.locations.values())
+        return {r: xy for r, xy in self.curves.items() if self.locations[r] == planned}
+
+
+def mean_curves(curves: pa.Table) -> list[dict[str, Any]]:
+    """Mean curve over seeds per size, trained, at the last step that all models have in common.
+
+    Curves of one replicate (layers, roles, heads of the depth bin) are averaged first; one that
+    lacks a location that others of its size have is left out. Poles are not averaged: they are
+    pooled and thinned.
 
     Args:
         curves: a table of schema `tables.CURVES`.
 
     Returns:
-        One dict a curve and place: the names of `PLACE`, kind `line` or `poles`, and `lines`, one
-        a size with n_params, seeds, x, y, and sd over seeds (line) or total (poles). Sizes whose
-        curves share no range of x are counted in `left_out`.
+        One dict a curve and place: the names of `PLACE`, kind `line` or `poles`, `when` (the step
+        in words), and `lines`, one a size with n_params, seeds, x, y, and sd over seeds (line) or
+        total (poles). Sizes whose curves share no range of x are counted in `left_out`,
+        incomplete replicates in `replicates_left_out`.
     """
-    kept = with_sites(_last_step(curves).drop_columns(["y_stderr"]))
+    kept, steps = _at_judged_step(curves.drop_columns(["y_stderr"]))
+    kept = with_sites(kept.append_column("location", location(kept)))
     kept = with_depth_bins(named(kept, [name for name in PLACE if name != "bin"]))
     names = list(zip(*(kept[c].to_pylist() for c in PLACE), strict=True))
-    sizes, seeds = kept["n_params"].to_pylist(), kept["seed"].to_pylist()
-    groups: dict[Any, dict[int, dict[Any, list[XY]]]] = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(list))
-    )
-    for i, name in enumerate(names):
+    rows = kept.select(["n_params", "model", "seed", "location"]).to_pylist()
+    groups: dict[Any, dict[int, _Size]] = defaultdict(lambda: defaultdict(_Size))
+    for i, (name, row) in enumerate(zip(names, rows, strict=True)):
         xy = _read(kept["x"][i], kept["y"][i], ordered=not is_poles(name[3]))
         if xy is not None:
-            groups[name][sizes[i]][seeds[i]].append(xy)
-    return [_figure(name, groups[name]) for name in sorted(groups)]
+            groups[name][row["n_params"]].add(_replicate_of(row), row["location"], xy)
+    return [_figure(name, groups[name], _when(steps[name[0]])) for name in sorted(groups)]
 
 
-def _figure(name: tuple[str, ...], sizes: dict[int, dict[Any, list[XY]]]) -> dict[str, Any]:
+def _when(step: int | None) -> str:
+    if step is None:
+        return "last step of each model"
+    return "" if step == NO_STEP else f"step {step:,}"
+
+
+def _figure(name: tuple[str, ...], sizes: dict[int, _Size], when: str) -> dict[str, Any]:
     draw = _poles if is_poles(name[3]) else _line
-    lines = [draw(n, sizes[n]) for n in sorted(sizes)]
+    whole = {n: sizes[n].complete() for n in sorted(sizes)}
+    lines = [draw(n, seeds) for n, seeds in whole.items() if seeds]
     drawn = [line for line in lines if line is not None]
     return {
         **dict(zip(PLACE, name, strict=True)),
         "kind": "poles" if is_poles(name[3]) else "line",
+        "when": when,
         "lines": drawn,
         "left_out": len(lines) - len(drawn),
+        "replicates_left_out": sum(len(sizes[n].curves) - len(seeds) for n, seeds in whole.items()),
     }

@@ -22,7 +22,8 @@ class Family {
     if (this.slices.length) {
       const names = distinct(this.slices.map((s) => `${s.invariant}\n${s.quantity}`)).map((value) => {
         const [invariant, quantity] = value.split("\n");
-        return [value, `${local(invariant, this.name)} · ${quantity}`];
+        const control = VERDICTS.some((row) => row.control && row.invariant === invariant && row.quantity === quantity);
+        return [value, `${local(invariant, this.name)} · ${quantity}${control ? " (control)" : ""}`];
       });
       this.addSelect("quantity", "Quantity", names);
       for (const key of KEY) {
@@ -87,7 +88,7 @@ class Family {
     const options = steps.map((t) => [String(t), t.toLocaleString("en")]);
     if (last.length > 1) options.push(["", "last of each size"]);
     this.selects.step.replaceChildren(...options.map(([value, text]) => el("option", { value }, text)));
-    const judged = this.verdicts().map((v) => v.step).find((t) => steps.includes(t));
+    const judged = this.verdicts().filter((v) => v.comparison === "equal_steps").map((v) => v.step).find((t) => steps.includes(t));
     if (options.length) this.selects.step.value = judged === undefined ? options[options.length - 1][0] : String(judged);
     this.selects.step.parentElement.hidden = options.length < 2;
   }
@@ -101,7 +102,7 @@ class Family {
   }
 
   update() {
-    this.cards.replaceChildren(...cards(this.verdicts()));
+    this.cards.replaceChildren(...cards(this.verdicts(), this.shownVerdict()));
     this.scale.draw();
     if (this.track) this.track.draw();
     this.fillNumbers();
@@ -112,19 +113,42 @@ class Family {
     return Object.keys(this.slice.points).sort((a, b) => known.indexOf(a) - known.indexOf(b));
   }
 
+  /* The verdict that was reached on the points shown: at equal steps, at this step. */
+  shownVerdict() {
+    return this.verdicts().find((v) => v.comparison === "equal_steps" && v.step === this.step()) || null;
+  }
+
+  predictions(verdict) {
+    const own = PREDICTIONS.filter((p) => p.comparison === "equal_steps" && p.step === verdict.step && matches(p, this.slice));
+    const ofForm = own.filter((p) => p.form === verdict.form);
+    return ofForm.length ? ofForm : own.filter((p) => p.form === (hasUnit(verdict) ? "log" : "power"));
+  }
+
+  /* Points of the variants at the step shown, on the scale on which the verdict rests. */
+  shownPoints() {
+    const raw = this.variants().map((v) => [v, atStep(pointsOf(this.slice, v), this.step(), v)]);
+    const geometric = isGeometric(this.verdicts(), raw.flatMap(([, points]) => points));
+    return { geometric, at: new Map(raw.map(([v, points]) => [v, scaled(points, geometric)])) };
+  }
+
+  leftOut(step) {
+    const lost = this.slice.left_out.filter(([variant, , t]) => step === null || t === step || variant === "random_init");
+    const count = sum(lost.map((row) => row[3]));
+    return count ? ` ${count} replicates left out: some of their layers, roles or heads have no value.` : "";
+  }
+
   buildScale() {
     const { slice } = this;
-    const verdict = this.verdicts()[0];
-    const at = new Map(this.variants().map((v) => [v, atStep(pointsOf(slice, v), this.step(), v)]));
-    const trained = at.get("trained") || [];
-    const judgedHere = verdict && (verdict.step === null || this.step() === null || verdict.step === this.step());
-    const predictions = PREDICTIONS.filter((p) => matches(p, slice) && (!verdict || p.comparison === verdict.comparison));
+    const verdict = this.shownVerdict();
+    const { geometric, at } = this.shownPoints();
+    const fit = verdict ? fitTrace(verdict, at.get("trained") || []) : [];
     const traces = [
       ...[...at].filter(([, points]) => points.length).map(([variant, points]) => scaleTrace(variant, points)),
-      ...(judgedHere ? fitTrace(verdict, trained) : []), ...(judgedHere ? predictionTraces(predictions) : []),
+      ...fit, ...(verdict ? predictionTraces(this.predictions(verdict)) : []),
     ];
     const sizes = all([...at.values()].flat().map((p) => p.n));
     const where = [slice.probe, siteText(slice.site), slice.bin === "all" ? "" : `${slice.bin} third of the depth`].filter(Boolean);
+    const undrawn = verdict && verdict.form && !fit.length ? ` The form (${words(verdict.form)}) is not drawn.` : "";
     return {
       traces,
       layout: layout({
@@ -132,13 +156,15 @@ class Family {
         yaxis: axis(safe(slice.quantity), { type: this.logScale.checked ? "log" : "linear" }),
       }),
       note: `${[`Step ${this.selects.step.selectedOptions[0] ? this.selects.step.selectedOptions[0].text : "–"}`, ...where].join(", ")}. `
-        + "Points are means over seeds, bars one standard deviation between seeds; one seed has no bar. "
-        + `Law claimed in advance: ${words(slice.law) || "none"}.`,
+        + `${barText(geometric)}; one seed has no bar.${this.leftOut(this.step())} `
+        + `Law claimed in advance: ${words(slice.law) || "none"}.${undrawn}`,
     };
   }
 
   buildTrack() {
-    const points = pointsOf(this.slice, "trained").filter((p) => p.step !== null);
+    const raw = pointsOf(this.slice, "trained").filter((p) => p.step !== null);
+    const geometric = isGeometric(this.verdicts(), raw);
+    const points = scaled(raw, geometric);
     if (all(points.map((p) => p.step)).length < 2) return null;
     const bySize = [...groups(points, (p) => p.n)].sort(([a], [b]) => a - b);
     const traces = bySize.map(([n, own], i) => trackTrace(n, own, sizeStyle(i, bySize.length)));
@@ -153,16 +179,17 @@ class Family {
         height: 360, xaxis: stepAxis(points.map((p) => p.step)), shapes: found.map(line),
         yaxis: axis(safe(this.slice.quantity), { type: this.logScale.checked ? "log" : "linear" }),
       }),
-      note: "Trained models; axis logarithmic in step + 1; bars one standard deviation between seeds."
+      note: `Trained models; axis logarithmic in step + 1. ${barText(geometric)}.`
         + (found.length ? ` Dotted lines: ${found.length} transitions found.` : ""),
     };
   }
 
   fillNumbers() {
     if (!this.numbers.open) return;
-    const rows = this.variants().flatMap((v) => atStep(pointsOf(this.slice, v), this.step(), v)
-      .map((p) => [VARIANTS[v] ? VARIANTS[v].label : v, parameters(p.n), num(p.mean), num(p.sd), p.seeds]));
-    const head = ["Variant", "Parameters", "Mean", "SD over seeds", "Seeds"];
+    const { geometric, at } = this.shownPoints();
+    const rows = [...at].flatMap(([v, points]) => points
+      .map((p) => [VARIANTS[v] ? VARIANTS[v].label : v, parameters(p.n), num(p.value), num(p.spread), p.seeds]));
+    const head = ["Variant", "Parameters", ...(geometric ? ["Geometric mean", "SD of ln"] : ["Mean", "SD over seeds"]), "Seeds"];
     const cell = (text, i) => el("td", { class: i ? "number" : null }, String(text));
     const body = rows.map((row) => el("tr", {}, ...row.map(cell)));
     const top = el("tr", {}, ...head.map((text, i) => el("th", { scope: "col", class: i ? "number" : null }, text)));
@@ -235,7 +262,7 @@ class Family {
         height: 360, xaxis: axis("x", { type: this.logX.checked ? "log" : "linear" }),
         yaxis: axis(safe(curve.curve), { type: this.logY.checked ? "log" : "linear" }),
       }),
-      note: `${placeText(curve)}Trained, last step; mean over seeds, bands one standard deviation between seeds.${lost}`,
+      note: `${placeText(curve)}${whenText(curve)}; mean over seeds, bands one standard deviation between seeds.${lost}${lostText(curve)}`,
     };
   }
 
@@ -250,16 +277,19 @@ class Family {
         yaxis: axis("imaginary part", { automargin: false, scaleanchor: "x" }),
         shapes: [{ type: "circle", x0: -1, y0: -1, x1: 1, y1: 1, line: { color: color("--ink"), width: 1.5, dash: "dash" } }],
       }),
-      note: `${placeText(curve)}Trained, last step, all seeds. Dashed: the unit circle.`
+      note: `${placeText(curve)}${whenText(curve)}, all seeds. Dashed: the unit circle.${lostText(curve)}`
         + (shown < total ? ` ${shown.toLocaleString("en")} of ${total.toLocaleString("en")} poles drawn.` : ""),
     };
   }
 
+  has(row) {
+    return this.slices.some((s) => s.invariant === row.invariant && s.quantity === row.quantity);
+  }
+
   show(row) {
-    if (!this.slices.length) return;
+    if (!this.has(row)) return;
     const wish = { series: row.series || "", probe: row.probe || "", site: row.site || "", bin: row.depth_bin || "all" };
     this.selects.quantity.value = `${row.invariant}\n${row.quantity}`;
-    if (!this.selects.quantity.value) this.selects.quantity.selectedIndex = 0;
     for (const key of KEY) {
       const option = [...this.selects[key].options].find((o) => o.value === wish[key]);
       if (option) this.selects[key].value = option.value;
@@ -284,7 +314,13 @@ class Family {
   }
 }
 
-const siteText = (site) => (site === "all" ? "all weights" : site);
+const siteText = (site) => (site === "all" ? "all weights of the blocks" : site);
+const whenText = (curve) => ["Trained", curve.when].filter(Boolean).join(", ");
+
+function lostText(curve) {
+  const count = curve.replicates_left_out;
+  return count ? ` ${count} replicates left out: they lack curves that others of their size have.` : "";
+}
 
 function placeText(place) {
   const parts = [place.probe, siteText(place.site), place.bin === "all" ? "" : `${place.bin} third of the depth`].filter(Boolean);
@@ -315,27 +351,6 @@ function poleTrace(line, style) {
     hovertemplate: `${name}: %{x:.3g} + %{y:.3g} i<extra></extra>`,
     marker: { color: style.stroke, size: 6, symbol: style.symbol, opacity: 0.75 },
   };
-}
-
-/* The first comparison is open, the others are a line that opens. */
-function cards(rows) {
-  return rows.map((row, i) => (i === 0 ? verdictCard(row)
-    : el("details", {}, el("summary", {}, `${words(row.comparison)}: ${verdictText(row)}`), verdictCard(row))));
-}
-
-function verdictCard(row) {
-  const facts = [
-    ["Conservation error", percent(row.conservation_error)], ["Certified change", percent(row.certified_change)],
-    ["Margin", percent(row.margin)], ["Exponent", exponentText(row)], ["Form", words(row.form) || "–"],
-    ["Slope p", num(row.slope_p)], ["Heterogeneity p", num(row.heterogeneity_p)], ["Lack of fit p", num(row.lack_of_fit_p)],
-    ["q", num(row.q)], ["I²", num(row.I2)], ["Held-out error", num(row.held_out_error)], ["Naive error", num(row.naive_error)],
-    ["Estimator's share", percent(row.estimator_share)], ["ρ", num(row.rho)],
-  ].filter(([, text]) => text !== "–");
-  return el("article", { class: "card" },
-    el("div", { class: "card-head" }, badge(row.verdict_kind, verdictText(row)), nullBadge(row, "nulls: "),
-      el("span", { class: "faint" }, `${words(row.comparison)}; ${row.n_models ?? "–"} models, ${seedsText(row.n_seeds ?? 0)}`)),
-    row.reason ? el("p", {}, row.reason) : null,
-    el("dl", {}, ...facts.map(([name, text]) => el("div", {}, el("dt", {}, name), el("dd", {}, text)))));
 }
 
 function showSlice(row) {

@@ -43,6 +43,14 @@ function percent(value) {
   return value === null || value === undefined ? "–" : `${num(100 * value)} %`;
 }
 
+const hasUnit = (row) => row.unit !== null && row.unit !== undefined;
+
+/* A change, margin or error as it was judged: relative, or an amount where a unit is declared. */
+function amount(row, value, relative = percent) {
+  if (value === null || value === undefined || !hasUnit(row)) return relative(value);
+  return `${num(value * row.unit)} (unit ${num(row.unit, 1)})`;
+}
+
 function parameters(count) {
   for (const [unit, name] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]]) {
     if (count >= unit) return `${Number((count / unit).toPrecision(3))}${name}`;
@@ -97,16 +105,31 @@ function nullBadge(row, before = "") {
     : el("span", { class: `badge null ${kind}` }, el("span", { class: "mark", "aria-hidden": "true" }, BADGES[kind]), `${before}${kind}`);
 }
 
-function exponentText(row) {
+/* Slope and its interval; with a unit of the quantity itself. */
+function exponentParts(row) {
+  const [slope, low, high] = [row.exponent, row.exponent_low, row.exponent_high]
+    .map((v) => num(v !== null && hasUnit(row) ? v * row.unit : v));
+  return [slope, `[${low}, ${high}]`];
+}
+
+const exponentText = (row) => (row.exponent === null ? "–" : exponentParts(row).join(" "));
+
+function exponentCell(row) {
   if (row.exponent === null) return "–";
-  return `${num(row.exponent)} [${num(row.exponent_low)}, ${num(row.exponent_high)}]`;
+  const [slope, interval] = exponentParts(row);
+  return el("span", {}, hasUnit(row) ? `${slope} per ln N` : slope, el("span", { class: "needs" }, interval));
 }
 
 function seedsCell(row) {
   const needed = row.seeds_needed !== null && row.seeds_needed > (row.n_seeds || 0);
-  return needed
-    ? el("span", {}, `${row.n_seeds ?? "–"}`, el("span", { class: "needs" }, `needs ${row.seeds_needed}`))
-    : `${row.n_seeds ?? "–"}`;
+  const small = (text, title) => el("span", { class: "needs", title }, text);
+  return el("span", {}, `${row.n_seeds ?? "–"}`,
+    needed ? small(`needs ${row.seeds_needed}`, null) : null,
+    row.n_refused ? small(`${row.n_refused} refused`, refusedText(row)) : null);
+}
+
+function refusedText(row) {
+  return `${row.n_refused} models not judged: values of theirs were refused`;
 }
 
 /* A name that may break after its underscores. */
@@ -115,8 +138,16 @@ function breakable(name) {
 }
 
 function quantityLink(row) {
-  if (!SECTIONS.has(row.family)) return breakable(row.quantity);
-  return el("a", { href: `#family-${row.family}`, on: { click: () => showSlice(row) } }, breakable(row.quantity));
+  const family = SECTIONS.get(row.family);
+  const name = breakable(row.quantity);
+  const link = family && family.has(row)
+    ? el("a", { href: `#family-${row.family}`, on: { click: () => showSlice(row) } }, name) : name;
+  return el("span", {}, link, row.control ? controlBadge(" ") : null);
+}
+
+function controlBadge(before = "") {
+  return el("span", { title: "Measured to be read beside another quantity; not counted above" }, before,
+    el("span", { class: "badge null control" }, "control"));
 }
 
 const verdictText = (row) => words(row.verdict || "refused").toLowerCase();
@@ -129,14 +160,14 @@ const COLUMNS = [
   { head: "Quantity", value: (r) => r.quantity, cell: quantityLink, row: true },
   { head: "Site", value: (r) => r.site || "" },
   { head: "Depth", value: (r) => r.depth_bin, cell: (r) => (r.depth_bin === "all" ? "whole" : r.depth_bin || "–") },
+  { head: "Verdict", value: (r) => RANK.indexOf(r.verdict_kind), cell: (r) => badge(r.verdict_kind, verdictText(r)) },
+  { head: "Null class", value: (r) => r.null_kind, cell: (r) => nullBadge(r) },
+  { head: "Conservation error", value: (r) => r.conservation_error, cell: (r) => percent(r.conservation_error), number: true },
+  { head: "Certified change", value: (r) => r.certified_change, cell: (r) => amount(r, r.certified_change), number: true },
+  { head: "Form", value: (r) => words(r.form), cell: (r) => words(r.form) || "–" },
+  { head: "Exponent / slope", value: (r) => r.exponent, cell: exponentCell, number: true },
   { head: "Probe", value: (r) => r.probe || "" },
   { head: "Comparison", value: (r) => words(r.comparison) },
-  { head: "Verdict", value: (r) => RANK.indexOf(r.verdict_kind), cell: (r) => badge(r.verdict_kind, verdictText(r)) },
-  { head: "Conservation error", value: (r) => r.conservation_error, cell: (r) => percent(r.conservation_error), number: true },
-  { head: "Certified change", value: (r) => r.certified_change, cell: (r) => percent(r.certified_change), number: true },
-  { head: "Form", value: (r) => words(r.form), cell: (r) => words(r.form) || "–" },
-  { head: "Exponent", value: (r) => r.exponent, cell: exponentText, number: true },
-  { head: "Null class", value: (r) => r.null_kind, cell: (r) => nullBadge(r) },
   { head: "Models", value: (r) => r.n_models, cell: (r) => `${r.n_models ?? "–"}`, number: true },
   { head: "Seeds", value: (r) => r.n_seeds, cell: seedsCell, number: true },
   { head: "Reason", value: (r) => r.reason || "", cell: (r) => el("span", { class: "reason", title: r.reason }, r.reason || "") },
@@ -157,6 +188,7 @@ function wanted(row) {
   ];
   if (checks.some(([value, own]) => value && value !== own)) return false;
   if (row.is_part && !$("filter-roles").checked) return false;
+  if (row.control && !$("filter-controls").checked) return false;
   if ($("filter-q").checked && !(row.q !== null && row.q < 0.05)) return false;
   return text.split(/\s+/).every((word) => row.text.includes(word));
 }
@@ -227,7 +259,7 @@ function depthChoice() {
 function startTable() {
   for (const row of VERDICTS) {
     row.text = [row.family, row.invariant, row.quantity, row.site, row.depth_bin, row.probe, words(row.comparison),
-      words(row.verdict), words(row.form), words(row.null_class), row.reason].join(" ").toLowerCase();
+      words(row.verdict), words(row.form), words(row.null_class), row.control ? "control" : "", row.reason].join(" ").toLowerCase();
   }
   const same = (values) => distinct(values).filter(Boolean).map((v) => [v, v]);
   fillSelect($("filter-family"), same(VERDICTS.map((r) => r.family)), "all");
@@ -240,6 +272,7 @@ function startTable() {
   if (comparisons.includes("equal_steps")) $("filter-comparison").value = "equal_steps";
   $("filter-comparison").parentElement.hidden = comparisons.length < 2;
   $("filter-roles").parentElement.hidden = !VERDICTS.some((r) => r.is_part);
+  $("filter-controls").parentElement.hidden = !VERDICTS.some((r) => r.control);
   depthChoice();
   $("verdict-table").tHead.rows[0].append(...COLUMNS.map((column, i) => el("th",
     { scope: "col", class: column.number ? "number" : null, "aria-sort": "none" },

@@ -28,6 +28,8 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "transitions": schemas.TRANSITIONS,
 }
 MAX_REASONS = 200
+SCRIPTS = ("page", "cards", "figures", "families")
+"""In the order in which they run; the last starts the page."""
 
 
 def _plain(value: Any) -> Any:
@@ -134,7 +136,7 @@ def render(tables: Mapping[str, pa.Table], *, title: str, facts: Mapping[str, st
         "STYLE": _resource("page.css"),
         "PLOTLY": get_plotlyjs(),
         "DATA": _data(full, rows),
-        "SCRIPT": "".join(_resource(f"{name}.js") for name in ("page", "figures", "families")),
+        "SCRIPT": "".join(_resource(f"{name}.js") for name in SCRIPTS),
     }
     # Split, not replaced: a title that reads like a mark must stay a title.
     pieces = PAGE.split("%%")

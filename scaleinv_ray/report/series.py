@@ -2,6 +2,10 @@
 
 A slice is one (series, family, invariant, quantity, probe, site, depth bin). Its points are given
 per variant, number of parameters and step, so that a page stays small however many rows a run has.
+
+A replicate is one (model, seed). It counts at a size only with a value at every location (layer,
+role, head, site) where any replicate of that size has one: else the mean of one seed would be over
+other layers than that of the next.
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ DEPTH_BINS: tuple[str, ...] = ("all", "early", "middle", "late")
 SLICE: tuple[str, ...] = ("series", "family", "invariant", "quantity", "probe", "site", "bin")
 _COLUMNS = (
     *SLICE[:-1],
+    "layer",
     "role",
+    "head",
     "law",
     "variant",
     "n_params",
@@ -26,15 +32,20 @@ _COLUMNS = (
     "seed",
     "depth",
     "value",
+    "status",
 )
+LOCATION: tuple[str, ...] = ("layer", "role", "head", "site")
+NO_STEP = -1
 
 
 class Slices(NamedTuple):
     """Points of all figures, and how many rows were left out.
 
     Attributes:
-        slices: one dict a slice: the names of `SLICE`, law, and `points`: variant -> list of
-            [n_params, step, mean, sd over seeds or None, number of seeds].
+        slices: one dict a slice: the names of `SLICE`, law, `points`: variant -> list of
+            [n_params, step, mean, sd over seeds or None, number of seeds, geometric mean or None
+            (values of both signs, or zero), sd of ln|value| or None], and `left_out`: list of
+            [variant, n_params, step, number of replicates left out].
         paired: rows that compare two units; they have no place on an axis of sizes.
     """
 
@@ -87,21 +98,24 @@ def with_sites(table: pa.Table) -> pa.Table:
     """Rows without a site (weights) once under their role as site, and once under `all`.
 
     Args:
-        table: any table with columns site and role.
+        table: any table with columns site, role and layer.
 
     Returns:
-        The table with more rows; rows with a site, or with neither, stay as they are.
+        The table with more rows; rows with a site, or with neither, stay as they are. Roles
+        outside the blocks (embeddings: no layer) are not part of `all`.
 
-    >>> with_sites(pa.table({"site": ["mlp", None], "role": [None, "up"]}))["site"].to_pylist()
-    ['mlp', 'up', 'all']
+    >>> rows = {"site": ["mlp", None, None], "role": [None, "up", "embed"], "layer": [0, 0, None]}
+    >>> with_sites(pa.table(rows))["site"].to_pylist()
+    ['mlp', 'up', 'embed', 'all']
     """
     by_role = pc.and_(pc.is_null(table["site"]), pc.is_valid(table["role"]))
     roles, site = table.filter(by_role), table.schema.get_field_index("site")
-    together = pa.array(["all"] * roles.num_rows, pa.string())
+    inside = roles.filter(pc.is_valid(roles["layer"]))
+    together = pa.array(["all"] * inside.num_rows, pa.string())
     return pa.concat_tables([
         table.filter(pc.invert(by_role)),
         roles.set_column(site, "site", roles["role"]),
-        roles.set_column(site, "site", together),
+        inside.set_column(site, "site", together),
     ])
 
 
@@ -113,24 +127,77 @@ def named(table: pa.Table, columns: Iterable[str]) -> pa.Table:
     return table
 
 
+def location(table: pa.Table) -> pa.Array:
+    """A number for each distinct combination of the columns `LOCATION`, one a row."""
+    texts = [pc.fill_null(pc.cast(table[name], pa.string()), "") for name in LOCATION]
+    joined = pc.binary_join_element_wise(*texts, "\n").combine_chunks()
+    return joined.dictionary_encode().indices
+
+
 def _usable(measurements: pa.Table) -> tuple[pa.Table, int]:
-    ok = measurements.filter(
-        pc.and_(
-            pc.equal(measurements["status"], "ok"),
-            pc.and_(
-                pc.fill_null(pc.is_finite(measurements["value"]), False),
-                pc.is_valid(measurements["n_params"]),
-            ),
-        )
+    """Rows of one unit of known size; value and location are null where there is no number."""
+    sized = measurements.filter(pc.is_valid(measurements["n_params"]))
+    ok = pc.and_(pc.equal(sized["status"], "ok"), pc.fill_null(pc.is_finite(sized["value"]), False))
+    sized = sized.append_column("ok", ok)
+    single = sized.filter(pc.is_null(sized["unit_b"]))
+    paired = pc.sum(sized["ok"]).as_py() or 0
+    paired -= pc.sum(single["ok"]).as_py() or 0
+    ok, single = single["ok"], single.select(_COLUMNS)
+    step = single.schema.get_field_index("step")
+    single = single.set_column(step, "step", pc.fill_null(single["step"], NO_STEP))
+    value = pc.if_else(ok, single["value"], None)
+    single = single.set_column(single.schema.get_field_index("value"), "value", value)
+    return single.append_column("location", pc.if_else(ok, location(single), None)), paired
+
+
+def _replicates(binned: pa.Table, place: list[str]) -> pa.Table:
+    """One row a replicate: its mean, ln and sign of it, and whether it has every location."""
+    counted = [("location", "count_distinct", pc.CountOptions(mode="only_valid"))]
+    seeds = binned.group_by([*place, "model", "seed"]).aggregate([("value", "mean"), *counted])
+    planned = binned.group_by(place).aggregate(counted)
+    planned = planned.rename_columns([*place, "planned"])
+    seeds = seeds.join(planned, keys=place)
+    complete = pc.and_(
+        pc.equal(seeds["location_count_distinct"], seeds["planned"]),
+        pc.greater(seeds["planned"], 0),
     )
-    single = ok.filter(pc.is_null(ok["unit_b"]))
-    return single.select(_COLUMNS), ok.num_rows - single.num_rows
+    mean = pc.if_else(complete, seeds["value_mean"], None)
+    lost = pc.and_(pc.invert(complete), pc.greater(seeds["planned"], 0))
+    return pa.table({
+        **{name: seeds[name] for name in place},
+        "value": mean,
+        "ln": pc.ln(pc.abs(mean)),
+        "sign": pc.sign(mean),
+        "lost": pc.cast(lost, pa.int64()),
+    })
+
+
+def _points(seeds: pa.Table, place: list[str]) -> list[dict[str, Any]]:
+    options = pc.VarianceOptions(ddof=1)
+    points = seeds.group_by(place).aggregate([
+        ("value", "mean"),
+        ("value", "stddev", options),
+        ("value", "count"),
+        ("ln", "mean"),
+        ("ln", "stddev", options),
+        ("sign", "min"),
+        ("sign", "max"),
+        ("lost", "sum"),
+    ])
+    return points.sort_by([(name, "ascending") for name in place]).to_pylist()
+
+
+def _geometric(row: dict[str, Any]) -> tuple[float | None, float | None]:
+    if row["sign_min"] != row["sign_max"] or row["sign_min"] == 0 or row["ln_mean"] > 700:
+        return None, None
+    return rounded(row["sign_min"] * math.exp(row["ln_mean"])), rounded(row["ln_stddev"])
 
 
 def over_seeds(measurements: pa.Table) -> Slices:
-    """Mean and standard deviation (ddof = 1) over seeds of every slice, variant, size and step.
+    """Means and standard deviations (ddof = 1) over seeds of every slice, variant, size and step.
 
-    Rows of one seed (layers, roles, heads) are averaged first, so that seeds are the replicates.
+    Rows of one seed (layers, roles, heads) are averaged first, so that seeds are the replicates;
+    the geometric mean is that of these averages. Incomplete replicates are left out and counted.
 
     Args:
         measurements: a table of schema `tables.MEASUREMENTS`.
@@ -140,26 +207,27 @@ def over_seeds(measurements: pa.Table) -> Slices:
     """
     usable, paired = _usable(measurements)
     binned = with_depth_bins(named(with_sites(usable), (*SLICE[:-1], "law", "variant")))
-    place = [*SLICE, "law", "variant", "n_params", "step"]
-    seeds = binned.group_by([*place, "model", "seed"]).aggregate([("value", "mean")])
-    options = pc.VarianceOptions(ddof=1)
-    points = seeds.group_by(place).aggregate([
-        ("value_mean", "mean"),
-        ("value_mean", "stddev", options),
-        ("value_mean", "count"),
-    ])
-    points = points.sort_by([(name, "ascending") for name in place])
+    place = [*SLICE, "variant", "n_params", "step"]
+    laws = binned.filter(pc.equal(binned["status"], "ok")).select(["invariant", "quantity", "law"])
+    law_of = {
+        (row["invariant"], row["quantity"]): row["law"]
+        for row in laws.group_by(laws.column_names).aggregate([]).to_pylist()
+    }
     slices: dict[tuple[str, ...], dict[str, Any]] = {}
-    for row in points.to_pylist():
+    for row in _points(_replicates(binned, place), place):
         key = tuple(row[name] for name in SLICE)
-        entry = slices.setdefault(
-            key, {**dict(zip(SLICE, key, strict=True)), "law": row["law"], "points": {}}
-        )
-        entry["points"].setdefault(row["variant"], []).append([
-            row["n_params"],
-            row["step"],
-            rounded(row["value_mean_mean"]),
-            rounded(row["value_mean_stddev"]),
-            row["value_mean_count"],
-        ])
-    return Slices(list(slices.values()), paired)
+        law = law_of.get((row["invariant"], row["quantity"]), "")
+        empty = {**dict(zip(SLICE, key, strict=True)), "law": law, "points": {}, "left_out": []}
+        entry = slices.setdefault(key, empty)
+        at = [row["n_params"], None if row["step"] == NO_STEP else row["step"]]
+        if row["lost_sum"]:
+            entry["left_out"].append([row["variant"], *at, row["lost_sum"]])
+        if row["value_count"]:
+            entry["points"].setdefault(row["variant"], []).append([
+                *at,
+                rounded(row["value_mean"]),
+                rounded(row["value_stddev"]),
+                row["value_count"],
+                *_geometric(row),
+            ])
+    return Slices([entry for entry in slices.values() if entry["points"]], paired)

@@ -46,6 +46,8 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
     <label>Comparison<select id="filter-comparison"></select></label>
     <fieldset class="segments" id="filter-depth"><legend>Depth</legend></fieldset>
     <label class="check"><input type="checkbox" id="filter-roles"> each weight role</label>
+    <label class="check" title="Null models and rotated bases, to be read beside a
+      quantity"><input type="checkbox" id="filter-controls"> controls</label>
     <label class="check" title="Benjamini-Hochberg q below 0.05 within the invariant
       family"><input type="checkbox" id="filter-q"> q &lt; 0.05 only</label>
   </form>
@@ -61,7 +63,10 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
       <dt>Conservation error</dt><dd>|I<sub>smallest</sub> − I<sub>largest</sub>| /
         |I<sub>smallest</sub>|. A headline; it decides nothing.</dd>
       <dt>Certified change</dt><dd>The largest change between any two sizes that the seeds do not
-        exclude (95 %). Below the margin the quantity is conserved.</dd>
+        exclude (95 %). Below the margin the quantity is conserved. Relative; where a quantity may
+        vanish or change sign, an amount beside the unit declared for it.</dd>
+      <dt>Exponent / slope</dt><dd>Slope of ln|I| over ln N; where a unit is declared, of the
+        quantity itself. Beside it the 95 % interval.</dd>
       <dt>Conserved</dt><dd>Every pair of sizes is equivalent within the margin stated in
         advance. Drifting: besides, a slope is significant.</dd>
       <dt>Scales</dt><dd>Differs between sizes and follows a law in the number of parameters,

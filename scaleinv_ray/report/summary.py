@@ -112,6 +112,10 @@ def _headline(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
 
 
 def _verdict_sentences(rows: list[dict[str, Any]]) -> list[str]:
+    controls = sum(bool(row["control"]) for row in rows)
+    rows = [row for row in rows if not row["control"]]
+    if not rows:
+        return ["There are verdicts on controls only."]
     whole, where = _headline(rows)
     kinds = Counter(row["verdict_kind"] for row in whole)
     names = {"scales": "scaling"}
@@ -123,6 +127,8 @@ def _verdict_sentences(rows: list[dict[str, Any]]) -> list[str]:
         sentences.append(
             f"With {_num(most, 'seed')} a size, undetermined is the best verdict possible."
         )
+    if controls:
+        sentences.append("Controls are not counted.")
     return sentences
 
 

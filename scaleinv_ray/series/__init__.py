@@ -34,8 +34,7 @@ def resolve(sources: Iterable[Any], *, cache_dir: Path | None = None) -> list[Ch
 
     Args:
         sources: what stands under `models` in a config, as mappings or as objects with the same
-            fields: `hub`, `path` or `ladder` with their options. `records` sources have no
-            checkpoint and are passed over.
+            fields: `hub`, `path` or `ladder` with their options.
         cache_dir: where digests are remembered; the user's cache folder by default.
 
     Returns:
@@ -59,6 +58,4 @@ def _of_source(fields: dict[str, Any], cache_dir: Path | None) -> list[Checkpoin
         return from_folder(options.pop("path"), **options, cache_dir=cache_dir)
     if "ladder" in options:
         return from_ladder(options.pop("ladder"), **options, cache_dir=cache_dir)
-    if "records" in options:
-        return []
-    raise ValueError(f"models: got {sorted(fields)}, allowed one of hub, path, ladder, records")
+    raise ValueError(f"models: got {sorted(fields)}, allowed one of hub, path, ladder")

@@ -141,7 +141,7 @@ def file_digest(file: Path, cache_dir: Path | None) -> str:
     root = cache_dir or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     name = hashlib.sha256(os.path.abspath(file).encode()).hexdigest()
     entry = Path(f"{root}/scaleinv_ray/{name}")
-    with contextlib.suppress(FileNotFoundError), open(entry) as stream:
+    with contextlib.suppress(OSError), open(entry) as stream:
         known, _, digest = stream.read().rpartition(" ")
         if known == stamp and len(digest) == 64:
             return digest

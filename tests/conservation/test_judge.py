@@ -80,6 +80,15 @@ def test_drift_within_the_margin():
     found = judge(SIZES, spread(0.03 * np.linspace(0, 1, 5), sd=0.002))
     assert found.verdict is Verdicts.CONSERVED_DRIFTING
     assert found.verdict.is_conserved
+    assert found.form == "power"
+
+
+def test_drift_that_no_law_describes_has_no_form():
+    # a bend at the end: no form predicts the largest size better than the next smaller one
+    found = judge(SIZES, spread([0.0, 0.01, 0.02, 0.03, 0.025], sd=0.0005))
+    assert found.verdict is Verdicts.CONSERVED_DRIFTING
+    assert found.form is None
+    assert found.prediction is not None
 
 
 def test_u_shape_is_not_conserved():

@@ -198,6 +198,8 @@ def test_nan_is_refused(spec: Invariant) -> None:
         pytest.param(spec, symmetry, id=f"{name}-{symmetry}")
         for name, spec in sorted(REGISTRY.items())
         for symmetry in spec.symmetries
+        # a shift by row is no function of the moments: tested with the family
+        if (spec.kind, symmetry) != ("moments", "mean_shift")
     ],
 )
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -206,8 +208,6 @@ def test_declared_symmetries_hold(spec: Invariant, symmetry: str, seed: int) -> 
     record = MAKE[spec.kind](rng)
     if symmetry == "mean_shift":
         record = dataclasses.replace(record, removes_mean=True)
-        if isinstance(record, Moments):
-            pytest.skip("a shift by row is no function of the moments; tested with the family")
     moved = transform(record, symmetry, rng)
     assert moved is not None, f"no transformation {symmetry} for {spec.kind}"
     before, after = _apply(spec, record), _apply(spec, moved)

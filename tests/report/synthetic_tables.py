@@ -54,6 +54,8 @@ QUANTITIES = (
     ("holomorphy", "resolvent", "count_inside_unit", "none", 11.0, 0.6, "scales", "architectural"),
     ("holomorphy", "resolvent", "count_near_one", "none", 5.0, 0.1, "undetermined", None),
 )
+UNITS = {"mu": 0.5}
+"""Quantities judged in units of their own."""
 SHIFT = {"trained": 1.0, "random_init": 0.72, "shuffled_weights": 0.8, "shuffled_tokens": 0.93}
 
 
@@ -234,7 +236,7 @@ NUM_VERDICTS = 4 * (len(QUANTITIES) + sum(row[0] == "weights" for row in QUANTIT
 
 def _verdicts() -> Iterator[dict[str, Any]]:
     span = SIZES[128] / SIZES[32]
-    for i, (family, invariant, quantity, _, _, exponent, kind, null) in enumerate(QUANTITIES):
+    for i, (family, invariant, quantity, law, _, exponent, kind, null) in enumerate(QUANTITIES):
         for j, depth_bin in enumerate(("all", "early", "middle", "late")):
             row = verdict(
                 family=family,
@@ -242,6 +244,10 @@ def _verdicts() -> Iterator[dict[str, Any]]:
                 quantity=quantity,
                 site="all" if family == "weights" else SITE,
                 depth_bin=depth_bin,
+                law=law,
+                control=False,
+                unit=UNITS.get(quantity),
+                n_refused=2 if quantity == "gride" else 0,
                 conservation_error=abs(span**exponent - 1) + 0.004 * (i + 1) + 0.001 * j,
                 certified_change=abs(span**exponent - 1) + 0.011 * (i + 1),
                 verdict=kind,

@@ -120,7 +120,7 @@ def test_rows_without_a_value_are_counted_and_in_no_mean() -> None:
     assert '<strong id="num-failed">1</strong>' in text
     assert re.search(r"<td>too few</td><td class=\"number\">2</td>", text)
     points = over_seeds(run).slices[0]["points"]["trained"]
-    assert points == [[SIZES[32], 300, 3.0, pytest.approx(np.sqrt(2), rel=1e-5), 2]]
+    assert points[0][:5] == [SIZES[32], 300, 3.0, pytest.approx(np.sqrt(2), rel=1e-5), 2]
 
 
 def test_a_run_in_which_everything_failed_is_drawn() -> None:
@@ -138,10 +138,63 @@ def test_seeds_are_the_replicates_not_layers() -> None:
         for layer in (0, 1, 2)
     ]
     slices = {s["bin"]: s["points"]["trained"][0] for s in over_seeds(measurements(*rows)).slices}
-    mean, sd, seeds = slices["all"][2:]
+    mean, sd, seeds = slices["all"][2:5]
     assert (mean, seeds) == (6.0, 2)
     assert sd == pytest.approx(10 / np.sqrt(2), rel=1e-5)
     assert [slices[b][2] for b in ("early", "middle", "late")] == [5.0, 6.0, 7.0]
+
+
+REFUSED = {"value": None, "stderr": None, "status": "refused", "error": "too few"}
+
+
+def layers(seed: int, *values: float | None) -> list[dict[str, Any]]:
+    """Rows of one seed, a layer a value; none is a refusal."""
+    return [
+        measurement(
+            seed=seed,
+            model=f"d32-s{seed}",
+            layer=i,
+            depth=None,
+            **(REFUSED if value is None else {"value": value}),
+        )
+        for i, value in enumerate(values)
+    ]
+
+
+def test_a_seed_that_lacks_a_layer_is_no_mean_over_other_layers() -> None:
+    rows = layers(0, 1.0, 3.0) + layers(1, 2.0, 4.0) + layers(2, None, 100.0)
+    rows += layers(3, None, None)
+    (found,) = over_seeds(measurements(*rows)).slices
+    assert found["points"]["trained"][0][2:5] == [2.5, pytest.approx(np.sqrt(0.5), rel=1e-5), 2]
+    assert found["left_out"] == [["trained", SIZES[32], 300, 2]]
+
+
+def test_a_layer_that_all_seeds_lack_leaves_none_out() -> None:
+    rows = layers(0, None, 3.0) + layers(1, None, 4.0)
+    (found,) = over_seeds(measurements(*rows)).slices
+    assert found["points"]["trained"][0][2] == 3.5
+    assert found["left_out"] == []
+
+
+def test_seeds_that_lack_different_layers_have_no_point() -> None:
+    whole = {"step": 10}
+    rows = layers(0, None, 3.0) + layers(1, 4.0, None)
+    rows += [{**row, **whole} for row in layers(0, 1.0, 1.0)]
+    (found,) = over_seeds(measurements(*rows)).slices
+    assert [point[1] for point in found["points"]["trained"]] == [10]
+    assert found["left_out"] == [["trained", SIZES[32], 300, 2]]
+
+
+def test_geometric_means_are_given_where_values_have_one_sign() -> None:
+    def last(*values: float) -> list[Any]:
+        rows = [row for seed, value in enumerate(values) for row in layers(seed, value)]
+        return over_seeds(measurements(*rows)).slices[0]["points"]["trained"][0][5:]
+
+    assert last(1.0, 4.0) == [2.0, pytest.approx(np.log(4) / np.sqrt(2), rel=1e-5)]
+    assert last(-1.0, -4.0)[0] == -2.0
+    assert last(-1.0, 4.0) == [None, None]
+    assert last(0.0, 4.0) == [None, None]
+    assert last(3.0) == [3.0, None]
 
 
 def test_one_seed_has_no_deviation() -> None:
@@ -193,9 +246,19 @@ def test_weights_are_drawn_by_role_and_together() -> None:
         measurement(site=None, role=role, value=value)
         for role, value in (("up", 1.0), ("down", 3.0))
     ]
+    rows.append(measurement(site=None, role="embed", layer=None, depth=None, value=99.0))
     found = over_seeds(measurements(*rows)).slices
     means = {s["site"]: s["points"]["trained"][0][2] for s in found if s["bin"] == "all"}
-    assert means == {"up": 1.0, "down": 3.0, "all": 2.0}
+    assert means == {"up": 1.0, "down": 3.0, "embed": 99.0, "all": 2.0}
+
+
+def test_controls_are_no_findings() -> None:
+    rows = [verdict(verdict="scales", control=False), verdict(verdict="conserved", control=True)]
+    text = paragraph(judged(tables.encode(rows, tables.VERDICTS)), measurements())
+    assert "Of 1 judgement: 1 scaling." in text
+    assert "Controls are not counted." in text
+    alone = judged(tables.encode(rows[1:], tables.VERDICTS))
+    assert "There are verdicts on controls only." in paragraph(alone, measurements())
 
 
 def test_summary_says_that_one_seed_decides_nothing() -> None:
@@ -217,6 +280,44 @@ def test_curves_are_averaged_over_layers_then_seeds(run: dict[str, pa.Table]) ->
     (line,) = figures[0]["lines"]
     assert (line["x"], line["y"], line["seeds"]) == ([0.0, 1.0], [4.0, 8.0], 2)
     assert line["sd"] == pytest.approx([np.sqrt(8), 2 * np.sqrt(8)], rel=1e-3)
+
+
+def curve(run: dict[str, pa.Table], **changes: Any) -> dict[str, Any]:
+    base = run["curves"].slice(0, 1).to_pylist(maps_as_pydicts="strict")[0]
+    return {**base, "depth": None, "x": [0.0, 1.0], **changes}
+
+
+def level(figures: list[dict[str, Any]]) -> list[float]:
+    return [line["y"][0] for line in figures[0]["lines"]]
+
+
+def test_two_models_of_one_seed_number_are_two_replicates(run: dict[str, pa.Table]) -> None:
+    rows = [curve(run, model=m, layer=i, y=[y, y]) for m, i, y in (("a", 0, 1.0), ("b", 0, 3.0))]
+    (line,) = mean_curves(tables.encode(rows, tables.CURVES))[0]["lines"]
+    assert (line["seeds"], line["y"], line["sd"][0]) == (2, [2.0, 2.0], pytest.approx(2**0.5, 1e-3))
+
+
+def test_curves_are_those_of_the_last_common_step(run: dict[str, pa.Table]) -> None:
+    small, large = {"n_params": 100, "model": "a"}, {"n_params": 200, "model": "b"}
+    rows = [
+        curve(run, **model, step=step, y=[float(step), 0.0])
+        for model, steps in ((small, (10, 30, 100)), (large, (10, 30)))
+        for step in steps
+    ]
+    figures = mean_curves(tables.encode(rows, tables.CURVES))
+    assert (level(figures), figures[0]["when"]) == ([30.0, 30.0], "step 30")
+    apart = [row for row in rows if (row["model"] == "a") == (row["step"] == 100)]
+    figures = mean_curves(tables.encode(apart, tables.CURVES))
+    assert (level(figures), figures[0]["when"]) == ([100.0, 30.0], "last step of each model")
+
+
+def test_a_seed_that_lacks_a_curve_is_left_out(run: dict[str, pa.Table]) -> None:
+    rows = [
+        curve(run, model=f"s{seed}", seed=seed, layer=layer, y=[y, y])
+        for seed, layer, y in ((0, 0, 1.0), (0, 1, 3.0), (1, 1, 100.0))
+    ]
+    figures = mean_curves(tables.encode(rows, tables.CURVES))
+    assert (level(figures), figures[0]["replicates_left_out"]) == ([2.0], 1)
 
 
 def test_curves_on_unequal_grids_meet_where_both_are_known() -> None:

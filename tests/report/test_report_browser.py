@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,9 @@ def figures(browser: Any, report: Path) -> Iterator[Any]:
     yield from opened(browser, report)
 
 
-def column(page: Any, index: int) -> list[str]:
+def column(page: Any, name: str) -> list[str]:
+    heads = page.locator("#verdict-table thead th").all_inner_texts()
+    (index,) = (i for i, text in enumerate(heads, 1) if text.startswith(name))
     return page.locator(f"#verdict-table tbody tr > :nth-child({index})").all_inner_texts()
 
 
@@ -130,22 +133,22 @@ def test_figures_out_of_view_are_not_drawn(page: Any) -> None:
 
 
 def test_the_default_view_is_the_whole_depth(page: Any) -> None:
-    assert column(page, 5) == ["whole"] * len(QUANTITIES)
+    assert column(page, "Depth") == ["whole"] * len(QUANTITIES)
     page.locator("#filter-depth label").filter(has_text="every").click()
-    assert len(column(page, 5)) == 4 * len(QUANTITIES)
+    assert len(column(page, "Depth")) == 4 * len(QUANTITIES)
     page.locator("#filter-roles").check()
-    assert len(column(page, 5)) == NUM_VERDICTS
+    assert len(column(page, "Depth")) == NUM_VERDICTS
 
 
 def test_a_click_sorts_and_another_reverses(page: Any) -> None:
-    before = column(page, 9)
+    before = column(page, "Conservation")
     head(page, "Conservation error").get_by_role("button").click()
-    up = column(page, 9)
+    up = column(page, "Conservation")
     assert up != before
     assert changes(up) == sorted(changes(before))
     assert head(page, "Conservation error").get_attribute("aria-sort") == "ascending"
     head(page, "Conservation error").get_by_role("button").click()
-    assert column(page, 9) == up[::-1]
+    assert column(page, "Conservation") == up[::-1]
     assert head(page, "Conservation error").get_attribute("aria-sort") == "descending"
     assert page.locator("th[aria-sort=ascending]").count() == 0
 
@@ -155,25 +158,119 @@ def test_the_keyboard_sorts(page: Any) -> None:
     page.keyboard.press("Tab")  # the region that scrolls
     page.keyboard.press("Tab")  # the first heading
     assert page.evaluate("document.activeElement.textContent") == "Family"
-    before = column(page, 1)
+    before = column(page, "Family")
     page.keyboard.press("Enter")
-    assert column(page, 1) == sorted(before) != before
+    assert column(page, "Family") == sorted(before) != before
     page.keyboard.press("Space")
-    assert column(page, 1) == sorted(before, reverse=True)
+    assert column(page, "Family") == sorted(before, reverse=True)
     assert page.evaluate("document.activeElement.textContent") == "Family"
 
 
 def test_search_and_filters_narrow_the_table(page: Any) -> None:
     page.locator("#search").fill("PERSISTENCE_1")
-    assert column(page, 3) == ["total_persistence_1"]
+    assert column(page, "Quantity") == ["total_persistence_1"]
     assert page.locator("#count").inner_text() == f"1 of {NUM_VERDICTS} verdicts shown"
     page.locator("#search").fill("")
     page.locator("#filter-family").select_option("weights")
-    assert set(column(page, 1)) == {"weights"}
+    assert set(column(page, "Family")) == {"weights"}
     page.locator("#filter-verdict").select_option("scales")
-    assert column(page, 3) == ["stable_rank"]
+    assert column(page, "Quantity") == ["stable_rank"]
     page.locator("#filter-null").select_option("learned")
-    assert column(page, 3) == []
+    assert column(page, "Quantity") == []
+
+
+def small(browser: Any, tmp_path: Path, *verdicts: dict[str, Any], power: float = 0.5) -> Any:
+    """A report of one quantity N^power at two steps, with these verdicts."""
+    rows = [
+        measurement(model=f"d{w}-{seed}", n_params=n, seed=seed, step=step, value=value)
+        for w, n in SIZES.items()
+        for seed in (0, 1)
+        for step in (10, 300)
+        for value in [step * n**power * (1.0, 1.21)[seed]]
+    ]
+    run = {
+        "measurements": tables.encode(rows, tables.MEASUREMENTS),
+        "verdicts": tables.encode(verdicts, tables.VERDICTS),
+    }
+    out = write_report(run, title="Small", facts={}, out=tmp_path / "report.html")
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(out.as_uri())
+    return page
+
+
+def lines(page: Any) -> dict[str, Any]:
+    """What is drawn against parameters: name -> trace."""
+    drawn(figure(page.locator("#family-topology"), "Value against parameters"))
+    data = "() => document.querySelector('.plot').data.map(({name, x, y}) => [name, {x, y}])"
+    return dict(page.evaluate(data))
+
+
+def test_with_a_unit_changes_are_amounts(browser: Any, tmp_path: Path) -> None:
+    row = verdict(unit=0.5, certified_change=0.072, margin=0.1, exponent=0.02, exponent_low=0.0)
+    page = small(browser, tmp_path, row)
+    assert column(page, "Certified") == ["0.0360 (unit 0.5)"]
+    assert "0.0100 per ln N" in column(page, "Exponent / slope")[0]
+    card = page.locator(".card").inner_text()
+    assert "0.0500 (unit 0.5)" in card and "Slope per ln N" in card and "%" not in card
+    page.close()
+
+
+def test_controls_are_shown_on_request(browser: Any, tmp_path: Path) -> None:
+    page = small(browser, tmp_path, verdict(control=False), verdict(quantity="null", control=True))
+    assert column(page, "Quantity") == ["total_persistence_1"]
+    page.locator("#filter-controls").check()
+    assert [text.split() for text in column(page, "Quantity")][1] == ["null", "control"]
+    page.close()
+
+
+def test_what_was_refused_throughout_is_a_row_without_a_figure(
+    browser: Any, tmp_path: Path
+) -> None:
+    empty = {"step": None, "form": None, "margin": None, "n_models": 0, "n_seeds": 0}
+    page = small(browser, tmp_path, verdict(quantity="lost", n_refused=12, **empty))
+    assert column(page, "Verdict")[0].split() == ["?", "undetermined"]
+    assert column(page, "Seeds")[0].split() == ["0", "12", "refused"]
+    assert page.locator("#verdict-table tbody a").count() == 0
+    assert page.locator(".card").count() == 0
+    page.close()
+
+
+def test_fit_and_card_belong_to_the_step_judged(browser: Any, tmp_path: Path) -> None:
+    law = {"form": "power", "exponent": 0.5}
+    rows = [verdict(comparison="equal_loss", step=None, **law), verdict(**law)]
+    page = small(browser, tmp_path, *rows)
+    fit = lines(page)["fit: N^0.500"]
+    # geometric mean of 1 and 1.21 is 1.1; the arithmetic one is 1.105
+    expected = [300 * 1.1 * n**0.5 for n in (fit["x"][0], fit["x"][-1])]
+    assert [fit["y"][0], fit["y"][-1]] == pytest.approx(expected, rel=1e-4)
+    assert lines(page)["trained"]["y"][0] == pytest.approx(expected[0], rel=1e-4)
+    assert "equal steps" in page.locator(".cards > .card").inner_text()
+    page.locator("select[data-key=step]").select_option("10")
+    assert "trained" in lines(page) and not [name for name in lines(page) if "fit" in name]
+    assert page.locator(".cards > .card").count() == 0
+    assert "no verdict on the step shown" in page.locator(".cards").inner_text()
+    page.close()
+
+
+def test_every_form_of_two_coefficients_is_drawn(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "unit").mkdir()
+    page = small(browser, tmp_path, verdict(form="log", exponent=0.5), power=0.02)
+    (name,) = (name for name in lines(page) if name.startswith("fit: a + "))
+    fit = lines(page)[name]
+    expected = [300 * 1.1 * n**0.02 for n in (fit["x"][0], fit["x"][-1])]
+    assert [fit["y"][0], fit["y"][-1]] == pytest.approx(expected, rel=1e-3)
+    page.close()
+    # slope 2 units of 0.25 per ln N, through the arithmetic mean 300 * 1.105
+    row = verdict(form="log", exponent=2.0, unit=0.25)
+    page = small(browser, tmp_path / "unit", row, power=0.0)
+    fit = lines(page)["fit: a + 0.500 ln N"]
+    rise = 0.5 * math.log(SIZES[128] / SIZES[32])
+    assert fit["y"][-1] - fit["y"][0] == pytest.approx(rise, rel=1e-4)
+    assert "arithmetic" in page.locator("figcaption").first.inner_text()
+    page.close()
+    page = small(browser, tmp_path, verdict(form="constant", exponent=0.0), power=0.0)
+    assert lines(page)["fit: constant 330"]["y"] == pytest.approx([330] * 41, rel=1e-4)
+    page.close()
 
 
 def test_other_comparisons_are_one_click_away(browser: Any, tmp_path: Path) -> None:
@@ -185,9 +282,9 @@ def test_other_comparisons_are_one_click_away(browser: Any, tmp_path: Path) -> N
     out = write_report(run, title="Two", facts={}, out=tmp_path / "report.html")
     page = browser.new_page()
     page.goto(out.as_uri())
-    assert column(page, 7) == ["equal steps"]
+    assert column(page, "Comparison") == ["equal steps"]
     page.locator("#filter-comparison").select_option("all")
-    assert sorted(column(page, 7)) == ["equal loss", "equal steps"]
+    assert sorted(column(page, "Comparison")) == ["equal loss", "equal steps"]
     page.close()
 
 
@@ -246,6 +343,10 @@ def test_csv_holds_every_verdict(page: Any) -> None:
 def test_the_page_is_as_wide_as_the_window(figures: Any, width: int) -> None:
     figures.set_viewport_size({"width": width, "height": 800})
     drawn(figure(in_view(figures, "weights"), "Value against parameters"))
+    for _ in range(50):  # figures follow the window a moment later
+        if figures.evaluate("document.documentElement.scrollWidth") <= width:
+            break
+        figures.wait_for_timeout(100)
     assert figures.evaluate("document.documentElement.scrollWidth") <= width
 
 

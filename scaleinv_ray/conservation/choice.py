@@ -1,0 +1,138 @@
+"""Which checkpoints of a series are judged together, decided once for all its quantities.
+
+A quantity that was refused at a checkpoint must not move the comparison to another one: what the
+trained models have been measured at decides, whatever came of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+NO_STEP = -1
+"""Stands for the step of a model that has none."""
+COMPARISONS = ("equal_steps", "equal_tokens", "equal_loss")
+
+
+class Replicate(NamedTuple):
+    """A model of one size and seed; models of one build have the same layers, roles and heads."""
+
+    n_params: int
+    model: str
+    seed: int | None
+    n_layers: int | None = None
+    architecture: str | None = None
+
+    @property
+    def build(self) -> tuple[int, int | None, str | None]:
+        """Size, number of layers, architecture."""
+        return self.n_params, self.n_layers, self.architecture
+
+
+class Checkpoint(NamedTuple):
+    """A trained model at one step: tokens seen so far and held-out loss, None where unknown."""
+
+    train_tokens: int | None
+    eval_loss: float | None
+
+
+Checkpoints = Mapping[Replicate, Mapping[int, Checkpoint]]
+"""Replicate -> step -> checkpoint, of the trained models of one series."""
+Pick = tuple[tuple[int, float], ...]
+"""Steps of a replicate with their weights: one step, or two to interpolate between."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The checkpoints of one comparison.
+
+    Attributes:
+        name: one of COMPARISONS.
+        step: the step where it is one for all, else None.
+        note: what else has to be said of it.
+        picks: the steps of every trained replicate; empty where the comparison cannot be made.
+    """
+
+    name: str
+    step: int | None
+    note: str
+    picks: Mapping[Replicate, Pick]
+
+
+def choices(checkpoints: Checkpoints) -> list[Choice]:
+    """The trained models at equal steps, at equal tokens where that differs, and at equal loss.
+
+    equal_steps: the last step common to all; without one there is a choice without picks, which
+    says so. equal_tokens: the last common number of training tokens, left out where that is the
+    same checkpoints. equal_loss: linear interpolation in held-out loss between the first two
+    successive checkpoints that enclose the lowest level that all models reach; left out where a
+    model has no such checkpoints (never extrapolated).
+
+    Args:
+        checkpoints: of all trained models of a series.
+
+    Returns:
+        The choices; none without a trained model.
+
+    >>> small, large = Replicate(10, "a", 0), Replicate(20, "b", 0)
+    >>> unknown = Checkpoint(None, None)
+    >>> [at_steps] = choices({small: {0: unknown, 5: unknown}, large: {0: unknown, 9: unknown}})
+    >>> at_steps.name, at_steps.step
+    ('equal_steps', 0)
+    """
+    if not checkpoints:
+        return []
+    at_steps = _at_equal_steps(checkpoints)
+    others = [_at_equal_tokens(checkpoints, at_steps), _at_equal_loss(checkpoints)]
+    return [at_steps, *(choice for choice in others if choice is not None)]
+
+
+def _at_equal_steps(checkpoints: Checkpoints) -> Choice:
+    step = max(set.intersection(*(set(steps) for steps in checkpoints.values())), default=None)
+    if step is None:
+        return Choice("equal_steps", None, "the trained models have no step in common", {})
+    return Choice("equal_steps", step, "", {r: ((step, 1.0),) for r in checkpoints})
+
+
+def _at_equal_tokens(checkpoints: Checkpoints, at_steps: Choice) -> Choice | None:
+    step_at = {
+        replicate: {c.train_tokens: s for s, c in sorted(steps.items())}
+        for replicate, steps in checkpoints.items()
+    }
+    common = set.intersection(*(set(steps) for steps in step_at.values())) - {None}
+    tokens = max((t for t in common if t is not None), default=None)
+    if tokens is None:
+        return None
+    steps = {found[tokens] for found in step_at.values()}
+    if steps == {at_steps.step}:
+        return None
+    picks = {replicate: ((found[tokens], 1.0),) for replicate, found in step_at.items()}
+    step = steps.pop() if len(steps) == 1 else None
+    return Choice("equal_tokens", step, f"at {tokens} tokens", picks)
+
+
+def _at_equal_loss(checkpoints: Checkpoints) -> Choice | None:
+    curves = {
+        replicate: [(s, c.eval_loss) for s, c in sorted(steps.items()) if c.eval_loss is not None]
+        for replicate, steps in checkpoints.items()
+    }
+    if not all(curves.values()):
+        return None
+    level = max(min(loss for _, loss in curve) for curve in curves.values())
+    picks = {replicate: _enclosing(curve, level) for replicate, curve in curves.items()}
+    reached = {replicate: pick for replicate, pick in picks.items() if pick is not None}
+    if len(reached) < len(picks):
+        return None
+    return Choice("equal_loss", None, f"at held-out loss {level:.4g}", reached)
+
+
+def _enclosing(curve: list[tuple[int, float]], level: float) -> Pick | None:
+    for step, loss in curve:
+        if loss == level:
+            return ((step, 1.0),)
+    for (before, above), (after, below) in zip(curve, curve[1:], strict=False):
+        if above > level > below:
+            share = (above - level) / (above - below)
+            return ((before, 1 - share), (after, share))
+    return None
