@@ -171,10 +171,11 @@ _WHERE = ("series", "probe", "family", "invariant", "quantity", "site", "layer",
 
 
 def _completed(known: Checkpoint | None, row: Mapping[str, Any]) -> Checkpoint:
-    told = Checkpoint(row["train_tokens"], row["eval_loss"])
-    if known is None or None not in known:
-        return known or told
-    return Checkpoint(*[new if old is None else old for old, new in zip(known, told, strict=True)])
+    tokens, loss = (None, None) if known is None else known
+    return Checkpoint(
+        row["train_tokens"] if tokens is None else tokens,
+        row["eval_loss"] if loss is None else loss,
+    )
 
 
 def _found(row: Mapping[str, Any]) -> Found:
