@@ -104,12 +104,15 @@ def test_what_runs_beyond_the_deadline_is_given_up_with_the_reason(
 ) -> None:
     config = small_config(text_folder, ladder, tmp_path / "out", cluster={"deadline": 0.001})
     config["models"] = [{"path": str(ladder / "d16-s0"), "steps": "last"}]
+    # both wait for a capture, which takes a new actor seconds
+    names = ("topology.persistence", "holomorphy.resolvent_counts")
+    config["invariants"] = {name: INVARIANTS[name] for name in names}
     result = run(config)
-    assert result.computed == result.failed == len(INVARIANTS)
+    assert result.computed == result.failed == 2
     assert all("deadline: got more than 0.001 s" in r["error"] for r in failed(result))
     assert completed(result.store) == set()
     again = run({**config, "cluster": {}})
-    assert (again.computed, again.failed) == (len(INVARIANTS), 0)
+    assert (again.computed, again.failed) == (2, 0)
     assert not [n for n in Store(tmp_path / "out").names("measurements") if "failed" in n]
 
 

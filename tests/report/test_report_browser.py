@@ -30,6 +30,9 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-dev-shm-usage",  # Ray's object store may fill /dev/shm
+    "--disable-renderer-backgrounding",
+    "--disable-backgrounding-occluded-windows",
 ]
 
 
@@ -98,6 +101,7 @@ def head(page: Any, name: str) -> Any:
 
 
 def in_view(page: Any, family: str) -> Any:
+    page.bring_to_front()  # nothing comes into view on a page behind another
     section = page.locator(f"#family-{family}")
     section.evaluate("(node) => node.scrollIntoView({ behavior: 'instant' })")
     return section
