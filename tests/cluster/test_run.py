@@ -93,6 +93,27 @@ def test_the_tables_and_the_report_are_there(analysed: tuple[Any, Run]) -> None:
     assert events.count("measured") == result.computed
 
 
+@pytest.mark.browser
+def test_the_report_opens_without_errors(analysed: tuple[Any, Run], chromium: str) -> None:
+    from playwright.sync_api import sync_playwright
+
+    config, result = analysed
+    errors: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page()
+        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto((Path(config["out"]) / "report.html").as_uri())
+        assert page.locator("#verdict-table tbody tr").count() > 10
+        page.locator("#family-topology").scroll_into_view_if_needed()
+        page.locator("#family-topology .main-svg").first.wait_for()
+        browser.close()
+    assert errors == []
+
+
 def test_a_second_run_computes_nothing(analysed: tuple[Any, Run]) -> None:
     config, first = analysed
     second = run(config)
