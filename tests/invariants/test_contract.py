@@ -176,10 +176,13 @@ def test_exactly_the_declared_quantities_and_curves(spec: Invariant) -> None:
 @pytest.mark.parametrize("spec", ALL)
 def test_arrays_of_the_record_are_left_alone(spec: Invariant) -> None:
     record = MAKE[spec.kind](np.random.default_rng(1))
-    for name in record.arrays:
-        if getattr(record, name) is not None:
-            getattr(record, name).setflags(write=False)
+    arrays = {n: a for n in record.arrays if (a := getattr(record, n)) is not None}
+    before = {name: array.copy() for name, array in arrays.items()}
+    for array in arrays.values():
+        array.setflags(write=False)  # as a memory-mapped capture is
     _apply(spec, record)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, before[name])
 
 
 @pytest.mark.parametrize("spec", ALL)
