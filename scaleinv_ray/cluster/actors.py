@@ -66,7 +66,7 @@ class Capturer:
             for kinds in _passes(target):
                 try:
                     written |= _write(session, job, target, kinds, tokens[target.tokens])
-                except (ValueError, RuntimeError, OSError, NotImplementedError) as error:
+                except (ValueError, RuntimeError, OSError) as error:
                     failed |= {target.paths[k]: f"{type(error).__name__}: {error}" for k in kinds}
         return CaptureOutcome(written, failed, time.perf_counter() - start)
 

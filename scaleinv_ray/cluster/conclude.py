@@ -82,6 +82,23 @@ def _gather(store: Store, folder: str, names: Sequence[str]) -> pa.Table:
     return whole.sort_by([(c, "ascending") for c in [*_ORDER, last]])
 
 
+def read_planned(store: Store, folder: str) -> pa.Table:
+    """The rows of a folder that belong to the newest plan.
+
+    Measurements with other parameters, or of models that have left the config, stay in the folder.
+
+    Args:
+        store: of the run.
+        folder: measurements, curves or diagrams.
+
+    Returns:
+        A table as of `read_folder`.
+    """
+    table = read_folder(store, folder)
+    keys = store.read_table("plan.parquet", ["key"])["key"]
+    return table.filter(pc.is_in(table["key"], value_set=keys.combine_chunks()))
+
+
 def _key_of(name: str) -> str:
     return name.removesuffix(FAILED).removesuffix(".parquet")
 
@@ -119,7 +136,7 @@ def conclude(store: Store, config: RunConfig) -> pa.Table:
         The table of verdicts.
     """
     compact(store)
-    whole = {folder: _planned(store, folder) for folder in FOLDERS}
+    whole = {folder: read_planned(store, folder) for folder in FOLDERS}
     quantities = {
         (spec.name, name): quantity
         for spec in REGISTRY.values()
@@ -168,12 +185,6 @@ def _stamp(store: Store, config: RunConfig) -> str:
     options = config.conservation.model_dump_json()
     parts = [code_version(), config.name, options, *store.names("measurements"), *keys]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _planned(store: Store, folder: str) -> pa.Table:
-    table = read_folder(store, folder)
-    keys = store.read_table("plan.parquet", ["key"])["key"]
-    return table.filter(pc.is_in(table["key"], value_set=keys.combine_chunks()))
 
 
 def _facts(measurements: pa.Table) -> dict[str, str]:

@@ -20,7 +20,7 @@ import yaml
 from tqdm import tqdm
 
 from scaleinv_ray import tables
-from scaleinv_ray.cluster.conclude import completed, conclude, concluded, read_folder
+from scaleinv_ray.cluster.conclude import completed, conclude, concluded, read_planned
 from scaleinv_ray.cluster.jobs import Work
 from scaleinv_ray.cluster.work import assemble
 from scaleinv_ray.config import ProtocolOptions, RunConfig, load_run_config
@@ -49,8 +49,8 @@ class Run:
 
     @property
     def measurements(self) -> pa.Table:
-        """All rows, of tables.MEASUREMENTS."""
-        return read_folder(self.store, "measurements")
+        """The rows of the plan, of tables.MEASUREMENTS."""
+        return read_planned(self.store, "measurements")
 
 
 def claim(store: Store, config: RunConfig) -> None:

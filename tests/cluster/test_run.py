@@ -149,6 +149,8 @@ def test_adding_an_invariant_adds_only_its_measurements(
     one = run(few)
     few["invariants"] = {n: config["invariants"][n] for n in names}
     two = run(few)
+    few["invariants"] = {names[0]: few["invariants"][names[0]]}
+    assert run(few).measurements.num_rows == one.measurements.num_rows < two.measurements.num_rows
     assert one.computed == two.computed == len(WIDTHS) * len(SEEDS) * 2
 
 
