@@ -1,7 +1,7 @@
 """The seam: what an invariant is, what it returns, and how it is found.
 
-An invariant is one function of one record. The decorator checks its signature, registers it under
-`<module>.<function>` and returns it unchanged.
+An invariant is one function of one record, or of a pair of records of one kind (two models). The
+decorator checks its signature, registers it under `<module>.<function>` and returns it unchanged.
 """
 
 from __future__ import annotations
@@ -107,6 +107,7 @@ class Invariant:
         symmetries: transformations of the record that leave the values unchanged.
         version: raised whenever the numbers change.
         parameters: keyword-only parameters with the values a plan uses by default.
+        paired: whether it takes two records, of two models at the same place.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Invariant:
     symmetries: tuple[str, ...]
     version: int
     parameters: Mapping[str, Any]
+    paired: bool = False
 
     @property
     def summary(self) -> str:
@@ -148,6 +150,16 @@ def _kind_of(record: type[Record], scheme: str | None) -> str:
     if scheme is not None:
         raise TypeError(f"scheme: got {scheme!r}, {record.__name__} has no schemes")
     return _KIND_OF[record.__name__]
+
+
+def _records(function: Callable[..., Any]) -> tuple[type[Record], bool]:
+    """Class of the record or records read, and whether there are two."""
+    hints = typing.get_type_hints(function)
+    parameters = inspect.signature(function).parameters.values()
+    read = [hints[p.name] for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    if len(read) not in {1, 2} or len(set(read)) != 1:
+        raise TypeError(f"{function.__name__}: got records {read}, allowed one, or two of a kind")
+    return read[0], len(read) == 2
 
 
 def _parameters(function: Callable[..., Any], planned: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,9 +212,7 @@ def invariant(
         raise TypeError(f"symmetries: got {sorted(unknown)}, allowed {SYMMETRIES}")
 
     def register(function: F) -> F:
-        hints = typing.get_type_hints(function)
-        first = next(iter(inspect.signature(function).parameters))
-        record = hints[first]
+        record, paired = _records(function)
         family = function.__module__.rsplit(".", 1)[-1]
         name = f"{family}.{function.__name__}"
         _REGISTRY[name] = Invariant(
@@ -216,6 +226,7 @@ def invariant(
             symmetries=symmetries,
             version=version,
             parameters=MappingProxyType(_parameters(function, planned or {})),
+            paired=paired,
         )
         return function
 
@@ -230,7 +241,8 @@ def markdown_table() -> str:
     ]
     for name in sorted(_REGISTRY):
         spec = _REGISTRY[name]
+        reads = f"pairs of {spec.kind}" if spec.paired else spec.kind
         quantities = ", ".join(f"{q} ({v.law})" for q, v in spec.quantities.items())
         symmetries = ", ".join(spec.symmetries) or "-"
-        lines.append(f"| `{name}` | {spec.kind} | {quantities} | {symmetries} | {spec.summary} |")
+        lines.append(f"| `{name}` | {reads} | {quantities} | {symmetries} | {spec.summary} |")
     return "\n".join(lines)

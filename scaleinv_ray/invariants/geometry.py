@@ -1,4 +1,4 @@
-"""Geometry of activation clouds: distinct rows, neighbour distances, neighbour-scaling dimension.
+"""Geometry of activation clouds: neighbour-scaling dimension.
 
 Shape suffixes: T rows (points), D width, P points of a chosen set, K order of the neighbour.
 """
@@ -6,8 +6,6 @@ Shape suffixes: T rows (points), D width, P points of a chosen set, K order of t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
@@ -15,125 +13,9 @@ from scipy.special import exprel
 
 from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, unknown
+from scaleinv_ray.kernels.clouds import distinct_rows, neighbour_distances
 from scaleinv_ray.records import Activations
 from scaleinv_ray.resample import disjoint_subsamples
-
-_NEAR = 0.1
-"""Rows nearer than this multiple of the median nearest-neighbour distance are near-duplicates."""
-_BLOCK = 512
-"""Rows of a distance matrix held at a time."""
-
-
-class DistinctRows(NamedTuple):
-    """Rows of a cloud without duplicates, and the fractions of rows dropped.
-
-    Attributes:
-        x_TD: rows kept, centred, the largest entry of size 1.
-        duplicates: fraction of rows equal, to the precision of a distance, to a row kept.
-        near_duplicates: fraction of rows within 0.1 median nearest-neighbour distances of one.
-    """
-
-    x_TD: np.ndarray
-    duplicates: float
-    near_duplicates: float
-
-    def flags(self) -> dict[str, float | int | str]:
-        """What was dropped, for `Measured.flags`."""
-        return {
-            "distinct_rows": len(self.x_TD),
-            "duplicates": self.duplicates,
-            "near_duplicates": self.near_duplicates,
-        }
-
-
-def centred_rows(cloud: Activations) -> np.ndarray:
-    """Rows of a cloud in float64: centred, and divided by the largest entry.
-
-    Distances by matrix products lose |mean|^2 / d^2 in precision (an offset of 1000 in one
-    coordinate turned a dimension of 9.6 into 97), hence the centring; the scale guards the squares.
-
-    Args:
-        cloud: x_TD of any scale. Where a LayerNorm follows (`removes_mean`) the mean over the
-            units of every row is removed first.
-
-    Returns:
-        x_TD, float64; zeros where all rows are equal.
-
-    Raises:
-        ValueError: unless x_TD is a matrix.
-        Refused: where an entry is not finite.
-    """
-    if cloud.x_TD.ndim != 2:
-        raise ValueError(f"x_TD: got {cloud.x_TD.ndim} axes, allowed 2 (rows, units)")
-    x_TD = np.asarray(cloud.x_TD, dtype=np.float64)
-    if x_TD.size == 0 or not np.isfinite(x_TD).all():
-        raise Refused("x_TD: empty or not finite")
-    x_TD = _unit_scale(x_TD)
-    if cloud.removes_mean:
-        x_TD = x_TD - x_TD.mean(axis=1, keepdims=True)
-    return _unit_scale(x_TD - x_TD.mean(axis=0))
-
-
-def distinct_rows(cloud: Activations) -> DistinctRows:
-    """Drops duplicate and near-duplicate rows of a cloud; of each group the first row stays.
-
-    Near-duplicates (repeated contexts) dominate whatever looks at nearest neighbours: they moved
-    the TwoNN dimension of an untrained network from 2.6 to 70.
-
-    Args:
-        cloud: x_TD.
-
-    Returns:
-        The rows kept, prepared by `centred_rows`, with the fractions dropped.
-
-    >>> x_TD = np.repeat(np.eye(4), 2, axis=0)
-    >>> index = np.arange(8)
-    >>> cloud = Activations(x_TD=x_TD, sequence_T=index, position_T=index)
-    >>> distinct_rows(cloud).duplicates
-    0.5
-    """
-    x_TD = centred_rows(cloud)
-    num_rows = len(x_TD)
-    # Rounding of s_i + s_j - 2 <x_i, x_j>: below this a distance is not told from zero.
-    largest = math.sqrt(np.einsum("td,td->t", x_TD, x_TD).max())
-    resolution = math.sqrt(x_TD.shape[1] * np.finfo(np.float64).eps) * largest
-    nearest_T = _nearest(x_TD)
-    unequal_T = _first_of_each(x_TD, nearest_T, resolution)
-    if not unequal_T.all():
-        x_TD = x_TD[unequal_T]
-        nearest_T = _nearest(x_TD)
-    apart_T = _first_of_each(x_TD, nearest_T, _NEAR * float(np.median(nearest_T)))
-    duplicates = 1 - len(x_TD) / num_rows
-    near_duplicates = float((~apart_T).sum()) / num_rows
-    return DistinctRows(x_TD[apart_T], duplicates, near_duplicates)
-
-
-def neighbour_distances(x_PD: np.ndarray, *, num_neighbours: int) -> np.ndarray:
-    """Euclidean distances to the nearest neighbours, by float64 matrix products in blocks.
-
-    Args:
-        x_PD: centred points.
-        num_neighbours: neighbours wanted, 1..P-1.
-
-    Returns:
-        distance_PK, ascending along K, the point itself left out.
-
-    Raises:
-        ValueError: where there are not so many neighbours.
-
-    >>> neighbour_distances(np.array([[-2.0], [-1.0], [3.0]]), num_neighbours=2).tolist()
-    [[1.0, 5.0], [1.0, 4.0], [4.0, 5.0]]
-    """
-    if not 1 <= num_neighbours < len(x_PD):
-        raise ValueError(
-            f"num_neighbours: got {num_neighbours}, allowed 1..{len(x_PD) - 1} (points - 1)"
-        )
-    squared_PK = np.empty((len(x_PD), num_neighbours))
-    for start, squared_BP in _squared_distances(x_PD):
-        squared_BP.partition(num_neighbours - 1, axis=1)
-        squared_PK[start : start + len(squared_BP)] = squared_BP[:, :num_neighbours]
-    squared_PK.sort(axis=1)
-    return np.sqrt(squared_PK, out=squared_PK)
 
 
 def twonn_dimension(distance_PK: np.ndarray) -> float:
@@ -266,43 +148,6 @@ def neighbour_dimension(
         curves={"gride_profile": Curve(np.array(orders, dtype=np.float64), value_K, stderr_K)},
         flags=distinct.flags(),
     )
-
-
-def _unit_scale(x_TD: np.ndarray) -> np.ndarray:
-    largest = float(np.abs(x_TD).max())
-    return x_TD / largest if largest > 0 else x_TD
-
-
-def _squared_distances(x_PD: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """First row and squared distances of every block of rows, infinite on the diagonal."""
-    square_P = np.einsum("pd,pd->p", x_PD, x_PD)
-    for start in range(0, len(x_PD), _BLOCK):
-        squared_BP = x_PD[start : start + _BLOCK] @ x_PD.T
-        squared_BP *= -2
-        squared_BP += square_P
-        squared_BP += square_P[start : start + _BLOCK, None]
-        np.maximum(squared_BP, 0, out=squared_BP)
-        rows = np.arange(len(squared_BP))
-        squared_BP[rows, start + rows] = np.inf
-        yield start, squared_BP
-
-
-def _nearest(x_TD: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.concatenate([block.min(axis=1) for _, block in _squared_distances(x_TD)]))
-
-
-def _first_of_each(x_TD: np.ndarray, nearest_T: np.ndarray, radius: float) -> np.ndarray:
-    """Marks, in order, every row that is not within `radius` of an earlier marked row."""
-    marked_T = np.ones(len(x_TD), dtype=bool)
-    close = np.flatnonzero(nearest_T <= radius)
-    if close.size == 0:
-        return marked_T
-    blocks = [block <= radius**2 for _, block in _squared_distances(x_TD[close])]
-    kept = np.zeros(close.size, dtype=bool)
-    for i, near in enumerate(np.concatenate(blocks)):
-        kept[i] = not (near & kept).any()
-    marked_T[close] = kept
-    return marked_T
 
 
 def _log_ratios(distance_PK: np.ndarray, neighbour_order: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from scipy.spatial.distance import squareform
 
 from scaleinv_ray.contract import Curve, Diagram, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, mean_of
-from scaleinv_ray.invariants.geometry import distinct_rows
+from scaleinv_ray.kernels.clouds import distinct_rows
 from scaleinv_ray.records import Activations
 from scaleinv_ray.resample import disjoint_subsamples
 

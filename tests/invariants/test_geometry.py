@@ -11,12 +11,14 @@ from scipy.spatial import cKDTree
 from scaleinv_ray.contract import REGISTRY, Measured, Refused
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.invariants.geometry import (
-    centred_rows,
-    distinct_rows,
     gride_dimension,
     neighbour_dimension,
-    neighbour_distances,
     twonn_dimension,
+)
+from scaleinv_ray.kernels.clouds import (
+    centred_rows,
+    distinct_rows,
+    neighbour_distances,
 )
 from scaleinv_ray.records import Activations
 

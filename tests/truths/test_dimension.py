@@ -8,8 +8,10 @@ from scipy.special import betaln
 from scaleinv_ray.invariants.geometry import (
     gride_dimension,
     neighbour_dimension,
-    neighbour_distances,
     twonn_dimension,
+)
+from scaleinv_ray.kernels.clouds import (
+    neighbour_distances,
 )
 from scaleinv_ray.records import Activations
 

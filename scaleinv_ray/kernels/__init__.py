@@ -1,0 +1,1 @@
+"""Pure numerical kernels that several families of invariants share: arrays in, arrays out."""
