@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from scaleinv_ray.estimate import Estimate
-from scaleinv_ray.records import Activations, Record
+from scaleinv_ray.records import Activations, Record, WeightMatrix
 
 Law = Literal["constant", "power_law", "integer", "none"]
 SYMMETRIES: tuple[str, ...] = (
@@ -159,6 +159,8 @@ def _records(function: Callable[..., Any]) -> tuple[type[Record], bool]:
     read = [hints[p.name] for p in parameters if p.kind is not p.KEYWORD_ONLY]
     if len(read) not in {1, 2} or len(set(read)) != 1:
         raise TypeError(f"{function.__name__}: got records {read}, allowed one, or two of a kind")
+    if len(read) == 2 and read[0] is WeightMatrix:
+        raise TypeError(f"{function.__name__}: weights of two models have no rows in common")
     return read[0], len(read) == 2
 
 

@@ -6,7 +6,7 @@ It keeps no state but the store: what is done is what has its measurement file t
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,18 +94,22 @@ class Driver:
     _actors: list[Any] = field(default_factory=list)
     _idle: list[Any] = field(default_factory=list)
     _seconds: dict[str, float] = field(default_factory=lambda: defaultdict(lambda: 0.05))
-    _left_on: dict[str, int] = field(default_factory=dict)
+    _left_on: Counter[str] = field(default_factory=Counter)
+    _pending: set[str] = field(default_factory=set)
+    _waiting: dict[str, list[MeasureJob]] = field(default_factory=lambda: defaultdict(list))
+    _abandoned: set[str] = field(default_factory=set)
     _cpus: int = 1
 
     def execute(self) -> None:
         """Does all the work; returns when every measurement is written, good or failed."""
         self._captures.extend((job, 1) for job in self.work.captures)
-        pending = {path for job in self.work.captures for path in job.paths()}
-        for path, jobs in self.work.measurements.items():
-            if path is not None:
-                self._left_on[path] = len(jobs)
-            if path not in pending:
-                self._ready.extend(jobs)
+        self._pending = {path for job in self.work.captures for path in job.paths()}
+        for job in self.work.measurements:
+            self._left_on.update(job.paths())
+            for path in self._pending.intersection(job.paths()):
+                self._waiting[path].append(job)
+            if self._pending.isdisjoint(job.paths()):
+                self._ready.append(job)
         tokens = ray.put(dict(self.work.tokens))
         self._cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
         for _ in range(self._num_actors()):
@@ -237,18 +241,20 @@ class Driver:
         self._idle.append(flight.actor)
         size = sum(outcome.written.values())
         self.log("captured", files=len(outcome.written), bytes=size, wall_s=outcome.wall_s)
+        self._pending.difference_update(outcome.written)
         for path in outcome.written:
-            self._ready.extend(self.work.measurements.get(path, ()))
+            for job in self._waiting.pop(path, ()):
+                if self._pending.isdisjoint(job.paths()):
+                    self._ready.append(job)
         for path, error in outcome.failed.items():
-            self._give_up(self.work.measurements.get(path, ()), error)
+            self._give_up(self._waiting.pop(path, ()), error)
 
     def _release(self, job: MeasureJob) -> None:
         """Deletes a capture file when its last measurement is done."""
-        if not isinstance(job.source, str):
-            return
-        self._left_on[job.source] -= 1
-        if self.settings.discard and self._left_on[job.source] == 0:
-            Path(job.source).unlink(missing_ok=True)
+        for path in job.paths():
+            self._left_on[path] -= 1
+            if self.settings.discard and self._left_on[path] == 0:
+                Path(path).unlink(missing_ok=True)
 
     def _lost(self, flight: Flight, error: str) -> None:
         """The worker is gone: what is not done yet again, on a new actor where it had one."""
@@ -285,6 +291,9 @@ class Driver:
 
     def _give_up(self, jobs: Iterable[MeasureJob], error: str) -> None:
         for job in jobs:
+            if job.key in self._abandoned:  # a pair, both captures of which failed
+                continue
+            self._abandoned.add(job.key)
             if self._is_written(job):
                 self._note(job, error=None)
             else:
@@ -305,7 +314,7 @@ class Driver:
     def _dependents(self, job: CaptureJob | tuple[MeasureJob, ...]) -> Iterable[MeasureJob]:
         if not isinstance(job, CaptureJob):
             return job
-        return [m for path in job.paths() for m in self.work.measurements.get(path, ())]
+        return [m for path in job.paths() for m in self._waiting.pop(path, ())]
 
 
 def _cause(error: Exception) -> str:

@@ -29,11 +29,13 @@ class WeightSource:
         checkpoint: where the weights are.
         variant: trained, random_init or shuffled_weights.
         trusted: code of the model's repository may run.
+        per_head: attention projections are split by head.
     """
 
     checkpoint: Checkpoint
     variant: Variant
     trusted: bool = False
+    per_head: bool = False
 
     def folder(self) -> Path:
         """The checkpoint's folder on this machine."""
@@ -57,6 +59,7 @@ class MeasureJob:
         rng_seed: depends on protocol, probe, invariant and parameters, never on the model.
         source: path of the capture file, or where weights are streamed from.
         labels: the columns of the unit, equal in all rows.
+        source_b: path of the second model's capture file, for an invariant of a pair.
     """
 
     key: str
@@ -65,6 +68,11 @@ class MeasureJob:
     rng_seed: int
     source: str | WeightSource
     labels: Mapping[str, Any]
+    source_b: str | None = None
+
+    def paths(self) -> list[str]:
+        """The capture files it reads."""
+        return [p for p in (self.source, self.source_b) if isinstance(p, str)]
 
 
 @dataclass(frozen=True)
@@ -141,12 +149,12 @@ class Work:
 
     Attributes:
         captures: jobs for the actors.
-        measurements: jobs for the tasks, by the capture file they read (None: no file).
+        measurements: jobs for the tasks.
         tokens: digest -> tokens, for the captures.
     """
 
     captures: Sequence[CaptureJob]
-    measurements: Mapping[str | None, list[MeasureJob]]
+    measurements: Sequence[MeasureJob]
     tokens: Mapping[str, np.ndarray]
 
 

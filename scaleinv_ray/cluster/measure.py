@@ -1,13 +1,13 @@
-"""One capture file x one invariant -> rows, curves and diagrams in the store. Needs no Ray.
+"""One capture file, or two, x one invariant -> rows, curves and diagrams in the store.
 
-The only place where a failure becomes a row.
+Needs no Ray. The only place where a failure becomes a row.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,41 @@ def _records(source: str | WeightSource) -> Iterable[Record]:
             variant=source.variant,
             seed=source.checkpoint.seed,
             init_folder=source.init_folder(),
+            per_head=source.per_head,
         )
     return read_records(Path(source))
+
+
+def _read(job: MeasureJob) -> Iterator[tuple[Record, ...]]:
+    """The records of one model one by one, or those of two models side by side."""
+    if job.source_b is None:
+        for record in _records(job.source):
+            yield (record,)
+        return
+    others = list(_records(job.source_b))
+    for record in _records(job.source):
+        yield record, nearest_in_depth(record, others)
+
+
+def nearest_in_depth(record: Record, others: Sequence[Record]) -> Record:
+    """The record of another model at the same site and the nearest relative depth.
+
+    Args:
+        record: of the first model.
+        others: records of the other model.
+
+    Returns:
+        One of them; of two equally near the shallower.
+
+    Raises:
+        ValueError: where the other model has no record at this site.
+    """
+    same = [o for o in others if (o.site, o.head) == (record.site, record.head)]
+    if not same:
+        raise ValueError(
+            f"site: got {record.site}, allowed {sorted({str(o.site) for o in others})}"
+        )
+    return min(same, key=lambda o: (abs((o.depth or 0.0) - (record.depth or 0.0)), o.depth or 0.0))
 
 
 def _place(record: Record | None, kind: str) -> dict[str, Any]:
@@ -88,11 +121,13 @@ def _value_rows(
     return rows
 
 
-def _apply(spec: Invariant, record: Record, job: MeasureJob) -> Measured | Refused | str:
-    """The invariant of one record; what it raises becomes the text of a failed row."""
+def _apply(
+    spec: Invariant, records: tuple[Record, ...], job: MeasureJob
+) -> Measured | Refused | str:
+    """The invariant of one record or of a pair; what it raises becomes the text of a failed row."""
     rng = np.random.default_rng(job.rng_seed)
     try:
-        measured = spec.function(record, rng=rng, **json.loads(job.params))
+        measured = spec.function(*records, rng=rng, **json.loads(job.params))
     except Refused as refusal:
         return refusal
     except Exception as error:
@@ -147,11 +182,11 @@ def measure(job: MeasureJob, store: Store) -> Outcome:
     wall_s = 0.0
     shared = {**job.labels, "key": job.key, **_what(spec, job.params)}
     try:
-        for record in _records(job.source):
+        for records in _read(job):
             began = time.perf_counter()
-            measured = _apply(spec, record, job)
+            measured = _apply(spec, records, job)
             wall_s = time.perf_counter() - began
-            common = {**shared, **_place(record, spec.kind), "wall_s": wall_s}
+            common = {**shared, **_place(records[0], spec.kind), "wall_s": wall_s}
             rows += _value_rows(spec, measured, common)
             more_curves, more_diagrams = _extra_rows(measured, common)
             curves += more_curves

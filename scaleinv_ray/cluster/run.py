@@ -158,7 +158,8 @@ def _execute(
     with connected(address):
         work = assemble(plan, missing, config, scratch=scratch, run_id=run_id)
         discard = config.captures == "discard"
-        clean(scratch, {p for p in work.measurements if p is not None} if discard else None)
+        wanted = {path for job in work.measurements for path in job.paths()}
+        clean(scratch, wanted if discard else None)
         resources = preflight(
             store,
             capture_bytes=_bytes_of(plan, work, missing, discard=discard),
@@ -211,9 +212,11 @@ def _bytes_of(plan: Plan, work: Work, missing: list[Measurement], *, discard: bo
     """Bytes that captures still to be made take on disk at one time."""
     pending = {Path(p).stem for job in work.captures for p in job.paths()}
     sizes: Counter[str] = Counter()
-    for key, m in {m.capture_key: m for m in missing}.items():
+    wanted = {m.capture_key: (m.unit, m.kind) for m in missing}
+    wanted |= {m.capture_key_b: (m.unit_b, m.kind) for m in missing if m.unit_b and m.capture_key_b}
+    for key, (unit, kind) in wanted.items():
         if key in pending:
-            unit = " ".join(m.unit.content)
-            sizes[unit] += capture_bytes(m.unit.checkpoint, m.kind, plan.protocol)
+            size = capture_bytes(unit.checkpoint, kind, plan.protocol)
+            sizes[" ".join(unit.content)] += size
     # discarded ones: the largest few are there at a time
     return sum(size for _, size in sizes.most_common(8 if discard else None))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scaleinv_ray.cluster.jobs import (
     CaptureJob,
@@ -30,7 +30,7 @@ def labels_of(plan: Plan, measurement: Measurement, run_id: str) -> dict[str, An
     return {
         "run_id": run_id,
         "unit": unit.id,
-        "unit_b": None,
+        "unit_b": measurement.unit_b and measurement.unit_b.id,
         "series": unit.series,
         "model": checkpoint.model,
         "architecture": checkpoint.architecture,
@@ -66,15 +66,16 @@ def assemble(
         The work for a driver.
     """
     complete = cache(is_complete)
-    measurements: dict[str | None, list[MeasureJob]] = defaultdict(list)
-    passes: dict[tuple[str, ...], list[Measurement]] = defaultdict(list)
+    jobs: list[MeasureJob] = []
+    passes: dict[tuple[str, ...], list[Pass]] = defaultdict(list)
     for m in missing:
-        path = scratch / f"{m.capture_key}.arrow"
-        source: str | WeightSource = str(path)
-        if m.kind in TOKEN_FREE:
-            source = _weights(m.unit, config)
-        elif not complete(path):
-            passes[m.unit.content].append(m)
+        source: str | WeightSource = _weights(m.unit, config, per_head=config.split_heads)
+        for wanted in [] if m.kind in TOKEN_FREE else _passes(m):
+            path = scratch / f"{wanted.capture_key}.arrow"
+            if not complete(path):
+                passes[wanted.unit.content].append(wanted)
+        if m.kind not in TOKEN_FREE:
+            source = str(scratch / f"{m.capture_key}.arrow")
         job = MeasureJob(
             key=m.key,
             invariant=m.invariant,
@@ -82,21 +83,36 @@ def assemble(
             rng_seed=rng_seed(plan.protocol, m),
             source=source,
             labels=labels_of(plan, m, run_id),
+            source_b=m.capture_key_b and str(scratch / f"{m.capture_key_b}.arrow"),
         )
-        measurements[source if isinstance(source, str) else None].append(job)
+        jobs.append(job)
     captures = [_capture_job(plan, group, config, scratch) for group in passes.values()]
     tokens = {t.digest: t.tokens_ST for t in plan.tokens.values()}
-    return Work(captures, measurements, tokens)
+    return Work(captures, jobs, tokens)
 
 
-def _capture_job(
-    plan: Plan, group: Sequence[Measurement], config: RunConfig, scratch: Path
-) -> CaptureJob:
+class Pass(NamedTuple):
+    """A capture that is wanted: of which unit and probe, of which kind, under which key."""
+
+    unit: Unit
+    probe: str
+    kind: str
+    capture_key: str
+
+
+def _passes(m: Measurement) -> list[Pass]:
+    assert m.probe is not None
+    first = Pass(m.unit, m.probe, m.kind, m.capture_key)
+    if m.unit_b is None or m.capture_key_b is None:
+        return [first]
+    return [first, Pass(m.unit_b, m.probe, m.kind, m.capture_key_b)]
+
+
+def _capture_job(plan: Plan, group: Sequence[Pass], config: RunConfig, scratch: Path) -> CaptureJob:
     """One loading of the weights serves every pass over them."""
     unit = group[0].unit
     paths: dict[tuple[str, str, int | None], dict[str, str]] = defaultdict(dict)
     for m in group:
-        assert m.probe is not None
         shuffle = m.unit.checkpoint.seed if m.unit.variant == "shuffled_tokens" else None
         tokens = plan.tokens_of(m.unit, m.probe).digest
         paths[m.probe, tokens, shuffle][m.kind] = str(scratch / f"{m.capture_key}.arrow")
@@ -109,10 +125,10 @@ def _capture_job(
     )
 
 
-def _weights(unit: Unit, config: RunConfig) -> WeightSource:
+def _weights(unit: Unit, config: RunConfig, *, per_head: bool = False) -> WeightSource:
     variant = "trained" if unit.variant == "shuffled_tokens" else unit.variant
     trusted = unit.checkpoint.model in config.trust_remote_code
-    return WeightSource(unit.checkpoint, variant, trusted)
+    return WeightSource(unit.checkpoint, variant, trusted, per_head)
 
 
 def _facts(plan: Plan, unit: Unit) -> Mapping[str, str]:

@@ -264,6 +264,7 @@ class RunConfig(Options):
         cluster: how a cluster is used.
         captures: whether captures outlive the measurements made of them.
         batch_size: sequences in a forward pass.
+        split_heads: examine query, key, value and output weights head by head.
         corpus: 'python-stdlib', or files and folders with the text of held-out probes.
         trust_remote_code: names of models whose repository's code may run.
         out: URI of the run folder; `runs/<name>` by default.
@@ -289,6 +290,7 @@ class RunConfig(Options):
     cluster: ClusterOptions = ClusterOptions()
     captures: Literal["keep", "discard"] = "keep"
     batch_size: Positive = 32
+    split_heads: bool = False
     corpus: Corpus = "python-stdlib"
     trust_remote_code: tuple[str, ...] = ()
     out: Text

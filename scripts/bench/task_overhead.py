@@ -63,10 +63,10 @@ def main() -> None:
             for i in range(TASKS + 50)
         ]
         store = Store(folder)
-        Driver(store, Work([], {path: jobs[:50]}, {}), Settings(), Log(folder)).execute()
+        Driver(store, Work([], jobs[:50], {}), Settings(), Log(folder)).execute()
         log = Log(folder)
         cpu, start = resource.getrusage(resource.RUSAGE_SELF).ru_utime, time.perf_counter()
-        Driver(store, Work([], {path: jobs[50:]}, {}), Settings(), log).execute()
+        Driver(store, Work([], jobs[50:], {}), Settings(), log).execute()
         wall = time.perf_counter() - start
         cpu = resource.getrusage(resource.RUSAGE_SELF).ru_utime - cpu
         written = len(store.names("measurements")) - 50

@@ -13,6 +13,8 @@ from scaleinv_ray.contract import REGISTRY, Invariant, Measured, Refused
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.records import (
     Activations,
+    Attention,
+    DepthStack,
     Jacobians,
     Moments,
     Record,
@@ -67,7 +69,30 @@ def _stream(rng: np.random.Generator) -> Record:
 
 def _jacobians(rng: np.random.Generator) -> Record:
     j = np.eye(D) + 0.3 * rng.normal(size=(3, D, D)) / np.sqrt(D)
-    return Jacobians(j_TDD=j, h_TD=rng.normal(size=(3, D)))
+    return Jacobians(
+        j_TDD=j,
+        h_TD=rng.normal(size=(3, D)),
+        e_TD=rng.normal(size=(3, D)),
+        u_VD=rng.normal(size=(5, D)),
+    )
+
+
+def _depth_stack(rng: np.random.Generator) -> Record:
+    depth, rows = 5, 2000
+    x_TD = _rows(rng, rows, D)
+    layers = [x_TD]
+    for _ in range(depth):
+        a_DD = np.eye(D) + 0.2 * rng.normal(size=(D, D)) / np.sqrt(D)
+        layers.append(layers[-1] @ a_DD + 0.1 * rng.normal(size=(rows, D)))
+    return DepthStack(x_LTD=np.array(layers), sequence_T=np.arange(rows))
+
+
+def _attention(rng: np.random.Generator) -> Record:
+    sequences, length = 4, 24
+    distance_TT = np.subtract.outer(np.arange(length), np.arange(length))
+    logits = -0.8 * np.log1p(np.abs(distance_TT)) + rng.normal(size=(sequences, length, length))
+    a_STT = np.where(distance_TT >= 0, np.exp(logits), 0.0)
+    return Attention(a_STT=a_STT / a_STT.sum(axis=2, keepdims=True))
 
 
 MAKE: dict[str, Callable[[np.random.Generator], Record]] = {
@@ -76,7 +101,22 @@ MAKE: dict[str, Callable[[np.random.Generator], Record]] = {
     "cloud": _cloud,
     "stream": _stream,
     "jacobians": _jacobians,
+    "depth_stack": _depth_stack,
+    "attention": _attention,
 }
+
+
+def make(spec: Invariant, rng: np.random.Generator) -> Record:
+    """A record of the kind that it reads."""
+    return MAKE[spec.kind](rng)
+
+
+def partner(record: Record) -> Record:
+    """The same rows as another model might have them."""
+    assert isinstance(record, Activations)
+    rng = np.random.default_rng(9)
+    noise_TD = 0.3 * record.x_TD.std() * rng.normal(size=record.x_TD.shape)
+    return dataclasses.replace(record, x_TD=record.x_TD @ _orthogonal(rng, D) + noise_TD)
 
 
 def _orthogonal(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -100,13 +140,13 @@ def _linear(record: Record, a_DD: np.ndarray, shift_D: np.ndarray) -> Record:
     if isinstance(record, Moments):
         return _moments_of(record, a_DD, shift_D)
     if isinstance(record, Jacobians):
-        j_TDD = a_DD.T @ record.j_TDD @ a_DD
-        return dataclasses.replace(record, j_TDD=j_TDD, h_TD=record.h_TD @ a_DD)
-    return _act(record, lambda x: x @ a_DD + shift_D, "x_TD")
+        rows = {n: getattr(record, n) @ a_DD for n in ("h_TD", "e_TD", "u_VD")}  # a_DD orthogonal
+        return dataclasses.replace(record, j_TDD=a_DD.T @ record.j_TDD @ a_DD, **rows)
+    return _act(record, lambda x: x @ a_DD + shift_D, record.arrays[0])
 
 
 def _width(record: Record) -> int:
-    return getattr(record, record.arrays[0] if isinstance(record, Jacobians) else "x_TD").shape[-1]
+    return getattr(record, record.arrays[0]).shape[-1]
 
 
 def transform(record: Record, symmetry: str, rng: np.random.Generator) -> Record | None:
@@ -130,21 +170,33 @@ def transform(record: Record, symmetry: str, rng: np.random.Generator) -> Record
         return None if isinstance(record, Jacobians) else _linear(record, 7.5 * eye, zero)
     if symmetry == "translation":
         return _linear(record, eye, rng.normal(size=width))
-    if symmetry == "mean_shift" and isinstance(record, Activations):
-        c_T = rng.normal(size=len(record.x_TD))
-        return _act(record, lambda x: x + c_T[:, None], "x_TD")
+    if symmetry == "mean_shift" and isinstance(record, Activations | DepthStack):
+        rows_shape = getattr(record, record.arrays[0]).shape[:-1]
+        c_T = rng.normal(size=rows_shape)
+        return _act(record, lambda x: x + c_T[..., None], record.arrays[0])
+    if isinstance(record, Attention):
+        return None
     if symmetry == "unit_rescaling":
         return _linear(record, np.diag(rng.uniform(0.2, 5, size=width)), zero)
     if symmetry == "similarity" and isinstance(record, Jacobians):
         s = _orthogonal(rng, width) * rng.uniform(0.5, 2, size=width)
-        j_TDD = np.linalg.inv(s) @ record.j_TDD @ s
-        return dataclasses.replace(record, j_TDD=j_TDD)
+        inverse = np.linalg.inv(s)  # columns v -> S^-1 v, so rows of e by S^-T, of u by S
+        assert record.h_TD is not None and record.e_TD is not None and record.u_VD is not None
+        return dataclasses.replace(
+            record,
+            j_TDD=inverse @ record.j_TDD @ s,
+            h_TD=record.h_TD @ inverse.T,
+            e_TD=record.e_TD @ inverse.T,
+            u_VD=record.u_VD @ s,
+        )
     return None
 
 
-def _apply(spec: Invariant, record: Record, seed: int = 3) -> Measured:
+def _apply(spec: Invariant, record: Record, other: Record | None = None) -> Measured:
+    """The invariant of a record; of a pair the second one is another model at the same rows."""
     parameters = dict(spec.parameters) | SMALL.get(spec.name, {})
-    return spec.function(record, rng=np.random.default_rng(seed), **parameters)
+    records = (record, other or partner(record)) if spec.paired else (record,)
+    return spec.function(*records, rng=np.random.default_rng(3), **parameters)
 
 
 ALL = [pytest.param(spec, id=name) for name, spec in sorted(REGISTRY.items())]
@@ -152,7 +204,7 @@ ALL = [pytest.param(spec, id=name) for name, spec in sorted(REGISTRY.items())]
 
 @pytest.mark.parametrize("spec", ALL)
 def test_the_same_draws_give_the_same_result(spec: Invariant) -> None:
-    record = MAKE[spec.kind](np.random.default_rng(1))
+    record = make(spec, np.random.default_rng(1))
     first, second = _apply(spec, record), _apply(spec, record)
     for name, estimate in first.values.items():
         other = second.values[name]
@@ -164,7 +216,7 @@ def test_the_same_draws_give_the_same_result(spec: Invariant) -> None:
 
 @pytest.mark.parametrize("spec", ALL)
 def test_exactly_the_declared_quantities_and_curves(spec: Invariant) -> None:
-    measured = _apply(spec, MAKE[spec.kind](np.random.default_rng(1)))
+    measured = _apply(spec, make(spec, np.random.default_rng(1)))
     assert set(measured.values) == set(spec.quantities)
     assert set(measured.curves) <= set(spec.curves)
     assert any(isinstance(v, Estimate) for v in measured.values.values())
@@ -175,7 +227,7 @@ def test_exactly_the_declared_quantities_and_curves(spec: Invariant) -> None:
 
 @pytest.mark.parametrize("spec", ALL)
 def test_arrays_of_the_record_are_left_alone(spec: Invariant) -> None:
-    record = MAKE[spec.kind](np.random.default_rng(1))
+    record = make(spec, np.random.default_rng(1))
     arrays = {n: a for n in record.arrays if (a := getattr(record, n)) is not None}
     before = {name: array.copy() for name, array in arrays.items()}
     for array in arrays.values():
@@ -187,12 +239,16 @@ def test_arrays_of_the_record_are_left_alone(spec: Invariant) -> None:
 
 @pytest.mark.parametrize("spec", ALL)
 def test_nan_is_refused(spec: Invariant) -> None:
-    record = MAKE[spec.kind](np.random.default_rng(1))
+    record = make(spec, np.random.default_rng(1))
     name = "mean_BD" if isinstance(record, Moments) else record.arrays[0]
     values = getattr(record, name).copy()
     values.flat[5] = np.nan
     with pytest.raises(Refused):
-        _apply(spec, dataclasses.replace(record, **{name: values}))
+        _apply(
+            spec,
+            dataclasses.replace(record, **{name: values}),
+            partner(record) if spec.paired else None,
+        )
 
 
 @pytest.mark.parametrize(
@@ -208,12 +264,17 @@ def test_nan_is_refused(spec: Invariant) -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_declared_symmetries_hold(spec: Invariant, symmetry: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    record = MAKE[spec.kind](rng)
+    record = make(spec, rng)
     if symmetry == "mean_shift":
         record = dataclasses.replace(record, removes_mean=True)
     moved = transform(record, symmetry, rng)
     assert moved is not None, f"no transformation {symmetry} for {spec.kind}"
-    before, after = _apply(spec, record), _apply(spec, moved)
+    if spec.paired:  # each model has its own basis: the second one alone is moved
+        other = partner(record)
+        before = _apply(spec, record, other)
+        after = _apply(spec, record, transform(other, symmetry, rng))
+    else:
+        before, after = _apply(spec, record), _apply(spec, moved)
     for name, estimate in before.values.items():
         other = after.values[name]
         if isinstance(estimate, Estimate):

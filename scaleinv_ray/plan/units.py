@@ -1,0 +1,136 @@
+"""What a run consists of: units, measurements, the plan, and the seed of every draw."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from scaleinv_ray.records import Protocol, Variant
+from scaleinv_ray.series import Checkpoint
+
+
+def digest(*parts: object) -> str:
+    """First 20 hex digits of the sha256 of the canonical JSON of the parts."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A model at a step in a variant.
+
+    Attributes:
+        series: name of the series.
+        checkpoint: the model.
+        variant: trained or one of the nulls.
+    """
+
+    series: str
+    checkpoint: Checkpoint
+    variant: Variant
+
+    @cached_property
+    def id(self) -> str:
+        """`series/model/step/seed/variant`."""
+        c = self.checkpoint
+        return f"{self.series}/{c.model}/{c.step}/{c.seed}/{self.variant}"
+
+    @cached_property
+    def content(self) -> tuple[str, ...]:
+        """What the weights are: equal contents give equal captures whatever the unit is called."""
+        c = self.checkpoint
+        if self.variant == "random_init":
+            if c.init_digest is not None:
+                return (c.init_digest, c.config_digest)
+            return ("from_config", c.config_digest, str(c.seed))
+        if self.variant == "shuffled_weights":
+            return (c.weights_digest, c.config_digest, f"shuffled {c.seed}")
+        return (c.weights_digest, c.config_digest)
+
+    @cached_property
+    def stamp(self) -> str:
+        """Everything of the unit that stands in its rows, so that a correction gives a new key."""
+        c = self.checkpoint
+        return f"{self.id} {c.architecture} {c.n_params} {c.train_tokens} {c.eval_loss}"
+
+
+@dataclass(frozen=True)
+class ProbeTokens:
+    """The tokens of one probe in one tokenizer.
+
+    Attributes:
+        name: of the probe.
+        tokens_ST: int32 [sequences, length].
+        digest: of the tokens.
+    """
+
+    name: str
+    tokens_ST: np.ndarray
+    digest: str
+
+
+class Measurement(NamedTuple):
+    """One capture x one invariant, or two captures of one kind.
+
+    Attributes:
+        key: of the result.
+        capture_key: of the capture it reads.
+        unit: the unit.
+        probe: name of the probe, None where tokens do not matter.
+        kind: kind of capture.
+        invariant: name.
+        params: canonical JSON.
+        unit_b: the second unit of a pair.
+        capture_key_b: of the capture of the second unit.
+    """
+
+    key: str
+    capture_key: str
+    unit: Unit
+    probe: str | None
+    kind: str
+    invariant: str
+    params: str
+    unit_b: Unit | None = None
+    capture_key_b: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run will do.
+
+    Attributes:
+        name: of the series.
+        protocol: of all captures.
+        units: all units, trained ones first.
+        measurements: all measurements.
+        tokens: (probe, tokenizer digest) -> tokens.
+        equal_weights: pairs of unit ids at different steps whose weights are the same.
+    """
+
+    name: str
+    protocol: Protocol
+    units: tuple[Unit, ...]
+    measurements: tuple[Measurement, ...]
+    tokens: Mapping[tuple[str, str], ProbeTokens]
+    equal_weights: tuple[tuple[str, str], ...]
+
+    def missing(self, done: set[str]) -> list[Measurement]:
+        """The measurements whose keys are not done."""
+        return [m for m in self.measurements if m.key not in done]
+
+    def tokens_of(self, unit: Unit, probe: str) -> ProbeTokens:
+        """The probe's tokens in the tokenizer of the unit's model."""
+        return self.tokens[probe, unit.checkpoint.tokenizer_digest or ""]
+
+
+def rng_seed(protocol: Protocol, measurement: Measurement) -> int:
+    """Seed of the draws: the same at every size, seed, step and variant."""
+    m = measurement
+    return int(digest(protocol.digest(), m.probe, m.invariant, m.params)[:15], 16)
