@@ -1,7 +1,8 @@
 """The seam: what an invariant is, what it returns, and how it is found.
 
-An invariant is one function of one record, or of a pair of records of one kind (two models). The
-decorator checks its signature, registers it under `<module>.<function>` and returns it unchanged.
+An invariant is one function of one record, of a pair of records of one kind (two models), or of the
+trajectory of one record over the steps of a run. The decorator checks its signature, registers it
+under `<module>.<function>` and returns it unchanged.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
@@ -17,9 +18,11 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from scaleinv_ray.estimate import Estimate
-from scaleinv_ray.records import Activations, Record, WeightMatrix
+from scaleinv_ray.records import Activations, Lanczos, Record, WeightMatrix
 
 Law = Literal["constant", "power_law", "integer", "none"]
+Scheme = Literal["cloud", "stream", "hessian", "ggn"]
+Signature = Literal["one", "pair", "trajectory"]
 SYMMETRIES: tuple[str, ...] = (
     "rotation",  # x -> x Q, Q orthogonal (weights: w -> P w Q; Jacobians: Q j Q^T)
     "scale",  # x -> c x, c > 0
@@ -107,7 +110,8 @@ class Invariant:
         symmetries: transformations of the record that leave the values unchanged.
         version: raised whenever the numbers change.
         parameters: keyword-only parameters with the values a plan uses by default.
-        paired: whether it takes two records, of two models at the same place.
+        signature: of one record; of a pair, two models at the same place; of a trajectory, the
+            sequence of one record over the steps of a run.
     """
 
     name: str
@@ -120,7 +124,7 @@ class Invariant:
     symmetries: tuple[str, ...]
     version: int
     parameters: Mapping[str, Any]
-    paired: bool = False
+    signature: Signature = "one"
 
     @property
     def summary(self) -> str:
@@ -132,6 +136,10 @@ _REGISTRY: dict[str, Invariant] = {}
 REGISTRY: Mapping[str, Invariant] = MappingProxyType(_REGISTRY)
 """Name -> invariant; filled by importing `scaleinv_ray.invariants`."""
 
+_SCHEMES: dict[type[Record], tuple[str, ...]] = {
+    Activations: ("cloud", "stream"),
+    Lanczos: ("hessian", "ggn"),
+}
 _KIND_OF: dict[str, str] = {
     "WeightMatrix": "weights",
     "Moments": "moments",
@@ -143,25 +151,31 @@ _KIND_OF: dict[str, str] = {
 
 
 def _kind_of(record: type[Record], scheme: str | None) -> str:
-    if record is Activations:
-        if scheme not in {"cloud", "stream"}:
-            raise TypeError(f"scheme: got {scheme!r}, allowed 'cloud', 'stream' for Activations")
+    if record in _SCHEMES:
+        if scheme not in _SCHEMES[record]:
+            raise TypeError(
+                f"scheme: got {scheme!r}, allowed {_SCHEMES[record]} for {record.__name__}"
+            )
         return scheme
     if scheme is not None:
         raise TypeError(f"scheme: got {scheme!r}, {record.__name__} has no schemes")
     return _KIND_OF[record.__name__]
 
 
-def _records(function: Callable[..., Any]) -> tuple[type[Record], bool]:
-    """Class of the record or records read, and whether there are two."""
+def _records(function: Callable[..., Any]) -> tuple[type[Record], Signature]:
+    """Class of the record or records read, and how many there are."""
     hints = typing.get_type_hints(function)
     parameters = inspect.signature(function).parameters.values()
     read = [hints[p.name] for p in parameters if p.kind is not p.KEYWORD_ONLY]
     if len(read) not in {1, 2} or len(set(read)) != 1:
         raise TypeError(f"{function.__name__}: got records {read}, allowed one, or two of a kind")
-    if len(read) == 2 and read[0] is WeightMatrix:
+    if len(read) == 1:
+        if typing.get_origin(read[0]) is Sequence:
+            return typing.get_args(read[0])[0], "trajectory"
+        return read[0], "one"
+    if read[0] is WeightMatrix:
         raise TypeError(f"{function.__name__}: weights of two models have no rows in common")
-    return read[0], len(read) == 2
+    return read[0], "pair"
 
 
 def _parameters(function: Callable[..., Any], planned: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +202,7 @@ def invariant(
     quantities: Mapping[str, Quantity],
     symmetries: tuple[str, ...] = (),
     version: int = 1,
-    scheme: Literal["cloud", "stream"] | None = None,
+    scheme: Scheme | None = None,
     curves: tuple[str, ...] = (),
     planned: Mapping[str, Any] | None = None,
 ) -> Callable[[F], F]:
@@ -198,7 +212,7 @@ def invariant(
         quantities: every quantity it returns, with the law claimed in advance.
         symmetries: names out of `SYMMETRIES` under which all values are unchanged.
         version: raised whenever the numbers change.
-        scheme: which sampling of Activations is read.
+        scheme: which sampling of Activations, or which operator of Lanczos, is read.
         curves: names of the curves returned.
         planned: values that a plan gives to parameters without default (assumptions that a
             caller has to state).
@@ -214,7 +228,7 @@ def invariant(
         raise TypeError(f"symmetries: got {sorted(unknown)}, allowed {SYMMETRIES}")
 
     def register(function: F) -> F:
-        record, paired = _records(function)
+        record, signature = _records(function)
         family = function.__module__.rsplit(".", 1)[-1]
         name = f"{family}.{function.__name__}"
         _REGISTRY[name] = Invariant(
@@ -228,7 +242,7 @@ def invariant(
             symmetries=symmetries,
             version=version,
             parameters=MappingProxyType(_parameters(function, planned or {})),
-            paired=paired,
+            signature=signature,
         )
         return function
 
@@ -243,7 +257,8 @@ def markdown_table() -> str:
     ]
     for name in sorted(_REGISTRY):
         spec = _REGISTRY[name]
-        reads = f"pairs of {spec.kind}" if spec.paired else spec.kind
+        of = {"one": "", "pair": "pairs of ", "trajectory": "trajectories of "}[spec.signature]
+        reads = f"{of}{spec.kind}"
         quantities = ", ".join(f"{q} ({v.law})" for q, v in spec.quantities.items())
         symmetries = ", ".join(spec.symmetries) or "-"
         lines.append(f"| `{name}` | {reads} | {quantities} | {symmetries} | {spec.summary} |")

@@ -19,7 +19,7 @@ def capture_bytes(checkpoint: Checkpoint, kind: str, protocol: Protocol) -> int:
 
     Returns:
         The size to within headers and the rounding to whole sequences (0 for weights, which are
-        streamed from the checkpoint).
+        streamed from the checkpoint, and for what is only read from folders of records).
     """
     layers, width = checkpoint.n_layers, checkpoint.d_model
     p = protocol
@@ -33,6 +33,8 @@ def capture_bytes(checkpoint: Checkpoint, kind: str, protocol: Protocol) -> int:
         "attention": layers * (width // 64 + 1) * p.attention_sequences * p.length**2 * 4,
         "jacobians": layers * (p.jacobian_positions * (width + 2) + p.vocab_rows) * width * 4,
         "token_losses": p.sequences * (p.length - 1) * 4,
+        "hessian": 0,
+        "ggn": 0,
     }
     return per_kind[kind]
 

@@ -109,7 +109,7 @@ class Record:
             return None
         return (self.layer + (self.site != "resid_pre")) / self.num_layers
 
-    def labels(self) -> dict[str, str | int | bool | None]:
+    def labels(self) -> dict[str, str | int | bool | float | None]:
         """The fields of Record, without the arrays."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(Record)}
 
@@ -149,7 +149,7 @@ class Activations(Record):
     position_T: np.ndarray
     sampling: Literal["cloud", "stream"] | None = None
 
-    def labels(self) -> dict[str, str | int | bool | None]:
+    def labels(self) -> dict[str, str | int | bool | float | None]:
         """The fields of Record and the sampling scheme."""
         return super().labels() | {"sampling": self.sampling}
 
@@ -187,7 +187,7 @@ class Jacobians(Record):
     u_VD: np.ndarray | None = None
     parallel_residual: bool = False
 
-    def labels(self) -> dict[str, str | int | bool | None]:
+    def labels(self) -> dict[str, str | int | bool | float | None]:
         """The fields of Record and whether the block's residual is parallel."""
         return super().labels() | {"parallel_residual": self.parallel_residual}
 
@@ -200,6 +200,34 @@ class TokenLosses(Record):
     loss_ST: np.ndarray
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lanczos(Record):
+    """Gauss quadrature of the density of states of an operator, a row for every probe vector.
+
+    nodes_RK and weights_RK (summing to 1 in every row) after K Lanczos steps from R unit vectors:
+    sum_k weights_rk f(nodes_rk) estimates v_r^T f(H) v_r, whose mean over r is tr f(H) / dim.
+
+    Attributes:
+        operator: of which curvature.
+        block: name of the restricted set of parameters, None for all.
+        dim: parameters, the size of the operator.
+        weight_norm: Euclidean norm of those parameters.
+    """
+
+    arrays: ClassVar[tuple[str, ...]] = ("nodes_RK", "weights_RK")
+    nodes_RK: np.ndarray
+    weights_RK: np.ndarray
+    dim: int
+    operator: Literal["hessian", "ggn"] = "hessian"
+    block: str | None = None
+    weight_norm: float | None = None
+
+    def labels(self) -> dict[str, str | int | bool | float | None]:
+        """The fields of Record, and what the operator is."""
+        own = ("dim", "operator", "block", "weight_norm")
+        return super().labels() | {name: getattr(self, name) for name in own}
+
+
 KINDS: dict[str, type[Record]] = {
     "weights": WeightMatrix,
     "moments": Moments,
@@ -209,8 +237,12 @@ KINDS: dict[str, type[Record]] = {
     "attention": Attention,
     "jacobians": Jacobians,
     "token_losses": TokenLosses,
+    "hessian": Lanczos,
+    "ggn": Lanczos,
 }
 CAPTURE_VERSION: dict[str, int] = dict.fromkeys(KINDS, 1)
 """Part of the key of a capture: raised whenever what is captured changes."""
+RECORDED_ONLY: frozenset[str] = frozenset({"hessian", "ggn"})
+"""Kinds that are read from folders of records, not captured from a checkpoint by a run."""
 TOKEN_FREE: frozenset[str] = frozenset({"weights"})
 """Kinds that do not depend on tokens: no probe, no shuffled_tokens variant."""

@@ -58,6 +58,7 @@ class Settings:
         gpus_per_model: GPUs of one capture actor.
         deadline_s: seconds that one capture job or measurement may run before it counts as lost.
         discard: delete a capture file when nothing needs it any more.
+        scratch: folder of the captures that this run makes; others are never deleted.
         actors: capture actors at a time, None for as many as fit beside the tasks.
         workers: measuring tasks submitted at a time, None for a few per CPU.
         memory: bytes that a measuring task asks for, None leaves it to Ray.
@@ -66,6 +67,7 @@ class Settings:
     gpus_per_model: int = 0
     deadline_s: float = 1800.0
     discard: bool = False
+    scratch: Path | None = None
     actors: int | None = None
     workers: int | None = None
     memory: int | None = None
@@ -253,7 +255,8 @@ class Driver:
         """Deletes a capture file when its last measurement is done."""
         for path in job.paths():
             self._left_on[path] -= 1
-            if self.settings.discard and self._left_on[path] == 0:
+            made_here = Path(path).parent == self.settings.scratch
+            if self.settings.discard and made_here and self._left_on[path] == 0:
                 Path(path).unlink(missing_ok=True)
 
     def _lost(self, flight: Flight, error: str) -> None:

@@ -59,7 +59,7 @@ class MeasureJob:
         rng_seed: depends on protocol, probe, invariant and parameters, never on the model.
         source: path of the capture file, or where weights are streamed from.
         labels: the columns of the unit, equal in all rows.
-        source_b: path of the second model's capture file, for an invariant of a pair.
+        more: the second model of a pair, or the earlier steps of a trajectory.
     """
 
     key: str
@@ -68,11 +68,11 @@ class MeasureJob:
     rng_seed: int
     source: str | WeightSource
     labels: Mapping[str, Any]
-    source_b: str | None = None
+    more: tuple[str | WeightSource, ...] = ()
 
     def paths(self) -> list[str]:
         """The capture files it reads."""
-        return [p for p in (self.source, self.source_b) if isinstance(p, str)]
+        return [p for p in (self.source, *self.more) if isinstance(p, str)]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from scaleinv_ray import invariants, tables
 from scaleinv_ray.cluster.jobs import FAILED, MeasureJob, Outcome, WeightSource
-from scaleinv_ray.contract import REGISTRY, Invariant, Measured, Refused
+from scaleinv_ray.contract import REGISTRY, Invariant, Measured, Refused, Signature
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.records import Record
 from scaleinv_ray.store import Store, read_records
@@ -38,15 +38,23 @@ def _records(source: str | WeightSource) -> Iterable[Record]:
     return read_records(Path(source))
 
 
-def _read(job: MeasureJob) -> Iterator[tuple[Record, ...]]:
-    """The records of one model one by one, or those of two models side by side."""
-    if job.source_b is None:
+def _read(job: MeasureJob, signature: Signature) -> Iterator[tuple[Any, ...]]:
+    """Arguments of the invariant, one after the other, beginning with the record they belong to."""
+    if signature == "one":
         for record in _records(job.source):
             yield (record,)
-        return
-    others = list(_records(job.source_b))
-    for record in _records(job.source):
-        yield record, nearest_in_depth(record, others)
+    elif signature == "pair":
+        others = list(_records(job.more[0]))
+        for record in _records(job.source):
+            yield record, nearest_in_depth(record, others)
+    else:
+        # the same tensors in the same order at every step: only one place is in memory at a time
+        sources = [*job.more, job.source]
+        for steps in zip(*(_records(s) for s in sources), strict=True):
+            places = {(r.layer, r.role, r.head, r.site) for r in steps}
+            if len(places) > 1:
+                raise ValueError(f"steps of a run: got {sorted(map(str, places))} at one place")
+            yield (steps,)
 
 
 def nearest_in_depth(record: Record, others: Sequence[Record]) -> Record:
@@ -121,9 +129,7 @@ def _value_rows(
     return rows
 
 
-def _apply(
-    spec: Invariant, records: tuple[Record, ...], job: MeasureJob
-) -> Measured | Refused | str:
+def _apply(spec: Invariant, records: tuple[Any, ...], job: MeasureJob) -> Measured | Refused | str:
     """The invariant of one record or of a pair; what it raises becomes the text of a failed row."""
     rng = np.random.default_rng(job.rng_seed)
     try:
@@ -182,11 +188,12 @@ def measure(job: MeasureJob, store: Store) -> Outcome:
     wall_s = 0.0
     shared = {**job.labels, "key": job.key, **_what(spec, job.params)}
     try:
-        for records in _read(job):
+        for records in _read(job, spec.signature):
             began = time.perf_counter()
             measured = _apply(spec, records, job)
             wall_s = time.perf_counter() - began
-            common = {**shared, **_place(records[0], spec.kind), "wall_s": wall_s}
+            place = records[0] if isinstance(records[0], Record) else records[0][-1]
+            common = {**shared, **_place(place, spec.kind), "wall_s": wall_s}
             rows += _value_rows(spec, measured, common)
             more_curves, more_diagrams = _extra_rows(measured, common)
             curves += more_curves

@@ -172,6 +172,7 @@ def _execute(
             gpus_per_model=config.cluster.gpus_per_model,
             deadline_s=config.cluster.deadline,
             discard=discard,
+            scratch=scratch,
             actors=config.cluster.actors,
             workers=config.cluster.workers,
             memory=config.cluster.memory,
@@ -212,8 +213,7 @@ def _bytes_of(plan: Plan, work: Work, missing: list[Measurement], *, discard: bo
     """Bytes that captures still to be made take on disk at one time."""
     pending = {Path(p).stem for job in work.captures for p in job.paths()}
     sizes: Counter[str] = Counter()
-    wanted = {m.capture_key: (m.unit, m.kind) for m in missing}
-    wanted |= {m.capture_key_b: (m.unit_b, m.kind) for m in missing if m.unit_b and m.capture_key_b}
+    wanted = {key: (unit, m.kind) for m in missing for unit, key in m.readings}
     for key, (unit, kind) in wanted.items():
         if key in pending:
             size = capture_bytes(unit.checkpoint, kind, plan.protocol)

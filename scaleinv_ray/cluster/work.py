@@ -18,7 +18,7 @@ from scaleinv_ray.cluster.jobs import (
     code_version,
 )
 from scaleinv_ray.config import RunConfig
-from scaleinv_ray.plan import Measurement, Plan, Unit, rng_seed
+from scaleinv_ray.plan import Measurement, Plan, Reading, Unit, rng_seed
 from scaleinv_ray.records import TOKEN_FREE
 from scaleinv_ray.store import is_complete
 
@@ -30,7 +30,7 @@ def labels_of(plan: Plan, measurement: Measurement, run_id: str) -> dict[str, An
     return {
         "run_id": run_id,
         "unit": unit.id,
-        "unit_b": measurement.unit_b and measurement.unit_b.id,
+        "unit_b": measurement.unit_b,
         "series": unit.series,
         "model": checkpoint.model,
         "architecture": checkpoint.architecture,
@@ -43,7 +43,9 @@ def labels_of(plan: Plan, measurement: Measurement, run_id: str) -> dict[str, An
         "eval_loss": checkpoint.eval_loss,
         "variant": unit.variant,
         "probe": probe,
-        "probe_tokens": None if probe is None else plan.tokens_of(unit, probe).tokens_ST.size,
+        "probe_tokens": None
+        if probe is None or checkpoint.captures
+        else plan.tokens_of(unit, probe).tokens_ST.size,
         "protocol": plan.protocol.digest(),
         "weights_digest": checkpoint.weights_digest,
         "code_version": code_version(),
@@ -69,21 +71,20 @@ def assemble(
     jobs: list[MeasureJob] = []
     passes: dict[tuple[str, ...], list[Pass]] = defaultdict(list)
     for m in missing:
-        source: str | WeightSource = _weights(m.unit, config, per_head=config.split_heads)
-        for wanted in [] if m.kind in TOKEN_FREE else _passes(m):
-            path = scratch / f"{wanted.capture_key}.arrow"
-            if not complete(path):
-                passes[wanted.unit.content].append(wanted)
-        if m.kind not in TOKEN_FREE:
-            source = str(scratch / f"{m.capture_key}.arrow")
+        sources = [_source(m, reading, config, scratch) for reading in m.readings]
+        for reading, source in zip(m.readings, sources, strict=True):
+            made_here = isinstance(source, str) and not reading.unit.checkpoint.captures
+            if m.probe is not None and made_here and not complete(Path(str(source))):
+                wanted = Pass(reading.unit, m.probe, m.kind, reading.capture_key)
+                passes[reading.unit.content].append(wanted)
         job = MeasureJob(
             key=m.key,
             invariant=m.invariant,
             params=m.params,
             rng_seed=rng_seed(plan.protocol, m),
-            source=source,
+            source=sources[0],
             labels=labels_of(plan, m, run_id),
-            source_b=m.capture_key_b and str(scratch / f"{m.capture_key_b}.arrow"),
+            more=tuple(sources[1:]),
         )
         jobs.append(job)
     captures = [_capture_job(plan, group, config, scratch) for group in passes.values()]
@@ -100,12 +101,16 @@ class Pass(NamedTuple):
     capture_key: str
 
 
-def _passes(m: Measurement) -> list[Pass]:
-    assert m.probe is not None
-    first = Pass(m.unit, m.probe, m.kind, m.capture_key)
-    if m.unit_b is None or m.capture_key_b is None:
-        return [first]
-    return [first, Pass(m.unit_b, m.probe, m.kind, m.capture_key_b)]
+def _source(
+    m: Measurement, reading: Reading, config: RunConfig, scratch: Path
+) -> str | WeightSource:
+    """Where the records are: a capture made elsewhere or here, or weights to be streamed."""
+    for kind, probe, file in reading.unit.checkpoint.captures:
+        if (kind, probe) == (m.kind, m.probe):
+            return str(file)
+    if m.kind in TOKEN_FREE:
+        return _weights(reading.unit, config, per_head=config.split_heads)
+    return str(scratch / f"{reading.capture_key}.arrow")
 
 
 def _capture_job(plan: Plan, group: Sequence[Pass], config: RunConfig, scratch: Path) -> CaptureJob:

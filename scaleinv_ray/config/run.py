@@ -170,7 +170,13 @@ class LadderSource(Options):
     steps: Steps = "all"
 
 
-_KINDS = ("hub", "path", "ladder")
+class RecordsSource(Options):
+    """Captures made elsewhere, in a folder with a records.json."""
+
+    records: Text
+
+
+_KINDS = ("hub", "path", "ladder", "records")
 
 
 def _kind_of_source(value: object) -> str | None:
@@ -181,11 +187,12 @@ def _kind_of_source(value: object) -> str | None:
 Source = Annotated[
     Annotated[HubSource, Tag("hub")]
     | Annotated[PathSource, Tag("path")]
-    | Annotated[LadderSource, Tag("ladder")],
+    | Annotated[LadderSource, Tag("ladder")]
+    | Annotated[RecordsSource, Tag("records")],
     Discriminator(
         _kind_of_source,
         custom_error_type="source",
-        custom_error_message="Input should be a mapping with one of hub, path, ladder",
+        custom_error_message="Input should be a mapping with one of hub, path, ladder, records",
     ),
 ]
 

@@ -5,17 +5,20 @@ tokens, protocol, kind), so equal contents are captured once. A measurement is k
 two of them), its capture and the invariant with version and parameters.
 """
 
-from scaleinv_ray.plan.making import make_plan, pairs_of, plan_rows
-from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Unit, digest, rng_seed
+from scaleinv_ray.plan.grouping import pairs_of, trajectories_of
+from scaleinv_ray.plan.making import make_plan, plan_rows
+from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Reading, Unit, digest, rng_seed
 
 __all__ = [
     "Measurement",
     "Plan",
     "ProbeTokens",
+    "Reading",
     "Unit",
     "digest",
     "make_plan",
     "pairs_of",
     "plan_rows",
     "rng_seed",
+    "trajectories_of",
 ]

@@ -6,16 +6,17 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations, product
+from dataclasses import dataclass
 from typing import Any
 
 from scaleinv_ray import invariants, series
 from scaleinv_ray.config import RunConfig
-from scaleinv_ray.contract import REGISTRY, Invariant
+from scaleinv_ray.contract import REGISTRY, Invariant, Signature
 from scaleinv_ray.costs import TOKENS_PER_UNIT, capture_bytes
+from scaleinv_ray.plan.grouping import pairs_of, trajectories_of
 from scaleinv_ray.plan.tokens import probe_tokens
-from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Unit, digest
-from scaleinv_ray.records import CAPTURE_VERSION, TOKEN_FREE, Protocol
+from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Reading, Unit, digest
+from scaleinv_ray.records import CAPTURE_VERSION, RECORDED_ONLY, TOKEN_FREE, Protocol
 from scaleinv_ray.series import Checkpoint
 
 assert invariants, "importing the package registers the invariants"
@@ -40,53 +41,28 @@ def make_plan(config: RunConfig) -> Plan:
     specs = [(REGISTRY[n], json.dumps(p, sort_keys=True)) for n, p in chosen.items()]
     _check_parameters(specs, protocol)
     units = _units(config, checkpoints)
-    on_tokens = any(s.kind not in TOKEN_FREE for s, _ in specs)
-    tokens = probe_tokens(config, checkpoints, protocol) if on_tokens else {}
-    for checkpoint in checkpoints if on_tokens else []:
-        _check_widths(checkpoint, protocol, {s.kind for s, _ in specs})
-    single = [(s, p) for s, p in specs if not s.paired]
-    paired = [(s, p) for s, p in specs if s.paired]
-    measurements = _measurements(units, single, protocol, tokens, heads=config.split_heads)
-    measurements += _pair_measurements(pairs_of(units), paired, protocol, tokens)
+    kinds = {s.kind for s, _ in specs}
+    live = [c for c in checkpoints if not c.captures]
+    on_tokens = live if kinds - TOKEN_FREE - RECORDED_ONLY else []
+    tokens = probe_tokens(config, on_tokens, protocol)
+    for checkpoint in on_tokens:
+        _check_widths(checkpoint, protocol, kinds)
+    keys = _Keys(protocol, tokens, config.split_heads)
+    groups: dict[Signature, list[tuple[Unit, ...]]] = {
+        "one": [(u,) for u in units],
+        "pair": pairs_of(units),
+        "trajectory": trajectories_of(units),
+    }
+    measurements = [
+        m
+        for signature, of_units in groups.items()
+        for m in _measurements(of_units, [x for x in specs if x[0].signature == signature], keys)
+    ]
+    _check_read({m.invariant for m in measurements}, config)
     equal = tuple(
         (f"{a.model}@{a.step}", f"{b.model}@{b.step}") for a, b in series.equal_weights(checkpoints)
     )
     return Plan(config.name, protocol, tuple(units), tuple(measurements), tokens, equal)
-
-
-def pairs_of(units: Iterable[Unit]) -> list[tuple[Unit, Unit]]:
-    """Pairs of models that paired invariants compare, smaller model first.
-
-    Of the trained and the untrained units at the last step: the same seed at two sizes, and two
-    seeds of the same size (the ceiling against which the others are read). Both must read the same
-    tokens.
-
-    Args:
-        units: of the whole run.
-
-    Returns:
-        The pairs.
-    """
-    last: dict[tuple[str, int, str], Unit] = {}
-    for unit in units:
-        if unit.variant in {"trained", "random_init"}:
-            at = (unit.checkpoint.model, unit.checkpoint.seed, unit.variant)
-            held = last.get(at)
-            if held is None or _step(held) <= _step(unit):
-                last[at] = unit
-    ordered = sorted(last.values(), key=lambda u: (u.checkpoint.n_params, u.checkpoint.model))
-    return [(a, b) for a, b in combinations(ordered, 2) if _comparable(a, b)]
-
-
-def _step(unit: Unit) -> int:
-    return -1 if unit.checkpoint.step is None else unit.checkpoint.step
-
-
-def _comparable(first: Unit, second: Unit) -> bool:
-    a, b = first.checkpoint, second.checkpoint
-    same_tokens = a.tokenizer_digest == b.tokenizer_digest
-    same_size = (a.n_params, a.architecture) == (b.n_params, b.architecture)
-    return same_tokens and first.variant == second.variant and same_size != (a.seed == b.seed)
 
 
 def _units(config: RunConfig, checkpoints: Sequence[Checkpoint]) -> list[Unit]:
@@ -97,6 +73,10 @@ def _units(config: RunConfig, checkpoints: Sequence[Checkpoint]) -> list[Unit]:
     units = []
     for variant in sorted(config.variants, key=lambda v: v != "trained"):
         for c in checkpoints:
+            if c.captures:
+                if c.variant == variant:
+                    units.append(Unit(config.name, c, variant))
+                continue
             last = judged[c.model, c.seed] == (-1 if c.step is None else c.step)
             wanted = (
                 last
@@ -106,6 +86,21 @@ def _units(config: RunConfig, checkpoints: Sequence[Checkpoint]) -> list[Unit]:
             if variant == "trained" or wanted:
                 units.append(Unit(config.name, c, variant))
     return units
+
+
+def _check_read(read: set[str], config: RunConfig) -> None:
+    """An invariant that was asked for by name must have something to read."""
+    named = () if config.invariants == "all" else config.invariants
+    for name in named:
+        if name not in read:
+            spec = REGISTRY[name]
+            raise ValueError(
+                f"invariants.{name}: got no capture of kind {spec.kind!r} for it, needs "
+                + {"one": "a model", "pair": "two models", "trajectory": "two steps"}[
+                    spec.signature
+                ]
+                + " with one"
+            )
 
 
 def _check_parameters(specs: Iterable[tuple[Invariant, str]], protocol: Protocol) -> None:
@@ -147,66 +142,60 @@ def _check_widths(checkpoint: Checkpoint, protocol: Protocol, kinds: set[str]) -
         )
 
 
+@dataclass(frozen=True)
+class _Keys:
+    """Derives the keys of captures and measurements."""
+
+    protocol: Protocol
+    tokens: Mapping[tuple[str, str], ProbeTokens]
+    heads: bool
+
+    def readable(self, unit: Unit, kind: str) -> list[str | None]:
+        """Probes at which a unit has a capture of this kind (None: tokens do not matter)."""
+        held = unit.checkpoint.captures
+        if held:
+            return [probe for k, probe, _ in held if k == kind]
+        if kind in RECORDED_ONLY or (kind in TOKEN_FREE and unit.variant == "shuffled_tokens"):
+            return []
+        return [None] if kind in TOKEN_FREE else list(dict.fromkeys(n for n, _ in self.tokens))
+
+    def capture(self, unit: Unit, probe: str | None, kind: str) -> str:
+        """Key of a capture: what the weights are, the tokens and their order, and the protocol."""
+        view = " by head" if self.heads and kind == "weights" else ""
+        what = f"{kind}{view} {CAPTURE_VERSION[kind]}"
+        if unit.checkpoint.captures:
+            return _fast_digest(*unit.content, str(probe), "recorded", what)
+        if probe is None:
+            return _fast_digest(*unit.content, what)
+        of_tokens = self.tokens[probe, unit.checkpoint.tokenizer_digest or ""].digest
+        shuffled = unit.variant == "shuffled_tokens"
+        order = f"shuffled{unit.checkpoint.seed}" if shuffled else "in order"
+        return _fast_digest(*unit.content, of_tokens, order, self.protocol.digest(), what)
+
+
 def _measurements(
-    units: Sequence[Unit],
-    specs: Sequence[tuple[Invariant, str]],
-    protocol: Protocol,
-    tokens: Mapping[tuple[str, str], ProbeTokens],
-    *,
-    heads: bool,
+    groups: Iterable[tuple[Unit, ...]], specs: Sequence[tuple[Invariant, str]], keys: _Keys
 ) -> list[Measurement]:
-    names = list(dict.fromkeys(name for name, _ in tokens))
+    """Every invariant of every group: of one unit, a pair, or the steps of a run."""
     by_kind: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for spec, params in specs:
         stamp = digest(spec.name, spec.version, params)
         by_kind[spec.kind].append((spec.name, params, stamp))
     out = []
-    for unit in units:
-        of_unit = unit.stamp
+    for group in groups:
+        unit, *others = group
+        stamps = [u.stamp for u in group]
         for kind, wanted in by_kind.items():
-            free = kind in TOKEN_FREE
-            if free and unit.variant == "shuffled_tokens":
-                continue
-            for probe in [None] if free else names:
-                view = " by head" if heads and kind == "weights" else ""
-                capture = _capture_key(unit, probe, kind + view, protocol, tokens)
+            for probe in keys.readable(unit, kind):
+                if any(probe not in keys.readable(u, kind) for u in others):
+                    continue
+                capture = keys.capture(unit, probe, kind)
+                more = tuple(Reading(u, keys.capture(u, probe, kind)) for u in others)
+                read = [capture, *(r.capture_key for r in more)]
                 for name, params, stamp in wanted:
-                    key = _fast_digest(of_unit, capture, stamp)
-                    out.append(Measurement(key, capture, unit, probe, kind, name, params))
+                    key = _fast_digest(*stamps, *read, stamp)
+                    out.append(Measurement(key, capture, unit, probe, kind, name, params, more))
     return out
-
-
-def _pair_measurements(
-    pairs: Sequence[tuple[Unit, Unit]],
-    specs: Sequence[tuple[Invariant, str]],
-    protocol: Protocol,
-    tokens: Mapping[tuple[str, str], ProbeTokens],
-) -> list[Measurement]:
-    names = list(dict.fromkeys(name for name, _ in tokens))
-    out = []
-    for spec, params in specs:
-        stamp = digest(spec.name, spec.version, params)
-        for (a, b), probe in product(pairs, names):
-            first, second = (_capture_key(u, probe, spec.kind, protocol, tokens) for u in (a, b))
-            key = _fast_digest(a.stamp, b.stamp, first, second, stamp)
-            m = Measurement(key, first, a, probe, spec.kind, spec.name, params, b, second)
-            out.append(m)
-    return out
-
-
-def _capture_key(
-    unit: Unit,
-    probe: str | None,
-    kind: str,
-    protocol: Protocol,
-    tokens: Mapping[tuple[str, str], ProbeTokens],
-) -> str:
-    what = f"{kind} {CAPTURE_VERSION[kind.partition(' ')[0]]}"
-    if probe is None:
-        return _fast_digest(*unit.content, what)
-    of_tokens = tokens[probe, unit.checkpoint.tokenizer_digest or ""].digest
-    order = f"shuffled{unit.checkpoint.seed}" if unit.variant == "shuffled_tokens" else "in order"
-    return _fast_digest(*unit.content, of_tokens, order, protocol.digest(), what)
 
 
 def _fast_digest(*parts: str) -> str:
@@ -229,13 +218,13 @@ def plan_rows(plan: Plan, done: set[str]) -> list[dict[str, Any]]:
     for m in plan.measurements:
         c = m.unit.checkpoint
         size = 0
-        for key, of in ((m.capture_key, m.unit), (m.capture_key_b, m.unit_b)):
-            if key is not None and of is not None and key not in seen:
-                size += capture_bytes(of.checkpoint, m.kind, plan.protocol)
-                seen.add(key)
+        for unit, capture_key in m.readings:
+            if capture_key not in seen and not unit.checkpoint.captures:
+                size += capture_bytes(unit.checkpoint, m.kind, plan.protocol)
+                seen.add(capture_key)
         rows.append({
             "key": m.key, "capture_key": m.capture_key, "unit": m.unit.id,
-            "unit_b": m.unit_b and m.unit_b.id, "series": plan.name,
+            "unit_b": m.unit_b, "series": plan.name,
             "model": c.model, "n_params": c.n_params, "seed": c.seed, "step": c.step,
             "variant": m.unit.variant, "probe": m.probe, "kind": m.kind,
             "invariant": m.invariant, "params": m.params, "bytes": size, "done": m.key in done,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.records import Protocol, Variant
 from scaleinv_ray.series import Checkpoint
 
@@ -75,8 +76,15 @@ class ProbeTokens:
     digest: str
 
 
+class Reading(NamedTuple):
+    """A unit and the key of its capture."""
+
+    unit: Unit
+    capture_key: str
+
+
 class Measurement(NamedTuple):
-    """One capture x one invariant, or two captures of one kind.
+    """One capture x one invariant, or several captures of one kind.
 
     Attributes:
         key: of the result.
@@ -86,8 +94,7 @@ class Measurement(NamedTuple):
         kind: kind of capture.
         invariant: name.
         params: canonical JSON.
-        unit_b: the second unit of a pair.
-        capture_key_b: of the capture of the second unit.
+        more: the second unit of a pair, or the earlier steps of a trajectory, in order.
     """
 
     key: str
@@ -97,8 +104,18 @@ class Measurement(NamedTuple):
     kind: str
     invariant: str
     params: str
-    unit_b: Unit | None = None
-    capture_key_b: str | None = None
+    more: tuple[Reading, ...] = ()
+
+    @property
+    def readings(self) -> list[Reading]:
+        """All captures read, that of its own unit first."""
+        return [Reading(self.unit, self.capture_key), *self.more]
+
+    @property
+    def unit_b(self) -> str | None:
+        """Id of the second unit of a pair."""
+        paired = REGISTRY[self.invariant].signature == "pair"
+        return self.more[0].unit.id if paired else None
 
 
 @dataclass(frozen=True)

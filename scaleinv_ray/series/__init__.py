@@ -11,6 +11,7 @@ from scaleinv_ray.series.checkpoint import Checkpoint, check_identities, equal_w
 from scaleinv_ray.series.folders import Steps, from_folder, from_ladder
 from scaleinv_ray.series.headers import weights_digest
 from scaleinv_ray.series.hub import fetch, fetch_init, from_hub
+from scaleinv_ray.series.recorded import from_records, write_records_manifest
 
 __all__ = [
     "Checkpoint",
@@ -22,8 +23,10 @@ __all__ = [
     "from_folder",
     "from_hub",
     "from_ladder",
+    "from_records",
     "resolve",
     "weights_digest",
+    "write_records_manifest",
 ]
 
 
@@ -34,7 +37,7 @@ def resolve(sources: Iterable[Any], *, cache_dir: Path | None = None) -> list[Ch
 
     Args:
         sources: what stands under `models` in a config, as mappings or as objects with the same
-            fields: `hub`, `path` or `ladder` with their options.
+            fields: `hub`, `path`, `ladder` or `records` with their options.
         cache_dir: where digests are remembered; the user's cache folder by default.
 
     Returns:
@@ -58,4 +61,6 @@ def _of_source(fields: dict[str, Any], cache_dir: Path | None) -> list[Checkpoin
         return from_folder(options.pop("path"), **options, cache_dir=cache_dir)
     if "ladder" in options:
         return from_ladder(options.pop("ladder"), **options, cache_dir=cache_dir)
-    raise ValueError(f"models: got {sorted(fields)}, allowed one of hub, path, ladder")
+    if "records" in options:
+        return from_records(options.pop("records"), cache_dir=cache_dir)
+    raise ValueError(f"models: got {sorted(fields)}, allowed one of hub, path, ladder, records")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scaleinv_ray.records import Variant
 from scaleinv_ray.series.headers import DTYPES, TensorHeader, count_parameters, parameters
 
 _NAMES = {  # first key that config.json has
@@ -51,6 +52,8 @@ class Checkpoint:
         init_folder: the run's own step 0, where it exists locally.
         init_commit: the run's own step 0, where it exists on the hub.
         init_digest: weights digest of either.
+        variant: of captures made elsewhere; a model with weights can be had in all variants.
+        captures: kind, probe and file of captures made elsewhere; empty where there are weights.
     """
 
     model: str
@@ -77,6 +80,8 @@ class Checkpoint:
     init_folder: Path | None = None
     init_commit: str | None = None
     init_digest: str | None = None
+    variant: Variant = "trained"
+    captures: tuple[tuple[str, str | None, Path], ...] = ()
 
     @property
     def where(self) -> str:
@@ -136,10 +141,10 @@ def check_identities(checkpoints: Iterable[Checkpoint]) -> None:
     Raises:
         ValueError: where two share model, step and seed, or one model name has two sizes.
     """
-    seen: dict[tuple[str, int | None, int], Checkpoint] = {}
+    seen: dict[tuple[str, int | None, int, str], Checkpoint] = {}
     sizes: dict[str, Checkpoint] = {}
     for c in checkpoints:
-        twin = seen.setdefault((c.model, c.step, c.seed), c)
+        twin = seen.setdefault((c.model, c.step, c.seed, c.variant), c)
         if twin is not c:
             raise ValueError(
                 f"models: {twin.where} and {c.where} are both model {c.model!r}, step {c.step}, "

@@ -41,13 +41,13 @@ def from_folder(
     Returns:
         Checkpoints by step.
     """
-    root = _existing("path", path)
+    root = existing_folder("path", path)
     found = {int(m[1]): p for p in root.iterdir() if (m := STEP_FOLDER.fullmatch(p.name))}
     by_step: dict[int | None, Path] = {s: found[s] for s in sorted(found)}
     inside_run = not found and STEP_FOLDER.fullmatch(root.name)
     if not found:
         by_step = {_told(root, _training(root), step, "step"): root}
-    begin = _existing("init", init) if init is not None else by_step.get(0)
+    begin = existing_folder("init", init) if init is not None else by_step.get(0)
     if begin is None and inside_run:
         begin = next((p for p in root.parent.glob("step-*") if not p.name[5:].strip("0")), None)
     shared = {
@@ -60,8 +60,19 @@ def from_folder(
     ]
 
 
-def _existing(field: str, path: str | Path) -> Path:
-    """The folder, absolute: workers have other working directories."""
+def existing_folder(field: str, path: str | Path) -> Path:
+    """An existing folder, absolute: workers have other working directories.
+
+    Args:
+        field: named in the error.
+        path: as the user wrote it.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        ValueError: where there is no such folder.
+    """
     folder = Path(os.path.abspath(Path(path).expanduser()))
     if not folder.is_dir():
         raise ValueError(f"{field}: got {str(path)!r}, no such folder")
@@ -136,7 +147,7 @@ def from_ladder(
     Raises:
         ValueError: where there are no runs, or a run is unusable.
     """
-    root = _existing("ladder", folder)
+    root = existing_folder("ladder", folder)
     runs = [p for p in root.iterdir() if p.is_dir() and p.name[0] not in "._"]
     if not runs:
         raise ValueError(f"ladder: got {str(root)!r}, a folder without runs")

@@ -195,7 +195,7 @@ def transform(record: Record, symmetry: str, rng: np.random.Generator) -> Record
 def _apply(spec: Invariant, record: Record, other: Record | None = None) -> Measured:
     """The invariant of a record; of a pair the second one is another model at the same rows."""
     parameters = dict(spec.parameters) | SMALL.get(spec.name, {})
-    records = (record, other or partner(record)) if spec.paired else (record,)
+    records = (record, other or partner(record)) if spec.signature == "pair" else (record,)
     return spec.function(*records, rng=np.random.default_rng(3), **parameters)
 
 
@@ -247,7 +247,7 @@ def test_nan_is_refused(spec: Invariant) -> None:
         _apply(
             spec,
             dataclasses.replace(record, **{name: values}),
-            partner(record) if spec.paired else None,
+            partner(record) if spec.signature == "pair" else None,
         )
 
 
@@ -269,7 +269,7 @@ def test_declared_symmetries_hold(spec: Invariant, symmetry: str, seed: int) -> 
         record = dataclasses.replace(record, removes_mean=True)
     moved = transform(record, symmetry, rng)
     assert moved is not None, f"no transformation {symmetry} for {spec.kind}"
-    if spec.paired:  # each model has its own basis: the second one alone is moved
+    if spec.signature == "pair":  # each model has its own basis: the second one alone is moved
         other = partner(record)
         before = _apply(spec, record, other)
         after = _apply(spec, record, transform(other, symmetry, rng))
