@@ -383,7 +383,7 @@ def test_sources_are_mappings_or_objects(tmp_path: Path, cache: Path) -> None:
     )
     assert by_object == by_mapping
     assert len(by_object) == 1
-    with pytest.raises(ValueError, match="allowed one of hub, path, ladder$"):
+    with pytest.raises(ValueError, match="allowed one of hub, path, ladder, records$"):
         series.resolve([{"folder": "x"}])
 
 
