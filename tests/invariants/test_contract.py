@@ -16,8 +16,10 @@ from scaleinv_ray.records import (
     Attention,
     DepthStack,
     Jacobians,
+    Lanczos,
     Moments,
     Record,
+    TokenLosses,
     WeightMatrix,
 )
 
@@ -95,6 +97,23 @@ def _attention(rng: np.random.Generator) -> Record:
     return Attention(a_STT=a_STT / a_STT.sum(axis=2, keepdims=True))
 
 
+def _token_losses(rng: np.random.Generator) -> Record:
+    return TokenLosses(loss_ST=rng.exponential(size=(20, 63)))
+
+
+def _lanczos(rng: np.random.Generator) -> Record:
+    nodes_RK = np.sort(rng.exponential(size=(4, 12)), axis=1)
+    weights_RK = rng.dirichlet(np.ones(12), size=4)
+    return Lanczos(nodes_RK=nodes_RK, weights_RK=weights_RK, dim=100, weight_norm=3.0)
+
+
+def _trajectory(record: Record) -> list[Record]:
+    """The record at three steps of a run, the last one as it is."""
+    name = record.arrays[0]
+    first = getattr(record, name)
+    return [dataclasses.replace(record, **{name: first * (1 - 0.2 * k)}) for k in (2, 1, 0)]
+
+
 MAKE: dict[str, Callable[[np.random.Generator], Record]] = {
     "weights": _weights,
     "moments": _moments,
@@ -103,6 +122,9 @@ MAKE: dict[str, Callable[[np.random.Generator], Record]] = {
     "jacobians": _jacobians,
     "depth_stack": _depth_stack,
     "attention": _attention,
+    "token_losses": _token_losses,
+    "hessian": _lanczos,
+    "ggn": _lanczos,
 }
 
 
@@ -195,8 +217,12 @@ def transform(record: Record, symmetry: str, rng: np.random.Generator) -> Record
 def _apply(spec: Invariant, record: Record, other: Record | None = None) -> Measured:
     """The invariant of a record; of a pair the second one is another model at the same rows."""
     parameters = dict(spec.parameters) | SMALL.get(spec.name, {})
-    records = (record, other or partner(record)) if spec.signature == "pair" else (record,)
-    return spec.function(*records, rng=np.random.default_rng(3), **parameters)
+    arguments: tuple[Any, ...] = (record,)
+    if spec.signature == "pair":
+        arguments = (record, other or partner(record))
+    elif spec.signature == "trajectory":
+        arguments = (_trajectory(record),)
+    return spec.function(*arguments, rng=np.random.default_rng(3), **parameters)
 
 
 ALL = [pytest.param(spec, id=name) for name, spec in sorted(REGISTRY.items())]
