@@ -26,6 +26,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "capture": (TORCH | {"numpy"}, CORE | {"probes"}),
     "ladder": (TORCH | {"numpy"}, CORE | {"probes"}),
     "store": ({"numpy", "pyarrow"}, {"tables", "records"}),
+    "states": ({"numpy", "pyarrow"}, {"store"}),
     "series": ({"huggingface_hub", "numpy", "safetensors"}, {"tables", "records"}),
     "config": (
         {"pydantic", "pydantic_core", "yaml"},
@@ -40,7 +41,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         ALL_THIRD,
         CORE
         | {"tables", "invariants", "singularities", "conservation", "probes", "capture", "ladder"}
-        | {"series", "config", "costs", "plan", "store", "report"},
+        | {"series", "config", "costs", "plan", "store", "states", "report"},
     ),
     "report": ({"plotly", "numpy", "pyarrow"}, {"tables", "conservation", "store"}),
     "cli": (

@@ -76,7 +76,7 @@ class Collector(typing.Protocol):
         """Kind -> records, after the pass."""
 
 
-class _Pass:
+class Pass:
     """What the hooks write to: checks every visit and hands it to the collectors."""
 
     def __init__(self, collectors: list[Collector], batch_shape: tuple[int, int]) -> None:
@@ -110,9 +110,20 @@ class _Pass:
             raise ValueError(f"activations: got values that are not finite ({text}), allowed 0")
 
 
-def _collectors(
+def collectors_of(
     kinds: frozenset[str], shape: tuple[int, ...], protocol: Protocol, seed_units: int
 ) -> list[Collector]:
+    """The collectors that the kinds need.
+
+    Args:
+        kinds: out of `FORWARD_KINDS`.
+        shape: sequences and length of the probe.
+        protocol: what makes captures comparable.
+        seed_units: seed of the sampled units.
+
+    Returns:
+        One collector for each kind, clouds and depth stacks together.
+    """
     num_sequences, length = shape
     collectors: list[Collector] = []
     if rows := kinds & {"cloud", "depth_stack"}:
@@ -138,7 +149,7 @@ def _run(
     batch_size: int,
 ) -> None:
     sites = frozenset[str]().union(*(c.sites for c in collectors))
-    passing = _Pass(collectors, (0, 0))
+    passing = Pass(collectors, (0, 0))
     wanted: list[Any] = [*collectors, losses] if losses else [*collectors]
     with torch.inference_mode(), watch(model, architecture, sites, passing.visit):
         for first in range(0, len(tokens_ST), batch_size):
@@ -188,22 +199,64 @@ def forward_records(
             is hit twice, or activations that are not finite (with their number at every site: the
             whole capture is refused, since no invariant of such a model can be had).
     """
+    check_request(model, tokens_ST, protocol, kinds=kinds, batch_size=batch_size)
+    architecture = architecture_of(model.config)
+    collectors = collectors_of(kinds, tokens_ST.shape, protocol, seed_units)
+    losses = LossCollector(num_sequences=len(tokens_ST)) if "token_losses" in kinds else None
+    _run(model, architecture, tokens_ST, collectors, losses, batch_size=batch_size)
+    return records_of(collectors, losses, labels_of(model, protocol, labels or {}), architecture)
+
+
+def check_request(
+    model: PreTrainedModel,
+    tokens_ST: np.ndarray,
+    protocol: Protocol,
+    *,
+    kinds: frozenset[str],
+    batch_size: int,
+) -> None:
+    """Checks what is asked of a forward pass; the arguments are those of `forward_records`.
+
+    Args:
+        model: a causal language model in eval mode.
+        tokens_ST: token ids.
+        protocol: gives the shape of the tokens.
+        kinds: wanted.
+        batch_size: sequences in a batch.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
     if unknown := kinds.difference(FORWARD_KINDS):
         raise ValueError(f"kinds: got {sorted(unknown)}, allowed {sorted(FORWARD_KINDS)}")
     if batch_size < 1:
         raise ValueError(f"batch_size: got {batch_size}, allowed integers >= 1")
     check_tokens(model, tokens_ST)
     check_shape(tokens_ST, protocol)
-    architecture = architecture_of(model.config)
-    if "token_losses" in kinds and not architecture.causal:
+    if "token_losses" in kinds and not architecture_of(model.config).causal:
         raise ValueError("kinds: got 'token_losses' of a model that is not causal")
-    collectors = _collectors(kinds, tokens_ST.shape, protocol, seed_units)
-    losses = LossCollector(num_sequences=len(tokens_ST)) if "token_losses" in kinds else None
-    _run(model, architecture, tokens_ST, collectors, losses, batch_size=batch_size)
-    shared = labels_of(model, protocol, labels or {})
+
+
+def records_of(
+    collectors: list[Collector],
+    losses: LossCollector | None,
+    labels: dict[str, Any],
+    architecture: Architecture,
+) -> dict[str, list[Record]]:
+    """What the collectors have gathered, by kind.
+
+    Args:
+        collectors: after the pass.
+        losses: likewise.
+        labels: fields of Record.
+        architecture: says whether the mean over units is removed downstream.
+
+    Returns:
+        Kind -> records.
+    """
     records: dict[str, list[Record]] = {}
     for collector in collectors:
-        records |= collector.records(shared, removes_mean=architecture.removes_mean)
+        records |= collector.records(labels, removes_mean=architecture.removes_mean)
     if losses:
-        records["token_losses"] = [losses.record(shared)]
+        records["token_losses"] = [losses.record(labels)]
     return records

@@ -1,0 +1,173 @@
+"""Layer-major streaming gives what a resident model gives, and reads every weight once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as tf
+from safetensors import safe_open
+
+from scaleinv_ray.capture.forward import FORWARD_KINDS, forward_records
+from scaleinv_ray.capture.loading import LoadOptions, load_model
+from scaleinv_ray.capture.streamed_records import streamed_records
+from scaleinv_ray.capture.streaming import StreamedModel, as_array, as_tensor, stream
+from scaleinv_ray.capture.variants import materialise
+from scaleinv_ray.states import StateFiles
+from tests.capture.conftest import CAUSAL, LAYERS, PROTOCOL, attention_for
+
+BATCH = 48  # 160 sequences: the last batch is smaller
+
+
+def _equal(first: dict[str, list[Any]], second: dict[str, list[Any]]) -> None:
+    assert set(first) == set(second)
+    for kind, records in first.items():
+        assert len(records) == len(second[kind])
+        for a, b in zip(records, second[kind], strict=True):
+            assert a.labels() == b.labels()
+            for name in a.arrays:
+                np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_bit_equal_to_the_resident_model(
+    name: str,
+    folder: Callable[[str], Path],
+    model: Callable[[str], tf.PreTrainedModel],
+    tokens_ST: np.ndarray,
+    tmp_path: Path,
+) -> None:
+    options = LoadOptions(attention=attention_for(name))
+    streamed = StreamedModel.open(folder(name), options)
+    kinds = FORWARD_KINDS
+    got = streamed_records(
+        streamed, tokens_ST, PROTOCOL, StateFiles(tmp_path), kinds=kinds, batch_size=BATCH
+    )
+    _equal(
+        got,
+        forward_records(model(name), tokens_ST, PROTOCOL, kinds=kinds, batch_size=BATCH),
+    )
+    assert all(p.is_meta for p in streamed.model.parameters()), "no weight stays in memory"
+
+
+@pytest.mark.parametrize("name", ["gpt2", "neox_parallel", "llama", "qwen2", "opt"])
+def test_every_weight_is_read_once(
+    name: str, folder: Callable[[str], Path], tokens_ST: np.ndarray, tmp_path: Path
+) -> None:
+    streamed = StreamedModel.open(folder(name), LoadOptions(attention=attention_for(name)))
+    stream(streamed, tokens_ST, StateFiles(tmp_path), batch_size=BATCH)
+    with safe_open(folder(name) / "model.safetensors", framework="pt") as file:
+        sizes = {n: file.get_tensor(n).nbytes for n in file.keys()}  # noqa: SIM118
+    head = sum(size for n, size in sizes.items() if n in {"lm_head.weight", "embed_out.weight"})
+    assert streamed.bytes_read == sum(sizes.values()) - head
+
+
+def test_a_pass_that_was_interrupted_goes_on_where_it_stopped(
+    folder: Callable[[str], Path],
+    model: Callable[[str], tf.PreTrainedModel],
+    tokens_ST: np.ndarray,
+    tmp_path: Path,
+) -> None:
+    kinds = frozenset({"cloud", "moments", "depth_stack", "token_losses"})
+    states = StateFiles(tmp_path, keep=True)
+
+    class Stop(Exception):
+        pass
+
+    class Failing(StateFiles):
+        def complete(self, level: int) -> bool:
+            if level > 1:
+                return False
+            return super().complete(level)
+
+        def write(self, level: int) -> Any:
+            if level > 1:
+                raise Stop
+            return super().write(level)
+
+    with pytest.raises(Stop):
+        first = StreamedModel.open(folder("llama"))
+        stream(first, tokens_ST, Failing(tmp_path, keep=True), batch_size=BATCH)
+    assert states.latest() == 1
+    second = StreamedModel.open(folder("llama"))
+    got = streamed_records(second, tokens_ST, PROTOCOL, states, kinds=kinds, batch_size=BATCH)
+    _equal(got, forward_records(model("llama"), tokens_ST, PROTOCOL, kinds=kinds, batch_size=BATCH))
+    read_once = first.bytes_read
+    assert second.bytes_read < 2 * read_once
+    third = StreamedModel.open(folder("llama"))
+    stream(third, tokens_ST, states, batch_size=BATCH)
+    block_bytes = sum(p.nbytes for p in third.architecture.layers(third.model)[0].parameters())
+    assert LAYERS == 2 and third.bytes_read < block_bytes, "no block is read again"
+
+
+def test_a_stream_does_not_begin_in_the_middle(
+    folder: Callable[[str], Path], tokens_ST: np.ndarray, tmp_path: Path
+) -> None:
+    states = StateFiles(tmp_path, keep=True)
+    streamed = StreamedModel.open(folder("llama"))
+    stream(streamed, tokens_ST, states, batch_size=BATCH)
+    with pytest.raises(ValueError, match="a stream needs to begin at level 0"):
+        streamed_records(
+            streamed, tokens_ST, PROTOCOL, states, kinds=frozenset({"stream"}), batch_size=BATCH
+        )
+
+
+def test_shuffled_weights_are_those_of_the_resident_variant(
+    folder: Callable[[str], Path], tokens_ST: np.ndarray, tmp_path: Path
+) -> None:
+    kinds = frozenset({"cloud"})
+    resident = materialise(folder("neox_parallel"), "shuffled_weights", 3).model
+    streamed = StreamedModel.open(folder("neox_parallel"), shuffle_seed=3)
+    got = streamed_records(
+        streamed, tokens_ST, PROTOCOL, StateFiles(tmp_path), kinds=kinds, batch_size=BATCH
+    )
+    _equal(got, forward_records(resident, tokens_ST, PROTOCOL, kinds=kinds, batch_size=BATCH))
+
+
+def test_bfloat16_states_keep_their_bits(
+    folder: Callable[[str], Path], tokens_ST: np.ndarray, tmp_path: Path
+) -> None:
+    options = LoadOptions(dtype=torch.bfloat16)
+    kinds = frozenset({"cloud"})
+    streamed = StreamedModel.open(folder("llama"), options)
+    states = StateFiles(tmp_path)
+    got = streamed_records(streamed, tokens_ST, PROTOCOL, states, kinds=kinds, batch_size=BATCH)
+    assert states.read(LAYERS, 0, 2).dtype == np.uint16
+    resident = load_model(folder("llama"), options)
+    _equal(got, forward_records(resident, tokens_ST, PROTOCOL, kinds=kinds, batch_size=BATCH))
+
+
+def test_arrays_and_tensors_are_inverse() -> None:
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        x = torch.randn(3, 4, dtype=torch.float64).to(dtype)
+        assert torch.equal(as_tensor(as_array(x), dtype), x)
+
+
+def test_states_across_batches_and_incomplete_levels(tmp_path: Path) -> None:
+    states = StateFiles(tmp_path)
+    x_STD = np.random.default_rng(0).normal(size=(10, 4, 3)).astype(np.float32)
+    with states.write(0) as write:
+        write(x_STD[:4])
+        write(x_STD[4:])
+    np.testing.assert_array_equal(states.read(0, 2, 5), x_STD[2:7])
+    with pytest.raises(ValueError, match="got 10 sequences, needs 12"):
+        states.read(0, 8, 4)
+    with pytest.raises(RuntimeError, match="halfway"), states.write(1) as write:
+        write(x_STD[:4])
+        raise RuntimeError("halfway")
+    assert not states.complete(1) and states.latest() == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["level-0000.arrow"]
+
+
+def test_a_missing_tensor_is_named(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    source = folder("llama")
+    (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes())
+    tensors = load_file(source / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks the tensor of model\.layers\.1\.mlp\.up_proj"):
+        StreamedModel.open(tmp_path)
