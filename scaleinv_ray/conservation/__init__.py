@@ -1,16 +1,37 @@
 """Which invariants are conserved over model size: from measured rows to verdicts."""
 
+from scaleinv_ray.conservation.capabilities import from_lm_eval, from_pythia
+from scaleinv_ray.conservation.classes import classes_table
+from scaleinv_ray.conservation.curves import collapse_table, over_depth, over_training
+from scaleinv_ray.conservation.emergence_table import Emergence, emergence_table
 from scaleinv_ray.conservation.judge import judge
 from scaleinv_ray.conservation.nulls import NullClass, NullComparison, compare_with_null
-from scaleinv_ray.conservation.table import judge_table
+from scaleinv_ray.conservation.pairs import ceiling_table
+from scaleinv_ray.conservation.table import judge_table, predict_named
+from scaleinv_ray.conservation.transitions import Kind, transitions_table
+from scaleinv_ray.conservation.universality import Agreement, universality_classes
 from scaleinv_ray.conservation.verdict import Verdict, Verdicts
 
 __all__ = [
+    "Agreement",
+    "Emergence",
+    "Kind",
     "NullClass",
     "NullComparison",
     "Verdict",
     "Verdicts",
+    "ceiling_table",
+    "classes_table",
+    "collapse_table",
     "compare_with_null",
+    "emergence_table",
+    "from_lm_eval",
+    "from_pythia",
     "judge",
     "judge_table",
+    "over_depth",
+    "over_training",
+    "predict_named",
+    "transitions_table",
+    "universality_classes",
 ]

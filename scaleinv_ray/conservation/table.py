@@ -13,7 +13,14 @@ from scaleinv_ray.conservation.choice import COMPARISONS, Replicate
 from scaleinv_ray.conservation.evidence import moments
 from scaleinv_ray.conservation.judge import judge
 from scaleinv_ray.conservation.nulls import NullComparison, compare_with_null
-from scaleinv_ray.conservation.predict import Prediction, line_of, rolling
+from scaleinv_ray.conservation.predict import (
+    LEAST_FITTED,
+    Forecast,
+    Prediction,
+    forecast,
+    line_of,
+    rolling,
+)
 from scaleinv_ray.conservation.scale import series_of
 from scaleinv_ray.conservation.values import (
     Comparison,
@@ -71,8 +78,7 @@ def judge_table(
         ValueError: where one place mixes protocols, versions or parameters, and for comparisons
             that do not exist.
     """
-    if unknown := sorted(set(comparisons) - set(COMPARISONS)):
-        raise ValueError(f"comparisons: got {unknown}, allowed {COMPARISONS}")
+    _check_comparisons(comparisons)
     judged: list[tuple[Row, Verdict]] = []
     predictions: list[Row] = []
     for group in gather(rows):
@@ -87,6 +93,64 @@ def judge_table(
             judged.append((row, verdict))
             predictions += _predictions(key, sample, verdict, quantity)
     return _with_q(judged), predictions
+
+
+def predict_named(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    quantities: Mapping[tuple[str, str], Quantity],
+    n_params: int,
+    model: str,
+    margin: float = 0.10,
+    comparisons: Collection[str] = COMPARISONS,
+) -> list[Row]:
+    """Predicts a larger model, whether it exists or not, from those measured.
+
+    Args:
+        rows: measurements, with the columns of `tables.MEASUREMENTS`.
+        quantities: (invariant, quantity) -> what is claimed of it in advance.
+        n_params: total parameters of the model, more than of any that is measured.
+        model: its name.
+        margin: relative change that counts as conserved for quantities that declare none.
+        comparisons: those wanted, out of equal_steps, equal_tokens and equal_loss.
+
+    Returns:
+        Rows of `tables.PREDICTIONS` with nothing observed: by the straight line on the judged
+        scale, and by the form of the verdict where that is another (the constant where conserved).
+        Places with fewer than three sizes, or values that cannot be judged, have none.
+
+    Raises:
+        ValueError: for a size that is not larger than all measured, and as in `judge_table`.
+    """
+    _check_comparisons(comparisons)
+    out: list[Row] = []
+    for group in gather(rows):
+        quantity = _claimed(quantities, group, margin)
+        for comparison in compared(group):
+            sample = _sample(comparison.trained)
+            if comparison.name not in comparisons or len(sample.n_params) < LEAST_FITTED:
+                continue
+            form = _verdict(sample, comparison, quantity).form
+            try:
+                series = series_of(sample.n_params, sample.values, unit=quantity.unit)
+            except ValueError:
+                continue  # of both signs: its verdict says so
+            key = {**group.place._asdict(), "step": comparison.step, "comparison": comparison.name}
+            given = moments(series.y_KS[None])
+            for name in dict.fromkeys([line_of(series), form or line_of(series)]):
+                found = forecast(series, given, float(n_params), form=name)
+                out.append(key | {"model": model} | _forecast(found) | _UNOBSERVED)
+    return out
+
+
+_UNOBSERVED = dict.fromkeys((
+    "observed", "observed_stderr", "error", "naive_last_error", "naive_mean_error", "covered",
+))  # fmt: skip
+
+
+def _check_comparisons(comparisons: Collection[str]) -> None:
+    if unknown := sorted(set(comparisons) - set(COMPARISONS)):
+        raise ValueError(f"comparisons: got {unknown}, allowed {COMPARISONS}")
 
 
 def _claimed(
@@ -234,8 +298,22 @@ def _predictions(key: Row, sample: _Sample, verdict: Verdict, quantity: Quantity
 
 
 def _prediction(sample: _Sample, found: Prediction) -> Row:
+    return (
+        {"model": ", ".join(sample.models[len(found.fitted_on)])}
+        | _forecast(found)
+        | {
+            "observed": found.observed,
+            "observed_stderr": found.observed_stderr,
+            "error": found.error,
+            "naive_last_error": found.naive_last_error,
+            "naive_mean_error": found.naive_mean_error,
+            "covered": found.covered,
+        }
+    )
+
+
+def _forecast(found: Forecast) -> Row:
     return {
-        "model": ", ".join(sample.models[len(found.fitted_on)]),
         "n_params": int(found.n_params),
         "form": found.form,
         "fitted_on": [int(n) for n in found.fitted_on],
@@ -243,12 +321,6 @@ def _prediction(sample: _Sample, found: Prediction) -> Row:
         "low": found.low,
         "high": found.high,
         "level": found.level,
-        "observed": found.observed,
-        "observed_stderr": found.observed_stderr,
-        "error": found.error,
-        "naive_last_error": found.naive_last_error,
-        "naive_mean_error": found.naive_mean_error,
-        "covered": found.covered,
     }
 
 

@@ -156,7 +156,7 @@ def gather(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
             at[step] = _completed(at.get(step), row)
         where = tuple([row[name] for name in _WHERE])
         if where not in counted_in:
-            counted_in[where] = [groups.setdefault(p, Group(p)) for p in _places(row)]
+            counted_in[where] = [groups.setdefault(p, Group(p)) for p in places_of(row)]
         location, found = Location(*[row[name] for name in Location._fields]), _found(row)
         for group in counted_in[where]:
             group.cell(row["variant"], replicate, step).add(location, found)
@@ -196,7 +196,8 @@ def _check_basis(basis: dict[tuple[Any, ...], tuple[Any, ...]], row: Mapping[str
         )
 
 
-def _places(row: Mapping[str, Any]) -> Iterator[Place]:
+def places_of(row: Mapping[str, Any]) -> Iterator[Place]:
+    """The places at which a row counts: under its site or role, at all depths and in its third."""
     site, role = row["site"], row["role"]
     sites = [site]
     if site is None and role is not None:

@@ -1,21 +1,37 @@
-"""Geometry of activation clouds: neighbour-scaling dimension.
+"""Geometry of activation clouds: neighbour-scaling dimension, and what two models' clouds share.
 
-Shape suffixes: T rows (points), D width, P points of a chosen set, K order of the neighbour.
+Shape suffixes: T rows (points), D width, P points of a chosen set, K order of the neighbour,
+S subsamples.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
+from scipy.cluster.hierarchy import cophenet, linkage
 from scipy.optimize import brentq
+from scipy.spatial.distance import squareform
 from scipy.special import exprel
+from scipy.stats import rankdata
 
 from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
-from scaleinv_ray.estimate import Estimate, unknown
-from scaleinv_ray.kernels.clouds import distinct_rows, neighbour_distances
+from scaleinv_ray.estimate import Estimate, mean_of, unknown
+from scaleinv_ray.kernels.clouds import (
+    MatchedSubsamples,
+    distinct_rows,
+    matched_subsamples,
+    neighbour_distances,
+    neighbour_indices,
+)
+from scaleinv_ray.kernels.persistent_homology import median_scaled_distances
 from scaleinv_ray.records import Activations
 from scaleinv_ray.resample import disjoint_subsamples
+
+_SYMMETRIES = ("rotation", "scale", "translation", "mean_shift", "permutation")
+_ROUNDING = 1e-10
+"""Relative difference of two distances that is only rounding."""
 
 
 def twonn_dimension(distance_PK: np.ndarray) -> float:
@@ -78,7 +94,7 @@ def gride_dimension(distance_PK: np.ndarray, *, neighbour_order: int) -> float:
     scheme="cloud",
     quantities={"twonn": Quantity(law="constant"), "gride": Quantity(law="constant")},
     curves=("gride_profile",),
-    symmetries=("rotation", "scale", "translation", "mean_shift", "permutation"),
+    symmetries=_SYMMETRIES,
 )
 def neighbour_dimension(
     cloud: Activations,
@@ -88,6 +104,7 @@ def neighbour_dimension(
     num_subsamples: int = 10,
     neighbour_order: int = 16,
     max_neighbour_order: int = 64,
+    unit_norm: bool = False,
 ) -> Measured:
     """Neighbour-scaling dimension: Gride over the scales n1 = 1, 2, 4, .. and TwoNN.
 
@@ -109,6 +126,7 @@ def neighbour_dimension(
         num_subsamples: S, disjoint parts behind the error; with 1 the error is unknown.
         neighbour_order: n1 of the quantity `gride`, a power of two.
         max_neighbour_order: largest n1 of the profile, a power of two.
+        unit_norm: the view of directions instead of the centred one (`centred_rows`).
 
     Returns:
         Quantities `twonn`, `gride`; curve `gride_profile` (x = n1, y = dimension); flags
@@ -122,7 +140,7 @@ def neighbour_dimension(
         raise ValueError(f"num_subsamples: got {num_subsamples}, allowed 1..{num_points}")
     size = num_points // num_subsamples
     orders = _neighbour_orders(neighbour_order, max_neighbour_order, size)
-    distinct = distinct_rows(cloud)
+    distinct = distinct_rows(cloud, unit_norm=unit_norm)
     if len(distinct.x_TD) < num_points:
         raise Refused(
             f"distinct rows: got {len(distinct.x_TD)} of {len(cloud.x_TD)}, needs num_points "
@@ -148,6 +166,160 @@ def neighbour_dimension(
         curves={"gride_profile": Curve(np.array(orders, dtype=np.float64), value_K, stderr_K)},
         flags=distinct.flags(),
     )
+
+
+@invariant(
+    scheme="cloud",
+    quantities={
+        "neighbour_overlap": Quantity(law="none"),
+        "neighbour_overlap_permuted": Quantity(law="none", control=True),
+    },
+    symmetries=_SYMMETRIES,
+)
+def neighbour_overlap(
+    cloud: Activations,
+    other: Activations,
+    *,
+    rng: np.random.Generator,
+    num_points: int = 1000,
+    num_subsamples: int = 8,
+    num_neighbours: int = 30,
+) -> Measured:
+    """Share of its nearest neighbours that a point has in both of two models.
+
+    Mean over the points i of |N_a(i) & N_b(i)| / k, N the k nearest neighbours (Doimo et al. 2020,
+    eq. 1), on the sequences that are distinct in both clouds. Each cloud may be turned, scaled and
+    shifted by itself; clouds equal up to that give 1. The value depends on k and P, hence both are
+    fixed. The floor, where the rows of the second cloud are permuted, is k / (P - 1) in the mean.
+
+    Args:
+        cloud: x_TD of one model.
+        other: x_TD of the other, of any width.
+        rng: draws the subsamples and the permutations.
+        num_points: P, points of a subsample.
+        num_subsamples: disjoint subsamples wanted; as many as the rows allow are used, the error is
+            over them, and unknown where there is one.
+        num_neighbours: k.
+
+    Returns:
+        Quantities as declared; flags `matched_rows`, `distinct_rows`, `expected_permuted`.
+
+    Raises:
+        ValueError: for parameters outside their range.
+        Refused: with fewer than num_points rows distinct in both, or entries that are not finite.
+    """
+    if not 1 <= num_neighbours < num_points:
+        raise ValueError(f"num_neighbours: got {num_neighbours}, allowed 1..{num_points - 1}")
+
+    def near(x_PD: np.ndarray) -> np.ndarray:
+        near_PP = np.zeros((num_points, num_points), dtype=bool)
+        index_PK = neighbour_indices(x_PD, num_neighbours=num_neighbours)
+        np.put_along_axis(near_PP, index_PK, values=True, axis=1)
+        return near_PP
+
+    def overlap(first_PP: np.ndarray, second_PP: np.ndarray) -> float:
+        return float((first_PP & second_PP).sum()) / (num_points * num_neighbours)
+
+    subsamples = matched_subsamples(
+        cloud, other, rng=rng, num_points=num_points, num_subsamples=num_subsamples
+    )
+    expected = num_neighbours / (num_points - 1)
+    return Measured(
+        values=_paired("neighbour_overlap", subsamples, rng, of=near, compare=overlap),
+        flags=subsamples.flags() | {"expected_permuted": expected},
+    )
+
+
+@invariant(
+    scheme="cloud",
+    quantities={
+        "merge_height_correlation": Quantity(law="none"),
+        "merge_height_correlation_permuted": Quantity(law="none", unit=1.0, control=True),
+    },
+    symmetries=_SYMMETRIES,
+)
+def merge_height_correlation(
+    cloud: Activations,
+    other: Activations,
+    *,
+    rng: np.random.Generator,
+    num_points: int = 1000,
+    num_subsamples: int = 8,
+) -> Measured:
+    """Rank correlation of the heights at which two points merge, in two models.
+
+    The height of a pair of points is the smallest t at which steps of length <= t lead from one to
+    the other: the cophenetic distance of single linkage, the longest edge of their path in the
+    minimum spanning tree (Carlsson & Memoli 2010), that is where the bar of dimension 0 ends that
+    holds them apart. Spearman's correlation, with mean ranks for ties, over all pairs of a
+    subsample's points lies in [-1, 1], and is 1 for clouds equal up to rotation, scale and shift,
+    and for any two whose heights are in the same order. With the rows of the second cloud permuted
+    it is 0 in the mean.
+
+    Args:
+        cloud: x_TD of one model.
+        other: x_TD of the other, of any width.
+        rng: draws the subsamples and the permutations.
+        num_points: P, points of a subsample.
+        num_subsamples: disjoint subsamples wanted; as many as the rows allow are used, the error is
+            over them (pairs share points and are no replicates), and unknown where there is one.
+
+    Returns:
+        Quantities as declared; flags `matched_rows`, `distinct_rows`.
+
+    Raises:
+        ValueError: for parameters outside their range.
+        Refused: with fewer than num_points rows distinct in both, where all points merge at one
+            height, or entries are not finite.
+    """
+    if num_points < 3:
+        raise ValueError(f"num_points: got {num_points}, allowed >= 3")
+    subsamples = matched_subsamples(
+        cloud, other, rng=rng, num_points=num_points, num_subsamples=num_subsamples
+    )
+    return Measured(
+        values=_paired(
+            "merge_height_correlation", subsamples, rng, of=_height_ranks, compare=_correlation
+        ),
+        flags=subsamples.flags(),
+    )
+
+
+def _paired(
+    name: str,
+    subsamples: MatchedSubsamples,
+    rng: np.random.Generator,
+    *,
+    of: Callable[[np.ndarray], np.ndarray],
+    compare: Callable[[np.ndarray, np.ndarray], float],
+) -> dict[str, Estimate | Refused]:
+    """Means over subsamples of compare(of(x), of(y)), and with the rows of y permuted."""
+    matched, permuted = [], []
+    for x_PD, y_PD in subsamples.pairs:
+        first_PP, second_PP = of(x_PD), of(y_PD)
+        order = rng.permutation(len(y_PD))
+        matched.append(compare(first_PP, second_PP))
+        permuted.append(compare(first_PP, second_PP[np.ix_(order, order)]))
+    return {
+        name: mean_of(matched, "subsamples"),
+        f"{name}_permuted": mean_of(permuted, "subsamples"),
+    }
+
+
+def _height_ranks(x_PD: np.ndarray) -> np.ndarray:
+    """Centred ranks of the merge heights of all pairs, as a square matrix of unit norm."""
+    distance_PP = median_scaled_distances(x_PD)
+    height_C = cophenet(linkage(squareform(distance_PP, checks=False), method="single"))
+    if height_C.max() <= height_C.min() * (1 + _ROUNDING):
+        raise Refused("x_TD: all points merge at one height")
+    rank_C = rankdata(height_C)
+    rank_C -= rank_C.mean()
+    return squareform(rank_C / np.linalg.norm(rank_C))
+
+
+def _correlation(first_PP: np.ndarray, second_PP: np.ndarray) -> float:
+    """Sum over the pairs, each of which stands twice; rounding stays within [-1, 1]."""
+    return float(np.clip(np.vdot(first_PP, second_PP) / 2, -1, 1))
 
 
 def _log_ratios(distance_PK: np.ndarray, neighbour_order: int) -> np.ndarray:

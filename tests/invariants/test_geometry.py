@@ -1,4 +1,4 @@
-"""Behaviour, refusals and symmetries of neighbour geometry."""
+"""Behaviour, refusals and symmetries of the geometry of clouds, and of pairs of them."""
 
 from collections.abc import Callable
 
@@ -6,19 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial import cKDTree
 
 from scaleinv_ray.contract import REGISTRY, Measured, Refused
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.invariants.geometry import (
     gride_dimension,
+    merge_height_correlation,
     neighbour_dimension,
+    neighbour_overlap,
     twonn_dimension,
-)
-from scaleinv_ray.kernels.clouds import (
-    centred_rows,
-    distinct_rows,
-    neighbour_distances,
 )
 from scaleinv_ray.records import Activations
 
@@ -47,19 +43,6 @@ def numbers(found: Measured) -> dict[str, float]:
     return {k: v.value for k, v in found.values.items() if isinstance(v, Estimate)}
 
 
-def test_neighbours_are_those_of_a_tree() -> None:
-    x_PD = np.random.default_rng(0).normal(size=(1100, 3))  # more than two blocks
-    expected, _ = cKDTree(x_PD).query(x_PD, k=11)
-    found = neighbour_distances(x_PD - x_PD.mean(axis=0), num_neighbours=10)
-    assert found == pytest.approx(expected[:, 1:], rel=1e-9)
-
-
-@pytest.mark.parametrize("num_neighbours", [0, 5])
-def test_too_many_neighbours(num_neighbours: int) -> None:
-    with pytest.raises(ValueError, match=rf"num_neighbours: got {num_neighbours}, allowed 1\.\.4"):
-        neighbour_distances(np.eye(5), num_neighbours=num_neighbours)
-
-
 def test_an_offset_does_not_cost_precision() -> None:
     x_TD = np.random.default_rng(1).normal(size=(60, 5))
     offset = x_TD.copy()
@@ -73,41 +56,6 @@ def test_float32_and_extreme_scales() -> None:
     for scale in (1e-200, 1e200):
         found = numbers(measured(x_TD.astype(np.float64) * scale))
         assert found == pytest.approx(expected, rel=1e-9)
-
-
-def test_the_first_of_each_group_stays() -> None:
-    rng = np.random.default_rng(3)
-    x_TD = rng.normal(size=(40, 6))
-    nearest, _ = cKDTree(x_TD).query(x_TD, k=2)
-    near = 0.02 * np.median(nearest[:, 1]) / np.sqrt(6)
-    order = np.concatenate([np.arange(40), [3, 3, 7, 11]])
-    moved = x_TD[order]
-    moved[42:] += near * np.sign(rng.normal(size=(2, 6)))
-    found = distinct_rows(cloud_of(moved))
-    assert found.duplicates == pytest.approx(2 / 44)
-    assert found.near_duplicates == pytest.approx(2 / 44)
-    assert np.array_equal(found.x_TD, centred_rows(cloud_of(moved))[:40])
-
-
-def test_duplicates_in_the_majority() -> None:
-    # The median nearest-neighbour distance over all rows would be 0.
-    x_TD = np.repeat(np.random.default_rng(4).normal(size=(30, 6)), 5, axis=0)
-    found = distinct_rows(cloud_of(x_TD))
-    assert (len(found.x_TD), found.near_duplicates) == (30, 0)
-    assert found.duplicates == pytest.approx(0.8)
-
-
-@pytest.mark.parametrize("num_rows", [1, 600])
-def test_equal_rows_leave_one(num_rows: int) -> None:
-    assert len(distinct_rows(cloud_of(np.full((num_rows, 3), 2.5))).x_TD) == 1
-
-
-def test_layer_norm_removes_the_mean_over_units() -> None:
-    found = centred_rows(
-        cloud_of(np.random.default_rng(5).normal(size=(20, 4)) + 7, removes_mean=True)
-    )
-    assert found.sum(axis=1) == pytest.approx(np.zeros(20), abs=1e-14)
-    assert found.sum(axis=0) == pytest.approx(np.zeros(4), abs=1e-13)
 
 
 def test_exactly_the_declared_quantities_and_their_error() -> None:
@@ -165,11 +113,6 @@ def test_kernels_refuse_zero_distances_and_missing_neighbours() -> None:
         gride_dimension(np.array([[1.0, 2.0]]), neighbour_order=2)
 
 
-def test_not_a_matrix() -> None:
-    with pytest.raises(ValueError, match="x_TD: got 1 axes, allowed 2"):
-        centred_rows(cloud_of(np.arange(3.0)))
-
-
 def rotated(x_TD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     frame, _ = np.linalg.qr(rng.normal(size=(x_TD.shape[1], x_TD.shape[1])))
     return x_TD @ frame
@@ -184,8 +127,11 @@ TRANSFORMATIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarra
 }
 
 
-def test_every_declared_symmetry_is_tested() -> None:
-    assert set(TRANSFORMATIONS) == set(SPEC.symmetries)
+@pytest.mark.parametrize(
+    "name", ["neighbour_dimension", "neighbour_overlap", "merge_height_correlation"]
+)
+def test_every_declared_symmetry_is_tested(name: str) -> None:
+    assert set(TRANSFORMATIONS) == set(REGISTRY[f"geometry.{name}"].symmetries)
 
 
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
@@ -200,3 +146,88 @@ def test_symmetries(name: str, seed: int, width: int) -> None:
     after = measured(TRANSFORMATIONS[name](x_TD, rng), removes_mean=removes_mean)
     assert after.flags == before.flags
     assert numbers(after) == pytest.approx(numbers(before), rel=1e-7)
+
+
+def overlap(
+    x_TD: np.ndarray, y_TD: np.ndarray, *, removes_mean: bool = False, **changed: int
+) -> Measured:
+    parameters = {"num_points": 24, "num_subsamples": 2, "num_neighbours": 5} | changed
+    clouds = [cloud_of(a, removes_mean=removes_mean) for a in (x_TD, y_TD)]
+    return neighbour_overlap(*clouds, rng=np.random.default_rng(0), **parameters)
+
+
+def correlation(
+    x_TD: np.ndarray, y_TD: np.ndarray, *, removes_mean: bool = False, **changed: int
+) -> Measured:
+    parameters = {"num_points": 24, "num_subsamples": 2} | changed
+    clouds = [cloud_of(a, removes_mean=removes_mean) for a in (x_TD, y_TD)]
+    return merge_height_correlation(*clouds, rng=np.random.default_rng(0), **parameters)
+
+
+PAIRED = [pytest.param(overlap, id="overlap"), pytest.param(correlation, id="merge heights")]
+Compare = Callable[..., Measured]
+
+
+@pytest.mark.parametrize("compare", PAIRED)
+def test_pairs_have_errors_over_subsamples_and_a_floor(compare: Compare) -> None:
+    rng = np.random.default_rng(9)
+    found = compare(rng.normal(size=(60, 4)), rng.normal(size=(60, 7)))
+    for value in found.values.values():
+        assert isinstance(value, Estimate)
+        assert (value.n, value.error_kind) == (2, "subsamples")
+        assert value.value == pytest.approx(np.mean(value.samples))
+    assert (found.flags["matched_rows"], found.flags["distinct_rows"]) == (60, 60)
+    alone = compare(rng.normal(size=(30, 4)), rng.normal(size=(30, 7)))
+    assert all(value.stderr is None for value in alone.values.values())
+
+
+@pytest.mark.parametrize("compare", PAIRED)
+@pytest.mark.parametrize(
+    ("x_TD", "y_TD", "reason"),
+    [
+        (np.random.default_rng(1).normal(size=(20, 3)), np.eye(20), "got 20 of 20 in both clouds"),
+        (np.random.default_rng(1).normal(size=(50, 3)), np.full((50, 2), np.inf), "not finite"),
+        (np.random.default_rng(1).normal(size=(50, 3)), np.ones((50, 2)), "got 1 of 50"),
+    ],
+)
+def test_pairs_refuse(compare: Compare, x_TD: np.ndarray, y_TD: np.ndarray, reason: str) -> None:
+    with pytest.raises(Refused, match=reason):
+        compare(x_TD, y_TD)
+
+
+def test_points_that_all_merge_at_once_have_no_ranks() -> None:
+    with pytest.raises(Refused, match="merge at one height"):
+        correlation(np.eye(50), np.random.default_rng(2).normal(size=(50, 3)))
+
+
+@pytest.mark.parametrize(
+    ("compare", "changed", "text"),
+    [
+        (overlap, {"num_neighbours": 0}, r"num_neighbours: got 0, allowed 1\.\.23"),
+        (overlap, {"num_neighbours": 24}, "num_neighbours: got 24"),
+        (overlap, {"num_subsamples": 0}, "num_subsamples: got 0"),
+        (correlation, {"num_points": 2}, "num_points: got 2, allowed >= 3"),
+    ],
+)
+def test_parameters_of_pairs(compare: Compare, changed: dict[str, int], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        compare(np.eye(30), np.eye(30), **changed)
+
+
+@pytest.mark.parametrize("compare", PAIRED)
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1), width=st.integers(2, 12))
+def test_each_cloud_of_a_pair_moves_by_itself(
+    compare: Compare, name: str, seed: int, width: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    x_TD, y_TD = rng.normal(size=(54, width)), rng.normal(size=(54, width + 1))
+    x_TD[50:52], y_TD[50:] = x_TD[:2], y_TD[4:8]
+    move = TRANSFORMATIONS[name]
+    flag = name == "mean_shift"
+    expected = compare(x_TD, y_TD, removes_mean=flag)
+    for a, b in [(x_TD, move(y_TD, rng)), (move(x_TD, rng), y_TD)]:
+        after = compare(a, b, removes_mean=flag)
+        assert numbers(after) == pytest.approx(numbers(expected), rel=1e-7, abs=1e-9)
+        assert after.flags == expected.flags
