@@ -71,6 +71,47 @@ TRANSITIONS = pa.schema(
         _TYPES,
     )
 )
+COLLAPSES = pa.schema(
+    _fields(
+        """series:s probe:s family:s invariant:s curve:s site:s depth_bin:s step:i variant:s S:f
+        S_rescaled:f exponent_x:f exponent_x_low:f exponent_x_high:f exponent_y:f exponent_y_low:f
+        exponent_y_high:f supercollapse:f n_models:i n_seeds:i reason:s""",
+        _TYPES,
+    )
+)
+CLASSES = pa.schema(
+    _fields(
+        """series:s probe:s family:s invariant:s site:s depth_bin:s step:i comparison:s n_params:i
+        outcome:s class:i members:S exponents:S centre:F margins:F distance:f width:f apart:f p:f
+        quality:f n_systems:i n_classes:i n_seeds:i reason:s""",
+        _TYPES,
+    )
+)
+"""Universality classes; comparison: sizes, the name of a null, or architectures."""
+PAIRS = pa.schema(
+    _fields(
+        """series:s probe:s family:s invariant:s quantity:s site:s depth_bin:s step:i variant:s
+        model_a:s model_b:s n_params_a:i n_params_b:i value:f stderr:f ceiling:f ceiling_low:f
+        ceiling_high:f floor:f relative:f n_pairs:i reason:s""",
+        _TYPES,
+    )
+)
+CAPABILITIES = pa.schema(
+    _fields(
+        """model:s seed:i step:i tokens:i n_params:i task:s metric:s value:f stderr:f chance:f""",
+        _TYPES,
+    )
+)
+EMERGENCE = pa.schema(
+    _fields(
+        """series:s probe:s family:s invariant:s quantity:s site:s depth_bin:s task:s metric:s
+        n_runs:i n_sizes:i correlation:f p:f least_p:f p_given_loss:f lead:f lead_low:f lead_high:f
+        spacing:f predicted:f predicted_low:f predicted_high:f observed:f naive_error:f outcome:s
+        reason:s""",
+        _TYPES,
+    )
+)
+"""Onsets, leads and predictions in ln tokens."""
 PLAN = pa.schema(
     _fields(
         """key:s capture_key:s unit:s unit_b:s series:s model:s n_params:i seed:i step:i variant:s

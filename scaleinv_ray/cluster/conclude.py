@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scaleinv_ray import conservation, invariants, report, tables
+from scaleinv_ray.cluster.derived import capability_digest, derive, predicted
 from scaleinv_ray.cluster.jobs import FAILED, code_version
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.contract import REGISTRY
@@ -142,16 +143,22 @@ def conclude(store: Store, config: RunConfig) -> pa.Table:
         for spec in REGISTRY.values()
         for name, quantity in spec.quantities.items()
     }
+    rows = tables.decode(whole["measurements"], JUDGED)
     verdict_rows, prediction_rows = conservation.judge_table(
-        tables.decode(whole["measurements"], JUDGED),
+        rows,
         quantities=quantities,
         margin=config.conservation.margin,
         comparisons=[f"equal_{name}" for name in config.conservation.comparisons],
     )
     if config.conservation.held_out == "none":
         prediction_rows = []
+    prediction_rows += predicted(rows, config, quantities)
     whole["verdicts"] = tables.encode(verdict_rows, tables.VERDICTS)
     whole["predictions"] = tables.encode(prediction_rows, tables.PREDICTIONS)
+    derived = derive(rows, tables.decode(whole["curves"]), config, quantities)
+    for name, table in derived.items():
+        store.write_table(f"{name}.parquet", table)
+    whole |= derived
     facts = _facts(whole["measurements"])
     store.write_bytes("report.html", report.render(whole, title=config.name, facts=facts))
     store.write_table("predictions.parquet", whole["predictions"])
@@ -183,7 +190,15 @@ def _stamp(store: Store, config: RunConfig) -> str:
     """Digest of everything that a conclusion depends on."""
     keys = sorted(store.read_table("plan.parquet", ["key"])["key"].to_pylist())
     options = config.conservation.model_dump_json()
-    parts = [code_version(), config.name, options, *store.names("measurements"), *keys]
+    capabilities = capability_digest(config)
+    parts = [
+        code_version(),
+        config.name,
+        options,
+        capabilities,
+        *store.names("measurements"),
+        *keys,
+    ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from scaleinv_ray.config.loading import ConfigError, load
-from scaleinv_ray.config.run import ProtocolOptions, RunConfig
+from scaleinv_ray.config.run import CapabilityFile, ProtocolOptions, RunConfig
 from scaleinv_ray.config.train import TrainConfig
 
 __all__ = [
+    "CapabilityFile",
     "ConfigError",
     "ProtocolOptions",
     "RunConfig",

@@ -220,6 +220,32 @@ class ProtocolOptions(Options):
         return self
 
 
+class PredictedModel(Options):
+    """A larger model, which need not exist.
+
+    Attributes:
+        model: its name.
+        n_params: its total parameters.
+    """
+
+    model: Name
+    n_params: Positive
+
+
+class CapabilityFile(Options):
+    """Published evaluations, joined with the models of the series by name and tokens.
+
+    Attributes:
+        file: results.json of lm-evaluation-harness, or a Parquet table as Pythia's evaluations.
+        tokens_per_step: tokens in a training step, where the file counts steps alone.
+        fewshot: which rows of a Parquet table.
+    """
+
+    file: Text
+    tokens_per_step: Positive | None = None
+    fewshot: Text = "zero-shot"
+
+
 class ConservationOptions(Options):
     """How verdicts are reached.
 
@@ -227,6 +253,7 @@ class ConservationOptions(Options):
         margin: relative change that counts as conserved, where a quantity declares no other.
         held_out: what prediction leaves out.
         comparisons: at equal what the sizes are compared.
+        predict: larger models to predict from those measured.
     """
 
     margin: Annotated[Float, Field(gt=0, lt=1)] = 0.10
@@ -236,6 +263,7 @@ class ConservationOptions(Options):
         Field(min_length=1),
         AfterValidator(distinct),
     ] = ("steps", "tokens", "loss")
+    predict: tuple[PredictedModel, ...] = ()
 
 
 class ClusterOptions(Options):
@@ -267,6 +295,7 @@ class RunConfig(Options):
         protocol: what makes captures comparable.
         invariants: 'all', or the parameters given, by name (see `chosen_invariants`).
         conservation: how verdicts are reached.
+        capabilities: files of evaluations whose onsets are set against those of invariants.
         null_steps: steps at which nulls are planned.
         cluster: how a cluster is used.
         captures: whether captures outlive the measurements made of them.
@@ -293,6 +322,7 @@ class RunConfig(Options):
         Literal["all"] | dict[str, dict[str, Any]], BeforeValidator(_invariants)
     ] = "all"
     conservation: ConservationOptions = ConservationOptions()
+    capabilities: tuple[CapabilityFile, ...] = ()
     null_steps: Steps = "last"
     cluster: ClusterOptions = ClusterOptions()
     captures: Literal["keep", "discard"] = "keep"
