@@ -99,7 +99,7 @@ def read_capabilities(file: CapabilityFile) -> list[Row]:
         if missing := [n for n in needed if n not in have]:
             raise ValueError(f"capabilities: {path}: got columns {have}, lacks {missing}")
         rows = tables.decode(pq.read_table(path, columns=needed))
-        return conservation.from_pythia([r for r in rows if r["fewshot"] == file.fewshot])
+        return conservation.from_pythia(rows, fewshot=file.fewshot)
     try:
         results = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
