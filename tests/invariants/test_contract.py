@@ -25,7 +25,12 @@ from scaleinv_ray.records import (
 
 assert scaleinv_ray.invariants
 SMALL: dict[str, dict[str, Any]] = {
+    "renormalization.size_flow": {"num_halvings": 1},
+    "renormalization.depth_flow": {"num_units": 32},
     "topology.persistence": {"num_points": 30, "num_subsamples": 3},
+    "geometry.neighbour_overlap": {"num_points": 60, "num_subsamples": 3, "num_neighbours": 10},
+    "geometry.merge_height_correlation": {"num_points": 60, "num_subsamples": 3},
+    "alignment.diagram_distance": {"num_points": 40, "num_subsamples": 4},
     "geometry.neighbour_dimension": {
         "num_points": 150,
         "num_subsamples": 3,
@@ -59,7 +64,7 @@ def _cloud(rng: np.random.Generator) -> Record:
 
 
 def _stream(rng: np.random.Generator) -> Record:
-    units, sequences, length = 32, 50, 40
+    units, sequences, length = 64, 80, 40
     x_TD = _rows(rng, sequences * length, units)
     return Activations(
         x_TD=x_TD,
@@ -80,12 +85,11 @@ def _jacobians(rng: np.random.Generator) -> Record:
 
 
 def _depth_stack(rng: np.random.Generator) -> Record:
-    depth, rows = 5, 2000
-    x_TD = _rows(rng, rows, D)
-    layers = [x_TD]
+    depth, rows, width = 5, 2000, 2 * D
+    layers = [_rows(rng, rows, width)]
     for _ in range(depth):
-        a_DD = np.eye(D) + 0.2 * rng.normal(size=(D, D)) / np.sqrt(D)
-        layers.append(layers[-1] @ a_DD + 0.1 * rng.normal(size=(rows, D)))
+        a_DD = np.eye(width) + 0.2 * rng.normal(size=(width, width)) / np.sqrt(width)
+        layers.append(layers[-1] @ a_DD + 0.1 * rng.normal(size=(rows, width)))
     return DepthStack(x_LTD=np.array(layers), sequence_T=np.arange(rows))
 
 

@@ -84,7 +84,9 @@ def test_copies_up_to_rounding_are_paired() -> None:
     units = np.repeat(x, 16, axis=1) * np.random.default_rng(4).uniform(0.1, 3, 64)
     covariance = units.T @ units
     clusters = hierarchy(covariance[None], largest=16).clusters[-1]
-    assert {frozenset(c) for c in (clusters[0] // 16).tolist()} == {frozenset([k]) for k in range(4)}
+    assert {frozenset(c) for c in (clusters[0] // 16).tolist()} == {
+        frozenset([k]) for k in range(4)
+    }
 
 
 def test_correlation_is_symmetric_to_the_last_bit() -> None:

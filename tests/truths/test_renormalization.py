@@ -5,19 +5,27 @@ import pytest
 
 from scaleinv_ray.contract import Measured, Refused
 from scaleinv_ray.estimate import Estimate
-from scaleinv_ray.invariants.renormalization import critical_exponents
-from scaleinv_ray.records import Activations
+from scaleinv_ray.invariants.renormalization import (
+    critical_exponents,
+    depth_flow,
+    kurtosis_flow,
+    size_flow,
+)
+from scaleinv_ray.records import Activations, DepthStack
 from tests.truths.ising import CRITICAL_TEMPERATURE, sample_ising
 
 
-def measure(x_SPN: np.ndarray) -> Measured:
+def stream(x_SPN: np.ndarray) -> Activations:
     num_sequences, num_positions, num_units = x_SPN.shape
-    stream = Activations(
+    return Activations(
         x_TD=x_SPN.reshape(-1, num_units),
         sequence_T=np.repeat(np.arange(num_sequences), num_positions),
         position_T=np.tile(np.arange(num_positions), num_sequences),
     )
-    return critical_exponents(stream, rng=np.random.default_rng(0), skip_positions=0)
+
+
+def measure(x_SPN: np.ndarray) -> Measured:
+    return critical_exponents(stream(x_SPN), rng=np.random.default_rng(0), skip_positions=0)
 
 
 def number(measured: Measured, name: str) -> float:
@@ -147,3 +155,145 @@ def test_critical_ising_model_at_32() -> None:
     measured = measure(spin)
     assert number(measured, "alpha_tilde") == pytest.approx(1.875, abs=0.01)
     assert number(measured, "mu") == pytest.approx(0.875, abs=0.03)
+
+
+def test_the_permuted_surrogate_is_independent() -> None:
+    measured = measure(power_law_field(0.7, 128))
+    assert number(measured, "alpha_tilde") > 1.3
+    assert number(measured, "alpha_tilde_permuted") == pytest.approx(1, abs=0.03)
+    assert number(measured, "mu_permuted") == pytest.approx(0, abs=0.08)
+
+
+def test_ten_latents_imitate_a_critical_system() -> None:
+    # ten latents without criticality: exponents like those of a field, and those of its surrogate
+    loading = np.random.default_rng(15).standard_normal((10, 128)).astype(np.float32)
+    latent = measure(0.5 * normal(16, 60, 128, 10) @ loading + normal(17, 60, 128, 128))
+    assert number(latent, "alpha_tilde") == pytest.approx(1.44, abs=0.06)  # reference: 1.46
+    assert number(latent, "mu") > 0.7  # reference: .8
+    for name, tolerance in (("alpha_tilde", 0.04), ("mu", 0.12)):
+        surrogate = number(latent, f"{name}_latent")
+        assert surrogate == pytest.approx(number(latent, name), abs=tolerance)
+
+
+def test_one_latent_factor_is_its_own_surrogate() -> None:
+    measured = measure(normal(18, 60, 128, 128) + normal(19, 60, 128, 1))
+    assert number(measured, "alpha_tilde") == pytest.approx(
+        number(measured, "alpha_tilde_latent"), abs=0.01
+    )
+    # more factors than there are fit noise only
+    assert number(measured, "mu_latent") == pytest.approx(number(measured, "mu"), abs=0.05)
+
+
+@pytest.mark.parametrize("exponent", [0.3, 0.5, 0.7])
+def test_consistency_of_a_field_is_that_of_its_surrogate(exponent: float) -> None:
+    wave = np.arange(65)
+    amplitude = np.maximum(wave, 1.0) ** (-exponent / 2)  # with a uniform mode
+    white = np.fft.rfft(normal(20, 60, 128, 128), axis=-1)
+    measured = measure(np.fft.irfft(white * amplitude, n=128, axis=-1))
+    found = number(measured, "consistency")
+    assert found < -0.08  # finite N, although the infinite system has 0
+    assert found == pytest.approx(number(measured, "consistency_surrogate"), abs=0.08)
+
+
+def flow_over_sizes(x_SPN: np.ndarray) -> Measured:
+    return size_flow(stream(x_SPN), rng=np.random.default_rng(0), skip_positions=0)
+
+
+def test_size_flow_of_independent_units_is_flat() -> None:
+    measured = flow_over_sizes(normal(0, 60, 128, 128))
+    # greedy choice and the noise of T/N = 60 are alike at every size but for the ranks fitted
+    assert number(measured, "alpha_size_slope") == pytest.approx(0, abs=0.03)
+    assert number(measured, "mu_size_slope") == pytest.approx(0, abs=0.05)
+    assert number(measured, "alpha_tilde_smallest") == pytest.approx(1, abs=0.05)
+    assert number(measured, "mu_smallest") == pytest.approx(0, abs=0.12)
+
+
+def test_size_flow_of_one_common_factor() -> None:
+    measured = flow_over_sizes(normal(3, 60, 128, 128) + normal(4, 60, 128, 1))
+    alpha = measured.curves["alpha_by_size"]
+    for size, found in zip((32, 16, 8), alpha.y, strict=True):  # K up to N/4: (K + K^2) / 2
+        cluster = 2.0 ** np.arange(np.log2(size) + 1)
+        exact = np.polyfit(np.log(cluster), np.log((cluster + cluster**2) / 2), 1)[0]
+        assert found == pytest.approx(exact, abs=0.03)
+    assert number(measured, "alpha_size_slope") > 0.04  # to 2, only as N grows without end
+
+
+def flow_of_kurtosis(x_SPN: np.ndarray, *, num_halvings: int = 5) -> Measured:
+    return kurtosis_flow(
+        stream(x_SPN),
+        rng=np.random.default_rng(0),
+        skip_positions=0,
+        num_halvings=num_halvings,
+        num_blocks=4,
+    )
+
+
+def test_kurtosis_flow_of_gaussian_units_is_three() -> None:
+    mixed = normal(21, 60, 64, 64) @ np.random.default_rng(0).standard_normal((64, 64))
+    flow = flow_of_kurtosis(mixed.astype(np.float32)).curves["kurtosis_flow"]
+    np.testing.assert_allclose(flow.y, 3, atol=0.15)  # kurtosis of one mode: sqrt(24 / 3840) = .08
+    assert number(flow_of_kurtosis(mixed), "kurtosis_slope") == pytest.approx(0, abs=0.01)
+
+
+def test_kurtosis_flow_of_independent_sources_in_known_modes() -> None:
+    # x = H diag(s) source with H a Hadamard basis: modes are its columns, and unit i has
+    # kurtosis(K) = 3 + (kappa - 3) sum_k<=K s_k^4 / (sum_k<=K s_k^2)^2 at every i
+    rng = np.random.default_rng(22)
+    hadamard = np.array([[1.0]])
+    for _ in range(5):
+        hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
+    strength = np.arange(1, 33) ** -0.75
+    source = rng.laplace(size=(200, 256, 32))  # kappa = 6
+    flow = flow_of_kurtosis((source * strength) @ hadamard.T).curves["kurtosis_flow"]
+    square = strength**2
+    exact = [3 + 3 * (square[:k] ** 2).sum() / square[:k].sum() ** 2 for k in (32, 16, 8, 4, 2, 1)]
+    np.testing.assert_allclose(flow.y, exact, rtol=0.05)
+
+
+def test_kurtosis_flow_of_a_heavy_common_factor_stays_off_three() -> None:
+    heavy = np.random.default_rng(23).laplace(size=(60, 64, 1))
+    measured = flow_of_kurtosis(heavy + 0.7 * normal(24, 60, 64, 64))
+    centred = heavy - heavy.mean()
+    own = (centred**4).mean() / (centred**2).mean() ** 2  # 6 but for the sample
+    # a unit of variance 2 + .49: 3 + 3 (2 / 2.49)^2, the projected one almost the factor alone
+    share = centred.var() / (centred.var() + 0.49)
+    assert number(measured, "kurtosis_full") == pytest.approx(3 + (own - 3) * share**2, rel=0.03)
+    assert number(measured, "kurtosis_coarse") == pytest.approx(own, rel=0.05)
+
+
+def flow_over_depth(x_LTD: np.ndarray) -> Measured:
+    record = DepthStack(x_LTD=x_LTD, sequence_T=np.arange(x_LTD.shape[1]))
+    return depth_flow(record, rng=np.random.default_rng(0), num_units=64)
+
+
+def test_depth_flow_from_independent_units_to_one_factor() -> None:
+    num_rows, depths = 64 * 60, 5
+    strength = np.sqrt(np.linspace(0, 0.5, depths))[:, None, None]
+    shared, private = normal(25, num_rows, 1), normal(26, num_rows, 80)
+    measured = flow_over_depth(strength * shared + np.sqrt(1 - strength**2) * private)
+    cluster = 2.0 ** np.arange(5)
+
+    def exact_alpha(rho: float) -> float:
+        variance = cluster * (1 - rho) + rho * cluster**2
+        return float(np.polyfit(np.log(cluster), np.log(variance), 1)[0])
+
+    alpha = measured.curves["alpha_by_depth"].y
+    np.testing.assert_allclose(
+        alpha, [exact_alpha(r) for r in np.linspace(0, 0.5, depths)], atol=0.05
+    )
+    # participation: (tr C)^2 / (N tr C^2) = 1 / (1 + rho^2 (N - 1)), and 1 + N/T at rho = 0
+    share = measured.curves["participation_by_depth"].y
+    rho = np.linspace(0, 0.5, depths)
+    np.testing.assert_allclose(share, 1 / (1 + 63 * rho**2 + 64 / num_rows), rtol=0.08)
+    assert number(measured, "alpha_change") == pytest.approx(
+        exact_alpha(0.5) - exact_alpha(0.0), abs=0.05
+    )
+    assert number(measured, "mu_change") == pytest.approx(0, abs=0.05)
+    assert number(measured, "participation_change") < -2
+
+
+def test_depth_flow_of_equal_depths_is_zero() -> None:
+    x_TD = normal(27, 64 * 52, 80) @ np.random.default_rng(1).standard_normal((80, 80))
+    measured = flow_over_depth(np.stack([x_TD] * 3))
+    for name in ("alpha_change", "mu_change", "alpha_depth_slope", "participation_change"):
+        assert number(measured, name) == pytest.approx(0, abs=1e-12)
