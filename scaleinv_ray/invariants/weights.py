@@ -1,23 +1,25 @@
 """Spectra of weight matrices: the power-law tail and the spikes above the random bulk.
 
-Shape suffixes: O outputs, I inputs; M = min(O, I) eigenvalues of w w^T (or w^T w), N = max(O, I).
-Conventions are WeightWatcher's (Martin & Mahoney, JMLR 22:165, 2021): no centring, no 1/N.
+Shape suffixes: O outputs, I inputs; M = min(O, I) eigenvalues of w w^T (or w^T w), N = max(O, I);
+S sub-matrix. Conventions are WeightWatcher's (Martin & Mahoney, JMLR 22:165, 2021): no centring,
+no 1/N. The weights are raw: the gain of a preceding norm is not folded into them.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
-from scipy.integrate import quad
-from scipy.linalg import eigvalsh_tridiagonal
-from scipy.optimize import brentq
 from scipy.special import entr
 
 from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
-from scaleinv_ray.estimate import Estimate, exact
+from scaleinv_ray.estimate import Estimate, exact, mean_of
+from scaleinv_ray.kernels.covariance import disjoint_tiles, gram_eigenvalues
+from scaleinv_ray.kernels.marchenko_pastur import bulk_edge, gaussian_null_eigenvalues
+from scaleinv_ray.kernels.power_tail import PowerTail, fit_power_tail, hill_exponent
 from scaleinv_ray.records import WeightMatrix
+from scaleinv_ray.resample import jackknife
 
 MIN_EIGENVALUE = 1e-5
 """Eigenvalues at or below it do not enter the tail fit (WeightWatcher's EVALS_THRESH)."""
@@ -40,222 +42,6 @@ DECADE_MARGIN = math.log10(1.1)
 """A relative change of 10 %, for quantities that are decimal logarithms."""
 
 
-class PowerTail(NamedTuple):
-    """A power law p(x) ~ x^-alpha on x >= xmin, its asymptotic error and Kolmogorov distance."""
-
-    alpha: float
-    sigma: float
-    xmin: float
-    n_tail: int
-    distance: float
-
-
-def gram_eigenvalues(w_OI: np.ndarray) -> np.ndarray:
-    """Squared singular values of a matrix, through its smaller Gram matrix in float64.
-
-    The Gram matrix is summed over slabs, so that a low-precision tensor is never copied whole.
-
-    Args:
-        w_OI: matrix of any real dtype.
-
-    Returns:
-        lambda_M, ascending, float64, M = min(O, I); absolute rounding error ~ eps lambda_max.
-
-    Raises:
-        Refused: not a matrix, or not finite.
-
-    >>> gram_eigenvalues(np.array([[3.0, 0.0, 0.0], [0.0, 2.0, 0.0]]))
-    array([4., 9.])
-    """
-    if w_OI.ndim != 2 or w_OI.size == 0:
-        raise Refused(f"w_OI: got shape {w_OI.shape}, a weight spectrum needs a matrix")
-    tall = w_OI if w_OI.shape[0] >= w_OI.shape[1] else w_OI.T
-    gram_MM = np.zeros((tall.shape[1], tall.shape[1]))
-    for start in range(0, tall.shape[0], 8192):
-        slab = np.asarray(tall[start : start + 8192], dtype=np.float64)
-        if not np.isfinite(slab).all():
-            raise Refused("w_OI: has NaN or infinite entries")
-        gram_MM += slab.T @ slab
-    return np.maximum(np.linalg.eigvalsh(gram_MM), 0.0)
-
-
-def _distances(log_x: np.ndarray, alpha: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Distance D_i of each candidate start i in `first`, a run of consecutive indices."""
-    tail = np.arange(first[0], len(log_x))
-    exceeding = np.exp(
-        np.minimum((1.0 - alpha[first, None]) * (log_x[tail] - log_x[first, None]), 0.0)
-    )
-    # Both clips turn the columns j < i into |1 - 1 - 0| = 0, so no mask is needed.
-    below = np.maximum(tail - first[:, None], 0) / (len(log_x) - first[:, None])
-    return np.abs(1.0 - exceeding - below).max(axis=1)
-
-
-def fit_power_tail(values: np.ndarray) -> PowerTail:
-    """Power-law tail by the scan of Clauset, Shalizi & Newman (2009), without a minimum tail.
-
-    For every start i < n - 1 of the sorted values, with n_i = n - i,
-    alpha_i = 1 + n_i / sum_{j>=i} ln(x_j / x_i) and
-    D_i = max_{j>=i} |1 - (x_j / x_i)^(1 - alpha_i) - (j - i) / n_i|; the first least D_i wins.
-    (i = n - 1 is no candidate: its sum is empty and its D would be 0.) This is the definition of
-    WeightWatcher 0.7.7 (which has another rule below 20 values; here one rule holds for all n);
-    sigma = (alpha - 1) / sqrt(n_i) ignores the choice of xmin.
-
-    Args:
-        values: positive numbers, at least two of them different.
-
-    Returns:
-        The fit at the chosen start.
-
-    Raises:
-        Refused: fewer than two values, or all equal.
-
-    >>> fit = fit_power_tail(np.linspace(0.0005, 0.9995, 1000) ** -0.5)  # p(x) ~ x^-3
-    >>> round(fit.alpha, 1), fit.n_tail > 900
-    (3.0, True)
-    """
-    x = np.sort(np.asarray(values, dtype=np.float64))
-    n = len(x)
-    log_x = np.log(x)
-    num_tail = n - np.arange(n - 1)
-    # Summing n_{k+1} ln(x_{k+1} / x_k) >= 0 from the top avoids the cancellation of
-    # sum ln x_j - n_i ln x_i.
-    log_sum = np.cumsum(((num_tail - 1) * np.diff(log_x))[::-1])[::-1]
-    usable = log_sum > 0
-    if not usable.any():
-        raise Refused(f"spectrum: all {n} eigenvalues are equal, there is no tail to fit")
-    alpha = 1.0 + np.divide(num_tail, log_sum, out=np.zeros(n - 1), where=usable)
-    rows = max(1, 2**17 // n)  # a slab of 1 MiB stays in cache
-    slabs = [np.arange(i, min(i + rows, n - 1)) for i in range(0, n - 1, rows)]
-    distance = np.concatenate([_distances(log_x, alpha, first) for first in slabs])
-    best = int(np.argmin(np.where(usable, distance, 1.0)))
-    sigma = float((alpha[best] - 1.0) / math.sqrt(n - best))
-    return PowerTail(float(alpha[best]), sigma, float(x[best]), n - best, float(distance[best]))
-
-
-def gaussian_null_eigenvalues(
-    num_small: int, num_large: int, *, rng: np.random.Generator
-) -> np.ndarray:
-    """Eigenvalues of w w^T for a matrix of independent standard normal entries, in O(M^2).
-
-    Drawn from the tridiagonal model of the Laguerre ensemble (Dumitriu & Edelman, J. Math. Phys.
-    43:5830, 2002, beta = 1): B is lower bidiagonal with diagonal chi_N, chi_{N-1}, .. and
-    subdiagonal chi_{M-1}, .., chi_1; the law of the eigenvalues of B B^T is exact at every M, N.
-
-    Args:
-        num_small: M = min(O, I) >= 1.
-        num_large: N = max(O, I) >= M.
-        rng: source of randomness.
-
-    Returns:
-        lambda_M, ascending.
-
-    >>> spectrum = gaussian_null_eigenvalues(100, 400, rng=np.random.default_rng(0))
-    >>> round(float(spectrum.mean()) / 400, 1)
-    1.0
-    """
-    on_M = rng.chisquare(num_large - np.arange(num_small))
-    below = rng.chisquare(np.arange(num_small - 1, 0, -1))
-    diagonal_M = on_M.copy()
-    diagonal_M[1:] += below
-    return np.maximum(eigvalsh_tridiagonal(diagonal_M, np.sqrt(on_M[:-1] * below)), 0.0)
-
-
-def marchenko_pastur_median(ratio: float) -> float:
-    """Median of the Marchenko-Pastur law with unit variance and ratio q = M / N <= 1.
-
-    With x = 1 + q - 2 sqrt(q) cos t the distribution function is the smooth integral
-    F(t) = (2 / pi) int_0^t sin^2 u / (1 + q - 2 sqrt(q) cos u) du, 0 <= t <= pi.
-
-    Args:
-        ratio: q, 0 < q <= 1.
-
-    Returns:
-        The median, between the edges (1 -+ sqrt q)^2.
-
-    Raises:
-        ValueError: with a ratio outside (0, 1].
-
-    >>> round(marchenko_pastur_median(1e-8), 6)
-    1.0
-    """
-    if not 0 < ratio <= 1:
-        raise ValueError(f"ratio: got {ratio}, allowed 0 < M/N <= 1")
-    root = math.sqrt(ratio)
-
-    def eigenvalue(angle: float) -> float:
-        # = 1 + q - 2 sqrt(q) cos t, without cancellation at the lower edge for q near 1
-        return (1.0 - root) ** 2 + 4.0 * root * math.sin(angle / 2.0) ** 2
-
-    def excess(angle: float) -> float:
-        below, _ = quad(lambda u: math.sin(u) ** 2 / eigenvalue(u), 0.0, angle, limit=200)
-        return 2.0 / math.pi * below - 0.5
-
-    return eigenvalue(brentq(excess, 0.01, math.pi))
-
-
-def _tail(lambda_M: np.ndarray, num_large: int) -> PowerTail:
-    # Above lambda_max ~ 1e7 the rounding error of the Gram matrix exceeds the fixed threshold.
-    floor = max(MIN_EIGENVALUE, float(lambda_M[-1]) * num_large * np.finfo(np.float64).eps)
-    kept = lambda_M[lambda_M > floor]
-    if len(kept) < MIN_EIGENVALUES:
-        raise Refused(
-            f"spectrum: {len(kept)} eigenvalues > {floor:g}, a tail needs {MIN_EIGENVALUES}"
-        )
-    return fit_power_tail(kept)
-
-
-def _null_score(
-    tail: PowerTail,
-    lambda_M: np.ndarray,
-    *,
-    num_large: int,
-    num_null: int,
-    rng: np.random.Generator,
-) -> Estimate | Refused:
-    variance = lambda_M.sum() / (len(lambda_M) * num_large)
-    try:
-        log_alpha = [
-            math.log(_tail(variance * null_M, num_large).alpha)
-            for null_M in (
-                gaussian_null_eigenvalues(len(lambda_M), num_large, rng=rng)
-                for _ in range(num_null)
-            )
-        ]
-    except Refused as reason:
-        return Refused(f"null: {reason}")
-    spread = float(np.std(log_alpha, ddof=1))
-    score = (math.log(tail.alpha) - float(np.mean(log_alpha))) / spread
-    of_fit = TAIL_STDERR_FACTOR * tail.sigma / (tail.alpha * spread)
-    of_null = math.sqrt(1.0 / num_null + score**2 / (2.0 * (num_null - 1)))
-    return Estimate(score, math.hypot(of_fit, of_null), num_null, "fit")
-
-
-def _tail_flags(tail: PowerTail, matrix: WeightMatrix) -> dict[str, float | int | str]:
-    flags: dict[str, float | int | str] = {
-        "n_tail": tail.n_tail,
-        "D": tail.distance,
-        "xmin": tail.xmin,
-        "sigma": tail.sigma,
-    }
-    warnings = []
-    if tail.n_tail < FEW_IN_TAIL:
-        warnings.append(f"n_tail {tail.n_tail} < {FEW_IN_TAIL}")
-    if tail.distance > POOR_FIT:
-        warnings.append(f"D {tail.distance:.3f} > {POOR_FIT}")
-    if warnings:
-        flags["warn"] = "; ".join(warnings)
-    if matrix.dtype is not None:
-        flags["dtype"] = matrix.dtype
-    return flags
-
-
-def _density(lambda_M: np.ndarray) -> Curve:
-    scaled = lambda_M[lambda_M > 0] / lambda_M.mean()
-    counts, edges = np.histogram(np.log10(scaled), DENSITY_EDGES)
-    width = edges[1] - edges[0]
-    return Curve(edges[:-1] + width / 2.0, counts / (len(lambda_M) * width))
-
-
 @invariant(
     quantities={
         "alpha": Quantity(law="constant"),
@@ -269,7 +55,13 @@ def _density(lambda_M: np.ndarray) -> Curve:
     symmetries=("rotation", "permutation", "transpose"),
     curves=("spectral_density",),
 )
-def weight_tail(matrix: WeightMatrix, *, rng: np.random.Generator, num_null: int = 10) -> Measured:
+def weight_tail(
+    matrix: WeightMatrix,
+    *,
+    rng: np.random.Generator,
+    num_null: int = 10,
+    precision: str = "float64",
+) -> Measured:
     """Power-law exponent of the eigenvalue tail of w w^T, and norms of the spectrum.
 
     lambda are the M eigenvalues of the smaller Gram matrix of w (float64, no centring, no 1/N);
@@ -292,6 +84,7 @@ def weight_tail(matrix: WeightMatrix, *, rng: np.random.Generator, num_null: int
         matrix: w_OI, any real dtype; raw, without the gain of a preceding norm.
         rng: draws the null matrices.
         num_null: null matrices, at least 2; the error of z falls as 1 / sqrt(2 num_null).
+        precision: 'float64', or 'float32', which is twice as fast and moves alpha by up to 1e-3.
 
     Returns:
         The quantities. stderr of alpha is 1.6 sigma, kind 'fit' (`TAIL_STDERR_FACTOR`); of z it
@@ -301,37 +94,177 @@ def weight_tail(matrix: WeightMatrix, *, rng: np.random.Generator, num_null: int
         where known, and a warning where n_tail < 20 or D > 0.1.
 
     Raises:
-        ValueError: with num_null < 2.
+        ValueError: with num_null < 2 or an unknown precision.
 
     >>> w = np.diag(np.linspace(0.0005, 0.9995, 1000) ** -0.25)  # lambda ~ x^-3
     >>> result = weight_tail(WeightMatrix(w_OI=w), rng=np.random.default_rng(0))
     >>> round(result.values["alpha"].value, 1)
     3.0
     """
-    if num_null < 2:
-        raise ValueError(f"num_null: got {num_null}, allowed integers >= 2")
-    lambda_M = gram_eigenvalues(matrix.w_OI)
-    num_large = max(matrix.w_OI.shape)
-    tail = _tail(lambda_M, num_large)
+    _check_null("num_null", num_null)
+    lambda_M = gram_eigenvalues(matrix.w_OI, precision=precision)
+    num_small, num_large = len(lambda_M), max(matrix.w_OI.shape)
+    tail = _tail(lambda_M, num_large, precision)
     total, largest = float(lambda_M.sum()), float(lambda_M[-1])
-    rank = int((lambda_M > largest * num_large * np.finfo(np.float64).eps).sum())
+    rank = int((lambda_M > _floor(lambda_M, num_large, precision)).sum())
     log_largest = math.log10(largest)
-    alpha_stderr = TAIL_STDERR_FACTOR * tail.sigma
+    alpha = Estimate(tail.alpha, TAIL_STDERR_FACTOR * tail.sigma, tail.n_tail, "fit")
+    weighted_stderr = TAIL_STDERR_FACTOR * tail.sigma * abs(log_largest)
+    try:
+        null = _gaussian_alphas(total, (num_small, num_large), num_null=num_null, rng=rng)
+        score = _score(alpha, null)
+    except Refused as reason:
+        score = Refused(f"null: {reason}")
     values = {
-        "alpha": Estimate(tail.alpha, alpha_stderr, tail.n_tail, "fit"),
-        "alpha_weighted": Estimate(
-            tail.alpha * log_largest, alpha_stderr * abs(log_largest), tail.n_tail, "fit"
-        ),
-        "alpha_null_z": _null_score(
-            tail, lambda_M, num_large=num_large, num_null=num_null, rng=rng
-        ),
-        "stable_rank": exact(total / largest, n=len(lambda_M)),
-        "entropy": exact(entr(lambda_M / total).sum() / math.log(rank), n=len(lambda_M)),
-        "log_norm": exact(math.log10(total), n=len(lambda_M)),
-        "log_spectral_norm": exact(log_largest, n=len(lambda_M)),
+        "alpha": alpha,
+        "alpha_weighted": Estimate(tail.alpha * log_largest, weighted_stderr, tail.n_tail, "fit"),
+        "alpha_null_z": score,
+        "stable_rank": exact(total / largest, n=num_small),
+        "entropy": exact(entr(lambda_M / total).sum() / math.log(rank), n=num_small),
+        "log_norm": exact(math.log10(total), n=num_small),
+        "log_spectral_norm": exact(log_largest, n=num_small),
     }
-    flags = _tail_flags(tail, matrix) | {"rank_loss": len(lambda_M) - rank}
+    flags = _tail_flags(tail, matrix) | {"rank_loss": num_small - rank}
     return Measured(values, curves={"spectral_density": _density(lambda_M)}, flags=flags)
+
+
+@invariant(
+    quantities={
+        "alpha_farms": Quantity(law="constant"),
+        "alpha_farms_null_z": Quantity(law="none", margin=1.0, unit=1.0),
+    },
+    symmetries=("scale",),
+)
+def fixed_aspect_tail(
+    matrix: WeightMatrix,
+    *,
+    rng: np.random.Generator,
+    aspect: float = 1.0,
+    num_submatrices: int = 16,
+    num_null: int = 10,
+) -> Measured:
+    """Exponent of the eigenvalue tail pooled over sub-matrices of one aspect ratio (FARMS).
+
+    The spectrum of noise depends on the shape of w, and so does every exponent fitted to it; over
+    sub-matrices of one aspect ratio shapes compare (Hu et al., ICML 2025, arXiv 2506.06280). Rows
+    and columns are permuted, the largest m x n tiles with n = round(aspect m) of which
+    `num_submatrices` fit side by side are cut out, the eigenvalues of their smaller Gram matrices
+    are pooled, and alpha_farms is Hill's exponent of the larger half, as in FARMS: its value for
+    noise tends to a constant of the Marchenko-Pastur law (2.1217 at aspect 1, 2.05 to 2.13 at
+    m = 16 to 128), while the scan over xmin drifts from 8 to over 30. Tiles are a quarter of the
+    width of a square matrix at every width, so that structure keeps its share of them; they are
+    disjoint, where FARMS lets windows overlap, which leaves them no error.
+
+    alpha_farms_null_z = (ln alpha - mean) / sd over Gaussian tiles of the same size. 'rotation'
+    is no symmetry: rotated entries are distributed differently over sub-matrices; 'permutation'
+    and 'transpose' hold in distribution over rng.
+
+    Args:
+        matrix: w_OI, any real dtype.
+        rng: permutes, then draws the null.
+        aspect: longer over shorter side of a tile, >= 1; the longer along the longer side of w.
+        num_submatrices: tiles, at least 4.
+        num_null: null spectra, at least 2.
+
+    Returns:
+        Both with the delete-one-tile jackknife error (z: and the scatter of the null). Flags: the
+        short side of a tile.
+
+    Raises:
+        ValueError: with an argument below its bound.
+        Refused: not a finite matrix, tiles with a side below 8, or of rank below half.
+
+    >>> w = np.random.default_rng(0).standard_normal((128, 512))
+    >>> found = fixed_aspect_tail(WeightMatrix(w_OI=w), rng=np.random.default_rng(0))
+    >>> found.flags["side"], round(found.values["alpha_farms"].value, 1)
+    (64, 2.1)
+    """
+    _check_null("num_null", num_null)
+    if not (aspect >= 1 and num_submatrices >= 4):
+        raise ValueError(
+            f"aspect, num_submatrices: got {aspect}, {num_submatrices}, allowed >= 1, >= 4"
+        )
+    tile_SMN = disjoint_tiles(matrix.w_OI, aspect=aspect, count=num_submatrices, rng=rng)
+    lambda_SM = np.linalg.eigvalsh(tile_SMN @ tile_SMN.transpose(0, 2, 1))
+    _, side, longer = tile_SMN.shape
+    if np.median(lambda_SM) <= lambda_SM.max() * longer * np.finfo(np.float64).eps:
+        raise Refused("spectrum: rank of the sub-matrices below half, there is no tail")
+    lambda_SM = np.maximum(lambda_SM, np.finfo(np.float64).tiny)
+    alpha = jackknife(
+        lambda kept: hill_exponent(lambda_SM[kept].ravel()),
+        num_submatrices,
+        error_kind="subsamples",
+    )
+    null_alpha = [
+        hill_exponent(
+            np.concatenate([
+                gaussian_null_eigenvalues(side, longer, rng=rng) for _ in range(num_submatrices)
+            ])
+        )
+        for _ in range(num_null)
+    ]
+    return Measured(
+        {"alpha_farms": alpha, "alpha_farms_null_z": _score(alpha, null_alpha)},
+        flags={"side": side},
+    )
+
+
+@invariant(
+    quantities={
+        "alpha_shuffle_z": Quantity(law="none", margin=1.0, unit=1.0),
+        "norm_excess": Quantity(law="none", unit=1.0),
+    },
+)
+def shuffle_null(
+    matrix: WeightMatrix, *, rng: np.random.Generator, num_shuffles: int = 10
+) -> Measured:
+    """Tail and top of the spectrum of w w^T against elementwise shuffles of the same w.
+
+    A shuffle keeps the entries, heavy-tailed ones with them, and loses their arrangement; the
+    Gaussian null of `weight_tail` loses both. alpha_shuffle_z = (ln alpha - mean) / sd of ln alpha
+    over the shuffles (negative: the arrangement makes the tail heavier); norm_excess =
+    ln lambda_max - mean of ln lambda_max over the shuffles (0: its largest direction is noise).
+    A shuffle costs as much as the matrix: of the order of M^3 + M^2 N each.
+
+    Args:
+        matrix: w_OI, any real dtype.
+        rng: shuffles.
+        num_shuffles: at least 2.
+
+    Returns:
+        Both with the scatter over shuffles (z: and the error of alpha) as their error. Flags:
+        the mean alpha of the shuffles.
+
+    Raises:
+        ValueError: with num_shuffles < 2.
+        Refused: not a finite matrix, or fewer than 5 eigenvalues > 1e-5.
+
+    >>> rng = np.random.default_rng(0)
+    >>> w = rng.standard_normal((50, 80)) + np.outer(np.ones(50), np.linspace(-1, 1, 80))
+    >>> shuffle_null(WeightMatrix(w_OI=w), rng=rng).values["norm_excess"].value > 1
+    True
+    """
+    _check_null("num_shuffles", num_shuffles)
+    w_OI, num_large = matrix.w_OI, max(matrix.w_OI.shape, default=0)
+    lambda_M = gram_eigenvalues(w_OI)
+    tail = _tail(lambda_M, num_large)
+    null_SM = [
+        gram_eigenvalues(rng.permuted(w_OI.ravel()).reshape(w_OI.shape))
+        for _ in range(num_shuffles)
+    ]
+    alpha = Estimate(tail.alpha, TAIL_STDERR_FACTOR * tail.sigma, tail.n_tail, "fit")
+    try:
+        null_alpha = [_tail(null_M, num_large).alpha for null_M in null_SM]
+    except Refused as reason:
+        raise Refused(f"shuffled {reason}") from None
+    excess = np.log(lambda_M[-1]) - np.log([null_M[-1] for null_M in null_SM])
+    return Measured(
+        {
+            "alpha_shuffle_z": _score(alpha, null_alpha),
+            "norm_excess": mean_of(excess, "subsamples"),
+        },
+        flags={"alpha_shuffled": float(np.mean(null_alpha))},
+    )
 
 
 @invariant(
@@ -371,19 +304,89 @@ def weight_spikes(matrix: WeightMatrix, *, rng: np.random.Generator) -> Measured
     num_small, num_large = len(lambda_M), max(matrix.w_OI.shape)
     if num_small < MIN_EIGENVALUES:
         raise Refused(f"spectrum: {num_small} eigenvalues, a bulk needs {MIN_EIGENVALUES}")
-    median = float(np.median(lambda_M))
-    if median <= lambda_M[-1] * num_large * np.finfo(np.float64).eps:
+    if np.median(lambda_M) <= _floor(lambda_M, num_large):
         raise Refused("spectrum: rank below half the smaller dimension, there is no bulk")
-    ratio = num_small / num_large
-    scale = median / marchenko_pastur_median(ratio)
-    edge = scale * (1.0 + math.sqrt(ratio)) ** 2
-    roots = math.sqrt(num_large), math.sqrt(num_small)
-    width = scale / num_large * sum(roots) * (1.0 / roots[0] + 1.0 / roots[1]) ** (1.0 / 3.0)
-    spikes = int((lambda_M > edge + SPIKE_WIDTHS * width).sum())
+    bulk = bulk_edge(lambda_M, num_large)
+    spikes = int((lambda_M > bulk.edge + SPIKE_WIDTHS * bulk.width).sum())
     return Measured(
         {
             "spikes": exact(spikes, n=num_small),
-            "edge_ratio": exact(float(lambda_M[-1]) / edge, n=num_small),
+            "edge_ratio": exact(float(lambda_M[-1]) / bulk.edge, n=num_small),
         },
-        flags={"edge": edge, "width": width, "bulk_scale": scale, "ratio": ratio},
+        flags={
+            "edge": bulk.edge,
+            "width": bulk.width,
+            "bulk_scale": bulk.scale,
+            "ratio": num_small / num_large,
+        },
     )
+
+
+def _floor(lambda_M: np.ndarray, num_large: int, precision: str = "float64") -> float:
+    """Rounding error of the Gram matrix's eigenvalues."""
+    return float(lambda_M[-1]) * num_large * float(np.finfo(precision).eps)
+
+
+def _tail(lambda_M: np.ndarray, num_large: int, precision: str = "float64") -> PowerTail:
+    # Above lambda_max ~ 1e7 the rounding error of the Gram matrix exceeds the fixed threshold.
+    floor = max(MIN_EIGENVALUE, _floor(lambda_M, num_large, precision))
+    kept = lambda_M[lambda_M > floor]
+    if len(kept) < MIN_EIGENVALUES:
+        raise Refused(
+            f"spectrum: {len(kept)} eigenvalues > {floor:g}, a tail needs {MIN_EIGENVALUES}"
+        )
+    return fit_power_tail(kept)
+
+
+def _score(alpha: Estimate, null_alpha: Sequence[float]) -> Estimate | Refused:
+    """(ln alpha - mean) / sd over the null, with the scatter of both in its error."""
+    log_null = np.log(null_alpha)
+    num_null, spread = len(log_null), float(np.std(log_null, ddof=1))
+    if spread == 0 or alpha.stderr is None:
+        return Refused("null: its exponents do not vary")
+    score = (math.log(alpha.value) - float(np.mean(log_null))) / spread
+    of_fit = alpha.stderr / (alpha.value * spread)
+    of_null = math.sqrt(1.0 / num_null + score**2 / (2.0 * (num_null - 1)))
+    return Estimate(score, math.hypot(of_fit, of_null), num_null, "fit")
+
+
+def _check_null(name: str, count: int) -> None:
+    if count < 2:
+        raise ValueError(f"{name}: got {count}, allowed integers >= 2")
+
+
+def _gaussian_alphas(
+    total: float, shape: tuple[int, int], *, num_null: int, rng: np.random.Generator
+) -> list[float]:
+    """Exponents of Gaussian matrices of that (M, N) and squared Frobenius norm."""
+    variance = total / (shape[0] * shape[1])
+    return [
+        _tail(variance * gaussian_null_eigenvalues(*shape, rng=rng), shape[1]).alpha
+        for _ in range(num_null)
+    ]
+
+
+def _tail_flags(tail: PowerTail, matrix: WeightMatrix) -> dict[str, float | int | str]:
+    flags: dict[str, float | int | str] = {
+        "n_tail": tail.n_tail,
+        "D": tail.distance,
+        "xmin": tail.xmin,
+        "sigma": tail.sigma,
+    }
+    warnings = []
+    if tail.n_tail < FEW_IN_TAIL:
+        warnings.append(f"n_tail {tail.n_tail} < {FEW_IN_TAIL}")
+    if tail.distance > POOR_FIT:
+        warnings.append(f"D {tail.distance:.3f} > {POOR_FIT}")
+    if warnings:
+        flags["warn"] = "; ".join(warnings)
+    if matrix.dtype is not None:
+        flags["dtype"] = matrix.dtype
+    return flags
+
+
+def _density(lambda_M: np.ndarray) -> Curve:
+    scaled = lambda_M[lambda_M > 0] / lambda_M.mean()
+    counts, edges = np.histogram(np.log10(scaled), DENSITY_EDGES)
+    width = edges[1] - edges[0]
+    return Curve(edges[:-1] + width / 2.0, counts / (len(lambda_M) * width))

@@ -87,10 +87,10 @@ class Projection(NamedTuple):
 
 
 def principal_projection(x_TD: np.ndarray, *, num_components: int = 3) -> Projection:
-    """Leading principal components of centred rows.
+    """Leading principal components of a cloud.
 
     Args:
-        x_TD: centred rows.
+        x_TD: rows.
         num_components: components kept.
 
     Returns:
@@ -103,6 +103,7 @@ def principal_projection(x_TD: np.ndarray, *, num_components: int = 3) -> Projec
     >>> principal_projection(np.vstack([x_TD, -x_TD])).gap
     0.75
     """
+    x_TD = x_TD - x_TD.mean(axis=0)
     width = x_TD.shape[1]
     wanted = (max(width - num_components - 1, 0), width - 1)
     value_K, vector_DK = eigh(x_TD.T @ x_TD, subset_by_index=wanted)

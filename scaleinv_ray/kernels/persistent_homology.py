@@ -32,7 +32,8 @@ def median_scaled_distances(x_PD: np.ndarray) -> np.ndarray:
     [0.0, 1.0, 2.0]
     """
     distance_PP = _euclidean(x_PD)
-    return distance_PP / _positive_median(distance_PP)
+    distance_PP /= _positive_median(distance_PP)
+    return distance_PP
 
 
 def median_distance(x_PD: np.ndarray, *, num_points: int = 1000) -> float:
@@ -89,10 +90,11 @@ def rips_diagram(
     # Here, because scikit-learn takes two seconds to load and listing invariants needs none of it.
     from gudhi.sklearn import RipsPersistence
 
+    # The whole matrix, made exactly symmetric: a tenth faster than its lower triangle.
     engine = RipsPersistence(
         homology_dimensions=range(max_dimension + 1),
         homology_coeff_field=field,
-        input_type="lower distance matrix",
+        input_type="full distance matrix",
         num_collapses=1 if memory_bounded else "auto",
     )
     by_dimension = engine.fit_transform([_checked(distance_PP)])[0]
@@ -271,11 +273,11 @@ def betti_difference(first: Diagram, second: Diagram, dimension: int) -> tuple[i
 
 
 def _euclidean(x_PD: np.ndarray) -> np.ndarray:
+    """Distances by a matrix product, exactly symmetric: s_i + s_j and <x_i, x_j> are."""
     squared_PP = x_PD @ x_PD.T
     square_P = squared_PP.diagonal().copy()
     squared_PP *= -2
-    squared_PP += square_P
-    squared_PP += square_P[:, None]
+    squared_PP += np.add.outer(square_P, square_P)
     np.fill_diagonal(squared_PP, 0)
     return np.sqrt(np.maximum(squared_PP, 0, out=squared_PP), out=squared_PP)
 
@@ -292,15 +294,18 @@ def _checked(distance_PP: np.ndarray) -> np.ndarray:
     distance_PP = np.asarray(distance_PP, dtype=np.float64)
     if distance_PP.ndim != 2 or distance_PP.shape[0] != distance_PP.shape[1]:
         raise ValueError(f"distance_PP: got shape {distance_PP.shape}, allowed a square matrix")
-    symmetric_PP = (distance_PP + distance_PP.T) / 2
-    if not np.isfinite(symmetric_PP).all():
+    least, largest = distance_PP.min(initial=0), distance_PP.max(initial=0)
+    if not (np.isfinite(least) and np.isfinite(largest)):  # a NaN makes both NaN
         raise ValueError("distance_PP: got entries that are not finite")
-    if distance_PP.min(initial=0) < 0:
-        raise ValueError(f"distance_PP: got {distance_PP.min()}, allowed entries >= 0")
+    if least < 0:
+        raise ValueError(f"distance_PP: got {least}, allowed entries >= 0")
     if distance_PP.diagonal().any():
         raise ValueError("distance_PP: got a non-zero diagonal")
-    asymmetry = 2 * np.abs(distance_PP - symmetric_PP).max(initial=0)
-    if asymmetry > _ROUNDING * symmetric_PP.max(initial=0):
+    if np.array_equal(distance_PP, distance_PP.T):
+        return distance_PP
+    symmetric_PP = (distance_PP + distance_PP.T) / 2
+    asymmetry = 2 * np.abs(distance_PP - symmetric_PP).max()
+    if asymmetry > _ROUNDING * largest:
         raise ValueError(f"distance_PP: got asymmetry {asymmetry}, allowed rounding only")
     return symmetric_PP
 

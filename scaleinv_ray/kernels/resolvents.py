@@ -248,7 +248,8 @@ def _decompose(a_DD: np.ndarray) -> _Packed:
         pole_D, right_DD = np.linalg.eig(a_DD)
         pairs = np.zeros(0, dtype=int)
     else:
-        real_D, imag_D, _, right_DD, info = lapack.dgeev(a_DD, compute_vl=0)
+        work = int(lapack.dgeev_lwork(len(a_DD), compute_vl=0)[0])  # the default is unblocked
+        real_D, imag_D, _, right_DD, info = lapack.dgeev(a_DD, compute_vl=0, lwork=work)
         if info:
             raise Refused(f"eigenvalues: QR iteration did not converge (geev info {info})")
         pole_D, pairs = real_D + 1j * imag_D, np.flatnonzero(imag_D > 0)

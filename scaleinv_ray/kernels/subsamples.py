@@ -76,7 +76,7 @@ def gaussian_clouds(
     distances of Gaussian points depend on nothing else, and turning the cloud changes no draw.
 
     Args:
-        x_TD: centred rows.
+        x_TD: rows.
         rng: of the normal numbers.
         num_points: points of a cloud.
         count: clouds.
@@ -90,6 +90,7 @@ def gaussian_clouds(
     True
     """
     num_rows, width = x_TD.shape
+    x_TD = x_TD - x_TD.mean(axis=0)
     gram = x_TD @ x_TD.T if num_rows < width else x_TD.T @ x_TD
     scale_D = np.sqrt(np.maximum(eigvalsh(gram)[::-1], 0) / max(num_rows - 1, 1))
     return [rng.standard_normal((num_points, len(scale_D))) * scale_D for _ in range(count)]

@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from scaleinv_ray.capture.architectures import architecture_of
 from scaleinv_ray.capture.loading import load_model
+from scaleinv_ray.capture.sites import to_numpy
 from scaleinv_ray.capture.weights import iter_weights, shuffled
 
 
@@ -129,3 +133,91 @@ def test_reading_weights_imports_no_model_code():
     """Every task that measures weights pays for its imports; transformers' models take seconds."""
     code = "import sys, scaleinv_ray.capture.weights; assert 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+OUTPUT_PROJECTION = {  # from the block to the module that mixes the heads
+    "gpt2": "attn.c_proj",
+    "neox_parallel": "attention.dense",
+    "llama": "self_attn.o_proj",
+    "opt": "self_attn.out_proj",
+    "bert": "attention.output.dense",
+}
+
+
+class Forward:
+    """What passes through the attention of each layer in a forward pass without biases.
+
+    All tokens stand at position 0, where rotary embeddings do not turn.
+    """
+
+    def __init__(self, name, folder, tokens_ST):
+        self.input, self.heads, self.mixed = [], [], []
+        model = load_model(folder)
+        with torch.no_grad():
+            for parameter_name, parameter in model.named_parameters():
+                if parameter_name.endswith("bias"):
+                    parameter.zero_()
+        AttentionInterface.register("spy_on_heads", self._spy)
+        model.set_attn_implementation("spy_on_heads")
+        architecture = architecture_of(model.config)
+        for block in architecture.layers(model):
+            block.get_submodule(architecture.attention).register_forward_pre_hook(
+                lambda _m, args, kwargs: self.input.append(
+                    to_numpy(args[0] if args else kwargs["hidden_states"])
+                ),
+                with_kwargs=True,
+            )
+            block.get_submodule(OUTPUT_PROJECTION[name]).register_forward_hook(
+                lambda _m, _args, output: self.mixed.append(to_numpy(output))
+            )
+        tokens = torch.from_numpy(tokens_ST)
+        with torch.no_grad():
+            model(tokens, position_ids=torch.zeros_like(tokens))
+
+    def _spy(self, module, query, key, value, *args, **kwargs):
+        output, pattern = sdpa_attention_forward(module, query, key, value, *args, **kwargs)
+        per_head = {"query": query, "key": key, "value": value}
+        seen = {role: to_numpy(x) for role, x in per_head.items()}  # [S, head, T, head_dim]
+        seen["attn_out"] = np.moveaxis(to_numpy(output), 2, 1)
+        self.heads.append(seen)
+        return output, pattern
+
+
+@pytest.mark.parametrize("name", OUTPUT_PROJECTION)
+def test_heads_are_those_of_the_forward_pass(name, folder, tokens_ST):
+    """Each head's rows give the model's own query, key or value of that head at every token, and
+    the columns of the heads add up to what attention writes."""
+    forward = Forward(name, folder(name), tokens_ST[:5])
+    # OPT scales its queries by head_dim^(-1/2) before attention
+    scale = {"query": 8**-0.5} if name == "opt" else {}
+    written = [np.zeros_like(mixed) for mixed in forward.mixed]
+    compared = dict.fromkeys(("query", "key", "value", "attn_out"), 0)
+    for record in iter_weights(folder(name), per_head=True):
+        if record.role not in compared:
+            continue
+        compared[record.role] += 1
+        of_head = forward.heads[record.layer][record.role][:, record.head]
+        if record.role == "attn_out":
+            written[record.layer] += of_head @ record.w_OI.T
+        else:
+            want = forward.input[record.layer] @ record.w_OI.T * scale.get(record.role, 1.0)
+            np.testing.assert_allclose(of_head, want, atol=2e-5)
+    for total, mixed in zip(written, forward.mixed, strict=True):
+        np.testing.assert_allclose(total, mixed, atol=2e-5)
+    shared = 2 * (2 if name == "llama" else 4)  # grouped keys and values
+    assert compared == {"query": 8, "key": shared, "value": shared, "attn_out": 8}
+
+
+@pytest.mark.parametrize("name", OUTPUT_PROJECTION)
+def test_projections_are_their_heads_in_order(name, folder):
+    heads: dict = {}
+    for record in iter_weights(folder(name), per_head=True):
+        if record.head is not None:
+            assert record.head == len(heads.setdefault((record.role, record.layer), []))
+            heads[record.role, record.layer].append(record.w_OI)
+    whole = {(r.role, r.layer): r for r in iter_weights(folder(name)) if (r.role, r.layer) in heads}
+    assert set(whole) == set(heads)
+    for (role, layer), parts in heads.items():
+        assert whole[role, layer].head is None
+        joined = np.concatenate(parts, axis=1 if role == "attn_out" else 0)
+        np.testing.assert_array_equal(joined, whole[role, layer].w_OI)

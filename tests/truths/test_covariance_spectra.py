@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy.linalg import helmert
 
-from scaleinv_ray.invariants.representation import covariance_decay
+from scaleinv_ray.contract import Refused
+from scaleinv_ray.estimate import Estimate
+from scaleinv_ray.invariants.representation import covariance_decay, participation
 from scaleinv_ray.records import Moments
 
 DIM = 64
@@ -42,8 +44,14 @@ def tokens(
 
 
 def values(moments: Moments) -> dict[str, float]:
-    measured = covariance_decay(moments, rng=np.random.default_rng(0))
-    return {name: estimate.value for name, estimate in measured.values.items()}
+    return {name: estimate.value for name, estimate in estimates(moments).items()}
+
+
+def estimates(moments: Moments) -> dict[str, Estimate | Refused]:
+    rng = np.random.default_rng(0)
+    both = covariance_decay(moments, rng=rng).values | participation(moments, rng=rng).values
+    assert both.pop("participation_dimensions").value > 0
+    return both
 
 
 def exact_values(eigenvalue_D: np.ndarray) -> dict[str, float]:
@@ -76,12 +84,12 @@ def test_exact_moments_give_exact_values(exponent):
     record = Moments(
         count_B=np.full(5, 1000), mean_BD=np.zeros((5, DIM)), second_BDD=np.stack([block] * 5)
     )
-    measured = covariance_decay(record, rng=np.random.default_rng(0))
+    found = estimates(record)
     expected = exact_values(spectrum(exponent)) | {"exponent": exponent}
-    assert {k: e.value for k, e in measured.values.items()} == pytest.approx(expected, rel=1e-10)
-    for estimate in measured.values.values():
+    assert {k: e.value for k, e in found.items()} == pytest.approx(expected, rel=1e-10)
+    for estimate in found.values():
         assert estimate.stderr < 1e-12
-    curve = measured.curves["eigenvalues"]
+    curve = covariance_decay(record, rng=np.random.default_rng(0)).curves["eigenvalues"]
     law = spectrum(exponent) / spectrum(exponent).mean()
     assert curve.y == pytest.approx(law[np.rint(curve.x * DIM).astype(int) - 1], rel=1e-10)
 
@@ -109,7 +117,7 @@ def test_isotropic_gaussian_uses_every_dimension(dim):
 def test_rank_deficient_activations():
     x_TD = tokens(0.0, 2)
     x_TD[:, DIM // 4 :] = 0
-    measured = covariance_decay(moments_of(x_TD), rng=np.random.default_rng(0)).values
+    measured = estimates(moments_of(x_TD))
     assert measured["participation_ratio"].value == pytest.approx(1 / 4, abs=0.004)
     assert measured["rankme"].value == pytest.approx(1 / 4, abs=0.004)
     assert "vanish" in str(measured["exponent"])
@@ -130,25 +138,86 @@ def test_finite_token_bias_is_smaller_than_of_either_ordinary_estimate(exponent)
     assert error < 0.6 * abs(np.mean(held_out) - exponent)
 
 
-def test_participation_ratio_has_no_finite_token_bias():
+def naive_dimensions(x_TD: np.ndarray) -> float:
+    return exact_values(np.linalg.eigvalsh(np.cov(x_TD.T)))["participation_ratio"] * x_TD.shape[1]
+
+
+def gaussian_rows(rng: np.random.Generator) -> np.ndarray:
+    return rng.standard_normal((5000, 64))
+
+
+def sphere_rows(rng: np.random.Generator) -> np.ndarray:
+    x_TD = rng.standard_normal((5000, 11))
+    return x_TD / np.linalg.norm(x_TD, axis=1, keepdims=True)
+
+
+def student_rows(rng: np.random.Generator) -> np.ndarray:
+    return rng.standard_normal((3200, 64)) / np.sqrt(rng.chisquare(5, (3200, 1)) / 5)
+
+
+def sequence_rows(rng: np.random.Generator) -> np.ndarray:
+    """Half of the variance is shared by the 50 tokens of a sequence."""
+    own, common = rng.standard_normal((64, 50, 64)), rng.standard_normal((64, 1, 64))
+    return (own + common).reshape(-1, 64)
+
+
+@pytest.mark.parametrize(
+    ("rows", "truth", "naive"),
+    [
+        (sphere_rows, 11, (10.97, 10.99)),
+        (gaussian_rows, 64, (63.0, 63.3)),
+        (student_rows, 64, (59.0, 61.5)),
+        (sequence_rows, 64, (48, 53)),
+    ],
+)
+def test_participation_is_unbiased_whatever_the_rows(rows, truth, naive):
+    rng = np.random.default_rng(11)
+    samples = [rows(rng) + 3.0 for _ in range(16)]  # the mean is no part of the covariance
+    measured = [participation(moments_of(x), rng=rng).values for x in samples]
+    found = np.array([m["participation_dimensions"].value for m in measured])
+    stderr = found.std(ddof=1) / math.sqrt(len(found))
+    assert abs(found.mean() - truth) < 4 * stderr
+    assert 4 * stderr < 0.02 * truth  # .001-.003 measured, .012 with correlated tokens
+    assert naive[0] < np.mean([naive_dimensions(x) for x in samples]) < naive[1]
+    ratio = np.mean([m["participation_dimensions"].stderr for m in measured]) / found.std(ddof=1)
+    # at an isotropic covariance PR is stationary, where the jackknife is up to sqrt 2 too large
+    assert 0.7 < ratio < 2.2
+
+
+def test_participation_has_no_finite_token_bias():
     crossed, naive = [], []
     for seed in range(12):
         x_TD = tokens(0.5, seed, shared=0.5)
         crossed.append(values(moments_of(x_TD))["participation_ratio"])
-        naive.append(exact_values(np.linalg.eigvalsh(np.cov(x_TD.T)))["participation_ratio"])
+        naive.append(naive_dimensions(x_TD) / DIM)
     truth = exact_values(spectrum(0.5))["participation_ratio"]
     assert np.mean(naive) < 0.85 * truth
     assert abs(np.mean(crossed) - truth) < 4 * np.std(crossed) / math.sqrt(len(crossed))
 
 
+def test_participation_does_not_depend_on_the_number_of_tokens_a_dimension():
+    rng = np.random.default_rng(12)
+    scale_D = np.sqrt(spectrum(1.0, 24))
+    truth = 24 * exact_values(spectrum(1.0, 24))["participation_ratio"]
+    for tokens_per_dim in (50, 400):
+        found = [
+            participation(
+                moments_of(rng.standard_normal((24 * tokens_per_dim, 24)) * scale_D), rng=rng
+            ).values["participation_dimensions"].value
+            for _ in range(40)
+        ]  # fmt: skip
+        assert abs(np.mean(found) - truth) < 4 * np.std(found) / math.sqrt(40)
+
+
 def test_jackknife_error_is_the_scatter_over_records():
     records = [moments_of(tokens(1.0, seed, dim=32, shared=0.2)) for seed in range(60)]
-    found = [covariance_decay(record, rng=np.random.default_rng(0)) for record in records]
+    found = [estimates(record) for record in records]
     # the scatter of 60 is known to 9 %, and the jackknife errs upwards if anything
     for name in ("exponent", "rankme", "participation_ratio"):
-        scatter = np.std([f.values[name].value for f in found], ddof=1)
-        assert 0.7 < np.mean([f.values[name].stderr for f in found]) / scatter < 1.5
-    curves = [f.curves["eigenvalues"] for f in found]
+        scatter = np.std([f[name].value for f in found], ddof=1)
+        assert 0.7 < np.mean([f[name].stderr for f in found]) / scatter < 1.5
+    measured = [covariance_decay(record, rng=np.random.default_rng(0)) for record in records]
+    curves = [m.curves["eigenvalues"] for m in measured]
     scatter_D = np.std([c.y for c in curves], axis=0, ddof=1)
     # single eigenvalues of a crowded spectrum change places as blocks leave: up to twice too large
     assert 0.9 < np.median(np.mean([c.y_stderr for c in curves], axis=0) / scatter_D) < 2.2
@@ -167,15 +236,20 @@ def test_mean_is_projected_out_where_the_record_says_so():
     assert values(moments_of(x_TD))["participation_ratio"] < 0.5 * projected["participation_ratio"]
 
 
-def test_unequal_blocks_pool_to_the_covariance_of_their_tokens():
-    x_TD = tokens(1.0, 6) + np.linspace(0, 2, 50 * DIM)[:, None]
-    edges = [0, 300, 1000, 1400, 2500, 50 * DIM]
-    parts = [x_TD[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
-    record = Moments(
-        count_B=np.array([len(p) for p in parts]),
-        mean_BD=np.array([p.mean(axis=0) for p in parts]),
-        second_BDD=np.array([p.T @ p / len(p) for p in parts]),
-    )
-    even, odd = (np.cov(np.concatenate(parts[i::2]).T, ddof=0) for i in (0, 1))
-    expected = np.trace(even) * np.trace(odd) / (DIM * np.trace(even @ odd))
-    assert values(record)["participation_ratio"] == pytest.approx(expected, rel=1e-9)
+def test_unequal_blocks_are_unbiased_too():
+    found = []
+    for seed in range(30):
+        x_TD = tokens(0.5, seed, dim=32, length=10) + np.linspace(0, 2, 32)
+        parts = np.split(x_TD, [200, 600, 700, 1100, 1300])
+        found.append(
+            participation(
+                Moments(
+                    count_B=np.array([len(p) for p in parts]),
+                    mean_BD=np.array([p.mean(axis=0) for p in parts]),
+                    second_BDD=np.array([p.T @ p / len(p) for p in parts]),
+                ),
+                rng=np.random.default_rng(0),
+            ).values["participation_ratio"].value
+        )  # fmt: skip
+    truth = exact_values(spectrum(0.5, 32))["participation_ratio"]
+    assert abs(np.mean(found) - truth) < 4 * np.std(found) / math.sqrt(30)

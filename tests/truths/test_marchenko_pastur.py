@@ -6,19 +6,27 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
+from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.invariants.weights import (
-    gaussian_null_eigenvalues,
-    gram_eigenvalues,
-    marchenko_pastur_median,
+    fixed_aspect_tail,
+    shuffle_null,
     weight_spikes,
     weight_tail,
 )
+from scaleinv_ray.kernels.covariance import gram_eigenvalues
+from scaleinv_ray.kernels.marchenko_pastur import (
+    bulk_edge,
+    gaussian_null_eigenvalues,
+    marchenko_pastur_mean,
+    marchenko_pastur_median,
+)
+from scaleinv_ray.kernels.power_tail import hill_exponent
 from scaleinv_ray.records import WeightMatrix
 
 NUM_SMALL, NUM_LARGE, RATIO = 400, 1600, 0.25
 
 
-def noise(num_small: int, num_large: int, seed: int) -> np.ndarray:
+def noise(num_small: int, num_large: int, seed: int | np.random.Generator) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((num_small, num_large))
 
 
@@ -39,10 +47,29 @@ def test_marchenko_pastur_moments_and_edges():
     assert x[-1] == pytest.approx((1 + math.sqrt(RATIO)) ** 2, abs=0.05)
 
 
+@pytest.mark.parametrize("ratio", [0.01, 0.25, 1.0])
+def test_integrals_over_the_law_are_its_moments_and_its_resolvent(ratio):
+    moments = {0: 1, 1: 1, 2: 1 + ratio, 3: 1 + 3 * ratio + ratio**2}
+    for power, expected in moments.items():
+        found = marchenko_pastur_mean(lambda x, k=power: x**k, ratio)
+        assert found == pytest.approx(expected, rel=1e-9)
+    # m(z) = (1 - q - z - sqrt((1 - q - z)^2 - 4 q z)) / (2 q z) at z = -1
+    resolvent = (math.sqrt((2 - ratio) ** 2 + 4 * ratio) - (2 - ratio)) / (2 * ratio)
+    found = marchenko_pastur_mean(lambda x: 1 / (x + 1), ratio)
+    assert found == pytest.approx(resolvent, rel=1e-9)
+    if ratio == 0.25:
+        assert resolvent == pytest.approx(0.531129, abs=1e-6)
+    if ratio == 1.0:
+        assert resolvent == pytest.approx(0.618034, abs=1e-6)
+
+
 def test_wigner_edge_and_fourth_moment():
     half = noise(500, 500, 1)
     symmetric = (half + half.T) / math.sqrt(2 * 500)
+    signed = np.linalg.eigvalsh(symmetric)
+    assert (signed[0], signed[-1]) == pytest.approx((-2, 2), abs=0.05)
     squares = gram_eigenvalues(symmetric)
+    assert squares == pytest.approx(np.sort(signed**2), abs=1e-9)
     assert squares.mean() == pytest.approx(1, abs=0.02)
     assert (squares**2).mean() == pytest.approx(2, abs=0.05)
     assert math.sqrt(squares[-1]) == pytest.approx(2, abs=0.05)
@@ -139,3 +166,93 @@ def test_null_score_is_near_zero_for_noise_and_negative_for_heavy_tails():
     # z of noise has sd 1.2 with ten null draws: .75 is 3.5 standard errors
     assert abs(np.mean(scores(lambda: rng.standard_normal((64, 32)), 32))) < 0.75
     assert np.mean(scores(lambda: rng.standard_t(2, (96, 384)), 8)) < -1.5
+
+
+def test_edge_is_crossed_by_its_tracy_widom_width():
+    """The largest eigenvalue of noise is edge + width x, x of mean -1.21 and sd 1.27 (TW1)."""
+    rng = np.random.default_rng(8)
+    offset = []
+    for _ in range(200):
+        lambda_M = gaussian_null_eigenvalues(200, 800, rng=rng)
+        bulk = bulk_edge(lambda_M, 800)
+        offset.append((lambda_M[-1] - bulk.edge) / bulk.width)
+    # the scatter of the median's scale is .1 widths here
+    assert np.mean(offset) == pytest.approx(-1.21, abs=0.35)
+    assert np.std(offset) == pytest.approx(1.27, rel=0.15)
+
+
+def hill_of_noise(ratio: float) -> float:
+    """alpha = 1 + (1/2) / integral of ln(x / median) over the upper half of the law."""
+    median = marchenko_pastur_median(ratio)
+    excess = marchenko_pastur_mean(lambda x: math.log(x / median), ratio, above=median)
+    return 1 + 0.5 / excess
+
+
+def farms(sample, count: int, **parameters) -> list[dict[str, Estimate]]:
+    rng = np.random.default_rng(9)
+    return [
+        dict(fixed_aspect_tail(WeightMatrix(w_OI=sample()), rng=rng, **parameters).values)
+        for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize(("aspect", "expected"), [(1.0, 2.1217), (4.0, 3.4546)])
+def test_fixed_aspect_tail_of_noise_is_that_of_the_law(aspect, expected):
+    assert hill_of_noise(1 / aspect) == pytest.approx(expected, abs=1e-4)
+    rng = np.random.default_rng(10)
+    found = farms(lambda: rng.standard_normal((256, 512)), 12, aspect=aspect)
+    alpha = np.array([f["alpha_farms"].value for f in found])
+    # of finite tiles: -.5 % at 64 x 64
+    assert alpha.mean() == pytest.approx(expected, rel=0.012)
+
+
+@pytest.mark.parametrize("degrees", [1e9, 3])  # 1e9: normal entries
+def test_fixed_aspect_tail_removes_the_bias_of_shape(degrees):
+    rng = np.random.default_rng(11)
+    found = {
+        shape: [f["alpha_farms"] for f in farms(lambda s=shape: rng.standard_t(degrees, s), 12)]
+        for shape in ((128, 512), (256, 256))  # tiles of 64 x 64 in both
+    }
+    mean, stderr = [], []
+    for estimates in found.values():
+        alpha = np.array([e.value for e in estimates])
+        mean.append(alpha.mean())
+        stderr.append(alpha.std(ddof=1) / math.sqrt(12))
+        # the scatter of 12 records is known to 21 %
+        stated = np.mean([e.stderr for e in estimates])
+        assert 0.6 < stated / alpha.std(ddof=1) < 2
+    assert abs(mean[0] - mean[1]) < 4 * math.hypot(*stderr)
+    plain = [
+        hill_exponent(gaussian_null_eigenvalues(*shape, rng=rng))
+        for shape in ((128, 512), (256, 256))
+    ]
+    assert plain[0] / plain[1] > 1.4
+
+
+def test_null_score_of_the_fixed_aspect_tail():
+    rng = np.random.default_rng(12)
+    noise_z = [f["alpha_farms_null_z"].value for f in farms(lambda: noise(64, 256, rng), 24)]
+    # sd 1.1 with ten null draws
+    assert abs(np.mean(noise_z)) < 4 * 1.1 / math.sqrt(24)
+    heavy = farms(lambda: rng.standard_t(3, (64, 256)), 4)
+    assert max(f["alpha_farms_null_z"].value for f in heavy) < -2
+
+
+def test_shuffle_null_sees_arrangement_and_not_entries():
+    rng = np.random.default_rng(13)
+
+    def found(sample, count):
+        records = [WeightMatrix(w_OI=sample()) for _ in range(count)]
+        return [shuffle_null(r, rng=rng).values for r in records]
+
+    # Independent entries, however heavy-tailed, are their own shuffles; the Gaussian null differs.
+    heavy = found(lambda: rng.standard_t(2.5, (48, 96)), 24)
+    scores = [f["alpha_shuffle_z"].value for f in heavy]
+    assert abs(np.mean(scores)) < 4 * np.std(scores, ddof=1) / math.sqrt(24)
+    excess = [f["norm_excess"].value for f in heavy]
+    assert abs(np.mean(excess)) < 4 * np.std(excess, ddof=1) / math.sqrt(24)
+    # A planted direction of size theta: ln lambda_max rises from the edge to BBP's place.
+    theta = 4.0
+    for f in found(lambda: spiked(theta, 0), 1):
+        place = (1 + theta) * (1 + RATIO / theta) / (1 + math.sqrt(RATIO)) ** 2
+        assert f["norm_excess"].value == pytest.approx(math.log(place), abs=0.15)

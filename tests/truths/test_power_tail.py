@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from scaleinv_ray.invariants.weights import fit_power_tail, gram_eigenvalues, weight_tail
+from scaleinv_ray.invariants.weights import weight_tail
+from scaleinv_ray.kernels.covariance import gram_eigenvalues
+from scaleinv_ray.kernels.power_tail import fit_power_tail, hill_exponent
 from scaleinv_ray.records import WeightMatrix
 
 
@@ -58,6 +60,28 @@ def test_pareto_exponent(alpha):
     # sd of one fit is .045-.052 (alpha - 1), its bias below .021 (alpha - 1)
     assert found.mean() == pytest.approx(alpha, abs=0.03 * (alpha - 1))
     assert found.std(ddof=1) / (alpha - 1) == pytest.approx(0.048, abs=0.015)
+
+
+def test_pareto_exponent_has_the_known_bias_of_the_scan():
+    """2.021 +- .052, 3.042 +- .104, 4.063 +- .156: one law in units of alpha - 1."""
+    rng = np.random.default_rng(7)
+    found = np.array([fit_power_tail(pareto(2.0, 1000, rng)).alpha for _ in range(200)])
+    assert found.mean() == pytest.approx(2.021, abs=4 * 0.052 / math.sqrt(200))
+    assert found.std(ddof=1) == pytest.approx(0.052, rel=0.25)
+    values = pareto(2.0, 1000, rng)  # ln x scales with 1 / (alpha - 1), and the fit with it
+    for alpha in (3.0, 4.0):
+        fit = fit_power_tail(values ** (1 / (alpha - 1)))
+        assert fit.alpha - 1 == pytest.approx((alpha - 1) * (fit_power_tail(values).alpha - 1))
+
+
+@pytest.mark.parametrize("alpha", [2.0, 3.0, 4.0])
+def test_hill_exponent_of_pareto_values(alpha):
+    rng = np.random.default_rng(8)
+    found = [hill_exponent(pareto(alpha, 1000, rng)) for _ in range(100)]
+    # k exceedances are exponential: 1 / (alpha_hat - 1) has relative sd 1 / sqrt k, k = 500
+    sd = (alpha - 1) / math.sqrt(500)
+    assert np.mean(found) == pytest.approx(alpha, abs=4 * sd / 10 + (alpha - 1) / 500)
+    assert np.std(found, ddof=1) == pytest.approx(sd, rel=0.25)
 
 
 def test_stated_error_of_alpha_covers_the_scatter():
