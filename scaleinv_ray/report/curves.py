@@ -112,29 +112,39 @@ def _judged_steps(trained: pa.Table) -> dict[str, int | None]:
     }
 
 
-def _at_judged_step(curves: pa.Table) -> tuple[pa.Table, dict[str, int | None]]:
-    """Rows of the trained models at the judged step; the last of each model where none is."""
-    kept = curves.filter(
-        pc.and_(pc.equal(curves["variant"], "trained"), pc.is_valid(curves["n_params"]))
-    )
-    kept = kept.filter(pc.is_null(kept["unit_b"]))
+def at_judged_step(rows: pa.Table, *, trained_only: bool) -> tuple[pa.Table, dict[str, int | None]]:
+    """Rows at the last step that all trained models of their series have in common.
+
+    Args:
+        rows: with the key columns of `tables.CURVES`.
+        trained_only: whether the nulls are left out; else they are those of the last step of each.
+
+    Returns:
+        The rows of single units of known size (the last step of each model where there is no
+        common one), with step `NO_STEP` where there is none; and series -> its judged step.
+    """
+    kept = rows.filter(pc.and_(pc.is_null(rows["unit_b"]), pc.is_valid(rows["n_params"])))
     step = pc.fill_null(kept["step"], NO_STEP)
     kept = kept.set_column(kept.schema.get_field_index("step"), "step", step)
     kept = kept.set_column(
         kept.schema.get_field_index("series"), "series", pc.fill_null(kept["series"], "")
     )
-    judged = _judged_steps(kept)
-    rows = kept.select(["series", "n_params", "model", "seed", "step"]).to_pylist()
+    trained = kept.filter(pc.equal(kept["variant"], "trained"))
+    judged = _judged_steps(trained)
+    kept = trained if trained_only else kept
+    facts = kept.select(["series", "variant", "n_params", "model", "seed", "step"]).to_pylist()
     last: dict[Any, int] = {}
-    for row in rows:
-        key = row["series"], _replicate_of(row)
-        last[key] = max(last.get(key, NO_STEP), row["step"])
-    wanted = [
-        row["step"] == (last[row["series"], _replicate_of(row)] if at is None else at)
-        for row in rows
-        for at in [judged[row["series"]]]
-    ]
-    return kept.filter(pa.array(wanted, pa.bool_())), judged
+    for row in facts:
+        last[_run_of(row)] = max(last.get(_run_of(row), NO_STEP), row["step"])
+    for row in facts:
+        # initial weights have no step of their own
+        at = judged.get(row["series"]) if row["variant"] == "trained" else None
+        row["wanted"] = row["step"] == (last[_run_of(row)] if at is None else at)
+    return kept.filter(pa.array([row["wanted"] for row in facts], pa.bool_())), judged
+
+
+def _run_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["series"], row["variant"], _replicate_of(row)
 
 
 def _read(row_x: Any, row_y: Any, *, ordered: bool) -> XY | None:
@@ -184,7 +194,7 @@ def mean_curves(curves: pa.Table) -> list[dict[str, Any]]:
         total (poles). Sizes whose curves share no range of x are counted in `left_out`,
         incomplete replicates in `replicates_left_out`.
     """
-    kept, steps = _at_judged_step(curves.drop_columns(["y_stderr"]))
+    kept, steps = at_judged_step(curves.drop_columns(["y_stderr"]), trained_only=True)
     kept = with_sites(kept.append_column("location", location(kept)))
     kept = with_depth_bins(named(kept, [name for name in PLACE if name != "bin"]))
     names = list(zip(*(kept[c].to_pylist() for c in PLACE), strict=True))
@@ -194,16 +204,17 @@ def mean_curves(curves: pa.Table) -> list[dict[str, Any]]:
         xy = _read(kept["x"][i], kept["y"][i], ordered=not is_poles(name[3]))
         if xy is not None:
             groups[name][row["n_params"]].add(_replicate_of(row), row["location"], xy)
-    return [_figure(name, groups[name], _when(steps[name[0]])) for name in sorted(groups)]
+    return [_figure(name, groups[name], when(steps.get(name[0]))) for name in sorted(groups)]
 
 
-def _when(step: int | None) -> str:
+def when(step: int | None) -> str:
+    """A judged step in words; empty where models have no steps."""
     if step is None:
         return "last step of each model"
     return "" if step == NO_STEP else f"step {step:,}"
 
 
-def _figure(name: tuple[str, ...], sizes: dict[int, _Size], when: str) -> dict[str, Any]:
+def _figure(name: tuple[str, ...], sizes: dict[int, _Size], at: str) -> dict[str, Any]:
     draw = _poles if is_poles(name[3]) else _line
     whole = {n: sizes[n].complete() for n in sorted(sizes)}
     lines = [draw(n, seeds) for n, seeds in whole.items() if seeds]
@@ -211,7 +222,7 @@ def _figure(name: tuple[str, ...], sizes: dict[int, _Size], when: str) -> dict[s
     return {
         **dict(zip(PLACE, name, strict=True)),
         "kind": "poles" if is_poles(name[3]) else "line",
-        "when": when,
+        "when": at,
         "lines": drawn,
         "left_out": len(lines) - len(drawn),
         "replicates_left_out": sum(len(sizes[n].curves) - len(seeds) for n, seeds in whole.items()),

@@ -3,8 +3,6 @@
 class Family {
   constructor(name) {
     this.name = name;
-    this.slices = DATA.slices.filter((slice) => slice.family === name);
-    this.curves = DATA.curves.filter((curve) => curve.family === name);
     const section = $("family-template").content.cloneNode(true).firstElementChild;
     section.id = `family-${name}`;
     section.setAttribute("aria-labelledby", `title-${name}`);
@@ -15,10 +13,25 @@ class Family {
     this.section = section;
     this.selects = {};
     $("families").append(section);
-    this.start();
+    const observer = new IntersectionObserver((entries) => {
+      if (!entries.some((entry) => entry.isIntersecting)) return;
+      observer.disconnect();
+      this.ready();
+    }, { rootMargin: "400px" });
+    observer.observe(section);
+  }
+
+  /* Fills the section, once, with what has to be unpacked for it. */
+  ready() {
+    if (!this.filling) this.filling = loadPoints().then(() => this.start());
+    return this.filling;
   }
 
   start() {
+    this.section.querySelector(".waiting").remove();
+    this.slices = POINTS.slices.filter((slice) => slice.family === this.name);
+    this.curves = POINTS.curves.filter((curve) => curve.family === this.name);
+    this.bars = POINTS.bars.filter((code) => code.family === this.name);
     if (this.slices.length) {
       const names = distinct(this.slices.map((s) => `${s.invariant}\n${s.quantity}`)).map((value) => {
         const [invariant, quantity] = value.split("\n");
@@ -37,6 +50,7 @@ class Family {
       this.changed("quantity");
     }
     this.addCurves();
+    if (this.bars.length) this.bar = addBars(this, this.bars);
   }
 
   addSelect(key, title, options) {
@@ -48,11 +62,23 @@ class Family {
 
   addFigures() {
     this.scale = new Figure(this.figures, "Value against parameters", () => this.buildScale());
-    this.logScale = this.scale.option("log value", () => [this.scale, this.track].forEach((figure) => figure && figure.draw()));
-    this.numbers = el("details", { class: "numbers", on: { toggle: () => this.fillNumbers() } }, el("summary", {}, "Numbers"));
+    this.logScale = this.scale.option("log value", () => [this.scale, this.depth, this.track].forEach((figure) => figure && figure.draw()));
+    this.numbers = el("details", { class: "numbers", on: { toggle: () => this.fillNumbers() } }, el("summary", {}, "Numbers and their rows"));
     this.scale.frame.append(this.numbers);
+    if (POINTS.profiles.some((p) => p.family === this.name)) this.addDepth();
     const steps = all(this.slices.flatMap((s) => pointsOf(s, "trained").map((p) => p.step)).filter((t) => t !== null));
-    if (steps.length > 1) this.track = new Figure(this.figures, "Value over training", () => this.buildTrack());
+    if (steps.length < 2) return;
+    this.track = new Figure(this.figures, "Value over training", () => buildTrack(this));
+    this.eachSeed = this.track.option("each seed", () => this.track.draw());
+  }
+
+  addDepth() {
+    this.depth = new Figure(this.figures, "Value over depth", () => buildDepth(this));
+    const present = new Set(POINTS.profiles.filter((p) => p.family === this.name).flatMap((p) => Object.keys(p.points)));
+    const nulls = Object.keys(VARIANTS).filter((v) => v !== "trained" && present.has(v));
+    if (!nulls.length) return;
+    const options = [...nulls.map((v) => [v, `beside ${VARIANTS[v].label}`]), ["", "trained only"]];
+    this.depthNull = this.depth.choice("Null beside", options, () => this.depth.draw());
   }
 
   /* Choices that exist for the quantity; those made before stay where they can. */
@@ -102,9 +128,9 @@ class Family {
   }
 
   update() {
-    this.cards.replaceChildren(...cards(this.verdicts(), this.shownVerdict()));
-    this.scale.draw();
-    if (this.track) this.track.draw();
+    const rows = el("button", { type: "button", class: "quiet", on: { click: () => downloadRows(this.slice) } }, "CSV of its measurements");
+    this.cards.replaceChildren(...cards(this.verdicts(), this.shownVerdict()), el("p", { class: "card-tools" }, rows));
+    for (const figure of [this.scale, this.depth, this.track]) if (figure) figure.draw();
     this.fillNumbers();
   }
 
@@ -119,7 +145,7 @@ class Family {
   }
 
   predictions(verdict) {
-    const own = PREDICTIONS.filter((p) => p.comparison === "equal_steps" && p.step === verdict.step && matches(p, this.slice));
+    const own = POINTS.predictions.filter((p) => p.comparison === "equal_steps" && p.step === verdict.step && matches(p, this.slice));
     const ofForm = own.filter((p) => p.form === verdict.form);
     return ofForm.length ? ofForm : own.filter((p) => p.form === (hasUnit(verdict) ? "log" : "power"));
   }
@@ -133,8 +159,8 @@ class Family {
 
   leftOut(step) {
     const lost = this.slice.left_out.filter(([variant, , t]) => step === null || t === step || variant === "random_init");
-    const count = sum(lost.map((row) => row[3]));
-    return count ? ` ${count} replicates left out: some of their layers, roles or heads have no value.` : "";
+    const replicates = sum(lost.map((row) => row[3]));
+    return replicates ? ` ${replicates} replicate${replicates === 1 ? "" : "s"} left out: some of their layers, roles or heads have no value.` : "";
   }
 
   buildScale() {
@@ -150,7 +176,7 @@ class Family {
     const where = [slice.probe, siteText(slice.site), slice.bin === "all" ? "" : `${slice.bin} third of the depth`].filter(Boolean);
     const undrawn = verdict && verdict.form && !fit.length ? ` The form (${words(verdict.form)}) is not drawn.` : "";
     return {
-      traces,
+      traces, name: `${slice.quantity}-over-parameters`, clicked: (point) => point.customdata && this.openRows(...point.customdata),
       layout: layout({
         height: 360, xaxis: sizeAxis(sizes),
         yaxis: axis(safe(slice.quantity), { type: this.logScale.checked ? "log" : "linear" }),
@@ -161,41 +187,27 @@ class Family {
     };
   }
 
-  buildTrack() {
-    const raw = pointsOf(this.slice, "trained").filter((p) => p.step !== null);
-    const geometric = isGeometric(this.verdicts(), raw);
-    const points = scaled(raw, geometric);
-    if (all(points.map((p) => p.step)).length < 2) return null;
-    const bySize = [...groups(points, (p) => p.n)].sort(([a], [b]) => a - b);
-    const traces = bySize.map(([n, own], i) => trackTrace(n, own, sizeStyle(i, bySize.length)));
-    const found = TRANSITIONS.filter((t) => matches(t, this.slice) && t.step !== null);
-    const line = (t) => ({
-      type: "line", yref: "paper", y0: 0, y1: 1, x0: t.step + 1, x1: t.step + 1,
-      line: { color: color("--muted"), width: 1, dash: "dot" },
-    });
-    return {
-      traces,
-      layout: layout({
-        height: 360, xaxis: stepAxis(points.map((p) => p.step)), shapes: found.map(line),
-        yaxis: axis(safe(this.slice.quantity), { type: this.logScale.checked ? "log" : "linear" }),
-      }),
-      note: `Trained models; axis logarithmic in step + 1. ${barText(geometric)}.`
-        + (found.length ? ` Dotted lines: ${found.length} transitions found.` : ""),
-    };
-  }
-
   fillNumbers() {
     if (!this.numbers.open) return;
     const { geometric, at } = this.shownPoints();
-    const rows = [...at].flatMap(([v, points]) => points
-      .map((p) => [VARIANTS[v] ? VARIANTS[v].label : v, parameters(p.n), num(p.value), num(p.spread), p.seeds]));
-    const head = ["Variant", "Parameters", ...(geometric ? ["Geometric mean", "SD of ln"] : ["Mean", "SD over seeds"]), "Seeds"];
-    const cell = (text, i) => el("td", { class: i ? "number" : null }, String(text));
-    const body = rows.map((row) => el("tr", {}, ...row.map(cell)));
+    const head = ["Variant", "Parameters", ...(geometric ? ["Geometric mean", "SD of ln"] : ["Mean", "SD over seeds"]), "Seeds", "Rows"];
+    const label = (v) => (VARIANTS[v] ? VARIANTS[v].label : words(v));
+    const cells = ([v, p]) => [label(v), parameters(p.n), num(p.value), num(p.spread), String(p.seeds),
+      el("button", { type: "button", class: "link", on: { click: () => this.openRows(v, p.n, p.step) } }, "show",
+        el("span", { class: "hidden" }, ` the measurements of ${label(v)}, ${parameters(p.n)}`))];
+    const body = [...at].flatMap(([v, points]) => points.map((p) => [v, p]))
+      .map((row) => el("tr", {}, ...cells(row).map((cell, i) => el("td", { class: i ? "number" : null }, cell))));
     const top = el("tr", {}, ...head.map((text, i) => el("th", { scope: "col", class: i ? "number" : null }, text)));
     this.numbers.replaceChildren(this.numbers.firstElementChild,
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Numbers of the figure" },
         el("table", {}, el("thead", {}, top), el("tbody", {}, ...body))));
+  }
+
+  /* The measurements that a point is the mean of. */
+  openRows(variant, n, step) {
+    const label = VARIANTS[variant] ? VARIANTS[variant].label : words(variant);
+    const place = [label, parameters(n), step === null ? "" : `step ${count(step)}`, placeText(this.slice)].filter(Boolean);
+    return showRows(this.slice, { variant, n_params: n, step }, `${this.slice.quantity}: ${place.join(", ")}`);
   }
 
   /* ---- curves and poles ---- */
@@ -204,14 +216,15 @@ class Family {
     const lines = this.curves.filter((c) => c.kind === "line");
     const poles = this.curves.filter((c) => c.kind === "poles");
     if (lines.length) {
-      this.curve = new Figure(this.figures, "Curves", () => this.buildCurve());
+      this.curve = new Figure(this.figures, "Curves over sizes", () => buildCurve(this));
       this.curveSelect = this.curveChoice(lines, this.curve);
       this.logX = this.curve.option("log x", () => this.curve.draw());
       this.logY = this.curve.option("log y", () => this.curve.draw());
+      this.collapse = this.curve.option("collapsed", () => this.curve.draw());
       this.preferCurve();
     }
     if (poles.length) {
-      this.pole = new Figure(this.figures, "Poles in the complex plane", () => this.buildPoles());
+      this.pole = new Figure(this.figures, "Poles in the complex plane", () => buildPoles(this.curveAt(this.poleSelect)));
       this.poleSelect = this.curveChoice(poles, this.pole);
     }
   }
@@ -252,42 +265,7 @@ class Family {
     this.logY.checked = wide("x") && wide("y"); // both: a power law; y alone may be a tail
   }
 
-  buildCurve() {
-    const curve = this.curveAt(this.curveSelect);
-    const traces = curve.lines.flatMap((line, i) => curveTraces(line, sizeStyle(i, curve.lines.length)));
-    const lost = curve.left_out ? ` ${curve.left_out} sizes left out: their grids share no range.` : "";
-    return {
-      traces,
-      layout: layout({
-        height: 360, xaxis: axis("x", { type: this.logX.checked ? "log" : "linear" }),
-        yaxis: axis(safe(curve.curve), { type: this.logY.checked ? "log" : "linear" }),
-      }),
-      note: `${placeText(curve)}${whenText(curve)}; mean over seeds, bands one standard deviation between seeds.${lost}${lostText(curve)}`,
-    };
-  }
-
-  buildPoles() {
-    const curve = this.curveAt(this.poleSelect);
-    const traces = curve.lines.map((line, i) => poleTrace(line, sizeStyle(i, curve.lines.length)));
-    const [shown, total] = [sum(curve.lines.map((l) => l.x.length)), sum(curve.lines.map((l) => l.total))];
-    return {
-      traces,
-      layout: layout({
-        height: 460, xaxis: axis("real part", { automargin: false }),
-        yaxis: axis("imaginary part", { automargin: false, scaleanchor: "x" }),
-        shapes: [{ type: "circle", x0: -1, y0: -1, x1: 1, y1: 1, line: { color: color("--ink"), width: 1.5, dash: "dash" } }],
-      }),
-      note: `${placeText(curve)}${whenText(curve)}, all seeds. Dashed: the unit circle.${lostText(curve)}`
-        + (shown < total ? ` ${shown.toLocaleString("en")} of ${total.toLocaleString("en")} poles drawn.` : ""),
-    };
-  }
-
-  has(row) {
-    return this.slices.some((s) => s.invariant === row.invariant && s.quantity === row.quantity);
-  }
-
   show(row) {
-    if (!this.has(row)) return;
     const wish = { series: row.series || "", probe: row.probe || "", site: row.site || "", bin: row.depth_bin || "all" };
     this.selects.quantity.value = `${row.invariant}\n${row.quantity}`;
     for (const key of KEY) {
@@ -296,79 +274,4 @@ class Family {
     }
     this.changed("quantity");
   }
-
-  drawn() {
-    return [this.scale, this.track, this.curve, this.pole].filter(Boolean);
-  }
-
-  redraw() {
-    this.drawn().forEach((figure) => figure.draw());
-  }
-
-  /* Paper has no view to come into. */
-  showAll() {
-    for (const figure of this.drawn()) {
-      figure.seen = true;
-      figure.draw();
-    }
-  }
 }
-
-const siteText = (site) => (site === "all" ? "all weights of the blocks" : site);
-const whenText = (curve) => ["Trained", curve.when].filter(Boolean).join(", ");
-
-function lostText(curve) {
-  const count = curve.replicates_left_out;
-  return count ? ` ${count} replicates left out: they lack curves that others of their size have.` : "";
-}
-
-function placeText(place) {
-  const parts = [place.probe, siteText(place.site), place.bin === "all" ? "" : `${place.bin} third of the depth`].filter(Boolean);
-  return parts.length ? `${parts.join(", ")}. ` : "";
-}
-
-function curveTraces(line, style) {
-  const name = parameters(line.n_params);
-  const main = {
-    name, meta: { color: style.stroke, mark: style.mark }, mode: "lines", type: "scatter", x: line.x, y: line.y,
-    line: { color: style.stroke, width: 1.8, dash: style.dash },
-    hovertemplate: `${name}: %{y:.3g} at %{x:.3g} (${seedsText(line.seeds)})<extra></extra>`,
-  };
-  const known = line.x.map((_, i) => i).filter((i) => line.sd[i] !== null);
-  if (!known.length) return [main];
-  const edge = (sign) => known.map((i) => line.y[i] + sign * line.sd[i]);
-  const band = {
-    name, mode: "lines", type: "scatter", hoverinfo: "skip", fill: "toself", fillcolor: clear(style.stroke, 0.16),
-    x: [...known, ...known.slice().reverse()].map((i) => line.x[i]), y: [...edge(1), ...edge(-1).reverse()], line: { width: 0 },
-  };
-  return [band, main];
-}
-
-function poleTrace(line, style) {
-  const name = parameters(line.n_params);
-  return {
-    name, meta: { color: style.stroke, mark: style.mark }, mode: "markers", type: "scatter", x: line.x, y: line.y,
-    hovertemplate: `${name}: %{x:.3g} + %{y:.3g} i<extra></extra>`,
-    marker: { color: style.stroke, size: 6, symbol: style.symbol, opacity: 0.75 },
-  };
-}
-
-function showSlice(row) {
-  const family = SECTIONS.get(row.family);
-  if (family) family.show(row);
-}
-
-function startFamilies() {
-  const names = distinct([...DATA.slices, ...DATA.curves].map((row) => row.family)).sort();
-  for (const name of names) SECTIONS.set(name, new Family(name));
-  $("contents").replaceChildren(...names.map((name) => el("a", { href: `#family-${name}` }, words(name))));
-  if (!names.length) $("families").append(el("p", { class: "note" }, "There are no measurements with a value to draw."));
-  themeListeners.push(() => SECTIONS.forEach((family) => family.redraw()));
-  $("foot").textContent = DATA.paired
-    ? `${DATA.paired.toLocaleString("en")} measurements compare two models; they are not drawn against parameters.` : "";
-}
-
-window.addEventListener("beforeprint", () => SECTIONS.forEach((family) => family.showAll()));
-startTheme();
-startFamilies();
-startTable();

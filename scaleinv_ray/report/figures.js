@@ -1,4 +1,4 @@
-/* The figures: drawn when they come into view, again when a choice or the theme changes. */
+/* One figure: its frame, axes and colours; drawn when it comes into view, again when a choice changes. */
 
 const VARIANTS = {
   trained: { label: "trained", color: "--trained", symbol: "circle", mark: "●", dash: "solid" },
@@ -13,13 +13,8 @@ const SHAPES = [
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
 const KEY = ["series", "probe", "site", "bin"];
 const KEY_NAMES = { series: "Series", probe: "Probe", site: "Site", bin: "Depth" };
-const PREDICTIONS = records(DATA.predictions);
-const TRANSITIONS = records(DATA.transitions);
-const SECTIONS = new Map();
 
 const color = (name) => getComputedStyle(ROOT).getPropertyValue(name).trim();
-const sum = (values) => values.reduce((a, b) => a + b, 0);
-const all = (values) => distinct(values).sort((a, b) => a - b);
 
 /* Colours of the sizes run from light to dark (dark theme: the other way), evenly in rank. */
 function sizeColor(i, count) {
@@ -49,7 +44,7 @@ function axis(title, more = {}) {
 
 function layout(more) {
   return {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest",
+    paper_bgcolor: color("--card"), plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest",
     font: { family: color("--font"), size: 12, color: color("--ink") },
     margin: { l: 56, r: 14, t: 12, b: 48 },
     hoverlabel: { bgcolor: color("--card"), bordercolor: color("--rule"), font: { color: color("--ink") } },
@@ -73,15 +68,31 @@ function sizeAxis(sizes) {
   });
 }
 
-/* plotly is four megabytes: it is read when the first figure comes into view. */
-function loadPlotly() {
-  if (!window.Plotly) document.head.append(el("script", {}, $("plotly").textContent));
+/* Ticks for log(x + 1) axes: 0 and the powers of ten. */
+function stepAxis(steps) {
+  const top = Math.max(...steps, 1);
+  const ticks = [0];
+  for (let t = 1; t <= top; t *= 10) ticks.push(t);
+  if (ticks[ticks.length - 1] < top / 2) ticks.push(top);
+  return axis("training step", {
+    type: "log", tickvals: ticks.map((t) => t + 1),
+    ticktext: ticks.map((t) => (t >= 1000 ? parameters(t) : String(t))),
+    range: [-0.08, Math.log10(top + 1) + 0.08],
+  });
+}
+
+function sizeStyle(i, count) {
+  const [symbol, mark] = SHAPES[i % SHAPES.length];
+  return { stroke: sizeColor(i, count), symbol, mark, dash: DASHES[i % DASHES.length] };
 }
 
 /* ---- one figure: frame, legend of buttons, drawing when seen ---- */
 
+const FIGURES = [];
+
 class Figure {
   constructor(parent, title, build) {
+    FIGURES.push(this);
     this.build = build;
     this.hidden = new Set();
     this.seen = false;
@@ -90,25 +101,52 @@ class Figure {
     this.tools = el("div", { class: "tools" });
     this.note = el("figcaption");
     this.heading = el("h3", {}, title);
+    const save = (text, f) => el("button", { type: "button", class: "quiet", "aria-label": `Save ${title} as ${text}`, on: { click: f } }, text);
+    this.saves = el("div", { class: "saves" }, save("PNG", () => this.image("png")), save("SVG", () => this.image("svg")),
+      save("CSV", () => this.numbersAsCsv()));
     this.frame = el("figure", {}, el("div", { class: "figure-head" }, this.heading, this.tools),
-      this.legend, this.plot, this.note);
+      this.legend, this.plot, this.note, this.saves);
     parent.append(this.frame);
-    new IntersectionObserver((entries) => {
-      if (entries.some((entry) => entry.isIntersecting) && !this.seen) {
-        this.seen = true;
-        this.draw();
-      }
-    }, { rootMargin: "200px" }).observe(this.frame);
+    this.near = false;
+    this.stale = true;
+    new IntersectionObserver((entries) => this.moved(entries[entries.length - 1].isIntersecting), { rootMargin: "200px" }).observe(this.frame);
   }
 
-  option(text, f) {
-    const box = el("input", { type: "checkbox", on: { change: () => f(box.checked) } });
+  moved(near) {
+    this.near = near;
+    if (!near || !this.stale) return;
+    this.seen = true;
+    this.draw();
+  }
+
+  /* Other colours: at once where it is in view, else when it comes into view. */
+  recolour() {
+    if (this.near) this.draw();
+    else this.stale = true;
+  }
+
+  option(text, f, checked = false) {
+    const box = el("input", { type: "checkbox", checked, on: { change: () => f(box.checked) } });
     this.tools.append(el("label", { class: "check" }, box, text));
     return box;
   }
 
+  choice(title, options, f) {
+    const select = el("select", { "aria-label": title, on: { change: () => f(select.value) } },
+      ...options.map(([value, text]) => el("option", { value }, text)));
+    this.tools.prepend(select);
+    return select;
+  }
+
+  /* Waits for plotly once; later drawings are done when this returns. */
   draw() {
     if (!this.seen) return;
+    this.stale = false;
+    if (window.Plotly) this.drawNow();
+    else loadPlotly().then(() => this.drawNow());
+  }
+
+  drawNow() {
     const drawing = this.build();
     this.frame.hidden = drawing === null;
     if (drawing === null) return;
@@ -116,11 +154,39 @@ class Figure {
     this.plot.setAttribute("aria-label", `${this.heading.textContent}. ${drawing.note || ""}`);
     this.drawLegend(drawing.traces);
     for (const trace of drawing.traces) trace.visible = !this.hidden.has(trace.name);
-    loadPlotly();
-    Plotly.react(this.plot, drawing.traces, drawing.layout, {
+    this.filename = (drawing.name || this.heading.textContent).replaceAll(/[^\w.-]+/g, "-");
+    this.clicked = drawing.clicked;
+    Plotly.react(this.plot, drawing.traces, drawing.layout, this.settings());
+    if (!this.listens) this.plot.on("plotly_click", (event) => this.clicked && this.clicked(event.points[0]));
+    this.listens = true;
+  }
+
+  /* The camera is plotly's own button, once for each format. */
+  settings() {
+    return {
       responsive: true, displaylogo: false, displayModeBar: "hover",
       modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
-    });
+      toImageButtonOptions: { format: "png", scale: 2, filename: this.filename },
+      modeBarButtonsToAdd: [{ name: "toSvg", title: "Download plot as svg", icon: Plotly.Icons.disk, click: () => this.image("svg") }],
+    };
+  }
+
+  image(format) {
+    this.seen = true;
+    const save = () => Plotly.downloadImage(this.plot, { format, filename: this.filename, scale: format === "png" ? 2 : 1 });
+    if (this.listens) return save();
+    this.draw();
+    return loadPlotly().then(save);
+  }
+
+  /* What is drawn: a line a point. */
+  numbersAsCsv() {
+    const rows = this.build().traces.flatMap((trace) => (trace.hoverinfo === "skip" && !trace.meta ? [] : trace.x.map((x, i) => {
+      const bar = trace.error_y || {};
+      const end = (side) => (side === undefined ? null : side[i]);
+      return { trace: trace.name, x, y: trace.y[i], above: end(bar.array), below: end(bar.arrayminus) };
+    })).filter((row) => row.y !== null));
+    download(this.filename || this.heading.textContent, ["trace", "x", "y", "above", "below"], rows);
   }
 
   drawLegend(traces) {
@@ -141,189 +207,4 @@ class Figure {
     const indices = traces.flatMap((trace, i) => (trace.name === name ? [i] : []));
     Plotly.restyle(this.plot, { visible: !this.hidden.has(name) }, indices);
   }
-}
-
-/* ---- value against parameters ---- */
-
-const POINT = ["n", "step", "mean", "sd", "seeds", "geometric", "sdLn"];
-
-function pointsOf(slice, variant) {
-  return (slice.points[variant] || []).map((p) => Object.fromEntries(POINT.map((name, i) => [name, p[i]])));
-}
-
-/* Verdicts without a unit rest on ln|I|, so their figures too, unless values vanish or change sign. */
-function isGeometric(verdicts, points) {
-  const signs = distinct(points.map((p) => Math.sign(p.geometric)));
-  return verdicts.length > 0 && !verdicts.some(hasUnit) && points.every((p) => p.geometric !== null) && signs.length === 1;
-}
-
-/* What is drawn of points: value, ends of its bar, text. */
-function scaled(points, geometric) {
-  return points.map((p) => {
-    const [value, spread] = geometric ? [p.geometric, p.sdLn] : [p.mean, p.sd];
-    if (spread === null) return { ...p, value, up: 0, down: 0, spread, said: num(value) };
-    if (!geometric) return { ...p, value, up: spread, down: spread, spread, said: `${num(value)} ± ${num(spread)}` };
-    const ends = [value * Math.exp(spread), value * Math.exp(-spread)];
-    return {
-      ...p, value, up: Math.max(...ends) - value, down: value - Math.min(...ends), spread,
-      said: `${num(value)}, sd of ln ${num(spread)}`,
-    };
-  });
-}
-
-function barText(geometric) {
-  return geometric
-    ? "Points are geometric means over seeds, bars one standard deviation of ln|value| between seeds"
-    : "Points are arithmetic means over seeds, bars one standard deviation between seeds";
-}
-
-function bars(points, stroke, more) {
-  return {
-    type: "data", symmetric: false, array: points.map((p) => p.up), arrayminus: points.map((p) => p.down),
-    color: stroke, ...more,
-  };
-}
-
-/* Points at a step; null: the last of each size. Initial weights have no step of their own. */
-function atStep(points, step, variant) {
-  const bySize = groups(points, (p) => p.n);
-  return [...bySize.values()].map((own) => {
-    const exact = own.find((p) => p.step === step);
-    const last = own[own.length - 1];
-    return exact || (step === null || variant === "random_init" ? last : null);
-  }).filter(Boolean);
-}
-
-function groups(values, key) {
-  const found = new Map();
-  for (const value of values) found.set(key(value), [...(found.get(key(value)) || []), value]);
-  return found;
-}
-
-const seedsText = (count) => `${count} seed${count === 1 ? "" : "s"}`;
-
-function scaleTrace(name, points) {
-  const style = VARIANTS[name] || { label: words(name), color: "--muted", symbol: "x", mark: "×", dash: "dot" };
-  const stroke = color(style.color);
-  const trained = name === "trained";
-  return {
-    name: style.label, meta: { color: stroke, mark: style.mark }, mode: "lines+markers", type: "scatter",
-    x: points.map((p) => p.n), y: points.map((p) => p.value),
-    error_y: bars(points, stroke, { thickness: 1.4, width: 5 }),
-    text: points.map((p) => `${safe(style.label)}, ${parameters(p.n)}<br>${p.said} (${seedsText(p.seeds)})`),
-    hovertemplate: "%{text}<extra></extra>",
-    line: { color: stroke, width: trained ? 2 : 1.3, dash: style.dash },
-    marker: { color: stroke, size: trained ? 9 : 8, symbol: style.symbol, line: { width: trained ? 0 : 1.6, color: stroke } },
-  };
-}
-
-/* The form of the verdict as [name, n -> value]; null where its coefficients are not to be had.
-   Straight lines take the verdict's slope through the centre, weighted by seeds as the fit is. */
-function fitted(verdict, points) {
-  const total = sum(points.map((p) => p.seeds));
-  const mean = (f) => sum(points.map((p) => p.seeds * f(p))) / total;
-  const sign = Math.sign(points[0].value);
-  const ln = !hasUnit(verdict);
-  if (ln && !points.every((p) => Math.sign(p.value) === sign && sign)) return null;
-  const y = (p) => (ln ? Math.log(Math.abs(p.value)) : p.value);
-  const [x0, y0] = [mean((p) => Math.log(p.n)), mean(y)];
-  const back = (v) => (ln ? sign * Math.exp(v) : v);
-  const form = verdict.form;
-  if (form === "constant") return [`fit: constant ${num(back(y0))}`, () => back(y0)];
-  if (verdict.exponent === null) return null;
-  if (form === "power" && ln) {
-    return [`fit: N^${num(verdict.exponent)}`, (n) => back(y0 + verdict.exponent * (Math.log(n) - x0))];
-  }
-  if (form !== "log") return null;
-  const [a, b] = ln ? logarithm(points.map((p) => ({ ...p, value: sign * p.value })), x0).map((v) => sign * v)
-    : [y0, verdict.exponent * verdict.unit];
-  return [`fit: a ${b < 0 ? "−" : "+"} ${num(Math.abs(b))} ln N`, (n) => a + b * (Math.log(n) - x0)];
-}
-
-/* a + b (ln N - x0) least squares on ln|I|, the scale of the verdict: Gauss-Newton. */
-function logarithm(points, x0) {
-  const z = points.map((p) => Math.log(p.n) - x0);
-  let [a, b] = [Math.exp(sum(points.map((p) => p.seeds * Math.log(p.value))) / sum(points.map((p) => p.seeds))), 0];
-  for (let round = 0; round < 50; round += 1) {
-    const f = z.map((v) => a + b * v);
-    const weight = points.map((p, i) => p.seeds / f[i] ** 2);
-    const rest = points.map((p, i) => f[i] * Math.log(p.value / f[i]));
-    const s = (g) => sum(z.map((v, i) => weight[i] * g(v, rest[i])));
-    const [s0, s1, s2, t0, t1] = [s(() => 1), s((v) => v), s((v) => v * v), s((_, r) => r), s((v, r) => v * r)];
-    const step = [(s2 * t0 - s1 * t1) / (s0 * s2 - s1 * s1), (s0 * t1 - s1 * t0) / (s0 * s2 - s1 * s1)];
-    let share = 1; // no step may leave the range in which the logarithm exists
-    while (share > 1e-9 && z.some((v) => a + share * step[0] + (b + share * step[1]) * v <= 0)) share /= 2;
-    [a, b] = [a + share * step[0], b + share * step[1]];
-  }
-  return [a, b];
-}
-
-function fitTrace(verdict, points) {
-  if (points.length < 2 || !verdict.form) return [];
-  const fit = fitted(verdict, points);
-  if (fit === null) return [];
-  const [name, f] = fit;
-  const [low, high] = [Math.min(...points.map((p) => p.n)), Math.max(...points.map((p) => p.n))];
-  const sizes = Array.from({ length: 41 }, (_, i) => low * (high / low) ** (i / 40));
-  const stroke = color("--fit");
-  return [{
-    name, meta: { color: stroke, mark: "┄" }, mode: "lines", type: "scatter", hoverinfo: "skip",
-    x: sizes, y: sizes.map(f), line: { color: stroke, width: 1.5, dash: "dash" },
-  }];
-}
-
-function predictionTraces(predictions) {
-  if (!predictions.length) return [];
-  const rows = predictions.slice().sort((a, b) => a.n_params - b.n_params);
-  const stroke = color("--fit");
-  const level = rows[0].level === null ? "" : ` (${Math.round(100 * rows[0].level)} %)`;
-  const reach = (r, edge) => (r[edge] === null ? 0 : Math.abs(r[edge] - r.predicted));
-  return [{
-    name: `prediction${level}`, meta: { color: stroke, mark: "✳" }, mode: "markers", type: "scatter",
-    x: rows.map((r) => r.n_params), y: rows.map((r) => r.predicted),
-    error_y: {
-      type: "data", symmetric: false, array: rows.map((r) => reach(r, "high")), arrayminus: rows.map((r) => reach(r, "low")),
-      color: stroke, thickness: 1.4, width: 10,
-    },
-    text: rows.map((r) => `predicted (${safe(words(r.form))}, ${(r.fitted_on || []).length} smaller)<br>${num(r.predicted)} [${num(r.low)}, ${num(r.high)}]`
-      + (r.observed === null ? "" : `<br>observed ${num(r.observed)}`)),
-    hovertemplate: "%{text}<extra></extra>",
-    marker: { color: stroke, size: 11, symbol: "asterisk-open", line: { width: 2, color: stroke } },
-  }];
-}
-
-function matches(row, slice) {
-  const bin = row.depth_bin === undefined ? row.bin : row.depth_bin;
-  return row.family === slice.family && row.invariant === slice.invariant && row.quantity === slice.quantity
-    && (row.series || "") === slice.series && (row.probe || "") === slice.probe && (row.site || "") === slice.site
-    && (bin || "all") === slice.bin;
-}
-
-/* Ticks for log(x + 1) axes: 0 and the powers of ten. */
-function stepAxis(steps) {
-  const top = Math.max(...steps, 1);
-  const ticks = [0];
-  for (let t = 1; t <= top; t *= 10) ticks.push(t);
-  if (ticks[ticks.length - 1] < top / 2) ticks.push(top);
-  return axis("training step", {
-    type: "log", tickvals: ticks.map((t) => t + 1),
-    ticktext: ticks.map((t) => (t >= 1000 ? parameters(t) : String(t))),
-    range: [-0.08, Math.log10(top + 1) + 0.08],
-  });
-}
-
-function sizeStyle(i, count) {
-  const [symbol, mark] = SHAPES[i % SHAPES.length];
-  return { stroke: sizeColor(i, count), symbol, mark, dash: DASHES[i % DASHES.length] };
-}
-
-function trackTrace(n, points, style) {
-  return {
-    name: parameters(n), meta: { color: style.stroke, mark: style.mark }, mode: "lines+markers", type: "scatter",
-    x: points.map((p) => p.step + 1), y: points.map((p) => p.value),
-    error_y: bars(points, style.stroke, { thickness: 1, width: 3 }),
-    text: points.map((p) => `${parameters(n)}, step ${p.step}<br>${p.said} (${seedsText(p.seeds)})`),
-    hovertemplate: "%{text}<extra></extra>",
-    line: { color: style.stroke, width: 1.6 }, marker: { color: style.stroke, size: 7, symbol: style.symbol },
-  };
 }

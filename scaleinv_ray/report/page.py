@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import os
 from collections.abc import Mapping
 from importlib.resources import files
@@ -14,8 +13,14 @@ import pyarrow as pa
 from plotly.offline import get_plotlyjs
 
 from scaleinv_ray import tables as schemas
+from scaleinv_ray.report.across import READ, compared
+from scaleinv_ray.report.against import against_series
+from scaleinv_ray.report.bars import barcodes
 from scaleinv_ray.report.curves import mean_curves
-from scaleinv_ray.report.series import over_seeds, rounded
+from scaleinv_ray.report.depth import depth_profiles
+from scaleinv_ray.report.pack import as_json, column, columns, packed, packed_text, plain
+from scaleinv_ray.report.rows import row_details
+from scaleinv_ray.report.series import Slices, over_seeds
 from scaleinv_ray.report.skeleton import PAGE
 from scaleinv_ray.report.summary import Reason, judged, paragraph, without_value
 
@@ -25,53 +30,57 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "diagrams": schemas.DIAGRAMS,
     "verdicts": schemas.VERDICTS,
     "predictions": schemas.PREDICTIONS,
-    "transitions": schemas.TRANSITIONS,
 }
+"""Tables that every run has; those of `across.READ` it may have besides."""
 MAX_REASONS = 200
-SCRIPTS = ("page", "cards", "figures", "families")
+SCRIPTS = (
+    "core", "figures", "tables", "rows", "board", "cards", "scale", "tracks", "bars", "curves",
+    "families", "models", "across", "start",
+)  # fmt: skip
 """In the order in which they run; the last starts the page."""
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return rounded(value, 8)
-    return [_plain(v) for v in value] if isinstance(value, list) else value
-
-
-def as_json(data: Any) -> str:
-    r"""JSON that may stand inside a script element: nothing in it can close the element.
-
-    Args:
-        data: what `json.dumps` accepts, without NaN.
-
-    Returns:
-        The text, with every character that means something to HTML written as an escape.
-
-    >>> as_json("</script>")
-    '"\\u003c/script\\u003e"'
-    """
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
-def _columnar(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
-    return {"columns": names, "rows": [[_plain(row[name]) for name in names] for row in rows]}
-
-
-def _data(tables: Mapping[str, pa.Table], rows: list[dict[str, Any]]) -> str:
+def _first_view(
+    rows: list[dict[str, Any]], points: Slices, profiles: list[dict[str, Any]], curves: Any
+) -> dict[str, Any]:
+    """What the head of the page and the verdict table need."""
     verdict_names = [*schemas.VERDICTS.names, "verdict_kind", "null_kind", "is_part"]
-    named = {name: tables[name].to_pylist() for name in ("predictions", "transitions")}
-    points = over_seeds(tables["measurements"])
-    return as_json({
-        "verdicts": _columnar(rows, verdict_names),
-        "slices": points.slices,
-        "curves": mean_curves(tables["curves"]),
-        "predictions": _columnar(named["predictions"], schemas.PREDICTIONS.names),
-        "transitions": _columnar(named["transitions"], schemas.TRANSITIONS.names),
+    drawn = {(s["invariant"], s["quantity"]) for s in points.slices}
+    places = [*points.slices, *profiles, *curves]
+    return {
+        "verdicts": {
+            "rows": len(rows),
+            "columns": {n: column([plain(row[n]) for row in rows]) for n in verdict_names},
+        },
+        "drawn": sorted(map(list, drawn)),
+        "families": sorted({place["family"] for place in places}),
         "paired": points.paired,
-    })
+    }
+
+
+def _data(
+    tables: Mapping[str, pa.Table], given: Mapping[str, pa.Table], rows: list[dict[str, Any]]
+) -> dict[str, str]:
+    """The numbers of the page: what the first view needs as they are, the others packed."""
+    points = over_seeds(tables["measurements"])
+    profiles = depth_profiles(tables["measurements"])
+    curves, bars = mean_curves(tables["curves"]), barcodes(tables["diagrams"])
+    comparisons = compared(given, READ)
+    predictions = columns(tables["predictions"])
+    return {
+        "DATA": as_json(_first_view(rows, points, profiles, [*curves, *bars])),
+        "POINTS": packed({
+            "slices": points.slices,
+            "profiles": profiles,
+            "predictions": predictions,
+            "transitions": comparisons["transitions"],
+            "collapses": comparisons["collapses"],
+        }),
+        "CURVES": packed({"curves": curves, "bars": bars}),
+        "MODELS": packed(against_series(points.slices, rows)),
+        "ACROSS": packed(comparisons),
+        "ROWS": packed(row_details(tables["measurements"])),
+    }
 
 
 def _facts(facts: Mapping[str, str]) -> str:
@@ -114,6 +123,8 @@ def render(tables: Mapping[str, pa.Table], *, title: str, facts: Mapping[str, st
 
     Args:
         tables: name (a key of `SCHEMAS`) -> table of that schema; missing ones count as empty.
+            Besides, names of `across.READ`: tables with those columns; the page says of a missing
+            one that the run has none.
         title: heading of the page.
         facts: what the header lists of the run (series, dates, versions).
 
@@ -121,11 +132,11 @@ def render(tables: Mapping[str, pa.Table], *, title: str, facts: Mapping[str, st
         HTML that loads nothing.
 
     Raises:
-        ValueError: for a name that is no table of a run.
+        ValueError: for a name that is no table of a run, and a table without its columns.
     """
-    unknown = sorted(set(tables) - set(SCHEMAS))
-    if unknown:
-        raise ValueError(f"tables: got {unknown}, allowed {sorted(SCHEMAS)}")
+    allowed = {*SCHEMAS, *READ}
+    if unknown := sorted(set(tables) - allowed):
+        raise ValueError(f"tables: got {unknown}, allowed {sorted(allowed)}")
     full = {name: tables.get(name, schema.empty_table()) for name, schema in SCHEMAS.items()}
     rows = judged(full["verdicts"])
     parts = {
@@ -134,8 +145,8 @@ def render(tables: Mapping[str, pa.Table], *, title: str, facts: Mapping[str, st
         "SUMMARY": html.escape(paragraph(rows, full["measurements"])),
         "REASONS": _reasons(without_value(full["measurements"])),
         "STYLE": _resource("page.css"),
-        "PLOTLY": get_plotlyjs(),
-        "DATA": _data(full, rows),
+        "PLOTLY": packed_text(get_plotlyjs()),
+        **_data(full, tables, rows),
         "SCRIPT": "".join(_resource(f"{name}.js") for name in SCRIPTS),
     }
     # Split, not replaced: a title that reads like a mark must stay a title.
@@ -150,8 +161,9 @@ def write_report(
     """Writes the report of a run as one HTML file, complete or not at all.
 
     Args:
-        tables: name -> table: measurements, curves, diagrams, verdicts, predictions,
-            transitions, of the schemas in `tables`; missing ones count as empty.
+        tables: name -> table: measurements, curves, diagrams, verdicts, predictions, of the
+            schemas in `tables` (missing ones count as empty), and, where the run has them,
+            transitions, pairs, collapses, classes.
         title: heading of the page.
         facts: what the header lists of the run (series, dates, versions).
         out: the file; its folder is made where it does not exist.

@@ -44,8 +44,9 @@ class Slices(NamedTuple):
     Attributes:
         slices: one dict a slice: the names of `SLICE`, law, `points`: variant -> list of
             [n_params, step, mean, sd over seeds or None, number of seeds, geometric mean or None
-            (values of both signs, or zero), sd of ln|value| or None], and `left_out`: list of
-            [variant, n_params, step, number of replicates left out].
+            (values of both signs, or zero), sd of ln|value| or None], `left_out`: list of
+            [variant, n_params, step, number of replicates left out], and `runs`: list of [model,
+            seed, n_params, step, value], the trained replicates.
         paired: rows that compare two units; they have no place on an axis of sizes.
     """
 
@@ -134,8 +135,16 @@ def location(table: pa.Table) -> pa.Array:
     return joined.dictionary_encode().indices
 
 
-def _usable(measurements: pa.Table) -> tuple[pa.Table, int]:
-    """Rows of one unit of known size; value and location are null where there is no number."""
+def single_units(measurements: pa.Table) -> tuple[pa.Table, int]:
+    """Rows of one unit of known size, and how many rows compare two units.
+
+    Args:
+        measurements: a table of schema `tables.MEASUREMENTS`.
+
+    Returns:
+        Rows with a further column `location`; value and location are null where there is no
+        number, step is `NO_STEP` where there is none. The count is that of rows with a number.
+    """
     sized = measurements.filter(pc.is_valid(measurements["n_params"]))
     ok = pc.and_(pc.equal(sized["status"], "ok"), pc.fill_null(pc.is_finite(sized["value"]), False))
     sized = sized.append_column("ok", ok)
@@ -150,8 +159,17 @@ def _usable(measurements: pa.Table) -> tuple[pa.Table, int]:
     return single.append_column("location", pc.if_else(ok, location(single), None)), paired
 
 
-def _replicates(binned: pa.Table, place: list[str]) -> pa.Table:
-    """One row a replicate: its mean, ln and sign of it, and whether it has every location."""
+def with_replicates(binned: pa.Table, place: list[str]) -> pa.Table:
+    """One row a replicate: the mean over its rows, ln and sign of it, and whether it is lost.
+
+    Args:
+        binned: what `single_units` returns, possibly with more columns.
+        place: names of the columns within which replicates are compared.
+
+    Returns:
+        The columns of `place`, model, seed, value (null where a location is missing), ln, sign,
+        and lost (1 where a location is missing, else 0).
+    """
     counted = [("location", "count_distinct", pc.CountOptions(mode="only_valid"))]
     seeds = binned.group_by([*place, "model", "seed"]).aggregate([("value", "mean"), *counted])
     planned = binned.group_by(place).aggregate(counted)
@@ -164,7 +182,7 @@ def _replicates(binned: pa.Table, place: list[str]) -> pa.Table:
     mean = pc.if_else(complete, seeds["value_mean"], None)
     lost = pc.and_(pc.invert(complete), pc.greater(seeds["planned"], 0))
     return pa.table({
-        **{name: seeds[name] for name in place},
+        **{name: seeds[name] for name in (*place, "model", "seed")},
         "value": mean,
         "ln": pc.ln(pc.abs(mean)),
         "sign": pc.sign(mean),
@@ -172,7 +190,17 @@ def _replicates(binned: pa.Table, place: list[str]) -> pa.Table:
     })
 
 
-def _points(seeds: pa.Table, place: list[str]) -> list[dict[str, Any]]:
+def summarised(seeds: pa.Table, place: list[str]) -> list[dict[str, Any]]:
+    """Means, deviations (ddof = 1) and counts over replicates, in the order of the place.
+
+    Args:
+        seeds: what `with_replicates` returns.
+        place: the columns given there.
+
+    Returns:
+        One dict a place: its names, value_mean, value_stddev, value_count, ln_mean, ln_stddev,
+        sign_min, sign_max, lost_sum.
+    """
     options = pc.VarianceOptions(ddof=1)
     points = seeds.group_by(place).aggregate([
         ("value", "mean"),
@@ -205,16 +233,13 @@ def over_seeds(measurements: pa.Table) -> Slices:
     Returns:
         The slices in the order of their names.
     """
-    usable, paired = _usable(measurements)
+    usable, paired = single_units(measurements)
     binned = with_depth_bins(named(with_sites(usable), (*SLICE[:-1], "law", "variant")))
     place = [*SLICE, "variant", "n_params", "step"]
-    laws = binned.filter(pc.equal(binned["status"], "ok")).select(["invariant", "quantity", "law"])
-    law_of = {
-        (row["invariant"], row["quantity"]): row["law"]
-        for row in laws.group_by(laws.column_names).aggregate([]).to_pylist()
-    }
+    law_of = _laws(binned)
     slices: dict[tuple[str, ...], dict[str, Any]] = {}
-    for row in _points(_replicates(binned, place), place):
+    seeds = with_replicates(binned, place)
+    for row in summarised(seeds, place):
         key = tuple(row[name] for name in SLICE)
         law = law_of.get((row["invariant"], row["quantity"]), "")
         empty = {**dict(zip(SLICE, key, strict=True)), "law": law, "points": {}, "left_out": []}
@@ -230,4 +255,27 @@ def over_seeds(measurements: pa.Table) -> Slices:
                 row["value_count"],
                 *_geometric(row),
             ])
+    _add_runs(slices, seeds)
     return Slices([entry for entry in slices.values() if entry["points"]], paired)
+
+
+def _laws(binned: pa.Table) -> dict[tuple[str, str], str]:
+    laws = binned.filter(pc.equal(binned["status"], "ok")).select(["invariant", "quantity", "law"])
+    return {
+        (row["invariant"], row["quantity"]): row["law"]
+        for row in laws.group_by(laws.column_names).aggregate([]).to_pylist()
+    }
+
+
+def _add_runs(slices: dict[tuple[str, ...], dict[str, Any]], seeds: pa.Table) -> None:
+    """The trained replicates themselves, for tracks of single runs and the page of one model."""
+    kept = pc.and_(pc.equal(seeds["variant"], "trained"), pc.is_valid(seeds["value"]))
+    names = ["n_params", "model", "seed", "step"]
+    runs = seeds.filter(kept).sort_by([(name, "ascending") for name in names])
+    for entry in slices.values():
+        entry["runs"] = []
+    for row in runs.select([*SLICE, *names, "value"]).to_pylist():
+        entry = slices[tuple(row[name] for name in SLICE)]
+        step = None if row["step"] == NO_STEP else row["step"]
+        run = [row["model"], row["seed"], row["n_params"], step, rounded(row["value"])]
+        entry["runs"].append(run)

@@ -27,7 +27,7 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
   <h1>%%TITLE%%</h1>
   <p class="summary" id="summary">%%SUMMARY%%</p>
   <dl class="facts">%%FACTS%%</dl>
-  <nav id="contents" aria-label="Families"></nav>
+  <nav id="contents" aria-label="Sections"></nav>
 </header>
 <noscript><p class="note">The table and the figures of this page are drawn by the script inside
   it; nothing is loaded from elsewhere.</p></noscript>
@@ -35,7 +35,10 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
 <section id="verdicts" aria-labelledby="verdicts-title">
   <div class="heading">
     <h2 id="verdicts-title">Verdicts</h2>
-    <button type="button" id="csv" class="quiet">Download CSV</button>
+    <div class="tools">
+      <button type="button" id="csv" class="quiet">CSV of the rows shown</button>
+      <button type="button" id="csv-all" class="quiet">CSV of all</button>
+    </div>
   </div>
   <form class="controls" id="filters">
     <label class="grow">Search<input type="search" id="search" placeholder="site, reason …"
@@ -79,25 +82,71 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
         networks.</dd>
       <dt>q</dt><dd>Benjamini-Hochberg within the invariant family; it filters and never changes
         a verdict.</dd>
+      <dt>Keys</dt><dd><kbd>/</kbd> search; <kbd>Tab</kbd> into the rows, <kbd>↑</kbd>
+        <kbd>↓</kbd> <kbd>Home</kbd> <kbd>End</kbd> from row to row, <kbd>Enter</kbd> to its
+        figures. A click on a point of a figure, or “show” under it, opens the measurements that
+        it is the mean of.</dd>
     </dl>
   </details>
 </section>
 <div id="families"></div>
-<section id="without-value" aria-labelledby="without-title">
+<section id="pairs" class="later" aria-labelledby="pairs-title">
+  <h2 id="pairs-title">Across models</h2>
+  <p class="sub">Two models on the same tokens: how much of the one is in the other.</p>
+  <div id="pairs-body"><p class="waiting note">Opens when it comes into view.</p></div>
+</section>
+<section id="classes" class="later" aria-labelledby="classes-title">
+  <h2 id="classes-title">Universality classes</h2>
+  <p class="sub">Systems whose critical exponents agree within the margin and
+    whose scaling functions collapse.</p>
+  <div id="classes-body"><p class="waiting note">Opens when it comes into view.</p></div>
+</section>
+<section id="collapses" class="later" aria-labelledby="collapses-title">
+  <h2 id="collapses-title">Collapse</h2>
+  <p class="sub">Whether the curves of different sizes fall onto one.</p>
+  <div id="collapses-body"><p class="waiting note">Opens when it comes into view.</p></div>
+</section>
+<section id="transitions" class="later" aria-labelledby="transitions-title">
+  <h2 id="transitions-title">Transitions</h2>
+  <p class="sub">Breaks of slope and jumps of level over the training of single
+    runs.</p>
+  <div id="transitions-body"><p class="waiting note">Opens when it comes into view.</p></div>
+</section>
+<section id="model" class="later" aria-labelledby="model-title">
+  <h2 id="model-title">One model against the series</h2>
+  <p class="sub">Every quantity of one model, beside what all other
+    models of its series predict for its size.</p>
+  <div id="model-body"><p class="waiting note">Opens when it comes into view.</p></div>
+</section>
+<section id="without-value" class="later" aria-labelledby="without-title">
   <h2 id="without-title">Without a value</h2>
   %%REASONS%%
 </section>
 </main>
 <footer><p id="foot"></p></footer>
+<dialog id="details" aria-labelledby="details-title">
+  <div class="heading">
+    <h2 id="details-title"></h2>
+    <form method="dialog"><button class="quiet">Close</button></form>
+  </div>
+  <div id="details-table"></div>
+  <div id="details-row"></div>
+</dialog>
 <template id="family-template">
 <section class="family">
   <h2></h2>
+  <p class="waiting note">Opens when it comes into view.</p>
   <div class="controls"></div>
   <div class="cards"></div>
   <div class="figures"></div>
 </section>
 </template>
 <script type="text/plain" id="plotly">%%PLOTLY%%</script>
+<script type="text/plain" id="points">%%POINTS%%</script>
+<script type="text/plain" id="curves">%%CURVES%%</script>
+<script type="text/plain" id="models">%%MODELS%%</script>
+<script type="text/plain" id="across">%%ACROSS%%</script>
+<script type="text/plain" id="rows">%%ROWS%%</script>
 <script type="application/json" id="data">%%DATA%%</script>
 <script>%%SCRIPT%%</script>
 </body>

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
 from html.parser import HTMLParser
@@ -11,10 +13,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from plotly.offline import get_plotlyjs
 
 from scaleinv_ray import tables
 from scaleinv_ray.report import page, write_report
 from scaleinv_ray.report.curves import NUM_POINTS, common_grid, mean_curves
+from scaleinv_ray.report.pack import unpacked
 from scaleinv_ray.report.series import over_seeds
 from scaleinv_ray.report.summary import judged, paragraph
 from tests.report.synthetic_tables import SIZES, measurement, synthetic, verdict
@@ -27,22 +31,26 @@ def rendered(run: dict[str, pa.Table], *, title: str, facts: dict[str, str]) -> 
 
 
 class Elements(HTMLParser):
-    """Tags with their attributes, and the text of the element with id `data`."""
+    """Tags with their attributes, and the texts of the scripts that hold data."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.data = ""
-        self._inside = False
+        self.packed: dict[str, str] = {}
+        self._inside: str | None = None
         self.feed(text)
+
+    @property
+    def data(self) -> str:
+        return self.packed["data"]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        self._inside = dict(attrs).get("id") == "data"
+        self._inside = dict(attrs).get("id") if tag == "script" else None
 
     def handle_data(self, data: str) -> None:
         if self._inside:
-            self.data += data
+            self.packed[self._inside] = self.packed.get(self._inside, "") + data
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +74,9 @@ def test_nothing_is_loaded_from_elsewhere(text: str) -> None:
             assert target.startswith(("#", "data:")) or not target, (tag, target)
     style = page._resource("page.css")
     assert "url(" not in style and "@import" not in style
-    assert text.count("plotly.js v") == 1
+    plotly = gzip.decompress(base64.b64decode(Elements(text).packed["plotly"]))
+    assert plotly.decode("utf-8") == get_plotlyjs()
+    assert "plotly.js v" not in text
 
 
 def test_strings_of_the_run_stay_strings(tmp_path: Path) -> None:
@@ -86,8 +96,10 @@ def test_strings_of_the_run_stay_strings(tmp_path: Path) -> None:
     )
     assert not [t for t, _ in elements.tags if t == "img"]
     data = json.loads(elements.data)
-    assert data["slices"][0]["family"] == HOSTILE
-    assert HOSTILE in data["verdicts"]["rows"][0]
+    assert data["families"] == [HOSTILE]
+    assert data["verdicts"]["columns"]["reason"] == [HOSTILE]
+    assert unpacked(elements.packed["points"])["slices"][0]["family"] == HOSTILE
+    assert HOSTILE in unpacked(elements.packed["rows"])["rows"]["columns"]["error"]
 
 
 def test_a_title_that_reads_like_a_mark_stays_a_title() -> None:
@@ -98,7 +110,8 @@ def test_an_empty_run_says_so() -> None:
     text = rendered({}, title="Empty", facts={})
     assert "No verdicts have been reached yet." in text
     assert "This run has no measurements yet." in text
-    assert json.loads(Elements(text).data)["slices"] == []
+    assert json.loads(Elements(text).data)["families"] == []
+    assert unpacked(Elements(text).packed["points"])["slices"] == []
 
 
 def test_tables_of_other_names_are_refused() -> None:
@@ -125,10 +138,8 @@ def test_rows_without_a_value_are_counted_and_in_no_mean() -> None:
 
 def test_a_run_in_which_everything_failed_is_drawn() -> None:
     run = measurements(measurement(value=None, stderr=None, status="failed", error="broke"))
-    assert (
-        json.loads(Elements(rendered({"measurements": run}, title="t", facts={})).data)["slices"]
-        == []
-    )
+    elements = Elements(rendered({"measurements": run}, title="t", facts={}))
+    assert json.loads(elements.data)["families"] == []
 
 
 def test_seeds_are_the_replicates_not_layers() -> None:
@@ -209,7 +220,7 @@ def test_paired_rows_are_counted_not_drawn() -> None:
 
 
 def test_page_grows_with_sizes_and_steps_not_with_rows(run: dict[str, pa.Table]) -> None:
-    """Eight times the layers: the same number of points."""
+    """Eight times the rows: the same number of points."""
     small = run["measurements"]
     big = pa.concat_tables([small] * 8)
     assert over_seeds(small).slices == over_seeds(big).slices

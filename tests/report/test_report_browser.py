@@ -11,6 +11,7 @@ import pytest
 
 from scaleinv_ray import tables
 from scaleinv_ray.report import write_report
+from tests.report.in_browser import Heard, column, drawn, figure, in_view, opened
 from tests.report.synthetic_tables import (
     NUM_VERDICTS,
     QUANTITIES,
@@ -22,57 +23,11 @@ from tests.report.synthetic_tables import (
 
 pytestmark = pytest.mark.browser
 
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",  # Ray's object store may fill /dev/shm
-    "--disable-renderer-backgrounding",
-    "--disable-backgrounding-occluded-windows",
-]
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "report.html"
     return write_report(synthetic(), title="Synthetic", facts={"Series": "ladder"}, out=out)
-
-
-class Heard:
-    """What a page said and asked for."""
-
-    def __init__(self, page: Any) -> None:
-        self.errors: list[str] = []
-        self.requests: list[str] = []
-        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
-
-
-def opened(browser: Any, report: Path) -> Iterator[Any]:
-    """The report in a page of its own, which must stay silent and ask for nothing."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
-    heard = Heard(page)
-    page.goto(report.as_uri())
-    yield page
-    assert heard.errors == []
-    assert [url for url in heard.requests if not url.startswith(("data:", "blob:"))] == [
-        report.as_uri()
-    ]
-    page.close()
 
 
 @pytest.fixture
@@ -86,35 +41,12 @@ def figures(browser: Any, report: Path) -> Iterator[Any]:
     yield from opened(browser, report)
 
 
-def column(page: Any, name: str) -> list[str]:
-    heads = page.locator("#verdict-table thead th").all_inner_texts()
-    (index,) = (i for i, text in enumerate(heads, 1) if text.startswith(name))
-    return page.locator(f"#verdict-table tbody tr > :nth-child({index})").all_inner_texts()
-
-
 def changes(found: list[str]) -> list[float]:
     return [float(text.removesuffix(" %")) for text in found]
 
 
 def head(page: Any, name: str) -> Any:
     return page.locator("#verdict-table thead th").filter(has_text=name)
-
-
-def in_view(page: Any, family: str) -> Any:
-    page.bring_to_front()  # nothing comes into view on a page behind another
-    section = page.locator(f"#family-{family}")
-    section.evaluate("(node) => node.scrollIntoView({ behavior: 'instant' })")
-    return section
-
-
-def drawn(figure: Any) -> Any:
-    figure.evaluate("(node) => node.scrollIntoView({ behavior: 'instant', block: 'center' })")
-    figure.locator(".main-svg").first.wait_for()
-    return figure
-
-
-def figure(section: Any, title: str) -> Any:
-    return section.locator("figure").filter(has=section.page.get_by_role("heading", name=title))
 
 
 def test_every_family_draws_its_figures(figures: Any) -> None:
@@ -334,10 +266,19 @@ def test_theme_follows_the_system_and_the_button(figures: Any) -> None:
     assert scale.evaluate(ink) == light
 
 
-def test_csv_holds_every_verdict(page: Any) -> None:
+def saved(page: Any, button: Any) -> list[str]:
     with page.expect_download() as download:
-        page.locator("#csv").click()
-    lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+        button.click()
+    return Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+
+
+def test_csv_holds_what_is_shown_or_every_verdict(page: Any) -> None:
+    page.locator("#filter-family").select_option("topology")
+    head(page, "Quantity").get_by_role("button").click()
+    shown = saved(page, page.locator("#csv"))
+    at = shown[0].split(",").index("quantity")
+    assert [line.split(",")[at] for line in shown[1:]] == column(page, "Quantity")
+    lines = saved(page, page.locator("#csv-all"))
     assert len(lines) == 1 + NUM_VERDICTS
     assert lines[0].startswith("series,probe,family,invariant,quantity")
     assert lines[0].endswith("reason")

@@ -1,91 +1,4 @@
-"use strict";
-/* The page: numbers in words, theme, verdict table. Figures are in figures.js. */
-
-const DATA = JSON.parse(document.getElementById("data").textContent);
-const ROOT = document.documentElement;
-const $ = (id) => document.getElementById(id);
-
-function records(table) {
-  return table.rows.map((row) => Object.fromEntries(table.columns.map((name, i) => [name, row[i]])));
-}
-
-const VERDICTS = records(DATA.verdicts);
-
-/* ---- elements and numbers ---- */
-
-function el(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name === "on") for (const [event, f] of Object.entries(value)) node.addEventListener(event, f);
-    else if (value !== null && value !== false) node.setAttribute(name, value === true ? "" : value);
-  }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
-  return node;
-}
-
-const SUPERSCRIPT = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
-
-/* Three significant digits, with a true minus sign; a dash where there is no number. */
-function num(value, digits = 3) {
-  if (value === null || value === undefined) return "–";
-  if (value === 0) return "0";
-  const size = Math.abs(value);
-  let text;
-  if (size >= 1e5 || size < 1e-3) {
-    const [mantissa, exponent] = value.toExponential(digits - 1).split("e");
-    text = `${mantissa}×10${[...exponent.replace("+", "")].map((c) => SUPERSCRIPT[c]).join("")}`;
-  } else if (size >= 10 ** digits) text = Math.round(value).toString();
-  else text = value.toPrecision(digits);
-  return text.replace(/^-/, "−");
-}
-
-function percent(value) {
-  return value === null || value === undefined ? "–" : `${num(100 * value)} %`;
-}
-
-const hasUnit = (row) => row.unit !== null && row.unit !== undefined;
-
-/* A change, margin or error as it was judged: relative, or an amount where a unit is declared. */
-function amount(row, value, relative = percent) {
-  if (value === null || value === undefined || !hasUnit(row)) return relative(value);
-  return `${num(value * row.unit)} (unit ${num(row.unit, 1)})`;
-}
-
-function parameters(count) {
-  for (const [unit, name] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]]) {
-    if (count >= unit) return `${Number((count / unit).toPrecision(3))}${name}`;
-  }
-  return String(count);
-}
-
-const words = (text) => (text || "").replaceAll("_", " ");
-const distinct = (values) => [...new Set(values)];
-const local = (invariant, family) =>
-  invariant && invariant.startsWith(`${family}.`) ? invariant.slice(family.length + 1) : invariant || "";
-
-/* ---- theme ---- */
-
-const themeListeners = [];
-const THEMES = ["auto", "light", "dark"];
-const systemDark = matchMedia("(prefers-color-scheme: dark)");
-
-function setTheme(choice) {
-  const resolved = choice === "auto" ? (systemDark.matches ? "dark" : "light") : choice;
-  ROOT.dataset.choice = choice;
-  ROOT.dataset.theme = resolved;
-  $("theme").textContent = `Theme: ${choice}`;
-  themeListeners.forEach((listener) => listener());
-}
-
-function startTheme() {
-  setTheme("auto");
-  $("theme").addEventListener("click", () => {
-    setTheme(THEMES[(THEMES.indexOf(ROOT.dataset.choice) + 1) % THEMES.length]);
-  });
-  systemDark.addEventListener("change", () => setTheme(ROOT.dataset.choice));
-}
-
-/* ---- verdict table ---- */
+/* The verdict board: filters, search, sorting, keys, CSV. */
 
 const BADGES = {
   conserved: "●", scales: "↗", "not conserved": "✕", undetermined: "?", refused: "–",
@@ -129,19 +42,16 @@ function seedsCell(row) {
 }
 
 function refusedText(row) {
-  return `${row.n_refused} models not judged: values of theirs were refused`;
+  return `${row.n_refused} model${row.n_refused === 1 ? "" : "s"} not judged: values were refused`;
 }
 
-/* A name that may break after its underscores. */
-function breakable(name) {
-  return el("span", {}, ...(name || "").split(/(?<=_)/).flatMap((part) => [part, el("wbr")]));
-}
+const DRAWN = new Set(DATA.drawn.map((pair) => pair.join("\n")));
+const isDrawn = (row) => DRAWN.has(`${row.invariant}\n${row.quantity}`);
 
 function quantityLink(row) {
-  const family = SECTIONS.get(row.family);
   const name = breakable(row.quantity);
-  const link = family && family.has(row)
-    ? el("a", { href: `#family-${row.family}`, on: { click: () => showSlice(row) } }, name) : name;
+  const link = isDrawn(row)
+    ? el("a", { href: `#family-${row.family}`, tabindex: "-1", on: { click: () => showSlice(row) } }, name) : name;
   return el("span", {}, link, row.control ? controlBadge(" ") : null);
 }
 
@@ -159,7 +69,7 @@ const COLUMNS = [
   { head: "Invariant", value: (r) => local(r.invariant, r.family) },
   { head: "Quantity", value: (r) => r.quantity, cell: quantityLink, row: true },
   { head: "Site", value: (r) => r.site || "" },
-  { head: "Depth", value: (r) => r.depth_bin, cell: (r) => (r.depth_bin === "all" ? "whole" : r.depth_bin || "–") },
+  { head: "Depth", value: (r) => r.depth_bin, cell: (r) => binText(r.depth_bin) },
   { head: "Verdict", value: (r) => RANK.indexOf(r.verdict_kind), cell: (r) => badge(r.verdict_kind, verdictText(r)) },
   { head: "Null class", value: (r) => r.null_kind, cell: (r) => nullBadge(r) },
   { head: "Conservation error", value: (r) => r.conservation_error, cell: (r) => percent(r.conservation_error), number: true },
@@ -174,7 +84,8 @@ const COLUMNS = [
 ];
 
 const FIRST_ROWS = 200;
-const table = { sort: null, descending: false, all: false };
+const table = { sort: null, descending: false, all: false, shown: [] };
+const COLLATOR = new Intl.Collator("en", { numeric: true });
 
 function wanted(row) {
   const depth = document.querySelector("#filter-depth input:checked");
@@ -195,7 +106,7 @@ function wanted(row) {
 
 function compare(a, b) {
   if (typeof a === "number" && typeof b === "number") return a - b;
-  return String(a).localeCompare(String(b), "en", { numeric: true });
+  return COLLATOR.compare(String(a), String(b));
 }
 
 function ordered(rows) {
@@ -209,8 +120,8 @@ function ordered(rows) {
   });
 }
 
-function tableRow(row) {
-  return el("tr", {}, ...COLUMNS.map((column) => {
+function tableRow(row, i) {
+  return el("tr", { tabindex: i ? "-1" : "0" }, ...COLUMNS.map((column) => {
     const content = column.cell ? column.cell(row) : column.value(row) || "–";
     return column.row
       ? el("th", { scope: "row" }, content)
@@ -221,17 +132,21 @@ function tableRow(row) {
 function drawTable() {
   const rows = ordered(VERDICTS.filter(wanted));
   const shown = table.all ? rows : rows.slice(0, FIRST_ROWS);
+  table.shown = rows;
   $("verdict-table").tBodies[0].replaceChildren(...shown.map(tableRow));
   $("verdict-table").querySelectorAll("thead th").forEach((head, i) => {
     head.setAttribute("aria-sort", i !== table.sort ? "none" : table.descending ? "descending" : "ascending");
   });
   $("count").textContent = VERDICTS.length
-    ? `${shown.length.toLocaleString("en")} of ${VERDICTS.length.toLocaleString("en")} verdicts shown`
+    ? `${count(shown.length)} of ${count(VERDICTS.length)} verdicts shown`
     : "This run has no verdicts.";
   const hidden = rows.length - shown.length;
-  $("more").replaceChildren(...(hidden
-    ? [el("button", { type: "button", on: { click: () => { table.all = true; drawTable(); } } }, `Show ${hidden} more`)]
-    : []));
+  const more = () => {
+    table.all = true;
+    drawTable();
+    focusRow($("verdict-table").tBodies[0].rows[FIRST_ROWS]);
+  };
+  $("more").replaceChildren(...(hidden ? [el("button", { type: "button", on: { click: more } }, `Show ${count(hidden)} more`)] : []));
 }
 
 function sortBy(i) {
@@ -279,22 +194,19 @@ function startTable() {
     el("button", { type: "button", on: { click: () => sortBy(i) } }, column.head))));
   $("filters").addEventListener("input", drawTable);
   $("filters").addEventListener("submit", (event) => event.preventDefault());
-  $("csv").addEventListener("click", downloadCsv);
+  $("csv").addEventListener("click", () => download("verdicts-shown", csvNames(), table.shown));
+  $("csv-all").addEventListener("click", () => download("verdicts", csvNames(), VERDICTS));
+  rowKeys($("verdict-table").tBodies[0], (row) => row.querySelector("a")?.click());
+  document.addEventListener("keydown", (event) => {
+    const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName) || $("details").open;
+    if (event.key !== "/" || typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    $("search").focus();
+    event.preventDefault();
+  });
   drawTable();
 }
 
-/* ---- CSV: every verdict with every column of the verdicts table ---- */
-
-function csvCell(value) {
-  const text = value === null ? "" : String(value);
-  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-}
-
-function downloadCsv() {
-  const names = DATA.verdicts.columns.filter((name) => !["verdict_kind", "null_kind", "is_part"].includes(name));
-  const lines = [names, ...VERDICTS.map((row) => names.map((name) => row[name]))];
-  const text = lines.map((line) => line.map(csvCell).join(",")).join("\r\n");
-  const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-  el("a", { href: url, download: "verdicts.csv" }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 1000);
+/* Every column of the verdicts table, without those that are made for this page. */
+function csvNames() {
+  return Object.keys(DATA.verdicts.columns).filter((name) => !["verdict_kind", "null_kind", "is_part"].includes(name));
 }

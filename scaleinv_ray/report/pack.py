@@ -1,0 +1,145 @@
+"""How tables travel inside the page: by column, each value once, compressed.
+
+A column is either a list of values or `{"d": distinct values, "i": place of each row in d}`. What
+the first view does not need is JSON, gzip and base64; the browser unpacks it when it is asked for.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from scaleinv_ray.report.series import rounded
+
+Column = list[Any] | dict[str, list[Any]]
+DIGITS = 8
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: floats to eight digits, NaN and infinity as null."""
+    if isinstance(value, float):
+        return rounded(value, DIGITS)
+    return [plain(v) for v in value] if isinstance(value, list) else value
+
+
+def column(values: Sequence[Any]) -> Column:
+    """A column by its distinct values where that is shorter.
+
+    Args:
+        values: what JSON can hold; floats are kept as they come.
+
+    Returns:
+        The values, or distinct values and indices.
+
+    >>> column(["a", "b", "a", "a", "b"])
+    {'d': ['a', 'b'], 'i': [0, 1, 0, 0, 1]}
+    >>> column([1.5, 2.5])
+    [1.5, 2.5]
+    """
+    values = list(values)
+    seen: dict[Any, int] = {}
+    try:
+        places = [seen.setdefault(v, len(seen)) for v in values]
+    except TypeError:  # lists and maps have no hash
+        return values
+    return {"d": list(seen), "i": places} if 2 * len(seen) < len(values) else values
+
+
+def columns(table: pa.Table, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """A table by its columns.
+
+    Args:
+        table: of texts, numbers and lists of them.
+        names: of the columns wanted; all by default.
+
+    Returns:
+        `rows` (their number) and `columns`: name -> column.
+    """
+    chosen = table.column_names if names is None else list(names)
+    values = {name: [plain(v) for v in table[name].to_pylist()] for name in chosen}
+    return {"rows": table.num_rows, "columns": {name: column(v) for name, v in values.items()}}
+
+
+def distinct_rows(table: pa.Table) -> tuple[pa.Table, list[int]]:
+    """The distinct rows of a table, and which of them each row is.
+
+    Args:
+        table: of columns that can be dictionary encoded.
+
+    Returns:
+        The distinct rows in order of first occurrence, and the place of each row among them.
+
+    >>> found, places = distinct_rows(pa.table({"a": [1, 2, 1], "b": ["x", "y", "x"]}))
+    >>> found.num_rows, places
+    (2, [0, 1, 0])
+    """
+    if not table.num_rows:
+        return table, []
+    code_R = np.zeros(table.num_rows, dtype=np.int64)
+    for name in table.column_names:
+        encoded = table[name].combine_chunks().dictionary_encode(null_encoding="encode")
+        indices = encoded.indices.to_numpy(zero_copy_only=False)
+        # renumbered after every column, so that the product of two cardinalities is the most
+        code_R = np.unique(code_R * (len(encoded.dictionary) + 1) + indices, return_inverse=True)[1]
+    _, first, place = np.unique(code_R, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return table.take(pa.array(first[order])), rank[place].tolist()
+
+
+def packed(data: Any) -> str:
+    """JSON, gzip, base64: text that may stand in a script element and be unpacked there.
+
+    Args:
+        data: what `json.dumps` accepts, without NaN.
+
+    Returns:
+        Base64 without line breaks; the same data give the same text.
+    """
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return packed_text(text)
+
+
+def packed_text(text: str) -> str:
+    """Gzip and base64 of a text."""
+    return base64.b64encode(gzip.compress(text.encode("utf-8"), 6, mtime=0)).decode("ascii")
+
+
+def unpacked(text: str) -> Any:
+    """What `packed` was given.
+
+    Args:
+        text: base64 of gzip of JSON.
+
+    Returns:
+        The data.
+
+    >>> unpacked(packed({"a": [1, None]}))
+    {'a': [1, None]}
+    """
+    return json.loads(gzip.decompress(base64.b64decode(text)))
+
+
+def as_json(data: Any) -> str:
+    r"""JSON that may stand inside a script element: nothing in it can close the element.
+
+    Args:
+        data: what `json.dumps` accepts, without NaN.
+
+    Returns:
+        The text, with every character that means something to HTML written as an escape.
+
+    >>> as_json("</script>")
+    '"\\u003c/script\\u003e"'
+    """
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text

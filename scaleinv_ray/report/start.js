@@ -1,0 +1,57 @@
+/* Starts the page: the verdict board at once, every section when it comes near the view. */
+
+const SECTIONS = new Map();
+const POINTS = {};
+
+function loadPoints() {
+  return once("all points", async () => {
+    const [points, curves] = await Promise.all([load("points"), load("curves")]);
+    Object.assign(POINTS, {
+      slices: points.slices, profiles: points.profiles, curves: curves.curves, bars: curves.bars,
+      predictions: records(points.predictions), transitions: records(points.transitions), collapses: records(points.collapses),
+      hasTransitions: points.transitions !== null, hasCollapses: points.collapses !== null,
+    });
+  });
+}
+
+async function showSlice(row) {
+  const family = SECTIONS.get(row.family);
+  if (!family) return;
+  await family.ready();
+  family.show(row);
+}
+
+/* Runs once, when an element comes near the view. */
+function whenNear(element, f) {
+  const observer = new IntersectionObserver((entries) => {
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    observer.disconnect();
+    f();
+  }, { rootMargin: "300px" });
+  observer.observe(element);
+}
+
+function startSections() {
+  for (const name of DATA.families) SECTIONS.set(name, new Family(name));
+  if (!DATA.families.length) $("families").append(el("p", { class: "note" }, "There are no measurements with a value to draw."));
+  const titled = (id) => [id, $(id).querySelector("h2").textContent];
+  const others = ["pairs", "classes", "collapses", "transitions", "model", "without-value"].map(titled);
+  const links = [...DATA.families.map((name) => [`family-${name}`, words(name)]), ...others];
+  $("contents").replaceChildren(...links.map(([id, text]) => el("a", { href: `#${id}` }, text)));
+  for (const name of Object.keys(ACROSS)) whenNear($(name), () => startAcross(name));
+  whenNear($("model"), async () => new ModelPage(await load("models")));
+  $("foot").textContent = DATA.paired
+    ? `${count(DATA.paired)} measurements compare two models; they are not drawn against parameters.` : "";
+}
+
+themeListeners.push(() => FIGURES.forEach((figure) => figure.recolour()));
+/* Paper has no view to come into. */
+window.addEventListener("beforeprint", () => FIGURES.forEach((figure) => {
+  figure.seen = true;
+  figure.draw();
+}));
+startTheme();
+startTable();
+// after the frame in which the table is painted
+requestAnimationFrame(() => setTimeout(() => performance.mark("first-view")));
+startSections();

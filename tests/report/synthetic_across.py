@@ -1,0 +1,117 @@
+"""What compares the models of the run that never happened, and its diagrams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from scaleinv_ray import tables
+from scaleinv_ray.report.across import READ
+from tests.report.synthetic_tables import LAYERS, SEEDS, SITE, SIZES, STEPS, place, unit
+
+JUMP = 40.0
+"""Step of the transition of every run of total_persistence_0."""
+
+
+def _diagrams() -> Iterator[dict[str, Any]]:
+    for width in SIZES:
+        for variant in ("trained", "random_init"):
+            for layer in range(LAYERS):
+                rng = np.random.default_rng([width, layer, variant == "trained"])
+                death = np.sort(rng.uniform(0.1, 1.0, 30))
+                loops = rng.uniform(0.4, 0.8, 6)
+                yield {
+                    **unit(width, 0, STEPS[-1], variant),
+                    **place("topology", "persistence", layer),
+                    "params": "{}",
+                    "diagram": "rips",
+                    "dimension": [0] * 31 + [1] * 6,
+                    "birth": [0.0] * 31 + loops.tolist(),
+                    "death": [*death.tolist(), float("inf"), *(loops + 0.1).tolist()],
+                }
+
+
+def transition(**changes: Any) -> dict[str, Any]:
+    """A row of the transitions."""
+    row = {
+        "series": "ladder", "model": "d32", "seed": 0, "probe": "prose", "family": "topology",
+        "invariant": "topology.persistence", "quantity": "total_persistence_0", "site": SITE,
+        "depth_bin": "all", "kind": "break", "step": JUMP, "step_low": 10.0, "step_high": 100.0,
+        "slope_before": 0.1, "slope_after": 0.9, "p": 0.001, "reason": "",
+    }  # fmt: skip
+    return {**row, **changes}
+
+
+def _transitions() -> Iterator[dict[str, Any]]:
+    for width in SIZES:
+        for seed in SEEDS:
+            yield transition(model=f"d{width}", seed=seed)
+            nothing = dict.fromkeys(("step", "step_low", "step_high", "slope_before", "p"))
+            yield transition(
+                model=f"d{width}", seed=seed, quantity="betti_peak_1", invariant="topology.betti",
+                kind="none", **nothing,
+            )  # fmt: skip
+
+
+def _where(family: str, invariant: str) -> dict[str, Any]:
+    return {
+        "series": "ladder", "probe": "prose", "family": family,
+        "invariant": f"{family}.{invariant}", "site": SITE, "depth_bin": "all",
+        "step": STEPS[-1], "reason": "",
+    }  # fmt: skip
+
+
+def _pairs() -> Iterator[dict[str, Any]]:
+    for a, b in combinations(SIZES, 2):
+        ratio = SIZES[b] / SIZES[a]
+        for quantity, shift in (("cka", 0.0), ("procrustes", 0.1)):
+            value = 0.8 - 0.05 * np.log(ratio) - shift
+            yield {
+                **_where("representation", "paired_overlap"),
+                "quantity": quantity, "variant": "trained", "model_a": f"d{a}", "model_b": f"d{b}",
+                "n_params_a": SIZES[a], "n_params_b": SIZES[b], "value": value, "stderr": 0.01,
+                "ceiling": 0.9, "ceiling_low": 0.88, "ceiling_high": 0.92, "floor": 0.2,
+                "relative": (value - 0.2) / 0.7, "n_pairs": 3,
+            }  # fmt: skip
+
+
+def _collapses() -> Iterator[dict[str, Any]]:
+    for variant, quality in (("trained", 3.5), ("random_init", 40.0)):
+        yield {
+            **_where("topology", "betti"),
+            "curve": "betti_curve_1", "variant": variant, "S": quality, "S_rescaled": 1.1,
+            "exponent_x": 0.05, "exponent_y": 0.2, "supercollapse": 0.7, "n_models": 4,
+            "n_seeds": 3,
+        }  # fmt: skip
+
+
+def _classes() -> Iterator[dict[str, Any]]:
+    for i, members in enumerate((["96", "128"], ["32"], ["64"])):
+        yield {
+            **_where("renormalization", "critical_exponents"),
+            "comparison": "sizes", "n_params": None, "outcome": "different", "class": i,
+            "members": members, "distance": 0.8 if len(members) > 1 else None,
+            "width": 0.6 if len(members) > 1 else None, "apart": 5.2, "p": 0.001, "quality": 1.2,
+            "n_seeds": 3, "reason": "without z_tilde",
+        }  # fmt: skip
+
+
+def _table(name: str, rows: Iterator[dict[str, Any]]) -> pa.Table:
+    table = pa.Table.from_pylist(list(rows))
+    assert set(table.column_names) == set(READ[name])
+    return table
+
+
+def across() -> dict[str, pa.Table]:
+    """Tables that a run may have beside those that every run has."""
+    return {
+        "diagrams": tables.encode(_diagrams(), tables.DIAGRAMS),
+        "transitions": tables.encode(_transitions(), tables.TRANSITIONS),
+        "pairs": _table("pairs", _pairs()),
+        "collapses": _table("collapses", _collapses()),
+        "classes": _table("classes", _classes()),
+    }

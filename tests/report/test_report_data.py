@@ -1,0 +1,246 @@
+"""What the page is given: packing, depth profiles, barcodes, rows, one model against the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import special, stats
+
+from scaleinv_ray import tables
+from scaleinv_ray.report import across, page, rows
+from scaleinv_ray.report.against import T95, against_series, deleted, t95
+from scaleinv_ray.report.bars import NUM_BARS, barcodes
+from scaleinv_ray.report.depth import depth_profiles
+from scaleinv_ray.report.pack import column, distinct_rows, packed, unpacked
+from scaleinv_ray.report.rows import row_details
+from scaleinv_ray.report.series import over_seeds
+from scaleinv_ray.report.summary import judged
+from tests.report.synthetic_across import across as across_tables
+from tests.report.synthetic_tables import LAYERS, SIZES, measurement, place, unit, verdict
+
+
+def value_at(packed_column: Any, i: int) -> Any:
+    if isinstance(packed_column, list):
+        return packed_column[i]
+    return packed_column["d"][packed_column["i"][i]]
+
+
+def measurements(*given_rows: dict[str, Any]) -> pa.Table:
+    return tables.encode(given_rows, tables.MEASUREMENTS)
+
+
+@given(st.lists(st.sampled_from([None, 1, 2.5, "a", "b", True]), max_size=30))
+def test_a_column_keeps_its_values(values: list[Any]) -> None:
+    kept = column(values)
+    # True == 1 in Python, so that one may stand for the other
+    assert [value_at(kept, i) for i in range(len(values))] == values
+
+
+def test_distinct_rows_can_be_put_together_again() -> None:
+    rng = np.random.default_rng(0)
+    table = pa.table({
+        "a": rng.integers(3, size=200),
+        "b": pa.array([None if v == 0 else f"b{v}" for v in rng.integers(4, size=200)]),
+        "c": rng.choice([0.5, 1.5], size=200),
+    })
+    found, places = distinct_rows(table)
+    assert found.num_rows == len({tuple(row.values()) for row in table.to_pylist()})
+    assert found.take(pa.array(places)).to_pylist() == table.to_pylist()
+
+
+def test_the_same_data_give_the_same_text() -> None:
+    data = {"x": [1.5, None, "<&>"]}
+    assert packed(data) == packed(data)
+    assert unpacked(packed(data)) == data
+
+
+def test_the_table_of_quantiles_is_that_of_student() -> None:
+    exact = special.stdtrit(np.arange(1, len(T95) + 1), 0.95)
+    assert np.abs(np.array(T95) - exact).max() < 5.1e-5
+    for df in (31, 60, 1000):
+        assert t95(df) == pytest.approx(special.stdtrit(df, 0.95), abs=1e-4)
+
+
+def test_a_model_left_out_is_predicted_by_a_fit_to_the_others() -> None:
+    rng = np.random.default_rng(0)
+    x_M = rng.normal(size=9)
+    y_M = 2 - 0.5 * x_M + 0.1 * rng.normal(size=9)
+    design_MC = np.stack([np.ones(9), x_M], axis=1)
+    found = deleted(design_MC, y_M)
+    assert found is not None
+    for i in range(9):
+        others = np.arange(9) != i
+        line = stats.linregress(x_M[others], y_M[others])
+        predicted = line.intercept + line.slope * x_M[i]
+        rest = y_M[others] - line.intercept - line.slope * x_M[others]
+        mean = x_M[others].mean()
+        h = 1 + 1 / 8 + (x_M[i] - mean) ** 2 / ((x_M[others] - mean) ** 2).sum()
+        stderr = np.sqrt((rest**2).sum() / 6 * h)
+        assert found.predicted_M[i] == pytest.approx(predicted, rel=1e-9)
+        assert found.z_M[i] == pytest.approx((y_M[i] - predicted) / stderr, rel=1e-9)
+        assert found.half_M[i] == pytest.approx(special.stdtrit(6, 0.95) * stderr, rel=1e-4)
+
+
+def test_intervals_hold_nine_of_ten_models() -> None:
+    rng = np.random.default_rng(1)
+    design_MC = np.stack([np.ones(8), np.repeat(np.log([1.0, 2, 4, 8]), 2)], axis=1)
+    held = []
+    for _ in range(500):
+        y_M = design_MC @ [1.0, 0.3] + rng.normal(size=8)
+        found = deleted(design_MC, y_M)
+        assert found is not None
+        held.append(abs(y_M[3] - found.predicted_M[3]) <= found.half_M[3])
+    assert np.mean(held) == pytest.approx(0.9, abs=3 * np.sqrt(0.09 / 500))
+
+
+def test_too_few_models_and_perfect_fits_have_no_z() -> None:
+    assert deleted(np.ones((2, 1)), np.array([1.0, 2.0])) is None
+    assert deleted(np.ones((5, 2)), np.arange(5.0)) is None  # a series of one size
+    found = deleted(np.ones((4, 1)), np.full(4, 3.0))
+    assert found is not None
+    assert np.isnan(found.z_M).all()
+    assert found.predicted_M.tolist() == pytest.approx([3.0] * 4)
+
+
+def models(power: float, outlier: float = 1.0) -> pa.Table:
+    """Four sizes, two seeds, N^power with 1 % between seeds; one model is multiplied."""
+    out = []
+    for width, n_params in SIZES.items():
+        for seed in (0, 1):
+            factor = outlier if (width, seed) == (96, 1) else 1.0
+            value = n_params**power * (1.01 if seed else 0.99) * factor
+            out.append(
+                measurement(model=f"d{width}-s{seed}", n_params=n_params, seed=seed, value=value)
+            )
+    return measurements(*out)
+
+
+def against(table: pa.Table, **changes: Any) -> list[dict[str, Any]]:
+    verdicts = tables.encode([verdict(**changes)], tables.VERDICTS)
+    found = against_series(over_seeds(table).slices, judged(verdicts))
+    names = found["columns"]
+    return [{n: value_at(c, i) for n, c in names.items()} for i in range(found["rows"])]
+
+
+def test_the_model_that_is_off_has_the_largest_z() -> None:
+    found = against(models(0.5, outlier=1.3), verdict="scales", form="power")
+    assert len(found) == 8
+    worst = max(found, key=lambda row: abs(row["z"]))
+    assert worst["model"] == "d96-s1"
+    assert worst["value"] > worst["high"] > worst["predicted"] > worst["low"] > 0
+    assert worst["predicted"] == pytest.approx(SIZES[96] ** 0.5, rel=0.02)
+    assert (worst["form"], worst["scale"], worst["others"]) == ("power", "ln", 7)
+
+
+def test_conserved_quantities_and_units_have_their_own_fits() -> None:
+    (kept,) = {row["form"] for row in against(models(0.0), verdict="conserved", form="power")}
+    assert kept == "constant"
+    raw = against(models(0.1), verdict="scales", form="log", unit=0.5)
+    assert {(row["form"], row["scale"]) for row in raw} == {("log", "linear")}
+    assert against(models(0.1), comparison="equal_loss", step=None) == []
+    assert against(models(0.1), step=10) == []
+
+
+def test_profiles_are_means_over_seeds_at_each_depth() -> None:
+    layers = [
+        measurement(seed=seed, layer=layer, depth=(layer + 1) / 2, value=10.0 * layer + seed)
+        for seed in (0, 2)
+        for layer in (0, 1)
+    ]
+    null = [{**row, "variant": "random_init", "value": 5.0} for row in layers]
+    (found,) = depth_profiles(measurements(*layers, *null))
+    assert found["points"]["trained"] == [
+        [SIZES[32], 300, 0.5, 1.0, pytest.approx(2**0.5, rel=1e-3), 2],
+        [SIZES[32], 300, 1.0, 11.0, pytest.approx(2**0.5, rel=1e-3), 2],
+    ]
+    assert [point[3] for point in found["points"]["random_init"]] == [5.0, 5.0]
+    assert depth_profiles(measurements(layers[0])) == []  # one depth is no profile
+
+
+def diagram(**changes: Any) -> dict[str, Any]:
+    row = {
+        **unit(32, 0, 300, "trained"),
+        **place("topology", "persistence", 0),
+        "params": "{}",
+        "diagram": "rips",
+        "dimension": [0, 0, 1],
+        "birth": [0.0, 0.0, 0.4],
+        "death": [0.3, float("inf"), 0.6],
+    }
+    return {**row, **changes}
+
+
+def codes(*given_rows: dict[str, Any]) -> list[dict[str, Any]]:
+    return barcodes(tables.encode(given_rows, tables.DIAGRAMS))
+
+
+def test_barcodes_are_of_the_smallest_and_the_largest_size() -> None:
+    sized = [diagram(model=str(n), n_params=n) for n in (100, 200, 300)]
+    null = diagram(model="100", n_params=100, variant="random_init", step=0)
+    earlier = diagram(model="100", n_params=100, step=10, death=[9.0, 9.0, 9.0])
+    (found,) = codes(*sized, null, earlier)
+    shown = [(p["variant"], p["n_params"]) for p in found["panels"]]
+    assert shown == [("random_init", 100), ("trained", 100), ("trained", 300)]
+    assert found["when"] == "step 300"
+    zero, one = found["panels"][1]["bars"]
+    assert (zero["birth"], zero["death"]) == ([0.0, 0.0], [0.3, None])
+    assert (one["birth"], one["death"], one["total"]) == ([0.4], [0.6], 1)
+
+
+def test_a_third_of_the_depth_shows_its_deepest_layer_of_the_first_seed() -> None:
+    rows_ = [
+        diagram(layer=layer, depth=(layer + 1) / 4, seed=seed)
+        for layer in range(4)
+        for seed in (1, 0)
+    ]
+    (found,) = codes(*rows_)
+    assert [(p["bin"], p["layer"]) for p in found["panels"]] == [
+        ("early", 0), ("late", 3), ("middle", 1),
+    ]  # fmt: skip
+
+
+def test_of_many_bars_the_longest_are_kept() -> None:
+    length = np.random.default_rng(0).permutation(np.arange(1.0, 301.0))
+    zeros = [0] * 300
+    (found,) = codes(diagram(dimension=zeros, birth=[0.0] * 300, death=length.tolist()))
+    (bars,) = found["panels"][0]["bars"]
+    assert bars["total"] == 300
+    assert bars["death"] == list(np.arange(301.0 - NUM_BARS, 301.0))
+
+
+def test_every_row_is_there_with_its_key_and_provenance() -> None:
+    given_rows = [
+        measurement(key=f"k{i}", layer=i % LAYERS, flags={"n_tail": str(i % 3)}, seed=i // LAYERS)
+        for i in range(3 * LAYERS)
+    ]
+    details = row_details(measurements(*given_rows))
+    own, units, places = (details[n]["columns"] for n in ("rows", "units", "places"))
+    assert details["total"] == details["rows"]["rows"] == len(given_rows)
+    assert (details["units"]["rows"], details["places"]["rows"]) == (3, LAYERS)
+    for i, row in enumerate(given_rows):
+        assert value_at(own["key"], i) == row["key"]
+        assert value_at(units["seed"], own["unit_at"][i]) == row["seed"]
+        assert value_at(units["code_version"], own["unit_at"][i]) == row["code_version"]
+        assert value_at(places["layer"], own["place_at"][i]) == row["layer"]
+        assert value_at(own["flags"], i) == f'{{"n_tail": "{i % 3}"}}'
+
+
+def test_too_many_rows_are_left_in_their_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "MAX_ROWS", 1)
+    details = row_details(measurements(measurement(), measurement(seed=1)))
+    assert (details["total"], details["rows"]["rows"]) == (2, 0)
+
+
+def test_tables_that_lack_a_column_are_refused() -> None:
+    pairs = across_tables()["pairs"]
+    with pytest.raises(ValueError, match=r"pairs: got no columns \['ceiling', 'floor'\]"):
+        page.render({"pairs": pairs.drop_columns(["floor", "ceiling"])}, title="t", facts={})
+    more = pairs.append_column("more", pa.array([1] * pairs.num_rows))
+    assert across.compared({"pairs": more}, ["pairs"])["pairs"]["rows"] == pairs.num_rows
+    assert across.compared({}, ["pairs"]) == {"pairs": None}
+    assert set(across.READ["transitions"]) == set(tables.TRANSITIONS.names)

@@ -1,0 +1,249 @@
+"""The sections of the page in Chromium: depth, curves, bars, tracks, rows, one model, across."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scaleinv_ray.report import write_report
+from tests.report.in_browser import drawn, figure, in_view, opened
+from tests.report.synthetic_across import JUMP, across
+from tests.report.synthetic_tables import LAYERS, SEEDS, SIZES, STEPS, synthetic
+
+pytestmark = pytest.mark.browser
+DATA = "(node) => node.querySelector('.plot').data.map(({name, x, y}) => ({name, x, y}))"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "report.html"
+    return write_report(synthetic() | across(), title="Across", facts={}, out=out)
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any, report: Path) -> Iterator[Any]:
+    """One page for all: each test chooses the section it looks at."""
+    yield from opened(browser, report)
+
+
+def section(page: Any, name: str) -> Any:
+    page.bring_to_front()
+    found = page.locator(f"#{name}")
+    found.evaluate("(node) => node.scrollIntoView({ behavior: 'instant' })")
+    found.locator(".waiting").wait_for(state="detached")
+    return found
+
+
+def family(page: Any, name: str, quantity: str) -> Any:
+    found = in_view(page, name)
+    found.locator("select[data-key=quantity]").select_option(label=quantity)
+    return found
+
+
+def rows_of(download: Any) -> list[dict[str, str]]:
+    with Path(download.value.path()).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_depth_has_a_line_a_size_and_dashed_nulls(page: Any) -> None:
+    depth = drawn(figure(family(page, "geometry", "dimension · twonn"), "Value over depth"))
+    traces = depth.evaluate(DATA)
+    lines = [t for t in traces if t["x"] == [(i + 1) / LAYERS for i in range(LAYERS)]]
+    assert len(lines) == 2 * len(SIZES)
+    trained, untrained = lines[0], lines[len(SIZES)]
+    assert trained["name"] == untrained["name"] == "120k"
+    # layers rise from 0.9 to 1.1 of the mean; the null is at 0.72 of the trained value
+    assert trained["y"][-1] / trained["y"][0] == pytest.approx(1.1 / 0.9, rel=1e-4)
+    assert untrained["y"][0] / trained["y"][0] == pytest.approx(0.72, rel=0.1)
+    depth.get_by_label("Null beside").select_option("")
+    assert len(depth.evaluate(DATA)) == 2 * len(SIZES)  # bands and lines
+
+
+def test_curves_collapse_onto_the_exponents_found(page: Any) -> None:
+    curves = drawn(figure(in_view(page, "topology"), "Curves over sizes"))
+    curves.get_by_label("Curve", exact=True).select_option(label="betti · betti_curve_1")
+    assert "S = 3.50 as measured, 1.10 with" in curves.locator("figcaption").inner_text()
+    before = {t["name"]: t for t in curves.evaluate(DATA)}
+    curves.get_by_label("collapsed").check()
+    after = {t["name"]: t for t in curves.evaluate(DATA)}
+
+    def apart(traces: dict[str, Any], axis: str) -> float:
+        return max(traces["1.8M"][axis]) / max(traces["120k"][axis])
+
+    ratio = SIZES[128] / SIZES[32]
+    assert apart(after, "x") / apart(before, "x") == pytest.approx(ratio**-0.05, rel=1e-6)
+    assert apart(after, "y") / apart(before, "y") == pytest.approx(ratio**-0.2, rel=1e-6)
+    curves.get_by_label("Curve", exact=True).select_option(label="betti · betti_curve_0")
+    assert "No collapse was sought" in curves.locator("figcaption").inner_text()
+    assert not curves.get_by_label("collapsed").is_visible()
+
+
+def test_barcodes_stand_smallest_beside_largest_and_trained_above_untrained(page: Any) -> None:
+    bars = drawn(figure(in_view(page, "topology"), "Barcodes"))
+    titles = "(node) => node.querySelector('.plot').layout.annotations.map((a) => a.text)"
+    sizes = ["120k", "1.8M"]
+    expected = [f"{v}, {n}" for v in ("trained", "random init") for n in sizes]
+    assert bars.evaluate(titles) == expected
+    traces = bars.evaluate(DATA)
+    assert [t["name"] for t in traces] == ["H0", "H1"] * 4
+    assert [len(t["x"]) // 3 for t in traces] == [31, 6] * 4
+    bars.get_by_label("Beside").select_option(label="trained only")
+    assert bars.evaluate(titles) == expected[:2]
+    bars.get_by_label("relative to the largest death").check()
+    finite = [x for x in bars.evaluate(DATA)[0]["x"] if x is not None]
+    assert sorted(finite)[-2:] == [pytest.approx(1.0), pytest.approx(1.04)]
+
+
+def test_tracks_have_transitions_with_intervals_and_each_seed(page: Any) -> None:
+    track = figure(
+        family(page, "topology", "persistence · total_persistence_0"), "Value over training"
+    )
+    drawn(track)
+    (breaks,) = (t for t in track.evaluate(DATA) if t["name"] == "break of slope")
+    assert breaks["x"] == [JUMP + 1] * len(SIZES) * len(SEEDS)
+    assert "12 of 12 runs have a transition" in track.locator("figcaption").inner_text()
+    before = len(track.evaluate(DATA))
+    track.get_by_label("each seed").check()
+    assert len(track.evaluate(DATA)) == before + len(SIZES) * len(SEEDS)
+    family(page, "topology", "betti · betti_peak_1")
+    assert "0 of 12 runs have a transition" in track.locator("figcaption").inner_text()
+
+
+def test_a_number_leads_to_its_rows(page: Any) -> None:
+    weights = family(page, "weights", "power_law · alpha")
+    scale = drawn(figure(weights, "Value against parameters"))
+    scale.locator("summary").click()
+    scale.get_by_role("button", name="show the measurements of trained, 120k").click()
+    dialog = page.locator("dialog[open]")
+    dialog.locator(".row-facts").wait_for()
+    table = dialog.get_by_role("region", name="Measurements")
+    assert table.locator("tbody tr").count() == LAYERS * len(SEEDS)
+    fact = "(node, name) => node.querySelector(`[data-name=${name}]`).textContent"
+    assert dialog.evaluate(fact, "key") == f"32-0-{STEPS[-1]}-trained"
+    assert dialog.evaluate(fact, "code_version") == "0"
+    assert dialog.evaluate(fact, "weights_digest") == "00"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert dialog.evaluate(fact, "layer") == "1"
+    with page.expect_download() as download:
+        dialog.get_by_role("button", name="Download CSV").click()
+    saved = rows_of(download)
+    assert {r["quantity"] for r in saved} == {"alpha"}
+    assert {(r["step"], r["variant"]) for r in saved} == {("300", "trained")}
+    mean = sum(float(r["value"]) for r in saved) / len(saved)
+    shown = scale.locator(".numbers tbody tr").first.locator("td").nth(2).inner_text()
+    assert mean == pytest.approx(float(shown), rel=0.01)
+    page.keyboard.press("Escape")
+    assert page.locator("dialog[open]").count() == 0
+
+
+def test_a_card_gives_its_measurements_as_csv(page: Any) -> None:
+    weights = family(page, "weights", "power_law · alpha")
+    with page.expect_download() as download:
+        weights.get_by_role("button", name="CSV of its measurements").click()
+    saved = rows_of(download)
+    units = len(SIZES) * len(SEEDS) * (len(STEPS) + 3)
+    assert len(saved) == units * LAYERS
+    assert {r["quantity"] for r in saved} == {"alpha"}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "SVG"])
+def test_figures_are_saved(page: Any, kind: str) -> None:
+    scale = drawn(figure(in_view(page, "weights"), "Value against parameters"))
+    with page.expect_download() as download:
+        scale.get_by_role("button", name=f"parameters as {kind}").click()
+    head = Path(download.value.path()).read_bytes()[:8]
+    assert head.startswith(b"\x89PNG" if kind == "PNG" else b"<svg")
+    assert download.value.suggested_filename.endswith(f".{kind.lower()}")
+    plotly_own = scale.locator(".modebar-btn[data-title^='Download plot']")
+    assert plotly_own.count() == 2  # png and svg
+
+
+def test_arrows_go_from_row_to_row_and_enter_opens(page: Any) -> None:
+    page.locator("#search").fill("persistence")
+    rows = page.locator("#verdict-table tbody tr")
+    assert rows.count() == 2
+    rows.first.focus()
+    page.keyboard.press("End")
+    assert rows.nth(1).evaluate("(node) => node === document.activeElement")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowDown")
+    quantity = rows.nth(1).locator("a").inner_text()
+    page.keyboard.press("Enter")
+    select = page.locator("#family-topology select[data-key=quantity]")
+    assert select.input_value().endswith(quantity)
+    assert page.evaluate("location.hash") == "#family-topology"
+    page.keyboard.press("Escape")
+    page.locator("#csv").focus()
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "search"
+    page.locator("#search").fill("")
+
+
+def test_one_model_stands_against_the_others(page: Any) -> None:
+    model = section(page, "model")
+    assert "outside the 90 % interval" in model.inner_text()
+    model.get_by_label("Model", exact=True).select_option(label="d64, seed 1 (460k)")
+    drawn(figure(model, "Farthest from the series"))
+    assert model.locator("tbody tr").count() > 10
+    model.get_by_label("Family", exact=True).select_option("weights")
+    assert set(model.locator("tbody tr td:first-child").all_inner_texts()) == {"weights"}
+    model.locator("tbody tr").first.focus()
+    page.keyboard.press("Enter")
+    dialog = page.locator("dialog[open]")
+    dialog.locator(".row-facts").wait_for()
+    assert dialog.locator("tbody tr").count() == LAYERS
+    page.keyboard.press("Escape")
+
+
+def test_pairs_stand_between_floor_and_ceiling(page: Any) -> None:
+    pairs = section(page, "pairs")
+    overlap = drawn(figure(pairs, "Agreement against the ratio of sizes"))
+    traces = {t["name"].split(":")[0]: t for t in overlap.evaluate(DATA)}
+    assert set(traces) == {"trained", "ceiling", "floor"}
+    assert min(traces["trained"]["x"]) >= 1
+    assert set(traces["ceiling"]["y"]) == {0.9}
+    before = traces["trained"]["y"]
+    pairs.get_by_label("Quantity").select_option(label="paired_overlap · procrustes")
+    after = overlap.evaluate(DATA)[0]["y"]
+    assert after == [pytest.approx(v - 0.1) for v in before]
+
+
+def test_classes_list_their_members(page: Any) -> None:
+    classes = section(page, "classes")
+    assert classes.locator(".badge").inner_text().split() == ["✕", "different"]
+    first = classes.locator(".classes li").first.locator(".member")
+    assert first.all_inner_texts() == ["96", "128"]
+
+
+def test_collapses_and_transitions_are_tables(page: Any) -> None:
+    collapses = section(page, "collapses")
+    assert collapses.locator("tbody tr").count() == 2
+    transitions = section(page, "transitions")
+    assert "12 transitions in 24 runs" in transitions.inner_text()
+    transitions.locator("tbody tr").first.click()
+    quantity = page.locator("#family-topology select[data-key=quantity]")
+    page.wait_for_function("location.hash || true")
+    assert quantity.input_value().endswith("total_persistence_0")
+
+
+def test_absent_tables_are_said_to_be_absent(browser: Any, tmp_path: Path) -> None:
+    out = write_report({}, title="Empty", facts={}, out=tmp_path / "report.html")
+    for page in opened(browser, out):
+        for name in ("pairs", "classes", "collapses", "transitions"):
+            assert "This run has no table of" in section(page, name).inner_text()
+        assert "No quantity was judged" in section(page, "model").inner_text()
+
+
+def test_colours_follow_the_theme_everywhere(page: Any) -> None:
+    overlap = drawn(figure(section(page, "pairs"), "Agreement against the ratio of sizes"))
+    paper = "(node) => node.querySelector('.plot').layout.paper_bgcolor"
+    light = overlap.evaluate(paper)
+    page.emulate_media(color_scheme="dark")
+    page.locator("html[data-theme=dark]").wait_for()
+    assert overlap.evaluate(paper) != light
+    page.emulate_media(color_scheme="light")
