@@ -1,114 +1,63 @@
-"""Holomorphy: poles and residues of the resolvents of a transformer's layer Jacobians.
+"""Holomorphy: poles and residues of a transformer.
 
 A layer is not holomorphic; the resolvent R(z) = (z - A)^-1 of its Jacobian A is, and its poles and
-residues are eigenvalues and projectors.
+residues are eigenvalues and projectors. So is the Stieltjes transform of a spectrum, and the
+resolvent of the linear map that best takes a layer's rows to the next's.
 
-Shape suffixes: T positions (each of another sequence), D width, E width without the structural
-modes.
+Shape suffixes: T positions or rows (of different sequences), D width, E width without the
+structural modes, N null matrices, V rows of the vocabulary, M eigenvalues, B blocks or resamples.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, mean_of
-from scaleinv_ray.records import Jacobians
+from scaleinv_ray.kernels.dynamic_modes import HeldOut, depth_blocks, held_out_modes
+from scaleinv_ray.kernels.resolvents import (
+    MAX_NULLS,
+    deflated_jacobians,
+    frobenius,
+    ginibre_spectra,
+    residue_norms,
+    spectra,
+)
+from scaleinv_ray.kernels.spectral_poles import (
+    SpectralPoles,
+    covariance_spectra,
+    pole_values,
+    spectral_poles,
+    turned_resamples,
+)
+from scaleinv_ray.kernels.transfer import logit_medians
+from scaleinv_ray.records import DepthStack, Jacobians, Moments, WeightMatrix
+from scaleinv_ray.resample import jackknife
 
-MAX_STRUCTURAL_RESIDUAL = 0.05
-"""||A v - v|| / ||v|| of a structural mode: exact for all-ones, 3e-4 for h, 1e-2 in bfloat16."""
 NEAR_CIRCLE = 1e-3
-MAX_OVERLAP = 1e12
-"""Two eigenvalues of a Jordan block come out sqrt(eps) apart, their overlap as 1/eps."""
 RADIUS_GRID = np.linspace(0.0, 2.0, 41)
-
-
-def contour_count(a_DD: np.ndarray, *, center: complex, radius: float, nodes: int = 256) -> float:
-    """Number of eigenvalues inside a circle by the contour integral of the resolvent's trace.
-
-    (1 / 2 pi i) contour-integral tr (z - A)^-1 dz with the trapezoid rule, which gives
-    sum_i 1 / (1 - w_i^nodes), w_i = (lambda_i - center) / radius: an integer but for eigenvalues
-    close to the circle (Trefethen & Weideman, SIAM Rev. 56:385, 2014). A cross-check of
-    `resolvent_counts`, which takes eigenvalues.
-
-    Args:
-        a_DD: square matrix.
-        center: centre of the circle.
-        radius: its radius.
-        nodes: nodes of the trapezoid rule.
-
-    Returns:
-        The real part of the integral.
-
-    >>> round(contour_count(np.diag([0.5, 1.0, 3.0]), center=0.0, radius=2.0), 12)
-    2.0
-    """
-    offset = radius * np.exp(2j * np.pi * np.arange(nodes) / nodes)
-    shifted = (center + offset)[:, None, None] * np.eye(len(a_DD)) - a_DD
-    trace = np.trace(np.linalg.inv(shifted), axis1=1, axis2=2)
-    return float((offset * trace).mean().real)
-
-
-def deflate(j_DD: np.ndarray, modes_DM: np.ndarray) -> np.ndarray:
-    """Compression of A to the orthogonal complement of right eigenvectors.
-
-    As these span an invariant subspace, A is block triangular in a basis that begins with them,
-    and the compression has exactly the other eigenvalues.
-
-    Args:
-        j_DD: the matrix.
-        modes_DM: its structural right eigenvectors, linearly independent columns.
-
-    Returns:
-        A matrix of size D - M.
-
-    >>> deflate(np.array([[0.5, 0.5], [0.25, 0.75]]), np.ones((2, 1))).round(12).tolist()
-    [[0.25]]
-    """
-    basis_DD, _ = np.linalg.qr(modes_DM, mode="complete")
-    rest_DE = basis_DD[:, modes_DM.shape[1] :]
-    return rest_DE.T @ j_DD @ rest_DE
-
-
-def residue_norms(a_TDD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Poles of the resolvents of matrices and the squared norms of their residues.
-
-    The residue of (z - A)^-1 at lambda_i is the projector P_i = x_i y_i^H / (y_i^H x_i), and
-    O_i = ||P_i||_F^2 = ||x_i||^2 ||y_i||^2 / |y_i^H x_i|^2 (Chalker & Mehlig, PRL 81:3367, 1998).
-
-    Args:
-        a_TDD: square matrices, real or complex.
-
-    Returns:
-        Eigenvalues [T, D] and O [T, D].
-
-    Raises:
-        Refused: with a defective matrix: a pole of order 2 has no residue of rank 1.
-
-    >>> residue_norms(np.array([[[1.0, 1.0], [0.0, 2.0]]]))[1].round(9).tolist()
-    [[2.0, 2.0]]
-    """
-    pole_TD, right_TDD = np.linalg.eig(a_TDD)
-    try:
-        left_TDD = np.linalg.inv(right_TDD)
-    except np.linalg.LinAlgError:
-        raise Refused("defective: eigenvectors are linearly dependent") from None
-    overlap_TD = (abs(left_TDD) ** 2).sum(axis=2) * (abs(right_TDD) ** 2).sum(axis=1)
-    if not overlap_TD.max() < MAX_OVERLAP:
-        raise Refused(f"defective: overlap {overlap_TD.max():.1e}, allowed < {MAX_OVERLAP:g}")
-    return pole_TD, overlap_TD
+NUM_BLOCKS = 10
+"""Resamples of a weight matrix: a pole may be missing from one of them."""
+DEPTH_BLOCKS = 8
 
 
 @invariant(
     quantities={
         "count_inside_unit": Quantity(law="constant", margin=0.10, unit=0.5),
+        "count_inside_inner": Quantity(law="constant", margin=0.10, unit=0.5),
+        "count_inside_outer": Quantity(law="constant", margin=0.10, unit=0.5),
+        "count_ring": Quantity(law="constant", margin=0.10, unit=0.5),
         "count_near_one": Quantity(law="constant", margin=0.10, unit=0.1),
         "spectral_radius": Quantity(law="constant", margin=0.10),
         "henrici": Quantity(law="constant", margin=0.10, unit=0.5),
         "count_inside_unit_null": Quantity(law="none", unit=0.5, control=True),
+        "count_ring_null": Quantity(law="none", unit=0.5, control=True),
         "count_near_one_null": Quantity(law="none", unit=0.1, control=True),
     },
     symmetries=("rotation", "permutation"),
+    version=2,
     curves=("radial_count", "poles"),
     planned={"near_radius": 0.1},
 )
@@ -119,11 +68,12 @@ def resolvent_counts(
 
     Of the eigenvalues lambda of A = d resid_out / d resid_in, without the structural ones:
     count_inside_unit = f(|lambda| < 1) = (1 / 2 pi i D) contour-integral tr (z - A)^-1 dz;
+    count_inside_inner, _outer = f(|lambda| < 1 -+ near_radius) and count_ring the difference;
     count_near_one = f(|lambda - 1| < near_radius); spectral_radius = max |lambda|;
     henrici = sqrt(||A||_F^2 - sum |lambda|^2) / ||A||_F (Henrici 1962; 0 for a normal matrix);
     *_null = the same count of I + G, G a real Ginibre matrix with ||G||_F = ||A - I||_F.
-    Values are means over positions. A near-identity map straddles |z| = 1 and has
-    count_inside_unit of about 1/2 trivially: read it against the null.
+    Values are means over positions, of nulls over up to eight draws of G. A near-identity map
+    straddles |z| = 1 and has count_inside_unit of about 1/2 trivially: read it against the null.
 
     Structural eigenvalues lie at 1 for any weights: A 1 = 1 where a LayerNorm follows
     (`removes_mean`) and A h = h up to the norm's epsilon in a parallel block. They are projected
@@ -132,7 +82,7 @@ def resolvent_counts(
     Args:
         jacobians: j_TDD; h_TD where the residual is parallel.
         rng: source of the null's Ginibre matrices.
-        near_radius: radius of the disk around 1.
+        near_radius: radius of the disk around 1 and half the width of the ring.
 
     Returns:
         Quantities with errors over positions; curves `radial_count` (fraction with |lambda| < x)
@@ -143,36 +93,36 @@ def resolvent_counts(
     Raises:
         Refused: where values are not finite, or a structural mode is none.
     """
-    j_TEE, flags = _deflated(jacobians)
-    size = j_TEE.shape[-1]
-    pole_TE = np.linalg.eigvals(j_TEE).astype(complex)
-    distance_T = np.linalg.norm(j_TEE - np.eye(size), axis=(1, 2))
-    ginibre_TEE = rng.standard_normal(j_TEE.shape)
-    ginibre_TEE *= (distance_T / np.linalg.norm(ginibre_TEE, axis=(1, 2)))[:, None, None]
-    null_TE = np.linalg.eigvals(np.eye(size) + ginibre_TEE)
+    deflated = deflated_jacobians(jacobians)
+    j_TEE = deflated.j_TEE
+    pole_TE = spectra(j_TEE).pole_TD
+    distance_T = frobenius(j_TEE - np.eye(j_TEE.shape[-1]))
+    ginibre_NE = ginibre_spectra(j_TEE, rng).pole_TD
     inside_TR = (abs(pole_TE)[:, None, :] < RADIUS_GRID[:, None]).mean(axis=2)
-    radial_R = [mean_of(inside_T, "sequences") for inside_T in inside_TR.T]
+    null_N = [_counts(1 + distance_T[:, None] * pole_E, near_radius) for pole_E in ginibre_NE]
     sample_T = {
-        "count_inside_unit": (abs(pole_TE) < 1).mean(axis=1),
-        "count_near_one": (abs(pole_TE - 1) < near_radius).mean(axis=1),
+        **_counts(pole_TE, near_radius),
         "spectral_radius": abs(pole_TE).max(axis=1),
         "henrici": _henrici(j_TEE, pole_TE),
-        "count_inside_unit_null": (abs(null_TE) < 1).mean(axis=1),
-        "count_near_one_null": (abs(null_TE - 1) < near_radius).mean(axis=1),
+        **{
+            f"{name}_null": np.array([null[name].mean() for null in null_N])
+            for name in ("count_inside_unit", "count_ring", "count_near_one")
+        },
     }
     first = pole_TE[0][np.lexsort((pole_TE[0].imag, pole_TE[0].real))]
+    inner, outer = 1 - near_radius, 1 + near_radius
+    to_ring_TE = np.minimum(abs(abs(pole_TE) - inner), abs(abs(pole_TE) - outer))
     return Measured(
         {name: mean_of(sample, "sequences") for name, sample in sample_T.items()},
         curves={
-            "radial_count": Curve(
-                RADIUS_GRID, np.array([e.value for e in radial_R]), _stderr(radial_R)
-            ),
+            "radial_count": _curve(RADIUS_GRID, [mean_of(x, "sequences") for x in inside_TR.T]),
             "poles": Curve(first.real, first.imag),
         },
-        flags=flags
+        flags=deflated.flags
         | {
             "at_unit_circle": int((abs(abs(pole_TE) - 1) < NEAR_CIRCLE).sum()),
             "at_near_circle": int((abs(abs(pole_TE - 1) - near_radius) < NEAR_CIRCLE).sum()),
+            "at_ring_circles": int((to_ring_TE < NEAR_CIRCLE).sum()),
         },
     )
 
@@ -181,8 +131,11 @@ def resolvent_counts(
     quantities={
         "overlap_complex": Quantity(law="constant", margin=0.10),
         "overlap_real": Quantity(law="constant", margin=0.10),
+        "overlap_complex_null": Quantity(law="none", control=True),
+        "overlap_real_null": Quantity(law="none", control=True),
     },
     symmetries=("rotation", "permutation"),
+    version=2,
 )
 def residue_overlap(jacobians: Jacobians, *, rng: np.random.Generator) -> Measured:
     """Median norm of the residues of a layer's resolvent, over the width: its non-normality.
@@ -190,64 +143,240 @@ def residue_overlap(jacobians: Jacobians, *, rng: np.random.Generator) -> Measur
     The median of O_i / D (`residue_norms`: O = 1 for a normal matrix, of the order of D for a
     Ginibre matrix) over the eigenvalues of a position, complex and real ones apart (real ones
     have an infinite mean), then the mean over positions. Structural modes are projected out
-    first; D counts what is left.
+    first; D counts what is left. *_null: the same of I + G, G a real Ginibre matrix of any norm.
 
     Args:
         jacobians: j_TDD; at least 60 positions are wanted (one 192-wide Ginibre matrix's median
             has a standard deviation of .12).
-        rng: not used; nothing is drawn.
+        rng: source of the null's matrices.
 
     Returns:
-        Quantities with errors over the positions that have such eigenvalues; refused where none
-        has.
+        Quantities with errors over the positions that have such eigenvalues, or refusals.
 
     Raises:
         Refused: where values are not finite, a structural mode is none, or a matrix is defective.
     """
-    j_TEE, flags = _deflated(jacobians)
-    pole_TE, overlap_TE = residue_norms(j_TEE)
-    is_real_TE = np.imag(pole_TE) == 0
+    deflated = deflated_jacobians(jacobians)
+    found = residue_norms(deflated.j_TEE)
+    null = ginibre_spectra(deflated.j_TEE, rng)
+    real_TE, null_real_TE = found.pole_TD.imag == 0, null.pole_TD.imag == 0
     values = {
-        "overlap_complex": _median(overlap_TE, ~is_real_TE),
-        "overlap_real": _median(overlap_TE, is_real_TE),
+        "overlap_complex": _median(found.overlap_TD, ~real_TE),
+        "overlap_real": _median(found.overlap_TD, real_TE),
+        "overlap_complex_null": _median(null.overlap_TD, ~null_real_TE),
+        "overlap_real_null": _median(null.overlap_TD, null_real_TE),
     }
-    return Measured(values, flags=flags | {"real_fraction": float(is_real_TE.mean())})
+    return Measured(values, flags=deflated.flags | {"real_fraction": float(real_TE.mean())})
 
 
-def _deflated(jacobians: Jacobians) -> tuple[np.ndarray, dict[str, float | int]]:
-    """Jacobians without their structural modes, float64, and how many and how exact these are."""
-    j_TDD = jacobians.j_TDD.astype(np.float64, copy=False)
-    if not np.isfinite(j_TDD).all():
-        raise Refused(f"j_TDD: got {np.count_nonzero(~np.isfinite(j_TDD))} values not finite")
-    num_positions, size, _ = j_TDD.shape
-    modes = []
-    if jacobians.removes_mean:
-        modes.append(np.ones((num_positions, size)))
-    if jacobians.parallel_residual and jacobians.h_TD is not None:
-        modes.append(jacobians.h_TD.astype(np.float64))
-    if not modes:
-        return j_TDD, {"structural_modes": 0}
-    modes_TDM = np.stack(modes, axis=2)
-    image_TDM = j_TDD @ modes_TDM
-    residual = np.linalg.norm(image_TDM - modes_TDM, axis=1) / np.linalg.norm(modes_TDM, axis=1)
-    if not residual.max() < MAX_STRUCTURAL_RESIDUAL:
-        raise Refused(
-            f"structural mode: got |A v - v| / |v| = {residual.max():.2g}, "
-            f"allowed < {MAX_STRUCTURAL_RESIDUAL} (all-ones where removes_mean, h where parallel)"
-        )
-    flags = {"structural_modes": len(modes), "structural_residual": float(residual.max())}
-    return np.array([deflate(j, m) for j, m in zip(j_TDD, modes_TDM, strict=True)]), flags
+@invariant(
+    quantities={
+        "participation": Quantity(law="constant", margin=0.10),
+        "leading_share": Quantity(law="power_law", margin=0.10),
+        "leading_residue": Quantity(law="power_law", margin=0.10),
+        "leading_real": Quantity(law="constant", margin=0.10, unit=1.0),
+        "leading_imag": Quantity(law="constant", margin=0.10, unit=0.1),
+        "leading_abs": Quantity(law="constant", margin=0.10),
+        "leading_distance": Quantity(law="constant", margin=0.10),
+        "leading_distance_scaled": Quantity(law="constant", margin=0.10),
+        "participation_null": Quantity(law="none", control=True),
+        "leading_share_null": Quantity(law="none", control=True),
+    },
+    symmetries=("rotation", "permutation", "similarity"),
+)
+def logit_residues(jacobians: Jacobians, *, rng: np.random.Generator) -> Measured:
+    """Residues of a layer's resolvent between embeddings and the unembedding.
+
+    H_uv(z) = u^T (z - A)^-1 v = sum_i r_i / (z - lambda_i), r_i = (u . x_i)(y_i . v), with v the
+    embedding of the token at the position, u a row of the unembedding, and sum_i r_i = u . v.
+    participation = (sum |r|)^2 / (D sum |r|^2). Of the pole lambda of the largest |r|:
+    leading_share = |r| / sum |r_i|; leading_residue = |r| / |u . v|, above 1 where residues cancel;
+    leading_real, _imag (modulus), _abs; leading_distance = |lambda - 1|, and _scaled over the root
+    mean square of |lambda_i - 1|. Each is the median over u at a position, then the mean over
+    positions. *_null: of a real Ginibre matrix and Gaussian u, v, at up to 8 positions.
+    Structural modes are projected out of A, u and v first; D counts what is left. Without them
+    nothing changes under a change of basis, A -> S^-1 A S, v -> S^-1 v, u -> S^T u.
+
+    Args:
+        jacobians: j_TDD, e_TD, u_VD; h_TD where the residual is parallel.
+        rng: source of the null.
+
+    Returns:
+        Quantities with errors over positions.
+
+    Raises:
+        Refused: without e_TD or u_VD, not finite, a structural mode is none, or defective.
+    """
+    if jacobians.e_TD is None or jacobians.u_VD is None:
+        raise Refused("e_TD, u_VD: got none, needs both ends in the width of the stream")
+    deflated = deflated_jacobians(jacobians)
+    u_VD, e_TD = jacobians.u_VD.astype(np.float64), jacobians.e_TD.astype(np.float64)
+    if not (np.isfinite(u_VD).all() and np.isfinite(e_TD).all()):
+        raise Refused("u_VD, e_TD: have NaN or infinite entries")
+    rows = [
+        logit_medians(j_EE, u_VD @ rest_DE, e_D @ rest_DE)
+        for j_EE, e_D, rest_DE in zip(deflated.j_TEE, e_TD, deflated.rest_TDE, strict=True)
+    ]
+    size = deflated.j_TEE.shape[-1]
+    shapes = (size, size), (len(u_VD), size), (size,)
+    null = [
+        logit_medians(*(rng.standard_normal(shape) for shape in shapes)) for _ in rows[:MAX_NULLS]
+    ]
+    estimates = {name: _mean([row[name] for row in rows]) for name in rows[0]}
+    for name in ("participation", "leading_share"):
+        estimates[f"{name}_null"] = _mean([row[name] for row in null])
+    return Measured(estimates, flags=deflated.flags)
+
+
+_POLES = {
+    "isolated_poles": Quantity(law="integer", margin=0.10, unit=1.0),
+    "leading_over_edge": Quantity(law="constant", margin=0.10),
+    "leading_weight": Quantity(law="constant", margin=0.10, control=True),
+    "edge_upper": Quantity(law="constant", margin=0.10),
+    "edge_lower": Quantity(law="constant", margin=0.10),
+    "residue_sum": Quantity(law="constant", margin=0.10, control=True),
+}
+
+
+@invariant(quantities=_POLES, symmetries=("rotation", "permutation", "transpose", "scale"))
+def stieltjes_poles(weights: WeightMatrix, *, rng: np.random.Generator) -> Measured:
+    """Isolated poles and branch points of the Stieltjes transform of a weight matrix.
+
+    m(z) = (1/M) tr (X - z)^-1, X = w w^T over its median eigenvalue, M the smaller side, is fitted
+    by a rational function off the spectrum (`isolated_poles`). isolated_poles counts the poles
+    that are single eigenvalues, residue -1/M (spikes); leading_over_edge is the largest of them
+    over the upper edge; leading_weight its -M residue (1 exactly: a check of the fit); edge_upper
+    and edge_lower are the branch points of the bulk's m (`branch_points`), refused where there is
+    none (a square matrix has no lower one); residue_sum is over all poles (-1 exactly: a check).
+
+    Args:
+        weights: w_OI, smaller side at least 16.
+        rng: of the turned basis whose ten blocks are left out in turn (`turned_resamples`).
+
+    Returns:
+        The quantities, errors by the jackknife; flags: of the fit its poles, spurious poles, and
+        whether it reached its tolerance.
+
+    Raises:
+        Refused: no matrix, too small, not finite, or half of the eigenvalues zero.
+    """
+    w_OI = np.asarray(weights.w_OI, dtype=np.float64)
+    if w_OI.ndim != 2 or not np.isfinite(w_OI).all():
+        raise Refused(f"w_OI: got shape {w_OI.shape}, needs a matrix of finite entries")
+    w_MN = w_OI if w_OI.shape[0] <= w_OI.shape[1] else w_OI.T
+    lambda_M = np.maximum(np.linalg.eigvalsh(w_MN @ w_MN.T), 0.0)
+    resampled = turned_resamples(lambda_M, w_MN.shape[1], NUM_BLOCKS, rng=rng)
+    return _poles_measured(spectral_poles(lambda_M, resampled))
+
+
+@invariant(quantities=_POLES, symmetries=("rotation", "permutation", "scale", "translation"))
+def covariance_poles(moments: Moments, *, rng: np.random.Generator) -> Measured:
+    """Isolated poles and branch points of the Stieltjes transform of an activation covariance.
+
+    As `stieltjes_poles`, of the covariance of activations about their mean; where a LayerNorm
+    follows, the all-ones direction is projected out. The resamples leave out a block each.
+
+    Args:
+        moments: at least 8 blocks of sequences, at least 50 tokens a dimension.
+        rng: not used; nothing is drawn.
+
+    Returns:
+        As `stieltjes_poles`.
+
+    Raises:
+        Refused: too few blocks or tokens, not finite, too narrow, or half of the eigenvalues zero.
+    """
+    whole_D, left_out_BD = covariance_spectra(moments)
+    return _poles_measured(spectral_poles(whole_D, left_out_BD))
+
+
+@invariant(
+    quantities={
+        "error_ratio": Quantity(law="constant", margin=0.10),
+        "prediction_error": Quantity(law="constant", margin=0.10),
+        "identity_error": Quantity(law="none", control=True),
+        "spectral_radius": Quantity(law="constant", margin=0.10),
+        "inside_unit": Quantity(law="constant", margin=0.10, unit=0.5),
+        "near_one": Quantity(law="constant", margin=0.10, unit=0.5),
+    },
+    symmetries=("rotation", "permutation", "scale", "translation"),
+    curves=("moduli",),
+    planned={"rank": 10, "near_radius": 0.1},
+)
+def depth_modes(
+    stack: DepthStack, *, rng: np.random.Generator, rank: int, near_radius: float
+) -> Measured:
+    """Modes of the linear map over depth, and how well it predicts against the identity.
+
+    Exact dynamic mode decomposition of x_{l+1} = A x_l + b_l, one A for all layers, on the `rank`
+    leading principal directions of the pooled rows (`fit_modes`): spectral_radius, and the
+    fractions of the eigenvalues with |lambda| < 1 and |lambda - 1| < near_radius.
+    prediction_error = sqrt(sum |x_{l+1} - A x_l - b_l|^2 / sum |x_{l+1}|^2) on held-out sequences,
+    about the mean of each depth; identity_error is that of A = 1, error_ratio the two divided:
+    near 1 the stream is carried through and the modes say little. Noise pulls them towards 0.
+
+    Args:
+        stack: x_LTD, at least 3 layers and 50 rows for each dimension of the subspace; where a
+            LayerNorm follows, the mean over units is taken off.
+        rng: not used; nothing is drawn.
+        rank: dimensions of the subspace, the same at every width.
+        near_radius: radius of the disk around 1.
+
+    Returns:
+        Quantities with jackknife errors over blocks of sequences; curve `moduli`: |lambda| by
+        rank; flag `energy`: share of the variance in the subspace.
+
+    Raises:
+        Refused: too few layers, sequences or directions, or not finite.
+    """
+    blocks = depth_blocks(stack, num_blocks=DEPTH_BLOCKS, rank=rank)
+    found = held_out_modes(blocks, rank=rank)
+
+    def estimate(statistic: Callable[[HeldOut], float]) -> Estimate:
+        return jackknife(lambda kept: statistic(found[tuple(kept)]), DEPTH_BLOCKS)
+
+    def modulus(index: int) -> Estimate:
+        return estimate(lambda held: float(abs(held.eigenvalue_R[index])))
+
+    whole = found[tuple(range(DEPTH_BLOCKS))]
+    if not whole.identity_error > 0:
+        raise Refused("x_LTD: does not change over depth")
+    moduli = [modulus(r) for r in range(rank)]
+    values: dict[str, Estimate | Refused] = {
+        "error_ratio": estimate(lambda held: held.error / held.identity_error),
+        "prediction_error": estimate(lambda held: held.error),
+        "identity_error": estimate(lambda held: held.identity_error),
+        "spectral_radius": moduli[0],
+        "inside_unit": estimate(lambda held: float((abs(held.eigenvalue_R) < 1).mean())),
+        "near_one": estimate(lambda held: float((abs(held.eigenvalue_R - 1) < near_radius).mean())),
+    }
+    curve = _curve(np.arange(1.0, rank + 1), moduli)
+    return Measured(values, curves={"moduli": curve}, flags={"energy": whole.energy})
+
+
+def _counts(pole_TE: np.ndarray, near_radius: float) -> dict[str, np.ndarray]:
+    modulus_TE = abs(pole_TE)
+    inner_T = (modulus_TE < 1 - near_radius).mean(axis=1)
+    outer_T = (modulus_TE < 1 + near_radius).mean(axis=1)
+    return {
+        "count_inside_unit": (modulus_TE < 1).mean(axis=1),
+        "count_inside_inner": inner_T,
+        "count_inside_outer": outer_T,
+        "count_ring": outer_T - inner_T,
+        "count_near_one": (abs(pole_TE - 1) < near_radius).mean(axis=1),
+    }
 
 
 def _henrici(j_TEE: np.ndarray, pole_TE: np.ndarray) -> np.ndarray:
-    squared_T = (j_TEE**2).sum(axis=(1, 2))
+    squared_T = frobenius(j_TEE) ** 2
     excess_T = squared_T - (abs(pole_TE) ** 2).sum(axis=1)
     return np.sqrt(np.maximum(excess_T, 0) / np.where(squared_T > 0, squared_T, 1))
 
 
-def _stderr(estimates: list[Estimate]) -> np.ndarray | None:
+def _curve(x: np.ndarray, estimates: Sequence[Estimate]) -> Curve:
     errors = [e.stderr for e in estimates if e.stderr is not None]
-    return np.array(errors) if len(errors) == len(estimates) else None
+    known = np.array(errors) if len(errors) == len(estimates) else None
+    return Curve(x, np.array([e.value for e in estimates]), known)
 
 
 def _median(overlap_TE: np.ndarray, chosen_TE: np.ndarray) -> Estimate | Refused:
@@ -257,3 +386,15 @@ def _median(overlap_TE: np.ndarray, chosen_TE: np.ndarray) -> Estimate | Refused
         if chosen_E.any()
     ]
     return mean_of(medians, "sequences") if medians else Refused("no such eigenvalues")
+
+
+def _mean(samples: Sequence[float]) -> Estimate | Refused:
+    if not np.isfinite(samples).all():
+        return Refused("not finite at some position (u . v = 0, or A = 1)")
+    return mean_of(samples, "sequences")
+
+
+def _poles_measured(found: SpectralPoles) -> Measured:
+    fit = found.isolated
+    flags = {"fit_poles": fit.num_poles, "spurious_poles": fit.num_spurious}
+    return Measured(pole_values(found), flags=flags | {"converged": int(fit.converged)})

@@ -1,6 +1,12 @@
-"""Topology of activation clouds: persistent homology of the Vietoris-Rips filtration over Z/2.
+"""Topology of activation clouds: persistent homology of the Vietoris-Rips filtration.
 
-Shape suffixes: P points, D width, B bars, S subsample, G grid of filtration values.
+Everywhere duplicates are dropped, the cloud is cut into disjoint subsamples of a fixed number of
+points, and values and errors are over them (`kernels.subsamples`); a cloud without as many distinct
+rows is refused, no summary being free of the number of points. Lengths are in median distances
+unless another unit is named. A law or a difference means something only beside the untrained
+model's value.
+
+Shape suffixes: T rows, P points, D width, L landmarks, S subsample, G grid, K homology dimension.
 """
 
 from __future__ import annotations
@@ -8,20 +14,40 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.spatial.distance import squareform
+from scipy.spatial.distance import pdist, squareform
 
-from scaleinv_ray.contract import Curve, Diagram, Measured, Quantity, Refused, invariant
+from scaleinv_ray.contract import Diagram, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, mean_of
-from scaleinv_ray.kernels.clouds import distinct_rows
+from scaleinv_ray.kernels.landmarks import farthest_points
+from scaleinv_ray.kernels.persistent_homology import (
+    bar_summaries,
+    betti_difference,
+    betti_numbers,
+    edge_densities,
+    median_distance,
+    median_scaled_distances,
+    num_significant,
+    rips_diagram,
+    universal_scores,
+)
+from scaleinv_ray.kernels.subsamples import (
+    check_at_least,
+    distinct_subsamples,
+    gaussian_clouds,
+    mean_curve,
+    means_over_subsamples,
+)
 from scaleinv_ray.records import Activations
-from scaleinv_ray.resample import disjoint_subsamples
 
+_SYMMETRIES = ("rotation", "scale", "translation", "mean_shift", "permutation")
 _GRID_END = 2.0
 """Largest filtration value of a Betti curve, in median distances."""
-_ROUNDING = 1e-10
-"""Relative difference of two distances that is only rounding."""
+_NUM_DIAGRAMS = 3
+"""Subsamples whose diagrams are kept: two tell a difference from noise, one more is a spare."""
+_LEAST_BARS = 10
+"""The universal null takes its centre from the bars themselves: fewer than this are no law."""
 
-_QUANTITIES = {
+_PERSISTENCE = {
     "total_persistence_0": Quantity(law="power_law"),
     "total_persistence_1": Quantity(law="power_law"),
     "max_persistence_1": Quantity(law="none"),
@@ -29,6 +55,9 @@ _QUANTITIES = {
     "num_bars_1": Quantity(law="none"),
     "betti_peak_1": Quantity(law="none"),
     "persistence_entropy_1": Quantity(law="constant"),
+    "total_persistence_0_gaussian": Quantity(law="none", control=True),
+    "total_persistence_1_gaussian": Quantity(law="none", control=True),
+    "log_ratio_max_1_gaussian": Quantity(law="none", control=True),
     # A cloud in general position always has bars of dimension 1, it may have none of dimension 2:
     # there the unit is the value of noise, 400 points of N(0, I_64).
     "total_persistence_2": Quantity(law="none", unit=0.02),
@@ -40,132 +69,12 @@ _QUANTITIES = {
 }
 
 
-def median_scaled_distances(x_PD: np.ndarray) -> np.ndarray:
-    """Euclidean distances divided by their median.
-
-    Args:
-        x_PD: centred points, at least two of them distinct.
-
-    Returns:
-        distance_PP, symmetric, zero on the diagonal, median 1 above it.
-
-    Raises:
-        Refused: where the median distance is 0.
-
-    >>> median_scaled_distances(np.array([[-1.0], [0.0], [1.0]]))[0].tolist()
-    [0.0, 1.0, 2.0]
-    """
-    squared_PP = x_PD @ x_PD.T
-    square_P = squared_PP.diagonal().copy()
-    squared_PP *= -2
-    squared_PP += square_P
-    squared_PP += square_P[:, None]
-    np.fill_diagonal(squared_PP, 0)
-    distance_PP = np.sqrt(np.maximum(squared_PP, 0, out=squared_PP), out=squared_PP)
-    median = float(np.median(squareform(distance_PP, checks=False)))
-    if median <= 0:
-        raise Refused("x_TD: more than half of the distances are 0")
-    return distance_PP / median
-
-
-def rips_diagram(distance_PP: np.ndarray, *, max_dimension: int) -> Diagram:
-    """Persistence diagram of the Vietoris-Rips filtration over Z/2.
-
-    A simplex enters at its longest edge; a class born at b and dead at d lives for b <= t < d.
-    Computed by gudhi's fork of Ripser (Bauer 2021), whose input is guarded here: a matrix with an
-    asymmetry of 1e-14 ends in a MemoryError or in a silently wrong diagram, and its default field
-    is Z/11.
-
-    Args:
-        distance_PP: distances, symmetric up to rounding, zero on the diagonal.
-        max_dimension: homology up to this dimension.
-
-    Returns:
-        The finite bars, by dimension; the component that never dies is left out, and so are bars
-        shorter than rounding (1e-10 of the death), which ties between distances open and close.
-
-    Raises:
-        ValueError: where the matrix is not one of distances.
-
-    >>> square = np.array([[0, 0], [0, 1], [1, 1], [1, 0]])
-    >>> distance_PP = np.linalg.norm(square[:, None] - square, axis=2)
-    >>> bars = rips_diagram(distance_PP, max_dimension=1)
-    >>> bars.dimension.tolist(), bars.birth.tolist(), bars.death.round(3).tolist()
-    ([0, 0, 0, 1], [0.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.414])
-    """
-    # Here, because scikit-learn takes two seconds to load and listing invariants needs none of it.
-    from gudhi.sklearn import RipsPersistence
-
-    engine = RipsPersistence(
-        homology_dimensions=range(max_dimension + 1),
-        homology_coeff_field=2,
-        input_type="lower distance matrix",
-    )
-    by_dimension = engine.fit_transform([_checked(distance_PP)])[0]
-    finite = [bars_B2[_is_bar(*bars_B2.T)] for bars_B2 in by_dimension]
-    dimension_B = np.repeat(np.arange(max_dimension + 1), [len(bars_B2) for bars_B2 in finite])
-    birth_B, death_B = np.concatenate(finite).T.copy()
-    return Diagram(dimension_B, birth_B, death_B)
-
-
-def betti_numbers(diagram: Diagram, dimension: int, t_G: np.ndarray) -> np.ndarray:
-    """Betti numbers at filtration values: bars with birth <= t < death.
-
-    Args:
-        diagram: finite bars, of a connected whole (`rips_diagram`).
-        dimension: homology dimension.
-        t_G: filtration values >= 0.
-
-    Returns:
-        beta_G, integers; in dimension 0 with the component that never dies.
-
-    >>> bars = Diagram(np.array([0, 1]), np.array([0.0, 1.0]), np.array([1.0, 1.5]))
-    >>> betti_numbers(bars, 0, np.array([0.0, 1.0])).tolist()
-    [2, 1]
-    """
-    chosen_B = diagram.dimension == dimension
-    born_G = np.searchsorted(np.sort(diagram.birth[chosen_B]), t_G, side="right")
-    dead_G = np.searchsorted(np.sort(diagram.death[chosen_B]), t_G, side="right")
-    return born_G - dead_G + (dimension == 0)
-
-
-def bar_summaries(diagram: Diagram, dimension: int, *, num_points: int) -> dict[str, float | None]:
-    """Numbers that summarise the bars of one dimension k >= 1, with lengths l = death - birth.
-
-    Args:
-        diagram: bars.
-        dimension: k.
-        num_points: points of the cloud, by which sums and counts are divided.
-
-    Returns:
-        total_persistence = sum l / P; max_persistence = max l; log_ratio_max = max
-        log(death / birth); num_bars = bars / P; betti_peak = max_t beta_k(t) / P;
-        persistence_entropy = -sum p log p / log(bars) with p = l / sum l (Atienza et al. 2019),
-        None for fewer than two bars. Without bars all the others are 0.
-    """
-    chosen_B = diagram.dimension == dimension
-    birth_B, death_B = diagram.birth[chosen_B], diagram.death[chosen_B]
-    length_B = death_B - birth_B
-    total = float(length_B.sum())
-    entropy = None
-    if len(length_B) > 1:
-        share_B = length_B / total
-        entropy = float(-(share_B * np.log(share_B)).sum() / math.log(len(share_B)))
-    return {
-        "total_persistence": total / num_points,
-        "max_persistence": float(length_B.max(initial=0)),
-        "log_ratio_max": float(np.log(death_B / birth_B).max(initial=0)),
-        "num_bars": len(length_B) / num_points,
-        "betti_peak": float(betti_numbers(diagram, dimension, birth_B).max(initial=0)) / num_points,
-        "persistence_entropy": entropy,
-    }
-
-
 @invariant(
     scheme="cloud",
-    quantities=_QUANTITIES,
+    quantities=_PERSISTENCE,
     curves=("betti_0", "betti_1", "betti_2", "euler_truncated"),
-    symmetries=("rotation", "scale", "translation", "mean_shift", "permutation"),
+    symmetries=_SYMMETRIES,
+    version=2,
 )
 def persistence(
     cloud: Activations,
@@ -174,117 +83,312 @@ def persistence(
     num_points: int = 400,
     num_subsamples: int = 20,
     max_dimension: int = 1,
+    num_gaussian: int = 2,
     num_grid: int = 101,
+    memory_bounded: bool = False,
 ) -> Measured:
     """Persistent homology of the Rips filtration, over disjoint subsamples of the cloud.
 
-    Duplicates are dropped (`geometry.distinct_rows`); every subsample's distances are divided by
-    their median, so that lengths are in median distances. No summary is free of the number of
-    points, hence `num_points` is fixed and a smaller cloud is refused. Summaries of dimension k are
-    those of `bar_summaries`; total_persistence_0 is the sum of the merge heights (the edges of the
-    minimum spanning tree) / P. A law or a difference means something only beside the untrained
-    model's.
+    Summaries of dimension k are those of `bar_summaries`; total_persistence_0 is the sum of the
+    merge heights (the edges of the minimum spanning tree) / P. The controls `.._gaussian` are those
+    of Gaussian clouds with the covariance of the whole cloud.
 
     Args:
         cloud: x_TD, independent rows.
-        rng: draws the subsamples.
+        rng: draws the subsamples and the Gaussian clouds.
         num_points: P, points of a subsample.
         num_subsamples: subsamples wanted; as many as the rows allow are used, the error is over
             them, and unknown where there is one.
         max_dimension: K, 1 or 2; quantities of dimension 2 are refused below 2.
+        num_gaussian: Gaussian clouds.
         num_grid: filtration values in [0, 2] of the curves.
+        memory_bounded: as in `rips_diagram`; the numbers are the same.
 
     Returns:
         Quantities as declared; curves `betti_k` (mean count over the subsamples) and
-        `euler_truncated` = sum_(k <= K) (-1)^k beta_k; diagram `rips` of the first subsample; flags
-        `distinct_rows`, `duplicates`, `near_duplicates` (fractions of the rows, dropped).
+        `euler_truncated` = sum_(k <= K) (-1)^k beta_k; diagrams `rips`, `rips_2`, `rips_3` of the
+        first subsamples; flags `distinct_rows`, `duplicates`, `near_duplicates` (fractions of the
+        rows, dropped).
 
     Raises:
         ValueError: for parameters outside their range.
         Refused: with fewer distinct rows than num_points, or entries that are not finite.
     """
-    if max_dimension not in {1, 2}:
-        raise ValueError(f"max_dimension: got {max_dimension}, allowed 1, 2")
-    if num_points < 2 * max_dimension + 2:  # the cross-polytope: smallest Rips complex with H_K
-        raise ValueError(f"num_points: got {num_points}, allowed >= {2 * max_dimension + 2}")
-    if num_subsamples < 1:
-        raise ValueError(f"num_subsamples: got {num_subsamples}, allowed >= 1")
-    distinct = distinct_rows(cloud)
-    draws = disjoint_subsamples(len(distinct.x_TD), size=num_points, count=num_subsamples, rng=rng)
-    if not draws:
-        raise Refused(
-            f"distinct rows: got {len(distinct.x_TD)} of {len(cloud.x_TD)}, needs num_points "
-            f"{num_points} (persistence at other numbers of points is not comparable)"
+    _check_dimension(max_dimension, num_points)
+    check_at_least("num_gaussian", num_gaussian, 1)
+    parts, distinct = distinct_subsamples(
+        cloud, rng=rng, num_points=num_points, num_subsamples=num_subsamples
+    )
+    diagrams = [_rips(x_PD, max_dimension, memory_bounded=memory_bounded) for x_PD in parts]
+    null = [
+        _rips(x_PD, 1, memory_bounded=memory_bounded)
+        for x_PD in gaussian_clouds(
+            distinct.x_TD, rng=rng, num_points=num_points, count=num_gaussian
         )
-    diagrams = [
-        rips_diagram(median_scaled_distances(distinct.x_TD[draw]), max_dimension=max_dimension)
-        for draw in draws
     ]
+    values = _refused_beyond(max_dimension, tuple(n for n in _PERSISTENCE if n.endswith("_2")))
+    values |= means_over_subsamples([_summaries(d, num_points, max_dimension) for d in diagrams])
+    controls = means_over_subsamples([_summaries(d, num_points, 1) for d in null])
+    values |= {
+        name: controls[name.removesuffix("_gaussian")]
+        for name in _PERSISTENCE
+        if name.endswith("_gaussian")
+    }
+    t_G = np.linspace(0, _GRID_END, num_grid)
+    betti_KSG = np.array([
+        [betti_numbers(d, k, t_G) for d in diagrams] for k in range(max_dimension + 1)
+    ])
+    curves = {f"betti_{k}": mean_curve(t_G, betti_SG) for k, betti_SG in enumerate(betti_KSG)}
+    sign_K = (-1.0) ** np.arange(max_dimension + 1)
+    curves["euler_truncated"] = mean_curve(t_G, np.einsum("k,ksg->sg", sign_K, betti_KSG))
+    names = ["rips", *(f"rips_{i}" for i in range(2, _NUM_DIAGRAMS + 1))]
+    kept = dict(zip(names, diagrams, strict=False))
+    return Measured(values=values, curves=curves, diagrams=kept, flags=distinct.flags())
+
+
+@invariant(
+    scheme="cloud",
+    quantities={
+        "integral_betti_0": Quantity(law="none"),
+        "integral_betti_1": Quantity(law="none"),
+        "integral_betti_0_gaussian": Quantity(law="none", control=True),
+        "integral_betti_1_gaussian": Quantity(law="none", control=True),
+        "excess_betti_1": Quantity(law="constant", unit=1.0),
+    },
+    curves=("betti_0", "betti_1", "betti_1_gaussian"),
+    symmetries=_SYMMETRIES,
+)
+def order_complex(
+    cloud: Activations,
+    *,
+    rng: np.random.Generator,
+    num_points: int = 400,
+    num_subsamples: int = 20,
+    num_gaussian: int = 4,
+    num_grid: int = 101,
+) -> Measured:
+    """Betti numbers of the order complex: only the order of the distances counts.
+
+    Distances are replaced by the edge density at which they enter (`edge_densities`; Giusti,
+    Pastalkova, Curto & Itskov 2015), so that no monotone distortion of the distances matters, hence
+    no change of norm by one; the dimension of the cloud does (100 points of N(0, I_d): integral of
+    beta_1 .5, 1.6, 3.3, 4.2 at d = 2, 8, 64, 1024). It is therefore read against Gaussian clouds of
+    the same covariance: excess_betti_1 = ln(integral_betti_1 / integral_betti_1_gaussian).
+
+    Args:
+        cloud: x_TD, independent rows.
+        rng: draws the subsamples and the Gaussian clouds.
+        num_points: P, points of a subsample.
+        num_subsamples: subsamples wanted; as many as the rows allow are used.
+        num_gaussian: Gaussian clouds.
+        num_grid: edge densities of the curves.
+
+    Returns:
+        Quantities: the integrals of beta_0 and beta_1 over the edge density in [0, 1], those of the
+        Gaussian clouds, and the excess; curves over the edge density; flags as `persistence`.
+
+    Raises:
+        ValueError: for parameters outside their range.
+        Refused: with fewer distinct rows than num_points, or entries that are not finite.
+    """
+    check_at_least("num_points", num_points, 4)
+    check_at_least("num_gaussian", num_gaussian, 1)
+    parts, distinct = distinct_subsamples(
+        cloud, rng=rng, num_points=num_points, num_subsamples=num_subsamples
+    )
+    null = gaussian_clouds(distinct.x_TD, rng=rng, num_points=num_points, count=num_gaussian)
+    diagrams, null_diagrams = (
+        [rips_diagram(edge_densities(squareform(pdist(x_PD))), max_dimension=1) for x_PD in group]
+        for group in (parts, null)
+    )
+    values = {
+        f"integral_betti_{k}{suffix}": mean_of([_integral(d, k) for d in group], "subsamples")
+        for suffix, group in (("", diagrams), ("_gaussian", null_diagrams))
+        for k in (0, 1)
+    }
+    density_G = np.linspace(0, 1, num_grid)
+
+    def betti(group: list[Diagram], k: int) -> np.ndarray:
+        return np.array([betti_numbers(d, k, density_G) for d in group])
+
+    ratio = _log_ratio(values["integral_betti_1"], values["integral_betti_1_gaussian"])
     return Measured(
-        values=_values(diagrams, num_points=num_points, max_dimension=max_dimension),
-        curves=_curves(diagrams, max_dimension=max_dimension, num_grid=num_grid),
-        diagrams={"rips": diagrams[0]},
+        values=values | {"excess_betti_1": ratio},
+        curves={
+            "betti_0": mean_curve(density_G, betti(diagrams, 0)),
+            "betti_1": mean_curve(density_G, betti(diagrams, 1)),
+            "betti_1_gaussian": mean_curve(density_G, betti(null_diagrams, 1)),
+        },
         flags=distinct.flags(),
     )
 
 
-def _checked(distance_PP: np.ndarray) -> np.ndarray:
-    """The matrix made exactly symmetric, or a ValueError."""
-    distance_PP = np.asarray(distance_PP, dtype=np.float64)
-    if distance_PP.ndim != 2 or distance_PP.shape[0] != distance_PP.shape[1]:
-        raise ValueError(f"distance_PP: got shape {distance_PP.shape}, allowed a square matrix")
-    symmetric_PP = (distance_PP + distance_PP.T) / 2
-    if not np.isfinite(symmetric_PP).all():
-        raise ValueError("distance_PP: got entries that are not finite")
-    if distance_PP.min(initial=0) < 0:
-        raise ValueError(f"distance_PP: got {distance_PP.min()}, allowed entries >= 0")
-    if distance_PP.diagonal().any():
-        raise ValueError("distance_PP: got a non-zero diagonal")
-    asymmetry = 2 * np.abs(distance_PP - symmetric_PP).max(initial=0)
-    if asymmetry > _ROUNDING * symmetric_PP.max(initial=0):
-        raise ValueError(f"distance_PP: got asymmetry {asymmetry}, allowed rounding only")
-    return symmetric_PP
+@invariant(
+    scheme="cloud",
+    quantities={
+        "num_significant_1": Quantity(law="integer"),
+        "max_score_1": Quantity(law="none", unit=1.0),
+        "num_significant_2": Quantity(law="integer"),
+        "max_score_2": Quantity(law="none", unit=1.0),
+    },
+    symmetries=_SYMMETRIES,
+)
+def significant_betti(
+    cloud: Activations,
+    *,
+    rng: np.random.Generator,
+    num_points: int = 1000,
+    num_subsamples: int = 8,
+    max_dimension: int = 1,
+    level: float = 0.05,
+    memory_bounded: bool = False,
+) -> Measured:
+    """Bars that independent noise of any density would not have (Bobrowski & Skraba 2023).
+
+    The scores of `universal_scores` are tested over all bars of a dimension (Holm's correction).
+    Significant means not noise, not learnt: an untrained model's clouds have such bars in every
+    layer, so that the count is to be read beside the untrained one.
+
+    Args:
+        cloud: x_TD, independent rows.
+        rng: draws the subsamples.
+        num_points: P, points of a subsample.
+        num_subsamples: subsamples wanted; as many as the rows allow are used.
+        max_dimension: K, 1 or 2; quantities of dimension 2 are refused below 2.
+        level: probability of calling noise significant, for a subsample and a dimension.
+        memory_bounded: as in `rips_diagram`; the numbers are the same.
+
+    Returns:
+        Quantities `num_significant_k`, the mean count, and `max_score_k`, the largest score (a
+        dimension with fewer than 10 bars has none); flags as `persistence`.
+
+    Raises:
+        ValueError: for parameters outside their range.
+        Refused: with fewer distinct rows than num_points, or entries that are not finite.
+    """
+    _check_dimension(max_dimension, num_points)
+    if not 0 < level < 1:
+        raise ValueError(f"level: got {level}, allowed between 0 and 1")
+    parts, distinct = distinct_subsamples(
+        cloud, rng=rng, num_points=num_points, num_subsamples=num_subsamples
+    )
+    rows: list[dict[str, float | None]] = []
+    for x_PD in parts:
+        diagram = _rips(x_PD, max_dimension, memory_bounded=memory_bounded)
+        rows.append({})
+        for k in range(1, max_dimension + 1):
+            score_B = universal_scores(diagram, k)
+            enough = len(score_B) >= _LEAST_BARS
+            count = num_significant(score_B, level=level)
+            rows[-1][f"num_significant_{k}"] = count if enough else None
+            rows[-1][f"max_score_{k}"] = float(score_B.max()) if enough else None
+    values = _refused_beyond(max_dimension, ("num_significant_2", "max_score_2"))
+    return Measured(values=values | means_over_subsamples(rows), flags=distinct.flags())
 
 
-def _is_bar(birth_B: np.ndarray, death_B: np.ndarray) -> np.ndarray:
-    finite_B = np.isfinite(death_B)
-    return finite_B & (death_B * (1 - _ROUNDING) > birth_B)
+@invariant(
+    scheme="cloud",
+    quantities={
+        "torsion_rank_1": Quantity(law="integer"),
+        "torsion_length_1": Quantity(law="none", unit=0.05),
+        "torsion_rank_2": Quantity(law="integer"),
+        "torsion_length_2": Quantity(law="none", unit=0.05),
+    },
+    symmetries=_SYMMETRIES,
+)
+def torsion_check(
+    cloud: Activations,
+    *,
+    rng: np.random.Generator,
+    num_points: int = 1000,
+    num_subsamples: int = 8,
+    num_landmarks: int = 200,
+    max_dimension: int = 1,
+) -> Measured:
+    """Betti numbers over Z/2 and over Z/3 differ only where the homology has 2- or 3-torsion.
+
+    By the universal coefficient theorem; the loop of a projective plane dies over Z/3 when the
+    plane forms, and lives on over Z/2. Every subsample is thinned to farthest-point landmarks: its
+    bars are within `landmark_bound` (twice the largest cover radius) of those of the subsample,
+    so that a shorter difference may be an accident of the draw.
+
+    Args:
+        cloud: x_TD, independent rows.
+        rng: draws the subsamples.
+        num_points: P, points of a subsample.
+        num_subsamples: subsamples wanted; as many as the rows allow are used.
+        num_landmarks: L, landmarks of a subsample, at most P (where nothing is thinned).
+        max_dimension: K, 1 or 2; quantities of dimension 2 are refused below 2.
+
+    Returns:
+        Quantities `torsion_rank_k`, the largest difference of beta_k over the filtration, and
+        `torsion_length_k`, its integral; flags as `persistence` and `landmark_bound`.
+
+    Raises:
+        ValueError: for parameters outside their range.
+        Refused: with fewer distinct rows than num_points, or entries that are not finite.
+    """
+    _check_dimension(max_dimension, num_landmarks, name="num_landmarks")
+    check_at_least("num_points", num_points, num_landmarks)
+    parts, distinct = distinct_subsamples(
+        cloud, rng=rng, num_points=num_points, num_subsamples=num_subsamples
+    )
+    rows: list[dict[str, float | None]] = []
+    radii = []
+    for part_PD in parts:
+        x_PD = part_PD / median_distance(part_PD)
+        landmarks = farthest_points(x_PD, count=num_landmarks)
+        radii.append(landmarks.cover_radius)
+        distance_LL = squareform(pdist(x_PD[landmarks.index_L]))
+        over_2, over_3 = (
+            rips_diagram(distance_LL, max_dimension=max_dimension, field=p) for p in (2, 3)
+        )
+        rows.append({})
+        for k in range(1, max_dimension + 1):
+            rank, length = betti_difference(over_2, over_3, k)
+            rows[-1] |= {f"torsion_rank_{k}": rank, f"torsion_length_{k}": length}
+    values = _refused_beyond(max_dimension, ("torsion_rank_2", "torsion_length_2"))
+    flags = distinct.flags() | {"landmark_bound": 2 * max(radii)}
+    return Measured(values=values | means_over_subsamples(rows), flags=flags)
 
 
-def _values(
-    diagrams: list[Diagram], *, num_points: int, max_dimension: int
-) -> dict[str, Estimate | Refused]:
-    totals_S = [float(d.death[d.dimension == 0].sum()) / num_points for d in diagrams]
-    values: dict[str, Estimate | Refused] = {
-        name: Refused(f"{name}: needs max_dimension 2, got {max_dimension}") for name in _QUANTITIES
-    }
-    values["total_persistence_0"] = mean_of(totals_S, "subsamples")
+def _rips(x_PD: np.ndarray, max_dimension: int, *, memory_bounded: bool) -> Diagram:
+    distance_PP = median_scaled_distances(x_PD)
+    return rips_diagram(distance_PP, max_dimension=max_dimension, memory_bounded=memory_bounded)
+
+
+def _check_dimension(max_dimension: int, num_points: int, *, name: str = "num_points") -> None:
+    if max_dimension not in {1, 2}:
+        raise ValueError(f"max_dimension: got {max_dimension}, allowed 1, 2")
+    # The cross-polytope is the smallest Rips complex with H_K.
+    check_at_least(name, num_points, 2 * max_dimension + 2)
+
+
+def _refused_beyond(max_dimension: int, names: tuple[str, ...]) -> dict[str, Estimate | Refused]:
+    return {name: Refused(f"{name}: needs max_dimension 2, got {max_dimension}") for name in names}
+
+
+def _summaries(diagram: Diagram, num_points: int, max_dimension: int) -> dict[str, float | None]:
+    death_B = diagram.death[diagram.dimension == 0]
+    row: dict[str, float | None] = {"total_persistence_0": float(death_B.sum()) / num_points}
     for k in range(1, max_dimension + 1):
-        rows = [bar_summaries(d, k, num_points=num_points) for d in diagrams]
-        for name in rows[0]:
-            samples = [row[name] for row in rows]
-            numbers = [sample for sample in samples if sample is not None]
-            if len(numbers) < len(samples):
-                few = len(samples) - len(numbers)
-                values[f"{name}_{k}"] = Refused(f"{name}_{k}: < 2 bars in {few} subsamples")
-            else:
-                values[f"{name}_{k}"] = mean_of(numbers, "subsamples")
-    return values
+        found = bar_summaries(diagram, k, num_points=num_points)
+        row |= {f"{name}_{k}": number for name, number in found.items()}
+    return row
 
 
-def _curves(diagrams: list[Diagram], *, max_dimension: int, num_grid: int) -> dict[str, Curve]:
-    t_G = np.linspace(0, _GRID_END, num_grid)
-    dimensions = range(max_dimension + 1)
-    betti_KSG = np.array([[betti_numbers(d, k, t_G) for d in diagrams] for k in dimensions])
-    sign_K = (-1.0) ** np.arange(max_dimension + 1)
-    curves_SG = {f"betti_{k}": betti_KSG[k] for k in dimensions}
-    curves_SG["euler_truncated"] = np.einsum("k,ksg->sg", sign_K, betti_KSG)
-    return {name: _mean_curve(t_G, y_SG) for name, y_SG in curves_SG.items()}
+def _integral(diagram: Diagram, k: int) -> float:
+    """Integral of beta_k over edge densities in [0, 1], the whole component included."""
+    chosen_B = diagram.dimension == k
+    return float((diagram.death - diagram.birth)[chosen_B].sum()) + (k == 0)
 
 
-def _mean_curve(x_G: np.ndarray, y_SG: np.ndarray) -> Curve:
-    num_subsamples = len(y_SG)
-    if num_subsamples == 1:
-        return Curve(x_G, y_SG[0].astype(np.float64))
-    stderr_G = y_SG.std(axis=0, ddof=1) / math.sqrt(num_subsamples)
-    return Curve(x_G, y_SG.mean(axis=0), stderr_G)
+def _log_ratio(value: Estimate, null: Estimate) -> Estimate | Refused:
+    """Logarithm of value / null, the relative errors added in quadrature."""
+    if not (value.value > 0 and null.value > 0):
+        return Refused("excess_betti_1: no loops in the cloud or in the Gaussian ones")
+    logarithm = math.log(value.value / null.value)
+    if value.stderr is None or null.stderr is None:
+        return Estimate(logarithm, None, value.n, "none")
+    stderr = math.hypot(value.stderr / value.value, null.stderr / null.value)
+    return Estimate(logarithm, stderr, value.n, "subsamples")

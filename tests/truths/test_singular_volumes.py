@@ -1,0 +1,129 @@
+"""Volumes of small loss by simulation, against exact coefficients and exact volumes."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from scaleinv_ray.singularities import (
+    LearningCoefficient,
+    ade_table,
+    mellin_pole,
+    subset_simulation,
+    toys,
+    volume_law,
+)
+
+TOYS = {toy.name: toy for toy in toys()}
+SLOW_LOGARITHM = {"(w1^2 - w2^3)^2"}  # next pole 1/2 beside 5/12: m is not resolved
+
+
+@cache
+def toy_law(name):
+    return law_of(TOYS[name])
+
+
+def law_of(entry, seed=0, **sizes):
+    rng = np.random.default_rng(seed)
+    found = subset_simulation(entry.potential, entry.num_variables, rng=rng, **sizes)
+    return found, volume_law(found, max_multiplicity=entry.num_variables)
+
+
+def within(estimate, llc, percent=2):
+    """2 per cent, or three errors where they are larger."""
+    return abs(estimate.value - llc) < max(percent / 100 * llc, 3 * estimate.stderr)
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_llc_of_the_ten_toys_at_their_multiplicity(name):
+    llc, multiplicity = TOYS[name].coefficient
+    _, law = toy_law(name)
+    estimate = law.llc_by_multiplicity[multiplicity]
+    assert estimate.stderr < 0.03 * llc
+    assert within(estimate, float(llc))
+    assert law.weights[multiplicity] > 0.01
+
+
+@pytest.mark.slow
+def test_multiplicity_of_nine_toys_of_ten():
+    """Over eight seeds: the right one in more than half of them, on all but one toy."""
+    right = {
+        name: np.mean([law_of(toy, s)[1].multiplicity == toy.coefficient[1] for s in range(8)])
+        for name, toy in TOYS.items()
+    }
+    assert {name for name, share in right.items() if share <= 0.5} <= SLOW_LOGARITHM
+
+
+@pytest.mark.parametrize("name", ["w^2", "w1^2 w2^2", "w1^2 w2^2 w3^2"])
+def test_multiplicity_of_normal_crossings(name):
+    _, law = toy_law(name)
+    assert law.multiplicity == TOYS[name].coefficient.multiplicity
+
+
+EXACT = {  # log V on the cube at log eps
+    "w^2": lambda log_eps: log_eps / 2,
+    "w1^2 + w2^2": lambda log_eps: log_eps + np.log(np.pi / 4),
+    "w1^2 w2^2": lambda log_eps: log_eps / 2 + np.log1p(-log_eps / 2),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_volumes_are_exact_within_the_spread_of_the_blocks(name):
+    found, _ = toy_law(name)
+    inside_L = found.log_eps_BL.max(axis=0) < 0  # the disc has to fit into the square
+    error_BL = (EXACT[name](found.log_eps_BL) - found.log_volume_L)[:, inside_L]
+    stderr_L = error_BL.std(axis=0, ddof=1) / np.sqrt(len(error_BL))
+    assert inside_L.sum() > 30
+    z_L = error_BL.mean(axis=0) / stderr_L
+    assert np.abs(z_L).max() < 4
+
+
+def test_errors_are_those_of_repeated_runs():
+    toy = TOYS["w^2"]
+    sizes = {"num_particles": 200, "num_blocks": 10, "smallest_volume": 1e-6}
+    laws = [law_of(toy, s, **sizes)[1].llc_by_multiplicity[1] for s in range(24)]
+    z_S = [(law.value - 0.5) / law.stderr for law in laws]
+    # 24 z, each of 9 degrees of freedom: mean 0 +- 0.23, standard deviation 1.13 +- 0.18.
+    assert abs(np.mean(z_S)) < 0.7
+    assert 0.6 < np.std(z_S) < 1.7
+
+
+@pytest.mark.parametrize(
+    ("name", "llc_error", "order_error"),
+    [("w^2", 0.02, 0.06), ("w1^2 + w2^2", 0.02, 0.06), ("w1^2 w2^2", 0.03, 0.1)],
+)
+def test_the_pole_of_zeta_is_where_it_should_be(name, llc_error, order_error):
+    llc, multiplicity = TOYS[name].coefficient
+    found, _ = toy_law(name)
+    pole, order = mellin_pole(found, float(llc))
+    assert abs(pole.value / float(llc) - 1) < llc_error + 3 * pole.stderr / float(llc)
+    assert abs(order.value / multiplicity - 1) < order_error + 3 * order.stderr / multiplicity
+
+
+@pytest.mark.parametrize("name", ["(E_6)^2", "(D_4-)^2", "(A_3-)^2"])
+def test_three_simple_singularities_by_simulation(name):
+    entry = {e.name: e for e in ade_table()}[name]
+    _, law = law_of(entry)
+    assert within(law.llc_by_multiplicity[1], float(entry.coefficient.llc), percent=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", list(ade_table(largest_index=6)), ids=lambda e: e.name)
+def test_all_simple_singularities_by_simulation(entry):
+    llc, multiplicity = entry.coefficient
+    _, law = law_of(entry)
+    assert within(law.llc_by_multiplicity[multiplicity], float(llc), percent=5)
+
+
+def test_a_tanh_unit_is_the_normal_crossing_of_the_dictionary():
+    x_X = np.linspace(-2, 2, 9)
+
+    def loss(w):
+        return np.mean((w[..., :1] * np.tanh(w[..., 1:] * x_X)) ** 2, axis=-1)
+
+    found = subset_simulation(
+        loss, 2, rng=np.random.default_rng(1), num_particles=1000, smallest_loss=1e-24
+    )
+    law = volume_law(found, max_multiplicity=2)
+    assert LearningCoefficient(1 / 2, 2).multiplicity == law.multiplicity
+    assert within(law.llc, 0.5, percent=3)
