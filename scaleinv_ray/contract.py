@@ -178,6 +178,12 @@ def _records(function: Callable[..., Any]) -> tuple[type[Record], Signature]:
     return read[0], "pair"
 
 
+def _family_of(module: str) -> str:
+    """Module or package inside `invariants`; elsewhere (a notebook, a test) the module's name."""
+    inside = module.partition(".invariants.")[2]
+    return inside.split(".")[0] if inside else module.rsplit(".", 1)[-1]
+
+
 def _parameters(function: Callable[..., Any], planned: Mapping[str, Any]) -> dict[str, Any]:
     signature = inspect.signature(function)
     keyword_only = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -229,7 +235,7 @@ def invariant(
 
     def register(function: F) -> F:
         record, signature = _records(function)
-        family = function.__module__.rsplit(".", 1)[-1]
+        family = _family_of(function.__module__)
         name = f"{family}.{function.__name__}"
         _REGISTRY[name] = Invariant(
             name=name,

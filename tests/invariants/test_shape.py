@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 
 from scaleinv_ray.contract import REGISTRY, Measured, Refused
 from scaleinv_ray.estimate import Estimate
-from scaleinv_ray.invariants.shape import euler_characteristic, merge_tree, spectral_persistence
+from scaleinv_ray.invariants.topology.shape import (
+    euler_characteristic,
+    merge_tree,
+    spectral_persistence,
+)
 from scaleinv_ray.kernels.alpha_complex import euler_curve
 from scaleinv_ray.records import Activations
 
@@ -29,7 +33,7 @@ def cloud_of(x_TD: np.ndarray, *, removes_mean: bool = False) -> Activations:
 
 def measured(name: str, x_TD: np.ndarray, *, removes_mean: bool = False) -> Measured:
     cloud = cloud_of(x_TD, removes_mean=removes_mean)
-    function = REGISTRY[f"shape.{name}"].function
+    function = REGISTRY[f"topology.{name}"].function
     return function(cloud, rng=np.random.default_rng(0), **SMALL[name])
 
 
@@ -52,9 +56,9 @@ TRANSFORMATIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarra
 
 
 def test_every_declared_symmetry_is_tested() -> None:
-    assert {f"shape.{name}" for name in SMALL} == {n for n in REGISTRY if n.startswith("shape.")}
+    assert {f"topology.{name}" for name in SMALL} == {n for n in REGISTRY if n.startswith("shape.")}
     for name in SMALL:
-        assert set(TRANSFORMATIONS) == set(REGISTRY[f"shape.{name}"].symmetries)
+        assert set(TRANSFORMATIONS) == set(REGISTRY[f"topology.{name}"].symmetries)
 
 
 @pytest.mark.parametrize("invariant", SMALL)

@@ -7,8 +7,8 @@ from scipy.spatial.distance import pdist
 from scipy.stats import hypergeom, spearmanr
 
 from scaleinv_ray.contract import Refused
-from scaleinv_ray.invariants.alignment import diagram_distance
 from scaleinv_ray.invariants.geometry import merge_height_correlation, neighbour_overlap
+from scaleinv_ray.invariants.topology.distances import diagram_distance
 from scaleinv_ray.kernels.merge_tree import minimum_spanning_tree
 from scaleinv_ray.records import Activations
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from scaleinv_ray.contract import Diagram, Refused
-from scaleinv_ray.invariants.shape import spectral_persistence
 from scaleinv_ray.invariants.topology import order_complex, persistence, significant_betti
+from scaleinv_ray.invariants.topology.shape import spectral_persistence
 from scaleinv_ray.kernels.persistent_homology import (
     bar_summaries,
     edge_densities,
