@@ -119,7 +119,7 @@ def _token_losses(rng: np.random.Generator) -> Record:
     return TokenLosses(loss_ST=rng.exponential(size=(20, 63)))
 
 
-def _lanczos(rng: np.random.Generator) -> Record:
+def _lanczos(rng: np.random.Generator) -> Lanczos:
     nodes_RK = np.sort(rng.exponential(size=(4, 12)), axis=1)
     weights_RK = rng.dirichlet(np.ones(12), size=4)
     return Lanczos(nodes_RK=nodes_RK, weights_RK=weights_RK, dim=100, weight_norm=3.0)
@@ -142,7 +142,7 @@ MAKE: dict[str, Callable[[np.random.Generator], Record]] = {
     "attention": _attention,
     "token_losses": _token_losses,
     "hessian": _lanczos,
-    "ggn": _lanczos,
+    "ggn": lambda rng: dataclasses.replace(_lanczos(rng), operator="ggn"),
 }
 
 
