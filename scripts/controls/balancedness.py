@@ -94,7 +94,7 @@ def control(folder: Path, quick: bool) -> list[Check]:
     limit = 2 * decay["decay 0.025"] - decay["decay 0.05"]  # the error is linear in the rate
     exact = math.exp(-2 * DECAY * TIME)
     flat = ["decay 0.025", *(s for s in RUNS if s.startswith("sgd"))]
-    conserved = [verdict(verdicts, "decay_ratio", site).startswith("CONSERVED") for site in flat]
+    conserved = [verdict(verdicts, "decay_ratio", site).startswith("conserved") for site in flat]
     adam = min(values(rows, "max_drift", site="adam 0.01"))
     return [
         *(
