@@ -12,6 +12,17 @@ from pathlib import Path
 
 import pytest
 
+SHARED = {"cluster": "ray", "report": "report"}
+"""Folder of tests -> group that one process runs: what it sets up is set up once."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes, all tests of the one Ray session go to one of them."""
+    for item in items:
+        folder = Path(item.path).parent.name
+        if "ray_session" in getattr(item, "fixturenames", ()) or folder in SHARED:
+            item.add_marker(pytest.mark.xdist_group(SHARED.get(folder, "ray")))
+
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
