@@ -43,7 +43,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         | {"tables", "invariants", "singularities", "conservation", "probes", "capture", "ladder"}
         | {"series", "config", "costs", "plan", "store", "states", "report"},
     ),
-    "report": ({"plotly", "numpy", "pyarrow"}, {"tables", "conservation", "store"}),
+    "report": ({"plotly", "numpy", "scipy", "pyarrow"}, {"tables", "conservation", "store"}),
     "cli": (
         {"typer", "yaml"},
         {"cluster", "report", "config", "costs", "plan", "store", "contract", "invariants"},

@@ -1,6 +1,7 @@
-"""The tables that compare models: pairs, collapses, universality classes, transitions.
+"""The tables beside the verdicts: pairs, collapses, classes, transitions, capabilities, emergence.
 
-What the page reads of each stands here and nowhere else in Python; `across.js` has the rest.
+What the page reads of each stands here and nowhere else in Python; `across.js` and
+`capabilities.js` have the rest.
 """
 
 from __future__ import annotations
@@ -30,6 +31,16 @@ READ: Mapping[str, tuple[str, ...]] = {
     "transitions": (
         "series", "model", "seed", "probe", "family", "invariant", "quantity", "site", "depth_bin",
         "kind", "step", "step_low", "step_high", "slope_before", "slope_after", "p", "reason",
+    ),
+    "capabilities": (
+        "model", "seed", "step", "tokens", "n_params", "task", "metric", "value", "stderr",
+        "chance",
+    ),
+    "emergence": (
+        *_WHERE, "quantity", "site", "depth_bin", "task", "metric", "n_runs", "n_sizes",
+        "correlation", "p", "least_p", "p_given_loss", "lead", "lead_low", "lead_high", "spacing",
+        "predicted", "predicted_low", "predicted_high", "observed", "naive_error", "outcome",
+        "reason",
     ),
 }  # fmt: skip
 """Columns that the page reads of each table; a table may have more."""

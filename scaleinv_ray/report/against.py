@@ -9,20 +9,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from scaleinv_ray.report.pack import column
 from scaleinv_ray.report.series import SLICE, rounded
 
 LEVEL = 0.90
-# fmt: off
-T95 = (
-    6.3138, 2.9200, 2.3534, 2.1318, 2.0150, 1.9432, 1.8946, 1.8595, 1.8331, 1.8125,
-    1.7959, 1.7823, 1.7709, 1.7613, 1.7531, 1.7459, 1.7396, 1.7341, 1.7291, 1.7247,
-    1.7207, 1.7171, 1.7139, 1.7109, 1.7081, 1.7056, 1.7033, 1.7011, 1.6991, 1.6973,
-)
-# fmt: on
-"""0.95 quantiles of Student's t for 1 to 30 degrees of freedom; this layer has no scipy."""
-Z95 = 1.644854
+"""Of the intervals of predictions."""
 NAMES = (
     "model", "seed", "n_params", "step", *SLICE, "form", "scale", "value", "predicted", "low",
     "high", "z", "others", "is_part",
@@ -35,25 +28,6 @@ class Deleted(NamedTuple):
     predicted_M: np.ndarray
     half_M: np.ndarray
     z_M: np.ndarray
-
-
-def t95(df: int) -> float:
-    """The 0.95 quantile of Student's t: tabulated to 30 degrees of freedom, then expanded.
-
-    Args:
-        df: degrees of freedom, >= 1.
-
-    Returns:
-        The quantile to 1e-4; beyond the table z + (z^3 + z) / (4 df) + (5 z^5 + 16 z^3 + 3 z) /
-        (96 df^2), Abramowitz & Stegun 26.7.5.
-
-    >>> t95(1), round(t95(120), 3)
-    (6.3138, 1.658)
-    """
-    if df <= len(T95):
-        return T95[df - 1]
-    first, second = Z95**3 + Z95, 5 * Z95**5 + 16 * Z95**3 + 3 * Z95
-    return Z95 + first / (4 * df) + second / (96 * df**2)
 
 
 def deleted(design_MC: np.ndarray, y_M: np.ndarray) -> Deleted | None:
@@ -89,7 +63,8 @@ def deleted(design_MC: np.ndarray, y_M: np.ndarray) -> Deleted | None:
     stderr_M = np.sqrt(np.where(rest_M > noise, rest_M, 0.0) / df / left_M)
     miss_M = residual_M / left_M
     z_M = np.divide(miss_M, stderr_M, out=np.full(num_models, np.nan), where=stderr_M > 0)
-    return Deleted(y_M - miss_M, t95(df) * stderr_M, z_M)
+    half_M = stats.t.ppf((1 + LEVEL) / 2, df) * stderr_M
+    return Deleted(y_M - miss_M, half_M, z_M)
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -35,7 +35,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 MAX_REASONS = 200
 SCRIPTS = (
     "core", "figures", "tables", "rows", "board", "cards", "scale", "tracks", "bars", "curves",
-    "families", "models", "across", "start",
+    "families", "models", "across", "capabilities", "start",
 )  # fmt: skip
 """In the order in which they run; the last starts the page."""
 
@@ -163,7 +163,7 @@ def write_report(
     Args:
         tables: name -> table: measurements, curves, diagrams, verdicts, predictions, of the
             schemas in `tables` (missing ones count as empty), and, where the run has them,
-            transitions, pairs, collapses, classes.
+            transitions, pairs, collapses, classes, capabilities, emergence.
         title: heading of the page.
         facts: what the header lists of the run (series, dates, versions).
         out: the file; its folder is made where it does not exist.

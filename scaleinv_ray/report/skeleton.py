@@ -112,6 +112,12 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
     runs.</p>
   <div id="transitions-body"><p class="waiting note">Opens when it comes into view.</p></div>
 </section>
+<section id="capabilities" class="later" aria-labelledby="capabilities-title">
+  <h2 id="capabilities-title">Capabilities</h2>
+  <p class="sub">What models learn to do over training, and whether a
+    quantity announces it.</p>
+  <div id="capabilities-body"><p class="waiting note">Opens when it comes into view.</p></div>
+</section>
 <section id="model" class="later" aria-labelledby="model-title">
   <h2 id="model-title">One model against the series</h2>
   <p class="sub">Every quantity of one model, beside what all other

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +24,28 @@ ARGUMENTS = [
 class Heard:
     """What a page said and asked for."""
 
-    def __init__(self, page: Any) -> None:
+    def __init__(self, page: Any, report: Path) -> None:
         self.errors: list[str] = []
         self.requests: list[str] = []
+        self.own = ("data:", "blob:", report.as_uri())
         page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
 
+    def nothing(self) -> None:
+        """Passes where nothing went wrong and nothing but the page itself was loaded."""
+        assert self.errors == []
+        assert [url for url in self.requests if not url.startswith(self.own)] == []
 
-def opened(browser: Any, report: Path) -> Iterator[Any]:
+
+@contextmanager
+def opened(browser: Any, report: Path) -> Generator[tuple[Any, Heard]]:
     """The report in a page of its own, which must stay silent and ask for nothing."""
     page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
-    heard = Heard(page)
+    heard = Heard(page, report)
     page.goto(report.as_uri())
-    yield page
-    assert heard.errors == []
-    assert [url for url in heard.requests if not url.startswith(("data:", "blob:"))] == [
-        report.as_uri()
-    ]
+    yield page, heard
+    heard.nothing()
     page.close()
 
 
@@ -65,3 +70,12 @@ def drawn(figure: Any) -> Any:
 
 def figure(section: Any, title: str) -> Any:
     return section.locator("figure").filter(has=section.page.get_by_role("heading", name=title))
+
+
+def until(page: Any, holds: Callable[[], bool]) -> None:
+    """Waits for what follows a moment later, at most ten seconds."""
+    for _ in range(100):
+        if holds():
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError("did not come about within ten seconds")

@@ -100,6 +100,50 @@ def _classes() -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
+def _capability(**changes: Any) -> dict[str, Any]:
+    blank = dict.fromkeys(tables.CAPABILITIES.names)
+    return blank | {"task": "induction", "metric": "acc", "stderr": 0.01, "chance": 0.25} | changes
+
+
+def _capabilities() -> Iterator[dict[str, Any]]:
+    for width, n_params in SIZES.items():
+        for seed in SEEDS:
+            for step in STEPS:
+                yield _capability(
+                    model=f"d{width}", seed=seed, step=step, tokens=step * 2048, n_params=n_params,
+                    value=0.5 * (1 + seed) * (0.2 + 0.001 * step),
+                )  # fmt: skip
+    # published: no seed, size unknown, the last without tokens
+    for tokens, value in ((1000, 0.5), (4000, 0.6), (None, 0.7)):
+        yield _capability(model="lab/d40", task="piqa", tokens=tokens, value=value, chance=None)
+
+
+def _emergence() -> Iterator[dict[str, Any]]:
+    found = {
+        "correlation": 0.9, "p_given_loss": 0.02, "lead": 0.9, "lead_low": 0.7, "lead_high": 1.1,
+        "predicted": 10.0, "predicted_low": 9.8, "predicted_high": 10.2, "observed": 10.1,
+        "naive_error": 0.4,
+    }  # fmt: skip
+    blank = dict.fromkeys(tables.EMERGENCE.names) | _where("topology", "persistence")
+    del blank["step"]
+    blank |= {"task": "induction", "metric": "acc", "spacing": 0.5, "least_p": 0.001}
+    for i, (outcome, p, reason) in enumerate((
+        ("refused", None, "2 runs, needs 5"),
+        ("not_established", 0.4, ""),
+        ("refused", None, "least p is 0.5, needs <= 0.05"),
+        ("associated", 0.01, ""),
+        ("refused", None, "4 runs, needs 5"),
+        ("predicts", 0.002, ""),
+    )):
+        yield blank | (found if p else {}) | {
+            "quantity": "total_persistence_0" if i else "total_persistence_1", "outcome": outcome,
+            "p": p, "n_runs": 12 if p else 2, "n_sizes": 4 if p else 1, "reason": reason,
+        }  # fmt: skip
+
+
+EMERGENCE_ROWS = 6
+
+
 def _table(name: str, rows: Iterator[dict[str, Any]]) -> pa.Table:
     table = pa.Table.from_pylist(list(rows))
     assert set(table.column_names) == set(READ[name])
@@ -114,4 +158,6 @@ def across() -> dict[str, pa.Table]:
         "pairs": _table("pairs", _pairs()),
         "collapses": _table("collapses", _collapses()),
         "classes": _table("classes", _classes()),
+        "capabilities": tables.encode(_capabilities(), tables.CAPABILITIES),
+        "emergence": tables.encode(_emergence(), tables.EMERGENCE),
     }

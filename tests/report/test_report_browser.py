@@ -11,13 +11,12 @@ import pytest
 
 from scaleinv_ray import tables
 from scaleinv_ray.report import write_report
-from tests.report.in_browser import Heard, column, drawn, figure, in_view, opened
+from tests.report.in_browser import column, drawn, figure, in_view, opened, until
 from tests.report.synthetic_tables import (
     NUM_VERDICTS,
     QUANTITIES,
     SIZES,
     measurement,
-    synthetic,
     verdict,
 )
 
@@ -25,20 +24,17 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("run") / "report.html"
-    return write_report(synthetic(), title="Synthetic", facts={"Series": "ladder"}, out=out)
+def board(browser: Any, report: Path) -> Iterator[Any]:
+    with opened(browser, report) as (page, _):
+        yield page
 
 
 @pytest.fixture
-def page(browser: Any, report: Path) -> Iterator[Any]:
-    yield from opened(browser, report)
-
-
-@pytest.fixture(scope="module")
-def figures(browser: Any, report: Path) -> Iterator[Any]:
-    """One page for all tests of figures: each of them chooses the family it looks at."""
-    yield from opened(browser, report)
+def page(board: Any) -> Any:
+    """The page as it opens."""
+    board.bring_to_front()
+    board.goto(board.url.partition("#")[0])  # a reload would keep what was typed
+    return board
 
 
 def changes(found: list[str]) -> list[float]:
@@ -49,17 +45,27 @@ def head(page: Any, name: str) -> Any:
     return page.locator("#verdict-table thead th").filter(has_text=name)
 
 
-def test_every_family_draws_its_figures(figures: Any) -> None:
-    for family in sorted({row[0] for row in QUANTITIES}):
-        section = in_view(figures, family)
-        scale = drawn(figure(section, "Value against parameters"))
-        assert scale.locator(".scatterlayer .trace").count() >= 4
-        assert scale.locator(".errorbar").count() > 0
-        track = drawn(figure(section, "Value over training"))
-        assert track.locator(".scatterlayer .trace").count() == len(SIZES)
-    curves = drawn(figure(figures.locator("#family-topology"), "Curves"))
+FAMILIES = sorted({row[0] for row in QUANTITIES})
+TELLING = ("topology", "weights")  # with transitions; with roles
+
+
+@pytest.mark.parametrize(
+    "family", [f if f in TELLING else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES]
+)
+def test_every_family_draws_its_figures(figures: Any, family: str) -> None:
+    section = in_view(figures, family)
+    section.locator("select[data-key=quantity]").select_option(index=0)
+    scale = drawn(figure(section, "Value against parameters"))
+    assert scale.locator(".scatterlayer .trace").count() >= 4
+    assert scale.locator(".errorbar").count() > 0
+    track = drawn(figure(section, "Value over training"))
+    assert track.locator(".scatterlayer .trace").count() == len(SIZES)
+
+
+def test_curves_and_poles_are_drawn(figures: Any) -> None:
+    curves = drawn(figure(in_view(figures, "topology"), "Curves over sizes"))
     assert curves.locator(".scatterlayer .trace").count() == 2 * len(SIZES)  # bands and lines
-    poles = drawn(figure(figures.locator("#family-holomorphy"), "Poles in the complex plane"))
+    poles = drawn(figure(in_view(figures, "holomorphy"), "Poles in the complex plane"))
     assert poles.locator(".scatterlayer .points path").count() > 1000
 
 
@@ -115,10 +121,28 @@ def test_search_and_filters_narrow_the_table(page: Any) -> None:
     assert column(page, "Quantity") == []
 
 
-def small(browser: Any, tmp_path: Path, *verdicts: dict[str, Any], power: float = 0.5) -> Any:
-    """A report of one quantity N^power at two steps, with these verdicts."""
+LAW = {"form": "power", "exponent": 0.5}
+NOTHING = {"step": None, "form": None, "margin": None, "n_models": 0, "n_seeds": 0}
+JUDGED = (
+    verdict(quantity="sqrt", comparison="equal_loss", step=None, **LAW),
+    verdict(quantity="sqrt", **LAW),
+    verdict(quantity="amount", unit=0.5, certified_change=0.072, exponent=0.02, exponent_low=0.0),
+    verdict(quantity="logarithm", form="log", exponent=0.5),
+    # slope 2 units of 0.25 per ln N, through the arithmetic mean 300 * 1.105
+    verdict(quantity="line", form="log", exponent=2.0, unit=0.25),
+    verdict(quantity="level", form="constant", exponent=0.0),
+    verdict(quantity="null", control=True),
+    verdict(quantity="lost", n_refused=12, **NOTHING),
+)
+POWERS = {"sqrt": 0.5, "amount": 0.5, "logarithm": 0.02, "line": 0.0, "level": 0.0}
+
+
+@pytest.fixture(scope="module")
+def cases(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Quantities N^power at two steps, with the verdicts above."""
     rows = [
-        measurement(model=f"d{w}-{seed}", n_params=n, seed=seed, step=step, value=value)
+        measurement(model=f"d{w}-{seed}", n_params=n, seed=seed, step=step, value=value, quantity=q)
+        for q, power in POWERS.items()
         for w, n in SIZES.items()
         for seed in (0, 1)
         for step in (10, 300)
@@ -126,102 +150,97 @@ def small(browser: Any, tmp_path: Path, *verdicts: dict[str, Any], power: float 
     ]
     run = {
         "measurements": tables.encode(rows, tables.MEASUREMENTS),
-        "verdicts": tables.encode(verdicts, tables.VERDICTS),
+        "verdicts": tables.encode(JUDGED, tables.VERDICTS),
     }
-    out = write_report(run, title="Small", facts={}, out=tmp_path / "report.html")
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.goto(out.as_uri())
+    out = tmp_path_factory.mktemp("cases") / "report.html"
+    with opened(browser, write_report(run, title="Cases", facts={}, out=out)) as (page, _):
+        yield page
+
+
+def searched(page: Any, quantity: str) -> Any:
+    """The table with the rows of one quantity only."""
+    page.bring_to_front()
+    page.locator("#search").fill(quantity)
     return page
 
 
-def lines(page: Any) -> dict[str, Any]:
+def chosen(page: Any, quantity: str) -> Any:
+    """The figures of one quantity."""
+    section = in_view(page, "topology")
+    label = f"persistence · {quantity}"
+    section.locator("select[data-key=quantity]").select_option(label=label)
+    return section
+
+
+def lines(section: Any) -> dict[str, Any]:
     """What is drawn against parameters: name -> trace."""
-    drawn(figure(page.locator("#family-topology"), "Value against parameters"))
-    data = "() => document.querySelector('.plot').data.map(({name, x, y}) => [name, {x, y}])"
-    return dict(page.evaluate(data))
+    scale = drawn(figure(section, "Value against parameters"))
+    data = "(node) => node.querySelector('.plot').data.map(({name, x, y}) => [name, {x, y}])"
+    return dict(scale.evaluate(data))
 
 
-def test_with_a_unit_changes_are_amounts(browser: Any, tmp_path: Path) -> None:
-    row = verdict(unit=0.5, certified_change=0.072, margin=0.1, exponent=0.02, exponent_low=0.0)
-    page = small(browser, tmp_path, row)
+def test_with_a_unit_changes_are_amounts(cases: Any) -> None:
+    page = searched(cases, "amount")
     assert column(page, "Certified") == ["0.0360 (unit 0.5)"]
     assert "0.0100 per ln N" in column(page, "Exponent / slope")[0]
-    card = page.locator(".card").inner_text()
+    card = chosen(page, "amount").locator(".card").inner_text()
     assert "0.0500 (unit 0.5)" in card and "Slope per ln N" in card and "%" not in card
-    page.close()
 
 
-def test_controls_are_shown_on_request(browser: Any, tmp_path: Path) -> None:
-    page = small(browser, tmp_path, verdict(control=False), verdict(quantity="null", control=True))
-    assert column(page, "Quantity") == ["total_persistence_1"]
+def test_controls_are_shown_on_request(cases: Any) -> None:
+    page = searched(cases, "")
+    before = column(page, "Quantity")
+    assert "level" in before and not [text for text in before if text.startswith("null")]
     page.locator("#filter-controls").check()
-    assert [text.split() for text in column(page, "Quantity")][1] == ["null", "control"]
-    page.close()
+    assert ["null", "control"] in [text.split() for text in column(page, "Quantity")]
+    page.locator("#filter-controls").uncheck()
 
 
-def test_what_was_refused_throughout_is_a_row_without_a_figure(
-    browser: Any, tmp_path: Path
-) -> None:
-    empty = {"step": None, "form": None, "margin": None, "n_models": 0, "n_seeds": 0}
-    page = small(browser, tmp_path, verdict(quantity="lost", n_refused=12, **empty))
+def test_what_was_refused_throughout_is_a_row_without_a_figure(cases: Any) -> None:
+    page = searched(cases, "lost")
     assert column(page, "Verdict")[0].split() == ["?", "undetermined"]
     assert column(page, "Seeds")[0].split() == ["0", "12", "refused"]
     assert page.locator("#verdict-table tbody a").count() == 0
-    assert page.locator(".card").count() == 0
-    page.close()
+    options = in_view(page, "topology").locator("select[data-key=quantity] option")
+    assert options.count() == len(POWERS)
 
 
-def test_fit_and_card_belong_to_the_step_judged(browser: Any, tmp_path: Path) -> None:
-    law = {"form": "power", "exponent": 0.5}
-    rows = [verdict(comparison="equal_loss", step=None, **law), verdict(**law)]
-    page = small(browser, tmp_path, *rows)
-    fit = lines(page)["fit: N^0.500"]
+def test_fit_and_card_belong_to_the_step_judged(cases: Any) -> None:
+    section = chosen(cases, "sqrt")
+    fit = lines(section)["fit: N^0.500"]
     # geometric mean of 1 and 1.21 is 1.1; the arithmetic one is 1.105
     expected = [300 * 1.1 * n**0.5 for n in (fit["x"][0], fit["x"][-1])]
     assert [fit["y"][0], fit["y"][-1]] == pytest.approx(expected, rel=1e-4)
-    assert lines(page)["trained"]["y"][0] == pytest.approx(expected[0], rel=1e-4)
-    assert "equal steps" in page.locator(".cards > .card").inner_text()
-    page.locator("select[data-key=step]").select_option("10")
-    assert "trained" in lines(page) and not [name for name in lines(page) if "fit" in name]
-    assert page.locator(".cards > .card").count() == 0
-    assert "no verdict on the step shown" in page.locator(".cards").inner_text()
-    page.close()
+    assert lines(section)["trained"]["y"][0] == pytest.approx(expected[0], rel=1e-4)
+    assert "equal steps" in section.locator(".cards > .card").inner_text()
+    section.locator("select[data-key=step]").select_option("10")
+    shown = lines(section)
+    assert "trained" in shown and not [name for name in shown if "fit" in name]
+    assert section.locator(".cards > .card").count() == 0
+    assert "no verdict on the step shown" in section.locator(".cards").inner_text()
 
 
-def test_every_form_of_two_coefficients_is_drawn(browser: Any, tmp_path: Path) -> None:
-    (tmp_path / "unit").mkdir()
-    page = small(browser, tmp_path, verdict(form="log", exponent=0.5), power=0.02)
-    (name,) = (name for name in lines(page) if name.startswith("fit: a + "))
-    fit = lines(page)[name]
+def test_every_form_of_two_coefficients_is_drawn(cases: Any) -> None:
+    shown = lines(chosen(cases, "logarithm"))
+    (name,) = (name for name in shown if name.startswith("fit: a + "))
+    fit = shown[name]
     expected = [300 * 1.1 * n**0.02 for n in (fit["x"][0], fit["x"][-1])]
     assert [fit["y"][0], fit["y"][-1]] == pytest.approx(expected, rel=1e-3)
-    page.close()
-    # slope 2 units of 0.25 per ln N, through the arithmetic mean 300 * 1.105
-    row = verdict(form="log", exponent=2.0, unit=0.25)
-    page = small(browser, tmp_path / "unit", row, power=0.0)
-    fit = lines(page)["fit: a + 0.500 ln N"]
+    section = chosen(cases, "line")
+    fit = lines(section)["fit: a + 0.500 ln N"]
     rise = 0.5 * math.log(SIZES[128] / SIZES[32])
     assert fit["y"][-1] - fit["y"][0] == pytest.approx(rise, rel=1e-4)
-    assert "arithmetic" in page.locator("figcaption").first.inner_text()
-    page.close()
-    page = small(browser, tmp_path, verdict(form="constant", exponent=0.0), power=0.0)
-    assert lines(page)["fit: constant 330"]["y"] == pytest.approx([330] * 41, rel=1e-4)
-    page.close()
+    assert "arithmetic" in section.locator("figcaption").first.inner_text()
+    fit = lines(chosen(cases, "level"))["fit: constant 330"]
+    assert fit["y"] == pytest.approx([330] * 41, rel=1e-4)
 
 
-def test_other_comparisons_are_one_click_away(browser: Any, tmp_path: Path) -> None:
-    rows = [verdict(comparison=name, verdict="scales") for name in ("equal_loss", "equal_steps")]
-    run = {
-        "measurements": tables.encode([measurement()], tables.MEASUREMENTS),
-        "verdicts": tables.encode(rows, tables.VERDICTS),
-    }
-    out = write_report(run, title="Two", facts={}, out=tmp_path / "report.html")
-    page = browser.new_page()
-    page.goto(out.as_uri())
+def test_other_comparisons_are_one_click_away(cases: Any) -> None:
+    page = searched(cases, "sqrt")
     assert column(page, "Comparison") == ["equal steps"]
     page.locator("#filter-comparison").select_option("all")
     assert sorted(column(page, "Comparison")) == ["equal loss", "equal steps"]
-    page.close()
+    page.locator("#filter-comparison").select_option("equal_steps")
 
 
 def test_another_quantity_redraws(figures: Any) -> None:
@@ -263,7 +282,12 @@ def test_theme_follows_the_system_and_the_button(figures: Any) -> None:
     assert scale.evaluate(ink) != light
     figures.locator("#theme").click()  # auto to light
     assert figures.evaluate("document.documentElement.dataset.theme") == "light"
-    assert scale.evaluate(ink) == light
+    drawn(scale)  # the button is far from it: it follows when it is seen again
+    until(figures, lambda: scale.evaluate(ink) == light)
+    figures.emulate_media(color_scheme="light")
+    for _ in ("dark", "auto"):
+        figures.locator("#theme").click()
+    assert figures.evaluate("document.documentElement.dataset.choice") == "auto"
 
 
 def saved(page: Any, button: Any) -> list[str]:
@@ -284,23 +308,9 @@ def test_csv_holds_what_is_shown_or_every_verdict(page: Any) -> None:
     assert lines[0].endswith("reason")
 
 
-@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("width", [400, pytest.param(1280, marks=pytest.mark.slow)])
 def test_the_page_is_as_wide_as_the_window(figures: Any, width: int) -> None:
     figures.set_viewport_size({"width": width, "height": 800})
     drawn(figure(in_view(figures, "weights"), "Value against parameters"))
-    for _ in range(50):  # figures follow the window a moment later
-        if figures.evaluate("document.documentElement.scrollWidth") <= width:
-            break
-        figures.wait_for_timeout(100)
-    assert figures.evaluate("document.documentElement.scrollWidth") <= width
-
-
-def test_an_empty_run_opens(browser: Any, tmp_path: Path) -> None:
-    out = write_report({}, title="Empty", facts={}, out=tmp_path / "report.html")
-    page = browser.new_page()
-    heard = Heard(page)
-    page.goto(out.as_uri())
-    assert page.locator("#count").inner_text() == "This run has no verdicts."
-    assert "no measurements" in page.locator("#families").inner_text()
-    assert heard.errors == []
-    page.close()
+    until(figures, lambda: figures.evaluate("document.documentElement.scrollWidth") <= width)
+    figures.set_viewport_size({"width": 1280, "height": 900})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,16 @@ import pytest
 
 from scaleinv_ray.report import write_report
 from tests.report.in_browser import drawn, figure, in_view, opened
-from tests.report.synthetic_across import JUMP, across
-from tests.report.synthetic_tables import LAYERS, SEEDS, SIZES, STEPS, synthetic
+from tests.report.synthetic_across import EMERGENCE_ROWS, JUMP
+from tests.report.synthetic_tables import LAYERS, SEEDS, SIZES, STEPS
 
 pytestmark = pytest.mark.browser
 DATA = "(node) => node.querySelector('.plot').data.map(({name, x, y}) => ({name, x, y}))"
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("run") / "report.html"
-    return write_report(synthetic() | across(), title="Across", facts={}, out=out)
-
-
-@pytest.fixture(scope="module")
-def page(browser: Any, report: Path) -> Iterator[Any]:
-    """One page for all: each test chooses the section it looks at."""
-    yield from opened(browser, report)
+@pytest.fixture
+def page(figures: Any) -> Any:
+    return figures
 
 
 def section(page: Any, name: str) -> Any:
@@ -151,7 +143,7 @@ def test_a_card_gives_its_measurements_as_csv(page: Any) -> None:
     assert {r["quantity"] for r in saved} == {"alpha"}
 
 
-@pytest.mark.parametrize("kind", ["PNG", "SVG"])
+@pytest.mark.parametrize("kind", [pytest.param("PNG", marks=pytest.mark.slow), "SVG"])
 def test_figures_are_saved(page: Any, kind: str) -> None:
     scale = drawn(figure(in_view(page, "weights"), "Value against parameters"))
     with page.expect_download() as download:
@@ -233,12 +225,66 @@ def test_collapses_and_transitions_are_tables(page: Any) -> None:
 
 def test_absent_tables_are_said_to_be_absent(browser: Any, tmp_path: Path) -> None:
     out = write_report({}, title="Empty", facts={}, out=tmp_path / "report.html")
-    for page in opened(browser, out):
+    with opened(browser, out) as (page, _):
+        assert page.locator("#count").inner_text() == "This run has no verdicts."
+        assert "no measurements" in page.locator("#families").inner_text()
         for name in ("pairs", "classes", "collapses", "transitions"):
             assert "This run has no table of" in section(page, name).inner_text()
+        capabilities = section(page, "capabilities").inner_text()
+        assert "no table of capabilities" in capabilities
+        assert "no table of emergence" in capabilities
         assert "No quantity was judged" in section(page, "model").inner_text()
 
 
+def test_capabilities_are_curves_over_tokens_with_a_band_a_size(page: Any) -> None:
+    capabilities = section(page, "capabilities")
+    curves = drawn(figure(capabilities, "Capability over training tokens"))
+    capabilities.get_by_label("Capability", exact=True).select_option(label="induction · acc")
+    traces = curves.evaluate(DATA)
+    lines = [t for t in traces if len(t["x"]) == len(STEPS)]
+    assert [t["name"] for t in lines] == ["120k", "460k", "1.02M", "1.8M"]
+    # seeds are at 0.5, 1 and 1.5 of the mean: a standard deviation of half of it
+    top, bottom = traces[0]["y"][len(STEPS) - 1], traces[0]["y"][len(STEPS)]
+    assert (top, bottom) == (pytest.approx(1.5 * lines[0]["y"][-1]), pytest.approx(top / 3))
+    assert lines[0]["x"][1:] == [step * 2048 for step in STEPS[1:]]
+    assert 0 < lines[0]["x"][0] < lines[0]["x"][1]
+    (chance,) = (t for t in traces if t["name"] == "by chance")
+    assert chance["y"] == [0.25, 0.25]
+
+
+def test_one_run_has_the_error_of_its_evaluation(page: Any) -> None:
+    capabilities = section(page, "capabilities")
+    curves = drawn(figure(capabilities, "Capability over training tokens"))
+    capabilities.get_by_label("Capability", exact=True).select_option(label="piqa · acc")
+    band, line = curves.evaluate(DATA)
+    assert line["name"] == "lab/d40" and line["y"] == [0.5, 0.6]
+    assert band["y"] == pytest.approx([0.51, 0.61, 0.59, 0.49])
+    assert "1 of 3 values have no number of tokens" in curves.locator("figcaption").inner_text()
+
+
+def test_emergence_shows_what_was_tested_and_counts_the_rest(page: Any) -> None:
+    capabilities = section(page, "capabilities")
+    rows = capabilities.locator("tbody tr")
+    outcomes = capabilities.locator("tbody .badge").all_inner_texts()
+    assert [text.split()[1:] for text in outcomes] == [
+        ["predicts"], ["associated"], ["not", "established"],
+    ]  # fmt: skip
+    first = rows.first.inner_text()
+    assert "0.900" in first and "[0.700, 1.10]" in first  # lead
+    assert "22k" in first and "[18k, 26.9k]" in first  # e^10, and e^(10 -+ 0.2)
+    said = capabilities.inner_text()
+    assert f"Of {EMERGENCE_ROWS} pairs of a quantity and a capability, 3 could be tested" in said
+    assert "predicts 1, only associated 1, not established (p above 0.05) 1" in said
+    assert "3 had to be left undetermined, most often (2): “2 runs, needs 5”" in said
+    capabilities.get_by_label("Outcome").select_option("refused")
+    assert rows.count() == 3
+    with page.expect_download() as download:
+        capabilities.get_by_role("button", name="Download CSV").last.click()
+    assert {r["outcome"] for r in rows_of(download)} == {"refused"}
+    capabilities.get_by_label("Outcome").select_option("tested")
+
+
+@pytest.mark.slow
 def test_colours_follow_the_theme_everywhere(page: Any) -> None:
     overlap = drawn(figure(section(page, "pairs"), "Agreement against the ratio of sizes"))
     paper = "(node) => node.querySelector('.plot').layout.paper_bgcolor"
