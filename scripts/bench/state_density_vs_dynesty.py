@@ -3,10 +3,12 @@
 Target: at most a tenth of dynesty's time. Both go down to K = 1e-16 from the same uniform prior,
 dynesty with so many live points that its log V is as precise, level by level, as that of the subset
 simulation (perfect moves assumed of both). The peer runs in an environment and interpreter of its
-own, on one thread, its loss in plain floats, which suits its calls point by point. The law with its
+own, on one thread, its loss in plain floats, which suits its calls point by point, and samples by
+random slices: its default, uniform in ellipsoids, takes minutes in the valley of the cusp, and
+random walks come out 15 % off there. The law with its
 errors is fitted within our time; what both are compared by is the slope of log V over log K.
 
-    scripts/bench/state_density_vs_dynesty.py [--particles 2000] [--rounds 2]
+    scripts/bench/state_density_vs_dynesty.py [--particles 500] [--rounds 2]
 
 Prints as its last line one JSON object.
 """
@@ -52,7 +54,8 @@ def run(name, live, smallest, seed):
     def logl(w):
         return -2 * math.log(max(loss(*w.tolist()), 1e-300))
     sampler = NestedSampler(
-        logl, lambda u: 2 * u - 1, size, nlive=live, rstate=np.random.default_rng(seed)
+        logl, lambda u: 2 * u - 1, size, nlive=live, sample="rslice",
+        rstate=np.random.default_rng(seed),
     )
     sampler.run_nested(
         logl_max=-2 * math.log(smallest), dlogz=1e-9, add_live=False, print_progress=False
@@ -129,7 +132,7 @@ def ours(toy: Singularity, particles: int, *, seed: int, smallest: float) -> lis
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--particles", type=int, default=2000)
+    parser.add_argument("--particles", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=2)
     asked = parser.parse_args()
     size = asked.particles // BLOCKS

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from scaleinv_ray.singularities import (
-    LearningCoefficient,
     ade_table,
     mellin_pole,
+    singularities,
     subset_simulation,
     toys,
     volume_law,
@@ -41,7 +41,7 @@ def test_llc_of_the_ten_toys_at_their_multiplicity(name):
     estimate = law.llc_by_multiplicity[multiplicity]
     assert estimate.stderr < 0.03 * llc
     assert within(estimate, float(llc))
-    assert law.weights[multiplicity] > 0.01
+    assert law.weights[multiplicity] > 0.05
 
 
 @pytest.mark.slow
@@ -83,9 +83,10 @@ def test_errors_are_those_of_repeated_runs():
     sizes = {"num_particles": 200, "num_blocks": 10, "smallest_volume": 1e-6}
     laws = [law_of(toy, s, **sizes)[1].llc_by_multiplicity[1] for s in range(24)]
     z_S = [(law.value - 0.5) / law.stderr for law in laws]
-    # 24 z, each of 9 degrees of freedom: mean 0 +- 0.23, standard deviation 1.13 +- 0.18.
+    # 24 z, each of 9 degrees of freedom: mean 0 +- 0.23, standard deviation 1.13 +- 0.18, less
+    # where the error holds a spread over fits, as it does with few levels.
     assert abs(np.mean(z_S)) < 0.7
-    assert 0.6 < np.std(z_S) < 1.7
+    assert 0.4 < np.std(z_S) < 1.7
 
 
 @pytest.mark.parametrize(
@@ -121,9 +122,8 @@ def test_a_tanh_unit_is_the_normal_crossing_of_the_dictionary():
     def loss(w):
         return np.mean((w[..., :1] * np.tanh(w[..., 1:] * x_X)) ** 2, axis=-1)
 
-    found = subset_simulation(
-        loss, 2, rng=np.random.default_rng(1), num_particles=1000, smallest_loss=1e-24
-    )
+    (entry,) = (e for e in singularities() if e.family == "tanh")
+    found = subset_simulation(loss, entry.num_variables, rng=np.random.default_rng(0))
     law = volume_law(found, max_multiplicity=2)
-    assert LearningCoefficient(1 / 2, 2).multiplicity == law.multiplicity
-    assert within(law.llc, 0.5, percent=3)
+    assert law.multiplicity == entry.coefficient.multiplicity
+    assert within(law.llc, float(entry.coefficient.llc))

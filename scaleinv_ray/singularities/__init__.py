@@ -1,0 +1,44 @@
+"""Singularities of loss functions: exact learning coefficients, volumes, and the dictionary."""
+
+from scaleinv_ray.singularities.ade import ade_polynomial, ade_table
+from scaleinv_ray.singularities.asymptotics import VolumeLaw, volume_law
+from scaleinv_ray.singularities.coefficient import (
+    LearningCoefficient,
+    disjoint_product,
+    disjoint_sum,
+    morse_bott,
+)
+from scaleinv_ray.singularities.dictionary import linear_network, singularities, toys
+from scaleinv_ray.singularities.entry import Singularity
+from scaleinv_ray.singularities.linear_networks import deep_linear, reduced_rank
+from scaleinv_ray.singularities.matching import Candidate, Match, Outcome, match
+from scaleinv_ray.singularities.newton import newton_polyhedron
+from scaleinv_ray.singularities.polynomial import Polynomial, monomial
+from scaleinv_ray.singularities.volume import StateDensity, mellin_pole, subset_simulation
+
+__all__ = [
+    "Candidate",
+    "LearningCoefficient",
+    "Match",
+    "Outcome",
+    "Polynomial",
+    "Singularity",
+    "StateDensity",
+    "VolumeLaw",
+    "ade_polynomial",
+    "ade_table",
+    "deep_linear",
+    "disjoint_product",
+    "disjoint_sum",
+    "linear_network",
+    "match",
+    "mellin_pole",
+    "monomial",
+    "morse_bott",
+    "newton_polyhedron",
+    "reduced_rank",
+    "singularities",
+    "subset_simulation",
+    "toys",
+    "volume_law",
+]
