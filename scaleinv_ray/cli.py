@@ -1,8 +1,9 @@
-"""The command line: demo, train, plan, run, report, invariants."""
+"""The command line: demo, train, plan, run, status, report, invariants."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter, defaultdict
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -11,7 +12,13 @@ from typing import Annotated
 import typer
 
 from scaleinv_ray.config import RunConfig, load_run_config, load_train_config
-from scaleinv_ray.costs import capture_bytes, forward_flops
+from scaleinv_ray.costs import (
+    available_memory,
+    capture_bytes,
+    choose_loading,
+    forward_flops,
+    model_bytes,
+)
 from scaleinv_ray.plan import Plan
 
 app = typer.Typer(
@@ -43,7 +50,9 @@ def plan(config: Config, out: Out = None) -> None:
     from scaleinv_ray.store import Store
 
     checked = load_run_config(config)
-    typer.echo(_describe(make_plan(checked), completed(Store(out or checked.out))))
+    made = make_plan(checked)
+    typer.echo(_describe(made, completed(Store(out or checked.out))))
+    typer.echo(_loadings(made, checked))
 
 
 @app.command()
@@ -89,6 +98,21 @@ def _describe(plan: Plan, done: set[str]) -> str:
     return "\n".join(lines)
 
 
+def _loadings(plan: Plan, config: RunConfig) -> str:
+    """How each model would be put into the memory of this machine; actors ask their own node."""
+    memory = available_memory()
+    lines = {}
+    for unit in plan.units:
+        checkpoint = unit.checkpoint
+        if not checkpoint.captures:
+            size = model_bytes(checkpoint)
+            chosen = choose_loading(size, config.cluster.load, memory=memory)
+            lines[checkpoint.model] = (
+                f"{checkpoint.model}: {size / 1e9:.3f} GB, {chosen.how} ({chosen.reason})"
+            )
+    return "\n".join(["loading on this machine's CPU:", *lines.values()]) if lines else ""
+
+
 def _run(config: RunConfig, out: str | None, address: str | None) -> None:
     from scaleinv_ray.cluster.run import run as analyse
 
@@ -117,6 +141,16 @@ def report(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")
     config = load_run_config(yaml.safe_load(store.read_bytes("config.yaml")))
     conclude(store, config)
     typer.echo(store.path("report.html"))
+
+
+@app.command()
+def status(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")]) -> None:
+    """Says how far a run is: counts by kind, reasons of failures, rate and time left."""
+    from scaleinv_ray.cluster.status import status as status_of
+    from scaleinv_ray.store import Store
+
+    for line in status_of(Store(run_folder), now=time.time()).lines():
+        typer.echo(line)
 
 
 @app.command()

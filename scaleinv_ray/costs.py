@@ -1,6 +1,9 @@
-"""What a run costs, from shapes alone."""
+"""What a run costs, from shapes alone, and how a model has to be put into memory."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.series import Checkpoint
@@ -50,3 +53,62 @@ def forward_flops(checkpoint: Checkpoint, protocol: Protocol) -> float:
         The operations, attention scores not counted.
     """
     return 2.0 * checkpoint.n_params * protocol.sequences * protocol.length
+
+
+Load = Literal["auto", "resident", "streamed"]
+HEADROOM = 1.3
+"""Memory a resident model needs, over its weights: activations, logits, buffers of the loader."""
+_ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+
+
+class Loading(NamedTuple):
+    """How a model is put into memory, and why."""
+
+    how: Literal["resident", "streamed"]
+    reason: str
+
+
+def model_bytes(checkpoint: Checkpoint) -> int:
+    """Bytes of a checkpoint's weights in the dtype in which they are stored."""
+    return checkpoint.n_params * _ITEM_BYTES[checkpoint.dtype]
+
+
+def choose_loading(
+    num_bytes: int, load: Load = "auto", *, memory: int, gpu_memory: int = 0
+) -> Loading:
+    """Whether a model is loaded whole or read layer by layer.
+
+    Args:
+        num_bytes: of its weights.
+        load: 'auto', or what was decided by the user.
+        memory: bytes of main memory that one model may take.
+        gpu_memory: bytes on the GPUs of one model together, 0 without any.
+
+    Returns:
+        'resident' where `HEADROOM` times the weights fit (into the GPUs, where there are any: a
+        model offloaded from them would be read once a batch), else 'streamed'.
+
+    >>> choose_loading(2_800_000_000, memory=3_000_000_000).how
+    'streamed'
+    >>> choose_loading(2_800_000_000, "resident", memory=3_000_000_000).reason
+    'cluster.load'
+    """
+    if load != "auto":
+        return Loading(load, "cluster.load")
+    room, where = (gpu_memory, "GPU memory") if gpu_memory else (memory, "memory")
+    needed = HEADROOM * num_bytes
+    fits = needed <= room
+    reason = f"{needed / 1e9:.2f} GB needed, {room / 1e9:.2f} GB of {where}"
+    return Loading("resident" if fits else "streamed", reason)
+
+
+def available_memory() -> int:
+    """Bytes of main memory that this process may still take: of the machine and of its cgroup."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / f"memory.{n}").read_text().strip() for n in ("max", "current"))
+    except OSError:  # no cgroup of version 2, or the root group
+        return free
+    return free if limit == "max" else max(0, min(free, int(limit) - int(used)))

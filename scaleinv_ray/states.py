@@ -12,6 +12,9 @@ import pyarrow as pa
 
 from scaleinv_ray.store import PART, is_complete
 
+STATES = "states-"
+"""Prefix of folders with hidden states, beside the captures that come out of them."""
+
 
 class StateFiles:
     """Levels of hidden states in a folder; a level exists under its final name once it is whole.

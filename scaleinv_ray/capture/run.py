@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from scaleinv_ray.capture.attention import attention_records
 from scaleinv_ray.capture.forward import FORWARD_KINDS, forward_records
 from scaleinv_ray.capture.jacobians import jacobian_records
 from scaleinv_ray.capture.loading import LoadOptions
+from scaleinv_ray.capture.streamed_records import streamed_records
+from scaleinv_ray.capture.streaming import States, StreamedModel
 from scaleinv_ray.capture.variants import InitSource, materialise, shuffle_tokens
 from scaleinv_ray.capture.weights import iter_weights
 from scaleinv_ray.records import KINDS, TOKEN_FREE, Protocol, Record, Variant
@@ -127,6 +129,91 @@ class Session:
             )
             records["jacobians"] = [*jacobians]
         return records
+
+
+@dataclass(frozen=True)
+class StreamedSession:
+    """A model that is read layer by layer; it gives what comes out of one forward pass.
+
+    Attributes:
+        source: what is read.
+        streamed: the model.
+    """
+
+    source: Source
+    streamed: StreamedModel
+
+    @classmethod
+    def open(cls, source: Source) -> StreamedSession:
+        """Builds the skeleton of a source; reads no weight.
+
+        Args:
+            source: folder and variant.
+
+        Returns:
+            The session.
+
+        Raises:
+            ValueError: for random_init of a model without its own step 0, which would have to be
+                drawn whole in memory, or where the folder is not whole.
+        """
+        folder = source.folder
+        if source.variant == "random_init":
+            if source.init_folder is None:
+                raise ValueError(
+                    f"variant: got 'random_init' of {folder}, which has no step 0 of its own and "
+                    "is streamed; allowed: a run with step 0, or cluster.load: resident"
+                )
+            folder = source.init_folder
+        seed = source.seed if source.variant == "shuffled_weights" else None
+        return cls(source, StreamedModel.open(folder, source.options, shuffle_seed=seed))
+
+    def records(
+        self,
+        tokens_ST: np.ndarray,
+        protocol: Protocol,
+        states: States,
+        *,
+        kinds: frozenset[str],
+        batch_size: int,
+        labels: Mapping[str, Any] | None = None,
+        keep: Callable[[Record], Record] = lambda record: record,
+    ) -> dict[str, list[Record]]:
+        """Captures one probe, as `Session.records`.
+
+        Args:
+            tokens_ST: token ids; permuted here where the variant is shuffled_tokens.
+            protocol: what makes captures comparable.
+            states: hold the hidden states between the blocks.
+            kinds: out of `forward.FORWARD_KINDS`.
+            batch_size: sequences in a batch.
+            labels: unit, probe and other fields of Record.
+            keep: as of `streamed_records`.
+
+        Returns:
+            Kind -> records, for exactly the kinds asked for.
+
+        Raises:
+            ValueError: for a kind that needs the whole model, or where a capture refuses.
+        """
+        if whole := kinds - FORWARD_KINDS:
+            raise ValueError(
+                f"kinds: got {sorted(whole)} of a streamed model, which is never whole in memory; "
+                f"allowed {sorted(FORWARD_KINDS)}, or cluster.load: resident"
+            )
+        if self.source.variant == "shuffled_tokens":
+            tokens_ST = shuffle_tokens(tokens_ST, self.source.seed)
+        return streamed_records(
+            self.streamed,
+            tokens_ST,
+            protocol,
+            states,
+            kinds=kinds,
+            batch_size=batch_size,
+            labels=labels,
+            seed_units=int(protocol.digest(), 16),
+            keep=keep,
+        )
 
 
 def capture(

@@ -56,6 +56,9 @@ class Passing(typing.Protocol):
     def visit(self, site: str, layer: int, x: torch.Tensor) -> None:
         """A tensor at a site."""
 
+    def end_block(self, layer: int) -> None:
+        """After all batches have gone through a block."""
+
 
 class _Recorder(nn.Module):
     """Stands in for a block: notes what it is called with and hands the hidden state through."""
@@ -256,6 +259,8 @@ def stream(
                     passing.start_batch(first, shape)
                 call = calls[layer][shape[0]]
                 write(as_array(block(x_BTD, *call["args"], **call["kwargs"])))
+        if passing is not None:
+            passing.end_block(layer)
 
 
 def _replay(
@@ -272,6 +277,8 @@ def _replay(
             passing.start_batch(first, shape)
             x_BTD = as_tensor(states.read(level, first, shape[0]), streamed.model.dtype)
             passing.visit(site, layer, x_BTD)
+        if level > 0:
+            passing.end_block(layer)
 
 
 def _embed(

@@ -5,6 +5,7 @@ It keeps no state but the store: what is done is what has its measurement file t
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
@@ -31,6 +32,8 @@ TRIES = 3
 GROUP_S = 0.3
 """Seconds of work wanted in a task: Ray takes about a millisecond for each."""
 WINDOW_PER_CPU = 4
+COUNT_S = 5.0
+"""Seconds between two looks at the cluster's resources."""
 
 
 @dataclass
@@ -100,7 +103,9 @@ class Driver:
     _pending: set[str] = field(default_factory=set)
     _waiting: dict[str, list[MeasureJob]] = field(default_factory=lambda: defaultdict(list))
     _abandoned: set[str] = field(default_factory=set)
+    _sizes: dict[str, int] = field(default_factory=dict)
     _cpus: int = 1
+    _counted: float = 0.0
 
     def execute(self) -> None:
         """Does all the work; returns when every measurement is written, good or failed."""
@@ -113,17 +118,25 @@ class Driver:
             if self._pending.isdisjoint(job.paths()):
                 self._ready.append(job)
         tokens = ray.put(dict(self.work.tokens))
-        self._cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        for _ in range(self._num_actors()):
-            self._new_actor()
         try:
             while self._captures or self._ready or self._retries or self._flights:
+                self._count_cpus()
                 self._submit(tokens)
                 self._collect()
                 if self._actors and not self._captures and not self._capturing():
                     self._stop_actors()
         finally:
             self._stop_actors()
+
+    def _count_cpus(self) -> None:
+        """Nodes come and go: actors are added as there is room for them."""
+        now = time.monotonic()
+        if self._counted and now - self._counted < COUNT_S:
+            return
+        self._counted = now
+        self._cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        for _ in range(self._num_actors() - len(self._actors)):
+            self._new_actor()
 
     def _num_actors(self) -> int:
         """As many as fit while a CPU is left for the tasks that read their captures."""
@@ -132,13 +145,18 @@ class Driver:
         wanted = min(self.settings.actors or room, self._cpus - 1, len(self._captures))
         return max(1, wanted) if self._captures else 0
 
+    def _sharing(self) -> int:
+        """Actors that may come to lie on one node."""
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        return max(1, math.ceil(self._num_actors() / max(1, nodes)))
+
     def _new_actor(self) -> None:
         """Starts an actor; it gets work when it has answered, not while it waits for a place."""
         gpus = self.settings.gpus_per_model
         # on a single core the actor must leave room for the tasks that read its captures
         share = 1 if self._cpus > 1 else 0
         actor = CaptureActor.options(num_cpus=share, num_gpus=gpus).remote(
-            num_threads=1 if not gpus else 4, num_gpus=gpus
+            num_threads=1 if not gpus else 4, num_gpus=gpus, sharing=self._sharing()
         )
         self._actors.append(actor)
         self._starting[actor.pid.remote()] = actor
@@ -233,16 +251,25 @@ class Driver:
         for job, outcome in zip(flight.job, result, strict=True):
             known = self._seconds[outcome.invariant]
             self._seconds[outcome.invariant] = 0.7 * known + 0.3 * outcome.wall_s
+            read = sum(self._sizes.get(path, 0) for path in job.paths())
             self.log(
                 "measured", key=outcome.key, unit=job.labels["unit"], invariant=outcome.invariant,
-                wall_s=outcome.wall_s, error=outcome.error, **outcome.counts,
+                wall_s=outcome.wall_s, error=outcome.error, bytes_read=read, queue=self._queue(),
+                **outcome.counts,
             )  # fmt: skip
             self._release(job)
 
     def _captured(self, flight: Flight, outcome: CaptureOutcome) -> None:
         self._idle.append(flight.actor)
         size = sum(outcome.written.values())
-        self.log("captured", files=len(outcome.written), bytes=size, wall_s=outcome.wall_s)
+        assert isinstance(flight.job, CaptureJob)
+        unit = flight.job.facts.get("unit")
+        self.log(
+            "captured", unit=unit, files=len(outcome.written), bytes=size, wall_s=outcome.wall_s,
+            failed=len(outcome.failed), load=outcome.load, reason=outcome.reason,
+            tokens=outcome.tokens, queue=self._queue(),
+        )  # fmt: skip
+        self._sizes |= outcome.written
         self._pending.difference_update(outcome.written)
         for path in outcome.written:
             for job in self._waiting.pop(path, ()):
@@ -250,6 +277,10 @@ class Driver:
                     self._ready.append(job)
         for path, error in outcome.failed.items():
             self._give_up(self._waiting.pop(path, ()), error)
+
+    def _queue(self) -> int:
+        """Jobs that wait to be submitted."""
+        return len(self._ready) + len(self._retries) + len(self._captures)
 
     def _release(self, job: MeasureJob) -> None:
         """Deletes a capture file when its last measurement is done."""

@@ -14,6 +14,7 @@ import numpy as np
 
 import scaleinv_ray
 from scaleinv_ray import series
+from scaleinv_ray.costs import Load
 from scaleinv_ray.records import Protocol, Variant
 from scaleinv_ray.series import Checkpoint
 
@@ -121,6 +122,7 @@ class CaptureJob:
         protocol: of the run.
         facts: written into every file's metadata.
         batch_size: sequences in a forward pass.
+        load: resident, streamed, or auto for what fits on the actor's node.
     """
 
     weights: WeightSource
@@ -128,6 +130,7 @@ class CaptureJob:
     protocol: Protocol
     facts: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = 32
+    load: Load = "auto"
 
     def paths(self) -> list[str]:
         """The files it is to write."""
@@ -136,11 +139,23 @@ class CaptureJob:
 
 @dataclass(frozen=True)
 class CaptureOutcome:
-    """What an actor reports: bytes written by path, the error of what failed, and seconds."""
+    """What an actor reports.
+
+    Attributes:
+        written: bytes by path.
+        failed: the error of what was not written, by path.
+        wall_s: seconds it took.
+        load: how the model was put into memory.
+        reason: why so.
+        tokens: that went through the model.
+    """
 
     written: Mapping[str, int]
     failed: Mapping[str, str]
     wall_s: float
+    load: str = "resident"
+    reason: str = ""
+    tokens: int = 0
 
 
 @dataclass

@@ -43,7 +43,8 @@ def preflight(
         ValueError: naming what is missing.
     """
     nodes = [n for n in ray.nodes() if n["Alive"]]
-    most = max((n["Resources"].get("GPU", 0) for n in nodes), default=0)
+    kinds = [*(n["Resources"] for n in nodes), *_node_types()]
+    most = max((of.get("GPU", 0) for of in kinds), default=0)
     if gpus_per_model > most:
         raise ValueError(
             f"cluster.gpus_per_model: got {gpus_per_model}, no node has more than {most:g} GPUs"
@@ -67,6 +68,13 @@ def preflight(
         )
     resources: dict[str, float] = ray.cluster_resources()
     return resources
+
+
+def _node_types() -> list[dict[str, float]]:
+    """Resources of the nodes that an autoscaler may bring; none without an autoscaler."""
+    config = ray._private.state.state.get_cluster_config()
+    groups = config.node_group_configs if config is not None else ()
+    return [dict(group.resources) for group in groups if group.max_count != 0]
 
 
 def _check_store(store: Store, nodes: list[dict[str, Any]]) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import sys
+import shutil
 import tempfile
-import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping
@@ -17,7 +15,6 @@ from typing import Any
 
 import pyarrow as pa
 import yaml
-from tqdm import tqdm
 
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.conclude import completed, conclude, concluded, read_planned
@@ -26,6 +23,7 @@ from scaleinv_ray.cluster.work import assemble
 from scaleinv_ray.config import ProtocolOptions, RunConfig, load_run_config
 from scaleinv_ray.costs import capture_bytes
 from scaleinv_ray.plan import Measurement, Plan, make_plan, plan_rows
+from scaleinv_ray.states import STATES
 from scaleinv_ray.store import PART, Store
 
 
@@ -81,37 +79,6 @@ def claim(store: Store, config: RunConfig) -> None:
     store.write_bytes("config.yaml", text.encode())
 
 
-class Progress:
-    """One line of JSON an event in log.jsonl, and a bar over the measurements."""
-
-    def __init__(self, store: Store, total: int) -> None:
-        """Opens the log; a run in an object store has the bar in the job's own log instead."""
-        self._path = None if store.local is None else store.local / "log.jsonl"
-        self._bar = tqdm(
-            total=total, unit="measurement", mininterval=1.0 if sys.stderr.isatty() else 15.0
-        )
-        self.counts: Counter[str] = Counter()
-
-    def __call__(self, event: str, **values: Any) -> None:
-        """Logs an event."""
-        line = {"time": round(time.time(), 3), "event": event, **values}
-        if self._path is not None:
-            with self._path.open("a") as stream:
-                stream.write(json.dumps(line) + "\n")
-        self.counts[event] += 1
-        if event == "measured":
-            self.counts["failed_measurements"] += bool(values["failed"])
-            self._bar.update()
-        self._bar.set_postfix(
-            captured=self.counts["captured"], failed=self.counts["failed_measurements"],
-            lost=self.counts["lost"], refresh=False,
-        )  # fmt: skip
-
-    def close(self) -> None:
-        """Ends the bar."""
-        self._bar.close()
-
-
 def run(
     config: RunConfig | Mapping[str, Any] | str | Path,
     *,
@@ -152,6 +119,7 @@ def _execute(
     from scaleinv_ray.cluster.driver import Driver, Settings
     from scaleinv_ray.cluster.preflight import preflight
     from scaleinv_ray.cluster.session import connected
+    from scaleinv_ray.cluster.telemetry import Telemetry
 
     run_id = uuid.uuid4().hex[:12]
     scratch = _scratch(store, config)
@@ -166,7 +134,7 @@ def _execute(
             gpus_per_model=config.cluster.gpus_per_model,
             scratch=scratch,
         )
-        progress = Progress(store, len(missing))
+        progress = Telemetry(store, captures=len(work.captures), measurements=len(missing))
         progress("started", run_id=run_id, measurements=len(missing), resources=resources)
         settings = Settings(
             gpus_per_model=config.cluster.gpus_per_model,
@@ -204,6 +172,9 @@ def clean(scratch: Path, wanted: set[str] | None) -> None:
         part.unlink(missing_ok=True)
     if wanted is None:
         return
+    for states in scratch.glob(f"{STATES}*"):  # a streamed pass that was killed goes on from them
+        if str(states.with_name(f"{states.name.removeprefix(STATES)}.arrow")) not in wanted:
+            shutil.rmtree(states)
     for path in scratch.glob("*.arrow"):
         if str(path) not in wanted:
             path.unlink(missing_ok=True)

@@ -127,6 +127,7 @@ def _capture_job(plan: Plan, group: Sequence[Pass], config: RunConfig, scratch: 
         protocol=plan.protocol,
         facts=_facts(plan, unit),
         batch_size=config.batch_size,
+        load=config.cluster.load,
     )
 
 

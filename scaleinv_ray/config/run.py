@@ -275,6 +275,7 @@ class ClusterOptions(Options):
         workers: measuring tasks at a time, None for as many as there are CPUs.
         actors: capture actors at a time, None for as many as fit.
         memory: bytes that a measuring task asks for; text like `4GB` is read.
+        load: models whole in memory, or streamed layer by layer; auto goes by what fits.
     """
 
     gpus_per_model: Natural = 0
@@ -282,6 +283,7 @@ class ClusterOptions(Options):
     workers: Positive | None = None
     actors: Positive | None = None
     memory: Bytes | None = None
+    load: Literal["auto", "resident", "streamed"] = "auto"
 
 
 class RunConfig(Options):

@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from scaleinv_ray.capture.loading import LoadOptions
-from scaleinv_ray.capture.run import Session, Source, capture
+from scaleinv_ray.capture.run import Session, Source, StreamedSession, capture
 from scaleinv_ray.capture.variants import shuffle_tokens
-from scaleinv_ray.records import KINDS, TOKEN_FREE
+from scaleinv_ray.records import KINDS, RECORDED_ONLY, TOKEN_FREE
+from scaleinv_ray.states import StateFiles
 
 from .conftest import PROTOCOL
 
+LIVE = frozenset(KINDS) - RECORDED_ONLY
 _LABELS = {"unit": "u", "probe": "prose"}
 
 
@@ -25,11 +27,11 @@ def test_all_kinds_of_one_checkpoint_as_numpy(folder, tokens_ST):
         Source(folder("neox_parallel")),
         tokens_ST,
         PROTOCOL,
-        kinds=frozenset(KINDS),
+        kinds=LIVE,
         batch_size=64,
         labels=_LABELS,
     )
-    assert set(records) == set(KINDS)
+    assert set(records) == LIVE
     for kind, found in records.items():
         assert found
         for record in found:
@@ -88,12 +90,49 @@ def test_refusals(folder):
         )
 
 
+@pytest.mark.parametrize("variant", ["trained", "shuffled_weights", "shuffled_tokens"])
+def test_a_streamed_session_gives_what_a_resident_one_gives(variant, folder, tokens_ST, tmp_path):
+    source = Source(folder("neox_parallel"), variant, seed=2)
+    asked = {"kinds": frozenset({"stream", "token_losses"}), "batch_size": 64, "labels": _LABELS}
+    resident = Session.open(source).records(tokens_ST, PROTOCOL, **asked)
+    states = StateFiles(tmp_path)
+    streamed = StreamedSession.open(source).records(tokens_ST, PROTOCOL, states, **asked)
+    assert set(streamed) == set(resident)
+    for kind, found in resident.items():
+        for a, b in zip(found, streamed[kind], strict=True):
+            assert a.labels() == b.labels()
+            for name, value in _arrays(a).items():
+                np.testing.assert_array_equal(getattr(b, name), value)
+
+
+def test_a_streamed_random_init_is_the_runs_own_step_zero_or_refused(folder, tokens_ST, tmp_path):
+    alone = Source(folder("llama"), "random_init")
+    with pytest.raises(ValueError, match=r"random_init.*has no step 0.*cluster.load: resident"):
+        StreamedSession.open(alone)
+    kinds = frozenset({"token_losses"})
+    asked = {"kinds": kinds, "batch_size": 64}
+    zero = Source(folder("llama"), "random_init", init_folder=folder("llama"))
+    got = StreamedSession.open(zero).records(tokens_ST, PROTOCOL, StateFiles(tmp_path), **asked)
+    expected = Session.open(zero).records(tokens_ST, PROTOCOL, **asked)
+    np.testing.assert_array_equal(
+        got["token_losses"][0].loss_ST, expected["token_losses"][0].loss_ST
+    )
+
+
+def test_what_needs_the_whole_model_is_refused_of_a_streamed_one(folder, tokens_ST, tmp_path):
+    session = StreamedSession.open(Source(folder("llama")))
+    with pytest.raises(ValueError, match=r"got \['attention'\] of a streamed model"):
+        session.records(
+            tokens_ST, PROTOCOL, StateFiles(tmp_path), kinds=frozenset({"attention"}), batch_size=8
+        )
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", ["neox_parallel", "llama", "gpt2"])
 @pytest.mark.parametrize("device_map", ["cuda:0", "auto"])
 def test_cuda_equals_cpu(name, device_map, folder, tokens_ST):
-    kinds = frozenset(KINDS)
+    kinds = LIVE
     cpu, cuda = (
         capture(
             Source(folder(name), options=LoadOptions(device_map=where)),

@@ -15,7 +15,9 @@ from scaleinv_ray.capture.loading import LoadOptions, load_model
 from scaleinv_ray.capture.streamed_records import streamed_records
 from scaleinv_ray.capture.streaming import StreamedModel, as_array, as_tensor, stream
 from scaleinv_ray.capture.variants import materialise
+from scaleinv_ray.records import Record
 from scaleinv_ray.states import StateFiles
+from scaleinv_ray.store import read_record, write_record
 from tests.capture.conftest import CAUSAL, LAYERS, PROTOCOL, attention_for
 
 BATCH = 48  # 160 sequences: the last batch is smaller
@@ -171,3 +173,27 @@ def test_a_missing_tensor_is_named(folder: Callable[[str], Path], tmp_path: Path
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks the tensor of model\.layers\.1\.mlp\.up_proj"):
         StreamedModel.open(tmp_path)
+
+
+def test_moments_are_handed_over_block_by_block(
+    folder: Callable[[str], Path],
+    model: Callable[[str], tf.PreTrainedModel],
+    tokens_ST: np.ndarray,
+    tmp_path: Path,
+) -> None:
+    states = StateFiles(tmp_path)
+    seen: list[tuple[int | None, int | None]] = []
+
+    def keep(record: Record) -> Record:
+        seen.append((record.layer, states.latest()))
+        path = tmp_path / f"moments-{record.layer}.arrow"
+        write_record(path, record, kind="moments", facts={})
+        return read_record(path)
+
+    kinds = frozenset({"moments", "cloud"})
+    got = streamed_records(
+        StreamedModel.open(folder("gpt2")), tokens_ST, PROTOCOL, states,
+        kinds=kinds, batch_size=BATCH, keep=keep,
+    )  # fmt: skip
+    _equal(got, forward_records(model("gpt2"), tokens_ST, PROTOCOL, kinds=kinds, batch_size=BATCH))
+    assert seen == [(layer, layer + 1) for layer in range(LAYERS)], "as soon as a block is done"

@@ -1,0 +1,158 @@
+"""Checkpoints examined as they arrive in a folder or a bucket."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+from pyarrow import fs
+
+from scaleinv_ray.cluster.run import Run, run
+from scaleinv_ray.series.headers import INDEX, WEIGHTS
+from scaleinv_ray.store import PART
+
+SETTLED_S = 30.0
+"""A folder whose newest file is younger is still being written."""
+_HEADER_LIMIT = 100_000_000
+
+
+def arrivals(uri: str, *, settled_s: float = SETTLED_S) -> list[str]:
+    """Folders that hold a whole checkpoint, at any depth.
+
+    Args:
+        uri: a folder, or a bucket with prefix (`s3://bucket/prefix`).
+        settled_s: seconds since the newest file was written.
+
+    Returns:
+        Their paths below `uri`, sorted. A folder without config.json, with a shard that is absent
+        or shorter than its header says, or written to a moment ago, is not among them.
+    """
+    filesystem, root = _open(uri)
+    selector = fs.FileSelector(root, recursive=True, allow_not_found=True)
+    folders: dict[str, dict[str, fs.FileInfo]] = {}
+    for info in filesystem.get_file_info(selector):
+        if info.is_file:
+            at = str(PurePosixPath(info.path).parent)
+            folders.setdefault(at, {})[info.base_name] = info
+    now = time.time()
+    whole = [
+        at
+        for at, files in folders.items()
+        if PART not in at
+        and max(info.mtime_ns / 1e9 for info in files.values()) <= now - settled_s
+        and _is_whole(filesystem, files)
+    ]
+    return sorted(PurePosixPath(at).relative_to(root).as_posix() for at in whole)
+
+
+def _open(uri: str) -> tuple[fs.FileSystem, str]:
+    if "://" in uri:
+        filesystem, root = fs.FileSystem.from_uri(uri)
+        return filesystem, root.rstrip("/")
+    return fs.LocalFileSystem(), str(Path(uri).resolve())
+
+
+def _is_whole(filesystem: fs.FileSystem, files: Mapping[str, fs.FileInfo]) -> bool:
+    if "config.json" not in files:
+        return False
+    try:
+        json.loads(_read(filesystem, files["config.json"]))
+        if WEIGHTS in files:
+            shards = {WEIGHTS}
+        else:
+            index = json.loads(_read(filesystem, files[INDEX]))
+            shards = set(index["weight_map"].values())
+        return all(_size_told(filesystem, files[s]) == files[s].size for s in shards)
+    except (KeyError, ValueError):  # a file that is absent, or JSON that is not whole
+        return False
+
+
+def _read(filesystem: fs.FileSystem, info: fs.FileInfo) -> bytes:
+    with filesystem.open_input_file(info.path) as stream:
+        return stream.read()
+
+
+def _size_told(filesystem: fs.FileSystem, info: fs.FileInfo) -> int:
+    """The size that a safetensors header gives its file."""
+    with filesystem.open_input_file(info.path) as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > min(_HEADER_LIMIT, info.size):
+            raise ValueError(f"{info.path}: header of {length} bytes in a file of {info.size}")
+        header = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    return 8 + length + max((t["data_offsets"][1] for t in header.values()), default=0)
+
+
+def fetched(uri: str, folder: str, mirror: Path) -> Path:
+    """The local folder of an arrival; out of a bucket it is copied once.
+
+    Args:
+        uri: as of `arrivals`.
+        folder: one of its paths.
+        mirror: where copies lie, seen by all nodes.
+
+    Returns:
+        A folder with the checkpoint.
+    """
+    filesystem, root = _open(uri)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return Path(root) / folder
+    target = mirror / folder
+    if not target.is_dir():
+        part = target.with_name(f"{PART}{target.name}")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        fs.copy_files(f"{root}/{folder}", str(part), source_filesystem=filesystem)
+        part.rename(target)
+    return target
+
+
+def watch(
+    config: str | Path,
+    uri: str,
+    *,
+    every: float = 60.0,
+    rounds: int | None = None,
+    settled_s: float = SETTLED_S,
+    address: str | None = None,
+) -> Iterator[Run | str]:
+    """Runs a config on the checkpoints of a folder or a bucket whenever new ones are whole.
+
+    Args:
+        config: YAML file of a run; its `models` may be left out.
+        uri: where checkpoints arrive.
+        every: seconds between two looks.
+        rounds: looks until it ends, None for ever.
+        settled_s: as of `arrivals`.
+        address: of a Ray cluster; None embeds Ray.
+
+    Yields:
+        After each look that found something new, the run, or why it could not be made.
+    """
+    options = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+    mirror = Path(options.get("out", f"runs/{options['name']}-arrived")) / "arrived"
+    if "://" in str(options.get("out", "")):
+        mirror = Path("runs") / options["name"] / "arrived"
+    examined: set[str] = set()
+    looked = 0
+    while rounds is None or looked < rounds:
+        time.sleep(every if looked else 0.0)
+        looked += 1
+        found = arrivals(uri, settled_s=settled_s)
+        if set(found) <= examined:
+            continue
+        examined |= set(found)
+        paths = [{"path": str(fetched(uri, f, mirror))} for f in found]
+        yield _run({**options, "models": [*options.get("models", []), *paths]}, address)
+
+
+def _run(options: Mapping[str, Any], address: str | None) -> Run | str:
+    try:
+        return run(options, address=address)
+    except (ValueError, OSError) as error:  # the next arrival may be what was missing
+        return f"error: {error}"

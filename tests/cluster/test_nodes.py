@@ -1,0 +1,69 @@
+"""Nodes that die, and nodes that come and go with the work."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.test_faults import small_config
+
+pytestmark = [pytest.mark.ray, pytest.mark.root, pytest.mark.slow]
+ROOT = Path(__file__).resolve().parents[2]
+UNSHARE = [
+    "unshare", "--net", "--pid", "--mount", "--fork", "--mount-proc", "--kill-child", "bash", "-c",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def namespaces() -> Iterator[Path]:
+    """A short folder for Ray's sockets; skipped where namespaces cannot be made."""
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        pytest.skip("needs unshare and ip")
+    tried = subprocess.run([*UNSHARE, "ip link set lo up"], capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(f"no namespaces here: {tried.stderr.strip()}")
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def isolated(task: str, folder: Path, scratch: Path) -> dict[str, Any]:
+    command = f"{sys.executable} -m tests.cluster.isolated {task} {folder}"
+    # bash stays as the first process of the namespace and buries the dead
+    script = f"ip link set lo up; {command}; exit $?"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    environment |= {"PATH": path, "RAY_TMPDIR": str(scratch), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*UNSHARE, script], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def test_what_a_lost_node_had_is_done_again(namespaces: Path, ladder: Path, tmp_path: Path) -> None:
+    shutil.copytree(ladder / "d16-s0" / "step-000006", tmp_path / "model")
+    found = isolated("lose_node", tmp_path, namespaces)
+    assert found["nodes"] == 2 and found["lost"] >= 1 and found["twice"] >= 1
+    assert found["completed"] == found["jobs"] and found["failed"] == []
+
+
+def test_workers_come_for_a_sweep_and_go_after_it(
+    namespaces: Path, text_folder: Path, ladder: Path, tmp_path: Path
+) -> None:
+    config = small_config(text_folder, ladder, tmp_path / "out")
+    config["models"] = [{"path": str(ladder / "d16-s0"), "steps": "all"}]
+    config["invariants"] = {"weights.weight_tail": {"num_null": 2}}
+    (tmp_path / "series.yaml").write_text(yaml.safe_dump(config))
+    found = isolated("autoscale", tmp_path, namespaces)
+    assert (found["before"], found["after"]) == (0, 0) and found["most"] >= 1
+    assert found["completed"] == 3 and found["outcome"] == ["3 measurements made"]
+    assert found["monitor_errors"] == ""

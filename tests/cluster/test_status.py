@@ -1,0 +1,119 @@
+"""How far a run is, read from its folder; what the telemetry leaves there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow import fs
+
+from scaleinv_ray import tables
+from scaleinv_ray.cluster.jobs import FAILED
+from scaleinv_ray.cluster.status import status
+from scaleinv_ray.cluster.telemetry import Telemetry, read_events
+from scaleinv_ray.store import Store
+
+KINDS = ("cloud", "cloud", "cloud", "weights", "weights")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Five planned measurements: one done alone, one compacted, one failed, two missing."""
+    made = Store(tmp_path)
+    row: dict[str, Any] = dict.fromkeys(tables.PLAN.names, "x")
+    row |= {"n_params": 1, "seed": 0, "step": 0, "bytes": 0, "done": False}
+    rows = [row | {"key": f"k{i}", "kind": kind} for i, kind in enumerate(KINDS)]
+    made.write_table("plan.parquet", tables.encode(rows, tables.PLAN))
+
+    def measured(key: str, error: str | None = None) -> Any:
+        given = dict.fromkeys(tables.MEASUREMENTS.names) | {"key": key, "error": error}
+        return tables.MEASUREMENTS.empty_table().from_pylist([given], schema=tables.MEASUREMENTS)
+
+    made.write_table("measurements/k0.parquet", measured("k0"))
+    made.write_table("measurements/all-1.parquet", measured("k3"))
+    made.write_table(f"measurements/k1{FAILED}", measured("k1", "ValueError: no luck"))
+    return made
+
+
+def log(store: Store, events: list[tuple[float, str]]) -> None:
+    lines = [json.dumps({"time": t, "event": e}) + "\n" for t, e in events]
+    (Path(store.uri) / "log.jsonl").write_text("".join(lines))
+
+
+def test_counts_by_kind_and_reasons_of_what_failed(store: Store) -> None:
+    found = status(store, now=0.0)
+    assert found.by_kind == {
+        ("cloud", "done"): 1, ("cloud", "failed"): 1, ("cloud", "missing"): 1,
+        ("weights", "done"): 1, ("weights", "missing"): 1,
+    }  # fmt: skip
+    assert found.reasons == {"ValueError: no luck": 1}
+    assert (found.state, found.rate, found.idle_s) == ("never started", None, None)
+    text = "\n".join(found.lines())
+    assert "failed x1: ValueError: no luck" in text and "time left" not in text
+
+
+def test_rate_and_time_left_are_those_of_the_last_start(store: Store) -> None:
+    first = [(0.0, "started"), (1.0, "measured"), (100.0, "measured"), (101.0, "ended")]
+    log(store, first)
+    assert status(store, now=103.0).state == "ended"
+    assert status(store, now=103.0).seconds_left is None
+    second = [(200.0, "started"), *((200.0 + t, "measured") for t in (2, 4, 6, 8))]
+    log(store, first + second)
+    with (Path(store.uri) / "log.jsonl").open("a") as stream:
+        stream.write('{"time": 3')  # a line that is being written
+    found = status(store, now=210.0)
+    assert found.state == "running" and found.rate == pytest.approx(0.5)
+    assert found.seconds_left == pytest.approx(2 / 0.5) and found.idle_s == pytest.approx(2.0)
+
+
+def test_a_folder_without_a_plan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="without plan.parquet"):
+        status(Store(tmp_path), now=0.0)
+
+
+MEASURED = {"failed": 0, "queue": 3, "bytes_read": 10}
+
+
+@pytest.mark.ray
+def test_an_event_is_a_line_and_a_metric(
+    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, float, Any]] = []
+    from ray.util import metrics
+
+    monkeypatch.setattr(
+        metrics.Counter,
+        "inc",
+        lambda self, value=1.0, tags=None: seen.append((self.info["name"], value, tags)),
+    )
+    monkeypatch.setattr(
+        metrics.Gauge,
+        "set",
+        lambda self, value, tags=None: seen.append((self.info["name"], value, tags)),
+    )
+    telemetry = Telemetry(Store(tmp_path), captures=1, measurements=2)
+    telemetry("captured", tokens=640, queue=0)
+    telemetry("measured", **MEASURED)
+    telemetry("measured", **MEASURED | {"failed": 1})
+    telemetry.close()
+    events = list(read_events(Store(tmp_path)))
+    assert [e["event"] for e in events] == ["captured", "measured", "measured"]
+    assert telemetry.counts["failed_measurements"] == 1
+    assert ("scaleinv_tokens", 640, None) in seen and ("scaleinv_bytes_read", 10, None) in seen
+    done = [tags["status"] for name, _, tags in seen if name == "scaleinv_units_done"]
+    assert done == ["ok", "failed"] and ("scaleinv_queue", 3, None) in seen
+
+
+@pytest.mark.ray
+def test_an_object_store_gets_the_log_in_parts(tmp_path: Path, ray_session: None) -> None:
+    store = Store(tmp_path)
+    store.local = None  # as s3:// has none
+    assert isinstance(store._fs, fs.LocalFileSystem)
+    (tmp_path / "log").mkdir()
+    for _ in range(2):
+        telemetry = Telemetry(store, captures=0, measurements=1)
+        telemetry("started")
+        telemetry("measured", **MEASURED)
+        telemetry.close()
+    assert len(store.names("log")) == 2
+    assert [e["event"] for e in read_events(store)] == ["started", "measured"] * 2

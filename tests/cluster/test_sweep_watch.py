@@ -1,0 +1,143 @@
+"""Sweeps and watches: what is new is measured, what is half-written waits."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scaleinv_ray.cluster import sweep as sweep_module
+from scaleinv_ray.cluster import watch as watch_module
+from scaleinv_ray.cluster.run import Run
+from scaleinv_ray.cluster.sweep import SKIPPED, is_running, sweep
+from scaleinv_ray.cluster.watch import arrivals, fetched, watch
+from scaleinv_ray.store import Store
+from tests.cluster.test_faults import small_config
+
+pytestmark = pytest.mark.ray
+
+
+def checkpoint(source: Path, target: Path) -> Path:
+    shutil.copytree(source, target)
+    return target
+
+
+@pytest.fixture
+def last(ladder: Path) -> Path:
+    return ladder / "d16-s0" / "step-000006"
+
+
+def test_a_half_written_checkpoint_is_left_alone_until_it_is_whole(
+    last: Path, tmp_path: Path
+) -> None:
+    folder = checkpoint(last, tmp_path / "run" / "step-000006")
+    whole = (folder / "model.safetensors").read_bytes()
+    assert arrivals(str(tmp_path), settled_s=0) == ["run/step-000006"]
+    for cut in (len(whole) - 1, len(whole) // 2, 9, 0):
+        (folder / "model.safetensors").write_bytes(whole[:cut])
+        assert arrivals(str(tmp_path), settled_s=0) == [], cut
+    (folder / "model.safetensors").write_bytes(whole)
+    assert arrivals(str(tmp_path), settled_s=3600) == [], "still being written"
+    (folder / "config.json").rename(folder / "later.json")
+    assert arrivals(str(tmp_path), settled_s=0) == []
+    (folder / "later.json").rename(folder / "config.json")
+    assert arrivals(str(tmp_path), settled_s=0) == ["run/step-000006"]
+
+
+def test_a_sharded_checkpoint_is_whole_with_its_last_shard(last: Path, tmp_path: Path) -> None:
+    folder = checkpoint(last, tmp_path / "run")
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    index = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert arrivals(str(tmp_path), settled_s=0) == []
+    shutil.copy(folder / "a.safetensors", folder / "b.safetensors")
+    assert arrivals(str(tmp_path), settled_s=0) == ["run"]
+
+
+def test_an_absent_folder_has_no_arrivals(tmp_path: Path) -> None:
+    assert arrivals(str(tmp_path / "none")) == []
+
+
+def test_watching_runs_once_for_what_is_new(
+    last: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def run(options: Any, *, address: str | None) -> Any:
+        del address
+        asked.append([Path(m["path"]).name for m in options["models"]])
+        if len(asked) == 2:
+            raise ValueError("two of a kind")
+        return "ran"
+
+    folder = tmp_path / "in"
+    file = tmp_path / "series.yaml"
+    file.write_text(yaml.safe_dump({"name": "w", "out": str(tmp_path / "out")}))
+    monkeypatch.setattr(watch_module, "run", run)
+    looks = watch(file, str(folder), every=0.0, rounds=6, settled_s=0)
+    checkpoint(last, folder / "a")
+    assert next(looks) == "ran"
+    half = checkpoint(last, folder / "b") / "model.safetensors"
+    whole = half.read_bytes()
+    half.write_bytes(whole[:-4])
+    checkpoint(last, folder / "c")
+    assert next(looks) == "error: two of a kind"
+    half.write_bytes(whole)
+    assert next(looks) == "ran"
+    assert list(looks) == [] and asked == [["a"], ["a", "c"], ["a", "b", "c"]]
+
+
+def test_a_watch_really_measures(text_folder: Path, ladder: Path, tmp_path: Path) -> None:
+    config = small_config(text_folder, ladder, tmp_path / "out")
+    del config["models"]
+    config["invariants"] = {"weights.weight_tail": {"num_null": 2}}
+    file = tmp_path / "series.yaml"
+    file.write_text(yaml.safe_dump(config))
+    arriving = tmp_path / "in"
+    checkpoint(ladder / "d16-s0" / "step-000003", arriving / "d16-s0" / "step-000003")
+    looks = watch(file, str(arriving), every=0.0, rounds=3, settled_s=0)
+    first = next(looks)
+    assert isinstance(first, Run) and (first.computed, first.failed) == (1, 0)
+    checkpoint(ladder / "d16-s0" / "step-000006", arriving / "d16-s0" / "step-000006")
+    second = next(looks)
+    assert isinstance(second, Run) and second.computed == 1, "the old one is not measured again"
+    assert len(second.plan.measurements) == 2 and list(looks) == []
+
+
+def test_what_lies_in_a_folder_is_not_copied(last: Path, tmp_path: Path) -> None:
+    assert fetched(str(last.parent), last.name, tmp_path) == last
+    assert not list(tmp_path.iterdir())
+
+
+def event(out: Path, name: str, age: float) -> None:
+    out.mkdir(exist_ok=True)
+    line = json.dumps({"time": time.time() - age, "event": name}) + "\n"
+    (out / "log.jsonl").write_text(line)
+
+
+def test_a_sweep_leaves_a_series_to_the_run_that_is_at_it(
+    text_folder: Path, ladder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(text_folder, ladder, tmp_path / "out", cluster={"deadline": 100})
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(yaml.safe_dump(config))
+    bad.write_text(yaml.safe_dump(config | {"nmae": "x"}))
+    called: list[str] = []
+
+    def run(checked: Any, *, address: str | None) -> Any:
+        called.append(checked.name)
+        return type("Result", (), {"computed": 4, "failed": 0})
+
+    monkeypatch.setattr(sweep_module, "run", run)
+    event(tmp_path / "out", "measured", age=10)
+    assert sweep([good])[str(good)] == SKIPPED and not called
+    event(tmp_path / "out", "ended", age=10)
+    found = sweep([bad, good])
+    assert found[str(bad)].startswith("error") and "did you mean 'name'" in found[str(bad)]
+    assert found[str(good)] == "4 measurements made" and called == ["tiny"]
+    event(tmp_path / "out", "measured", age=101)
+    assert not is_running(Store(tmp_path / "out"), patience=100), "a driver that is dead"
+    assert not is_running(Store(tmp_path / "none"), patience=100)
