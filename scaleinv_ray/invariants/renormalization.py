@@ -68,7 +68,7 @@ CHANGE = Quantity(law="constant", margin=0.10, unit=0.5)  # of an exponent: tole
     scheme="stream",
     curves=("variance_flow", "cluster_spectrum"),
     planned={"skip_positions": 1},
-    version=2,
+    version=3,
 )
 def critical_exponents(
     stream: Activations,
@@ -97,7 +97,7 @@ def critical_exponents(
     consistency_surrogate: `consistency` of a translation-invariant field on a ring with the same
     eigenvalues of the correlation, what finite N leaves of 0 (-.1 to -.5).
     Constant units are left out, at the same cluster sizes, and counted in `dead_units`. Where the
-    record `removes_mean`, every row's mean over the sampled units is taken out.
+    record `removes_mean`, every row's mean over the others is taken out.
 
     Args:
         stream: x_TD with N = D sampled units, whole sequences, T/N >= 50.
@@ -116,12 +116,13 @@ def critical_exponents(
         (lambda_r against r/K at the largest K); flags.
 
     Raises:
-        Refused: with values not finite, under 32 units or 50 tokens a unit, or more than a
-            quarter of the units constant.
+        Refused: values not finite, under 32 units or 50 tokens a unit, over a quarter constant.
     """
     x_TN, rows_B = stream_rows(stream, skip_positions=skip_positions, num_blocks=num_blocks)
     covariance_RNN = block_covariances(x_TN, rows_B)
-    unit_N = living_units(np.diag(covariance_RNN[0]), alive_in_replicates(x_TN, rows_B))
+    variance_RN = np.diagonal(covariance_RNN, axis1=1, axis2=2)
+    alive_N = alive_in_replicates(x_TN, rows_B) & (variance_RN > 0).all(axis=0)
+    unit_N = living_units(variance_RN[0], alive_N)
     covariance_RNN = covariance_RNN[:, unit_N[:, None], unit_N]
     largest = largest_cluster(x_TN.shape[1])
     own = scaling(covariance_RNN, largest=largest)
@@ -161,6 +162,7 @@ def critical_exponents(
     scheme="stream",
     curves=("alpha_by_size", "mu_by_size"),
     planned={"skip_positions": 1},
+    version=2,
 )
 def size_flow(
     stream: Activations,
@@ -240,6 +242,7 @@ def size_flow(
     scheme="stream",
     curves=("kurtosis_flow",),
     planned={"skip_positions": 1},
+    version=2,
 )
 def kurtosis_flow(
     stream: Activations,
@@ -308,6 +311,7 @@ def kurtosis_flow(
     },
     symmetries=("permutation", "scale", "translation", "mean_shift"),
     curves=("alpha_by_depth", "mu_by_depth", "participation_by_depth"),
+    version=2,
 )
 def depth_flow(
     stack: DepthStack, *, rng: np.random.Generator, num_units: int = 128, num_blocks: int = 8
@@ -318,7 +322,7 @@ def depth_flow(
     the participation ratio of the covariance, (sum l)^2 / sum l^2 over N, 1 for equal independent
     units. *_change is the value at depth 1 minus that at depth 0 (participation: of the
     logarithm), *_slope the least-squares slope against l/L. Where the record `removes_mean`, every
-    row's mean over all units is taken out. Exponents of the residual stream depend on the basis.
+    row's mean over units that vary is taken out. Exponents at residual sites depend on the basis.
 
     Args:
         stack: x_LTD, rows of one position, depth 0 = embeddings.
@@ -340,16 +344,12 @@ def depth_flow(
     if num_levels < 2:
         raise Refused(f"depths: got {num_levels}, allowed >= 2")
     if num_rows < MIN_TOKENS_PER_UNIT * num_units:
-        raise Refused(
-            f"rows per unit: got {num_rows}/{num_units}, allowed >= {MIN_TOKENS_PER_UNIT}"
-        )
+        raise Refused(f"rows per unit: got {num_rows}/{num_units}, needs {MIN_TOKENS_PER_UNIT}")
     num_blocks = min(num_blocks, len(np.unique(stack.sequence_T)))
     rows_B = sequence_blocks(stack.sequence_T, num_blocks)
     ranked_N = ranked_units(stack, rows_B)
     if len(ranked_N) < num_units:
-        raise Refused(
-            f"units that vary at every depth: got {len(ranked_N)} of {width}, needs {num_units}"
-        )
+        raise Refused(f"units always varying: got {len(ranked_N)} of {width}, needs {num_units}")
     unit_N = ranked_N[np.sort(rng.choice(len(ranked_N), num_units, replace=False))]
     alpha_RL, mu_RL, share_RL = depth_exponents(stack, unit_N, rows_B)
     depth_L = np.linspace(0, 1, num_levels)

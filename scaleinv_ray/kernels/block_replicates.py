@@ -14,6 +14,9 @@ from scaleinv_ray.records import Activations
 from scaleinv_ray.resample import jackknife, sequence_blocks
 
 MIN_TOKENS_PER_UNIT = 50  # below it the noise of independent units alone shows mu > .05
+# Of those, left after `skip_positions`: a stream of 50 a unit loses 1/128 of its rows where one
+# position of 128 is skipped, and the floor of mu moves by < .001 (by .003 where a tenth is lost).
+MIN_USED = 0.9
 MIN_UNITS = 32  # clusters of 8 at N/4
 MIN_LIVE = 0.75  # leaving out a quarter of 128 units moved alpha_tilde by .01-.03, in its margin
 
@@ -24,7 +27,7 @@ def stream_rows(
     """The units of a stream by row, and the rows used of each block of sequences.
 
     Args:
-        stream: record; where it `removes_mean`, every row's mean over the units is taken out.
+        stream: record; where it `removes_mean`, `about_row_means`.
         skip_positions: positions at the start of each sequence to leave out.
         num_blocks: blocks wanted, at most the sequences.
 
@@ -32,7 +35,8 @@ def stream_rows(
         x_TN in single precision or better, and indices by sequence and position, block by block.
 
     Raises:
-        Refused: under 32 units, under 50 tokens a unit, values not finite, no row left.
+        Refused: under 32 units, under 50 tokens a unit in the record or under 45 in the rows used,
+            values not finite, no row left in a block.
     """
     num_tokens, num_units = stream.x_TD.shape
     if num_units < MIN_UNITS:
@@ -45,8 +49,6 @@ def stream_rows(
     if not np.isfinite(stream.x_TD).all():
         raise Refused(f"x_TD: got {np.count_nonzero(~np.isfinite(stream.x_TD))} values not finite")
     x_TN = stream.x_TD.astype(np.result_type(stream.x_TD.dtype, np.float32), copy=False)
-    if stream.removes_mean:
-        x_TN = x_TN - x_TN.mean(axis=1, keepdims=True)
     blocks = sequence_blocks(stream.sequence_T, min(num_blocks, len(np.unique(stream.sequence_T))))
     rows_B = []
     for rows in blocks:
@@ -55,7 +57,36 @@ def stream_rows(
         rows_B.append(used[order])
     if min(len(rows) for rows in rows_B) == 0:
         raise Refused(f"skip_positions: got {skip_positions}, which leaves no token in a block")
-    return x_TN, rows_B
+    num_used = sum(len(rows) for rows in rows_B)
+    if num_used < MIN_USED * MIN_TOKENS_PER_UNIT * num_units:
+        raise Refused(
+            f"tokens per unit from position {skip_positions} on: got {num_used}/{num_units} = "
+            f"{num_used / num_units:.1f}, allowed >= {MIN_USED * MIN_TOKENS_PER_UNIT:g}"
+        )
+    return (about_row_means(x_TN, rows_B) if stream.removes_mean else x_TN), rows_B
+
+
+def about_row_means(x_TN: np.ndarray, rows_B: list[np.ndarray]) -> np.ndarray:
+    """Rows about their mean over the units that vary, which is what a LayerNorm passes on.
+
+    Units constant in a replicate stay constant (0): less the mean they would all be one and the
+    same signal, and none could be told from a living unit.
+
+    Args:
+        x_TN: rows.
+        rows_B: rows of every block.
+
+    Returns:
+        An array of the same shape and dtype.
+
+    >>> x_TN = np.array([[0.0, 2.0, 7.0], [3.0, 1.0, 7.0]])
+    >>> about_row_means(x_TN, [np.arange(2)]).tolist()
+    [[-1.0, 1.0, 0.0], [1.0, -1.0, 0.0]]
+    """
+    alive_N = alive_in_replicates(x_TN, rows_B)
+    total_T = x_TN[:, alive_N].sum(axis=1, dtype=np.float64, keepdims=True)
+    mean_T = (total_T / max(alive_N.sum(), 1)).astype(x_TN.dtype)
+    return np.where(alive_N, x_TN - mean_T, x_TN.dtype.type(0))
 
 
 def sequence_parts(
@@ -132,25 +163,29 @@ def alive_in_replicates(x_TN: np.ndarray, rows_B: list[np.ndarray]) -> np.ndarra
 def block_covariances(x_TN: np.ndarray, rows_B: list[np.ndarray]) -> np.ndarray:
     """Covariance of every replicate, by one product of matrices a block.
 
+    Blocks about their own means, plus the covariance of those means: nothing cancels, so that
+    units of `alive_in_replicates` have a positive variance. In double precision, as rounding of
+    products in single precision would stand for the smallest eigenvalues, where rows repeat.
+
     Args:
-        x_TN: rows of any real dtype, finite; products are taken in that precision.
+        x_TN: rows of any real dtype, finite.
         rows_B: rows of every block.
 
     Returns:
         Covariances [R, N, N], float64, divided by the number of rows.
     """
-    origin_N = x_TN[rows_B[0]].mean(axis=0)
-    sums, outers = [], []
+    means, scatters = [], []
     for rows in rows_B:
-        block_TN = x_TN[rows]
-        block_TN -= origin_N
-        sums.append(block_TN.sum(axis=0, dtype=np.float64))
-        outers.append((block_TN.T @ block_TN).astype(np.float64))
-    covariances = []
+        block_TN = x_TN[rows].astype(np.float64)
+        means.append(block_TN.mean(axis=0))
+        block_TN -= means[-1]
+        scatters.append(block_TN.T @ block_TN)
+    covariances, count_B, mean_BN = [], np.array([len(rows) for rows in rows_B]), np.array(means)
     for keep in replicates(len(rows_B)):
-        count = sum(len(rows_B[b]) for b in keep)
-        mean_N = sum(sums[b] for b in keep) / count
-        covariances.append(sum(outers[b] for b in keep) / count - np.outer(mean_N, mean_N))
+        share_B = count_B[keep] / count_B[keep].sum()
+        apart_BN = np.sqrt(share_B)[:, None] * (mean_BN[keep] - share_B @ mean_BN[keep])
+        within_NN = sum(scatters[b] for b in keep) / count_B[keep].sum()
+        covariances.append(within_NN + apart_BN.T @ apart_BN)
     return np.array(covariances)
 
 

@@ -8,7 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from scaleinv_ray.contract import Refused
-from scaleinv_ray.kernels.block_replicates import alive_in_replicates, block_covariances
+from scaleinv_ray.kernels.block_replicates import (
+    about_row_means,
+    alive_in_replicates,
+    block_covariances,
+)
 from scaleinv_ray.kernels.scaling_exponents import largest_cluster, scaling
 from scaleinv_ray.records import DepthStack
 
@@ -17,7 +21,7 @@ def ranked_units(stack: DepthStack, rows_B: list[np.ndarray]) -> np.ndarray:
     """Units that vary at every depth, by their share of the variance: an order without names.
 
     Args:
-        stack: x_LTD; where it `removes_mean`, every row's mean over the units is taken out.
+        stack: x_LTD; where it `removes_mean`, `about_row_means`.
         rows_B: rows of every block.
 
     Returns:
@@ -28,9 +32,9 @@ def ranked_units(stack: DepthStack, rows_B: list[np.ndarray]) -> np.ndarray:
     """
     share_D, alive_D = np.zeros(stack.x_LTD.shape[2]), np.ones(stack.x_LTD.shape[2], dtype=bool)
     for depth in range(len(stack.x_LTD)):
-        x_TD = _rows(stack, depth)
-        if not np.isfinite(x_TD).all():
+        if not np.isfinite(stack.x_LTD[depth]).all():
             raise Refused(f"x_LTD: got values not finite at depth {depth}")
+        x_TD = _rows(stack, depth, rows_B)
         alive_D &= alive_in_replicates(x_TD, rows_B)
         variance_D = x_TD.var(axis=0, dtype=np.float64)
         share_D += variance_D / max(variance_D.sum(), np.finfo(np.float64).tiny)
@@ -53,7 +57,7 @@ def depth_exponents(
     """
     largest, found = largest_cluster(len(unit_N)), []
     for depth in range(len(stack.x_LTD)):
-        covariance_RNN = block_covariances(_rows(stack, depth)[:, unit_N], rows_B)
+        covariance_RNN = block_covariances(_rows(stack, depth, rows_B)[:, unit_N], rows_B)
         trace_R = np.trace(covariance_RNN, axis1=1, axis2=2)
         share_R = trace_R**2 / (covariance_RNN**2).sum(axis=(1, 2)) / len(unit_N)
         exponents = scaling(covariance_RNN, largest=largest)
@@ -62,8 +66,8 @@ def depth_exponents(
     return alpha_LR.T, mu_LR.T, share_LR.T
 
 
-def _rows(stack: DepthStack, depth: int) -> np.ndarray:
+def _rows(stack: DepthStack, depth: int, rows_B: list[np.ndarray]) -> np.ndarray:
     """Rows at one depth in single precision or better, about their mean where that is removed."""
     x_TD = stack.x_LTD[depth]
     x_TD = x_TD.astype(np.result_type(x_TD.dtype, np.float32), copy=False)
-    return x_TD - x_TD.mean(axis=1, keepdims=True) if stack.removes_mean else x_TD
+    return about_row_means(x_TD, rows_B) if stack.removes_mean else x_TD

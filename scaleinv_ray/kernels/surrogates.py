@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import ortho_group
 
-from scaleinv_ray.kernels.block_replicates import block_covariances
+from scaleinv_ray.kernels.block_replicates import alive_in_replicates, block_covariances
 from scaleinv_ray.kernels.coarse_graining import correlation
 
 
@@ -155,7 +155,9 @@ def surrogate_covariances(
     rotated: the units in one randomly rotated basis; permuted: of `permuted_columns`; latent: of
     `latent_factors` with the covariance of all blocks; ring: the eigenvalues of the correlation,
     in order, on `waves_on_a_ring`. Rows of permuted and latent surrogates fall into blocks as
-    large as those of the data, and replicates leave one out.
+    large as those of the data, and replicates leave one out. Units so sparse that the permutation
+    brings all they have into one block are permuted within the blocks instead, and vary in every
+    replicate as in the data (all units: what the means of blocks share would stay in the null).
 
     Args:
         x_TN: units by row, each of which varies.
@@ -171,11 +173,15 @@ def surrogate_covariances(
     rotation_NN = ortho_group.rvs(num_units, random_state=rng)
     wave_NN = waves_on_a_ring(num_units, rng)
     value_RN = np.linalg.eigvalsh(correlation(covariance_RNN))[:, ::-1]
-    permuted_TN = permuted_columns(x_TN[np.concatenate(rows_B)], rng)
+    own_TN = x_TN[np.concatenate(rows_B)]
+    blocks = np.split(np.arange(len(own_TN)), np.cumsum([len(rows) for rows in rows_B])[:-1])
+    permuted_TN = permuted_columns(own_TN, rng)
+    sparse_N = ~alive_in_replicates(permuted_TN, blocks)
+    for rows in blocks:
+        permuted_TN[np.ix_(rows, sparse_N)] = permuted_columns(own_TN[np.ix_(rows, sparse_N)], rng)
     latent_TN = latent_factors(
         covariance_RNN[0], num_rows=len(permuted_TN), num_factors=num_factors, rng=rng
     )
-    blocks = np.split(np.arange(len(permuted_TN)), np.cumsum([len(rows) for rows in rows_B])[:-1])
     ring_RNN = (wave_NN * value_RN[:, None, :]) @ wave_NN.T
     rotated_RNN = rotation_NN.T @ covariance_RNN @ rotation_NN
     return {

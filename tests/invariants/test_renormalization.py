@@ -253,6 +253,53 @@ def test_unit_alive_in_one_block_only_counts_as_dead() -> None:
     assert measure(dataclasses.replace(record, x_TD=x)).flags["dead_units"] == 1
 
 
+@pytest.mark.parametrize("name", ["critical_exponents", "size_flow", "kurtosis_flow"])
+def test_constant_units_are_dead_where_the_mean_is_removed(name: str) -> None:
+    record = dataclasses.replace(stream(10), removes_mean=True)
+    x = record.x_TD.copy()
+    x[:, :8] = 0.0
+    measured = FLOWS[name][1](dataclasses.replace(record, x_TD=x))
+    assert measured.flags["dead_units"] == 8
+
+
+def test_depth_flow_counts_constant_units_where_the_mean_is_removed() -> None:
+    record = dataclasses.replace(stack(28), removes_mean=True)
+    x_LTD = record.x_LTD.copy()
+    x_LTD[1, :, :9] = 1.0
+    with pytest.raises(Refused, match="got 31 of 40, needs 32"):
+        depths(with_rows(record, x_LTD))
+
+
+def test_sparse_and_tiny_units_and_units_of_one_rounding_are_measured() -> None:
+    record = stream(10)
+    x = np.maximum(record.x_TD, 0).astype(np.float32)
+    x[:, :6], x[:, 7] = 0.0, 1000.3
+    for unit in range(6):  # two firings: by chance in one block of the permuted rows
+        x[[100 + unit, 2000 + unit], unit] = 1.0
+    x[:, 6] *= np.float32(1e-30)
+    x[[900, 4000], 7] = np.nextafter(np.float32(1000.3), np.float32(2000))
+    for seed in range(3):
+        measured = critical_exponents(
+            dataclasses.replace(record, x_TD=x), rng=np.random.default_rng(seed), skip_positions=0
+        )
+        assert measured.flags["dead_units"] == 0
+        assert np.isfinite([v for v, _ in numbers(measured).values()]).all()
+
+
+def test_units_whose_variance_is_below_double_precision_are_dead() -> None:
+    record = stream(10)
+    x = record.x_TD.copy()
+    x[:, 0] *= 1e-200
+    assert measure(dataclasses.replace(record, x_TD=x)).flags["dead_units"] == 1
+
+
+def test_few_rows_repeated_have_no_spectrum() -> None:
+    record = stack(29, num_rows=1800, width=32)
+    x_LTD = record.x_LTD.astype(np.float32)
+    x_LTD[0] = x_LTD[0][np.random.default_rng(0).integers(0, 3, 1800)]
+    assert "copies" in str(depths(with_rows(record, x_LTD)).values["mu_change"])
+
+
 def test_copies_have_no_spectrum() -> None:
     record = stream(11)
     copies = dataclasses.replace(record, x_TD=record.x_TD[:, np.arange(64) // 16])

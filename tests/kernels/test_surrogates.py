@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scaleinv_ray.kernels.block_replicates import block_covariances
+from scaleinv_ray.kernels.block_replicates import alive_in_replicates, block_covariances
 from scaleinv_ray.kernels.surrogates import (
     factor_model,
     latent_factors,
@@ -102,3 +102,32 @@ def test_surrogate_covariances_keep_what_they_should() -> None:
     np.testing.assert_allclose(variances, np.diagonal(covariance_RNN[0]), rtol=1e-9)
     latent = np.diagonal(found["latent"], axis1=1, axis2=2)[0]
     np.testing.assert_allclose(latent, np.diagonal(covariance_RNN[0]), rtol=0.2)
+
+
+def test_permuted_units_vary_in_every_replicate_however_sparse() -> None:
+    x_TN = rng(9).standard_normal((80, 12))
+    x_TN[:, :6] = 0
+    x_TN[[3, 25], :6] = 1.0  # two blocks of four: by chance a quarter of them would meet in one
+    rows_B = [np.arange(start, 80, 4) for start in range(4)]  # rows 3 and 25: blocks 3 and 1
+    covariance_RNN = block_covariances(x_TN, rows_B)
+    plain = 0
+    for seed in range(8):
+        permuted_TN = permuted_columns(x_TN[np.concatenate(rows_B)], rng(seed))
+        plain += (~alive_in_replicates(permuted_TN, np.split(np.arange(80), 4))).sum()
+        found = surrogate_covariances(x_TN, rows_B, covariance_RNN, num_factors=3, rng=rng(seed))
+        variance_RN = np.diagonal(found["permuted"], axis1=1, axis2=2)
+        assert (variance_RN > 0).all()
+        np.testing.assert_allclose(variance_RN[0], np.diagonal(covariance_RNN[0]))
+    assert plain > 0
+
+
+def test_permuted_null_keeps_nothing_of_what_blocks_share() -> None:
+    sequence = rng(10).standard_normal(16).repeat(100)  # one number a sequence, in all units
+    x_TN = rng(11).standard_normal((1600, 32)) + sequence[:, None]
+    rows_B = np.array_split(np.arange(1600), 8)
+    found = surrogate_covariances(
+        x_TN, rows_B, block_covariances(x_TN, rows_B), num_factors=3, rng=rng()
+    )["permuted"][0]
+    scale_N = np.sqrt(np.diagonal(found))
+    off = (found / np.outer(scale_N, scale_N))[np.triu_indices(32, 1)]
+    assert abs(off.mean()) < 4 / np.sqrt(1600 * len(off))  # within blocks: about a quarter
