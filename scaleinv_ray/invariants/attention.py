@@ -58,12 +58,13 @@ def attention_decay(
 
     Returns:
         Quantities as declared, errors over the sequences (of the exponent by the jackknife),
-        unknown where there is one; decay_exponent refused where no mass is at some r. Curves
-        `mass` (x = r, y = mean mass over the queries with a key at r) and `mass_uniform`.
+        unknown where there is one; decay_exponent refused where no mass is at some r,
+        mean_distance where a sequence has none off the sink. Curves `mass` (x = r, y = mean mass
+        over the queries with a key at r) and `mass_uniform`.
 
     Raises:
-        ValueError: unless a_STT has S square matrices, and for skip_positions outside its range.
-        Refused: where rows are no distributions, see later tokens, or have no mass off the sink.
+        ValueError: unless a_STT has S square matrices, and for skip_positions < 0.
+        Refused: where rows are no distributions, see later tokens, or fewer than 8 are left.
     """
     a_STT = _patterns(attention, skip_positions, fewest=2 * _FEWEST)
     num_tokens = a_STT.shape[1]
@@ -76,7 +77,7 @@ def attention_decay(
     return Measured(
         values={
             "decay_exponent": _decay_exponent(kept_SNN),
-            "mean_distance": mean_of(_mean_distance(kept_SNN), "sequences"),
+            "mean_distance": _mean_distance(kept_SNN),
             "entropy": mean_of(_entropy(a_STT), "sequences"),
             "sink_mass": mean_of(a_STT[:, 1:, 0].mean(axis=1), "sequences"),
             "sink_mass_uniform": exact(uniform_1TT[0, 1:, 0].mean()),
@@ -132,7 +133,7 @@ def attention_topology(
 
     Raises:
         ValueError: unless a_STT has S square matrices, and for parameters outside their range.
-        Refused: where rows are no distributions.
+        Refused: where rows are no distributions, or fewer than 4 are left.
     """
     if num_grid < 2:
         raise ValueError(f"num_grid: got {num_grid}, allowed >= 2")
@@ -160,10 +161,11 @@ def _patterns(attention: Attention, skip_positions: int, *, fewest: int) -> np.n
     shape = attention.a_STT.shape
     if len(shape) != 3 or shape[1] != shape[2] or shape[0] == 0:
         raise ValueError(f"a_STT: got shape {shape}, allowed (sequences >= 1, tokens, tokens)")
-    if not 0 <= skip_positions <= shape[1] - fewest:
-        raise ValueError(
-            f"skip_positions: got {skip_positions} of {shape[1]} tokens, allowed "
-            f"0..{shape[1] - fewest} ({fewest} tokens are needed)"
+    if skip_positions < 0:
+        raise ValueError(f"skip_positions: got {skip_positions}, allowed >= 0")
+    if shape[1] - skip_positions < fewest:
+        raise Refused(
+            f"a_STT: got {shape[1]} tokens, {skip_positions} of them skipped, needs {fewest} left"
         )
     a_STT = np.asarray(attention.a_STT, dtype=np.float64)
     if not np.isfinite(a_STT).all() or a_STT.min() < 0:
@@ -205,14 +207,15 @@ def _mass(a_SNN: np.ndarray) -> np.ndarray:
     return np.array([a_SNN.diagonal(-r, 1, 2).mean(axis=1) for r in offsets]).T
 
 
-def _mean_distance(a_SNN: np.ndarray) -> np.ndarray:
-    """Mean distance t - s over half of the largest possible, weighted by mass, per sequence."""
+def _mean_distance(a_SNN: np.ndarray) -> Estimate | Refused:
+    """Mean distance t - s over half of the largest possible, weighted by mass."""
     index_N = np.arange(a_SNN.shape[1])
     travelled_S = np.einsum("sqk,qk->s", a_SNN, np.subtract.outer(index_N, index_N))
     half_S = a_SNN.sum(axis=2) @ (index_N / 2)
     if not half_S.min() > 0:
-        raise Refused("a_STT: got no mass off the sink")
-    return travelled_S / half_S
+        sunk = f"{int((half_S <= 0).sum())} of {len(half_S)} sequences"
+        return Refused(f"mean_distance: no mass off the sink in {sunk}")
+    return mean_of(travelled_S / half_S, "sequences")
 
 
 def _entropy(a_STT: np.ndarray) -> np.ndarray:

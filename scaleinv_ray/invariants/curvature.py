@@ -66,7 +66,9 @@ def hessian_density(
         num_null: null matrices.
 
     Returns:
-        The quantities and the curve `density` (all nodes, and weights that sum to one). Flags:
+        The quantities (lambda_ratio refused where a probe has no node above zero, trace,
+        effective_rank and spectral_entropy where one sees zeros only) and the curve `density` (all
+        nodes, and weights that sum to one). Flags:
         num_steps, num_probes, null_gap.
 
     Raises:
@@ -86,7 +88,7 @@ def hessian_density(
     lowest_R = np.where(weights_RK > 0, nodes_RK, np.inf).min(axis=1)
     values |= {
         "trace": _jackknife(share, lambda f: f(_same) / math.sqrt(f(np.square))),
-        "lambda_ratio": _extreme(lowest_R / share.largest_R, float(lowest_R.min() / share.largest)),
+        "lambda_ratio": _lambda_ratio(lowest_R, share),
         "negative_fraction": share.mean(nodes_RK <= -share.floor),
     }
     return _measured(values, lanczos)
@@ -196,6 +198,12 @@ def _extreme(value_R: np.ndarray, extreme: float) -> Estimate:
     return Estimate(extreme, float(value_R.std(ddof=1)), len(value_R), "probes")
 
 
+def _lambda_ratio(lowest_R: np.ndarray, share: _Shares) -> Estimate | Refused:
+    if share.largest_R.min() <= 0:
+        return Refused("lambda_ratio: a probe has no node above zero")
+    return _extreme(lowest_R / share.largest_R, float(lowest_R.min() / share.largest))
+
+
 def _times(sharpness: Estimate | Refused, norm: float | None) -> Estimate | Refused:
     if isinstance(sharpness, Refused):
         return sharpness
@@ -210,6 +218,8 @@ def _jackknife(
 ) -> Estimate | Refused:
     """A function of means <f>, with the error over probes."""
     count = len(share.nodes_RK)
+    if not share.of(np.square).all():
+        return Refused("nodes_RK: a probe sees zeros only")
 
     def value(kept: np.ndarray) -> float:
         return statistic(lambda function: float(share.of(function)[kept].mean()))

@@ -11,6 +11,7 @@ structural modes, N null matrices, V rows of the vocabulary, M eigenvalues, B bl
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -30,9 +31,9 @@ from scaleinv_ray.kernels.spectral_poles import (
     covariance_spectra,
     pole_values,
     spectral_poles,
-    turned_resamples,
+    weight_spectra,
 )
-from scaleinv_ray.kernels.transfer import logit_medians
+from scaleinv_ray.kernels.transfer import both_ends, logit_medians
 from scaleinv_ray.records import DepthStack, Jacobians, Moments, WeightMatrix
 from scaleinv_ray.resample import jackknife
 
@@ -154,7 +155,8 @@ def residue_overlap(jacobians: Jacobians, *, rng: np.random.Generator) -> Measur
         Quantities with errors over the positions that have such eigenvalues, or refusals.
 
     Raises:
-        Refused: where values are not finite, a structural mode is none, or a matrix is defective.
+        Refused: where values are not finite, a structural mode is none, or a matrix is defective
+            or has repeated eigenvalues.
     """
     deflated = deflated_jacobians(jacobians)
     found = residue_norms(deflated.j_TEE)
@@ -202,17 +204,13 @@ def logit_residues(jacobians: Jacobians, *, rng: np.random.Generator) -> Measure
         rng: source of the null.
 
     Returns:
-        Quantities with errors over positions.
+        Quantities with errors over positions; flag zero_readers: rows of u that are zero, left out.
 
     Raises:
         Refused: without e_TD or u_VD, not finite, a structural mode is none, or defective.
     """
-    if jacobians.e_TD is None or jacobians.u_VD is None:
-        raise Refused("e_TD, u_VD: got none, needs both ends in the width of the stream")
+    u_VD, e_TD, dropped = both_ends(jacobians)
     deflated = deflated_jacobians(jacobians)
-    u_VD, e_TD = jacobians.u_VD.astype(np.float64), jacobians.e_TD.astype(np.float64)
-    if not (np.isfinite(u_VD).all() and np.isfinite(e_TD).all()):
-        raise Refused("u_VD, e_TD: have NaN or infinite entries")
     rows = [
         logit_medians(j_EE, u_VD @ rest_DE, e_D @ rest_DE)
         for j_EE, e_D, rest_DE in zip(deflated.j_TEE, e_TD, deflated.rest_TDE, strict=True)
@@ -225,7 +223,7 @@ def logit_residues(jacobians: Jacobians, *, rng: np.random.Generator) -> Measure
     estimates = {name: _mean([row[name] for row in rows]) for name in rows[0]}
     for name in ("participation", "leading_share"):
         estimates[f"{name}_null"] = _mean([row[name] for row in null])
-    return Measured(estimates, flags=deflated.flags)
+    return Measured(estimates, flags=deflated.flags | {"zero_readers": dropped})
 
 
 _POLES = {
@@ -238,7 +236,9 @@ _POLES = {
 }
 
 
-@invariant(quantities=_POLES, symmetries=("rotation", "permutation", "transpose", "scale"))
+@invariant(
+    quantities=_POLES, symmetries=("rotation", "permutation", "transpose", "scale"), version=2
+)
 def stieltjes_poles(weights: WeightMatrix, *, rng: np.random.Generator) -> Measured:
     """Isolated poles and branch points of the Stieltjes transform of a weight matrix.
 
@@ -250,23 +250,19 @@ def stieltjes_poles(weights: WeightMatrix, *, rng: np.random.Generator) -> Measu
     none (a square matrix has no lower one); residue_sum is over all poles (-1 exactly: a check).
 
     Args:
-        weights: w_OI, smaller side at least 16.
+        weights: w_OI, smaller side at least 16 without rows and columns of zeros.
         rng: of the turned basis whose ten blocks are left out in turn (`turned_resamples`).
 
     Returns:
-        The quantities, errors by the jackknife; flags: of the fit its poles, spurious poles, and
-        whether it reached its tolerance.
+        The quantities, errors by the jackknife; flags: of the fit its poles, spurious poles,
+        whether it reached its tolerance; zero_rows_columns, dropped.
 
     Raises:
         Refused: no matrix, too small, not finite, or half of the eigenvalues zero.
     """
-    w_OI = np.asarray(weights.w_OI, dtype=np.float64)
-    if w_OI.ndim != 2 or not np.isfinite(w_OI).all():
-        raise Refused(f"w_OI: got shape {w_OI.shape}, needs a matrix of finite entries")
-    w_MN = w_OI if w_OI.shape[0] <= w_OI.shape[1] else w_OI.T
-    lambda_M = np.maximum(np.linalg.eigvalsh(w_MN @ w_MN.T), 0.0)
-    resampled = turned_resamples(lambda_M, w_MN.shape[1], NUM_BLOCKS, rng=rng)
-    return _poles_measured(spectral_poles(lambda_M, resampled))
+    lambda_M, resampled, dropped = weight_spectra(weights.w_OI, NUM_BLOCKS, rng=rng)
+    measured = _poles_measured(spectral_poles(lambda_M, resampled))
+    return replace(measured, flags={**measured.flags, "zero_rows_columns": dropped})
 
 
 @invariant(quantities=_POLES, symmetries=("rotation", "permutation", "scale", "translation"))

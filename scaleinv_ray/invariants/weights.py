@@ -15,9 +15,15 @@ from scipy.special import entr
 
 from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, exact, mean_of
-from scaleinv_ray.kernels.covariance import disjoint_tiles, gram_eigenvalues
+from scaleinv_ray.kernels.covariance import disjoint_tiles, gram_eigenvalues, without_zeros
 from scaleinv_ray.kernels.marchenko_pastur import bulk_edge, gaussian_null_eigenvalues
-from scaleinv_ray.kernels.power_tail import PowerTail, fit_power_tail, hill_exponent
+from scaleinv_ray.kernels.power_tail import (
+    PowerTail,
+    fit_power_tail,
+    hill_exponent,
+    null_score,
+    stored_rounding,
+)
 from scaleinv_ray.records import WeightMatrix
 from scaleinv_ray.resample import jackknife
 
@@ -54,6 +60,7 @@ DECADE_MARGIN = math.log10(1.1)
     },
     symmetries=("rotation", "permutation", "transpose"),
     curves=("spectral_density",),
+    version=2,
 )
 def weight_tail(
     matrix: WeightMatrix,
@@ -78,7 +85,7 @@ def weight_tail(
 
     Only stable_rank, entropy and (but for the threshold 1e-5) alpha do not change with the scale
     of w, so 'scale' is no symmetry of the whole. Refused are arrays that are no finite matrix, and
-    spectra with fewer than 5 eigenvalues > 1e-5.
+    spectra with fewer than 5 eigenvalues > 1e-5 or with all equal within rounding.
 
     Args:
         matrix: w_OI, any real dtype; raw, without the gain of a preceding norm.
@@ -90,8 +97,9 @@ def weight_tail(
         The quantities. stderr of alpha is 1.6 sigma, kind 'fit' (`TAIL_STDERR_FACTOR`); of z it
         adds the scatter of the null; functions of the whole spectrum are exact. Curve
         spectral_density: eigenvalues a decade, as a fraction of M, against
-        log10(lambda / mean lambda). Flags: n_tail, D, xmin, sigma, rank_loss, the stored dtype
-        where known, and a warning where n_tail < 20 or D > 0.1.
+        log10(lambda / mean lambda). Flags: n_tail, D, xmin, sigma, rank_loss, zero_rows_columns
+        (not counted in the null's shape), the stored dtype where known, and a warning where
+        n_tail < 20 or D > 0.1.
 
     Raises:
         ValueError: with num_null < 2 or an unknown precision.
@@ -104,15 +112,16 @@ def weight_tail(
     _check_null("num_null", num_null)
     lambda_M = gram_eigenvalues(matrix.w_OI, precision=precision)
     num_small, num_large = len(lambda_M), max(matrix.w_OI.shape)
-    tail = _tail(lambda_M, num_large, precision)
+    tail = _tail(lambda_M, num_large, precision, stored=matrix.dtype or str(matrix.w_OI.dtype))
+    filled_OI, dropped = without_zeros(matrix.w_OI)
     total, largest = float(lambda_M.sum()), float(lambda_M[-1])
     rank = int((lambda_M > _floor(lambda_M, num_large, precision)).sum())
     log_largest = math.log10(largest)
     alpha = Estimate(tail.alpha, TAIL_STDERR_FACTOR * tail.sigma, tail.n_tail, "fit")
     weighted_stderr = TAIL_STDERR_FACTOR * tail.sigma * abs(log_largest)
     try:
-        null = _gaussian_alphas(total, (num_small, num_large), num_null=num_null, rng=rng)
-        score = _score(alpha, null)
+        null = _gaussian_alphas(total, sorted(filled_OI.shape), num_null=num_null, rng=rng)
+        score = null_score(alpha, null)
     except Refused as reason:
         score = Refused(f"null: {reason}")
     values = {
@@ -124,7 +133,8 @@ def weight_tail(
         "log_norm": exact(math.log10(total), n=num_small),
         "log_spectral_norm": exact(log_largest, n=num_small),
     }
-    flags = _tail_flags(tail, matrix) | {"rank_loss": num_small - rank}
+    flags = _tail_flags(tail, matrix)
+    flags |= {"rank_loss": num_small - rank, "zero_rows_columns": dropped}
     return Measured(values, curves={"spectral_density": _density(lambda_M)}, flags=flags)
 
 
@@ -134,6 +144,7 @@ def weight_tail(
         "alpha_farms_null_z": Quantity(law="none", margin=1.0, unit=1.0),
     },
     symmetries=("scale",),
+    version=2,
 )
 def fixed_aspect_tail(
     matrix: WeightMatrix,
@@ -168,7 +179,7 @@ def fixed_aspect_tail(
 
     Returns:
         Both with the delete-one-tile jackknife error (z: and the scatter of the null). Flags: the
-        short side of a tile.
+        short side of a tile; zero_rows_columns, dropped first.
 
     Raises:
         ValueError: with an argument below its bound.
@@ -184,7 +195,8 @@ def fixed_aspect_tail(
         raise ValueError(
             f"aspect, num_submatrices: got {aspect}, {num_submatrices}, allowed >= 1, >= 4"
         )
-    tile_SMN = disjoint_tiles(matrix.w_OI, aspect=aspect, count=num_submatrices, rng=rng)
+    filled_OI, dropped = without_zeros(matrix.w_OI)
+    tile_SMN = disjoint_tiles(filled_OI, aspect=aspect, count=num_submatrices, rng=rng)
     lambda_SM = np.linalg.eigvalsh(tile_SMN @ tile_SMN.transpose(0, 2, 1))
     _, side, longer = tile_SMN.shape
     if np.median(lambda_SM) <= lambda_SM.max() * longer * np.finfo(np.float64).eps:
@@ -204,8 +216,8 @@ def fixed_aspect_tail(
         for _ in range(num_null)
     ]
     return Measured(
-        {"alpha_farms": alpha, "alpha_farms_null_z": _score(alpha, null_alpha)},
-        flags={"side": side},
+        {"alpha_farms": alpha, "alpha_farms_null_z": null_score(alpha, null_alpha)},
+        flags={"side": side, "zero_rows_columns": dropped},
     )
 
 
@@ -247,7 +259,7 @@ def shuffle_null(
     _check_null("num_shuffles", num_shuffles)
     w_OI, num_large = matrix.w_OI, max(matrix.w_OI.shape, default=0)
     lambda_M = gram_eigenvalues(w_OI)
-    tail = _tail(lambda_M, num_large)
+    tail = _tail(lambda_M, num_large, stored=matrix.dtype or str(matrix.w_OI.dtype))
     null_SM = [
         gram_eigenvalues(rng.permuted(w_OI.ravel()).reshape(w_OI.shape))
         for _ in range(num_shuffles)
@@ -260,7 +272,7 @@ def shuffle_null(
     excess = np.log(lambda_M[-1]) - np.log([null_M[-1] for null_M in null_SM])
     return Measured(
         {
-            "alpha_shuffle_z": _score(alpha, null_alpha),
+            "alpha_shuffle_z": null_score(alpha, null_alpha),
             "norm_excess": mean_of(excess, "subsamples"),
         },
         flags={"alpha_shuffled": float(np.mean(null_alpha))},
@@ -273,6 +285,7 @@ def shuffle_null(
         "edge_ratio": Quantity(law="none"),
     },
     symmetries=("rotation", "permutation", "transpose", "scale"),
+    version=2,
 )
 def weight_spikes(matrix: WeightMatrix, *, rng: np.random.Generator) -> Measured:
     """Eigenvalues of w w^T above the edge of the Marchenko-Pastur bulk: learned directions.
@@ -290,7 +303,7 @@ def weight_spikes(matrix: WeightMatrix, *, rng: np.random.Generator) -> Measured
 
     Returns:
         spikes, their number, and edge_ratio = lambda_max / edge; both exact functions of w.
-        Flags: edge, width, bulk_scale (s^2), ratio (q).
+        Flags: edge, width, bulk_scale (s^2), ratio (q), zero_rows_columns (dropped first).
 
     Raises:
         Refused: not a finite matrix, fewer than 5 eigenvalues, or rank below M / 2.
@@ -300,8 +313,9 @@ def weight_spikes(matrix: WeightMatrix, *, rng: np.random.Generator) -> Measured
     >>> weight_spikes(WeightMatrix(w_OI=w), rng=np.random.default_rng(0)).values["spikes"].value
     1.0
     """
-    lambda_M = gram_eigenvalues(matrix.w_OI)
-    num_small, num_large = len(lambda_M), max(matrix.w_OI.shape)
+    filled_OI, dropped = without_zeros(matrix.w_OI)
+    lambda_M = gram_eigenvalues(filled_OI)
+    num_small, num_large = len(lambda_M), max(filled_OI.shape)
     if num_small < MIN_EIGENVALUES:
         raise Refused(f"spectrum: {num_small} eigenvalues, a bulk needs {MIN_EIGENVALUES}")
     if np.median(lambda_M) <= _floor(lambda_M, num_large):
@@ -318,6 +332,7 @@ def weight_spikes(matrix: WeightMatrix, *, rng: np.random.Generator) -> Measured
             "width": bulk.width,
             "bulk_scale": bulk.scale,
             "ratio": num_small / num_large,
+            "zero_rows_columns": dropped,
         },
     )
 
@@ -327,7 +342,9 @@ def _floor(lambda_M: np.ndarray, num_large: int, precision: str = "float64") -> 
     return float(lambda_M[-1]) * num_large * float(np.finfo(precision).eps)
 
 
-def _tail(lambda_M: np.ndarray, num_large: int, precision: str = "float64") -> PowerTail:
+def _tail(
+    lambda_M: np.ndarray, num_large: int, precision: str = "float64", *, stored: str = "float64"
+) -> PowerTail:
     # Above lambda_max ~ 1e7 the rounding error of the Gram matrix exceeds the fixed threshold.
     floor = max(MIN_EIGENVALUE, _floor(lambda_M, num_large, precision))
     kept = lambda_M[lambda_M > floor]
@@ -335,19 +352,8 @@ def _tail(lambda_M: np.ndarray, num_large: int, precision: str = "float64") -> P
         raise Refused(
             f"spectrum: {len(kept)} eigenvalues > {floor:g}, a tail needs {MIN_EIGENVALUES}"
         )
-    return fit_power_tail(kept)
-
-
-def _score(alpha: Estimate, null_alpha: Sequence[float]) -> Estimate | Refused:
-    """(ln alpha - mean) / sd over the null, with the scatter of both in its error."""
-    log_null = np.log(null_alpha)
-    num_null, spread = len(log_null), float(np.std(log_null, ddof=1))
-    if spread == 0 or alpha.stderr is None:
-        return Refused("null: its exponents do not vary")
-    score = (math.log(alpha.value) - float(np.mean(log_null))) / spread
-    of_fit = alpha.stderr / (alpha.value * spread)
-    of_null = math.sqrt(1.0 / num_null + score**2 / (2.0 * (num_null - 1)))
-    return Estimate(score, math.hypot(of_fit, of_null), num_null, "fit")
+    rounding = max(stored_rounding(dtype, len(kept)) for dtype in (precision, stored))
+    return fit_power_tail(kept, rounding=rounding)
 
 
 def _check_null(name: str, count: int) -> None:
@@ -356,12 +362,12 @@ def _check_null(name: str, count: int) -> None:
 
 
 def _gaussian_alphas(
-    total: float, shape: tuple[int, int], *, num_null: int, rng: np.random.Generator
+    total: float, shape: Sequence[int], *, num_null: int, rng: np.random.Generator
 ) -> list[float]:
     """Exponents of Gaussian matrices of that (M, N) and squared Frobenius norm."""
     variance = total / (shape[0] * shape[1])
     return [
-        _tail(variance * gaussian_null_eigenvalues(*shape, rng=rng), shape[1]).alpha
+        _tail(variance * gaussian_null_eigenvalues(shape[0], shape[1], rng=rng), shape[1]).alpha
         for _ in range(num_null)
     ]
 

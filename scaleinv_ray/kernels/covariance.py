@@ -76,6 +76,31 @@ def gram_eigenvalues(w_OI: np.ndarray, *, precision: str = "float64") -> np.ndar
     return np.maximum(np.linalg.eigvalsh(gram_MM), 0.0).astype(np.float64)
 
 
+def without_zeros(w_OI: np.ndarray) -> tuple[np.ndarray, int]:
+    """A matrix without the rows and columns that are zero throughout (pruned units, padding).
+
+    They change the shape, and with it the law that noise of this shape would follow, but no
+    eigenvalue other than zero.
+
+    Args:
+        w_OI: an array; what is no matrix, or zero throughout, comes back as it is.
+
+    Returns:
+        The matrix, and how many rows and columns were dropped.
+
+    >>> without_zeros(np.array([[1.0, 0.0], [0.0, 0.0]]))
+    (array([[1.]]), 2)
+    """
+    if w_OI.ndim != 2:
+        return w_OI, 0
+    filled_OI = w_OI != 0
+    row_O, column_I = filled_OI.any(axis=1), filled_OI.any(axis=0)
+    dropped = int((~row_O).sum() + (~column_I).sum())
+    if not dropped or not row_O.any():
+        return w_OI, 0
+    return w_OI[row_O][:, column_I], dropped
+
+
 def disjoint_tiles(
     w_OI: np.ndarray, *, aspect: float, count: int, rng: np.random.Generator
 ) -> np.ndarray:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from scaleinv_ray.contract import Refused
+from scaleinv_ray.estimate import Estimate
 
 SLAB = 2**14
 """Numbers held at a time: 128 KiB stay in the second-level cache."""
@@ -45,7 +47,29 @@ def _distances(log_x: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return distance
 
 
-def fit_power_tail(values: np.ndarray) -> PowerTail:
+def stored_rounding(dtype: str, count: int) -> float:
+    """Spread, over the largest, that rounding alone gives to equal eigenvalues of a Gram matrix.
+
+    64 count eps of the factorisation that made the entries and of the eigenvalues, at most those of
+    float32. Rounding entries to fewer bits moves an eigenvalue by about 1.2 eps, whatever the
+    size (noise of .3 eps |w_ij|), hence 8 eps there.
+
+    Args:
+        dtype: name of the type of entries; integers count as float64.
+        count: of eigenvalues.
+
+    Returns:
+        The bound.
+
+    >>> stored_rounding("bfloat16", 64)
+    0.0625
+    """
+    coarse = {"float16": 2.0**-10, "bfloat16": 2.0**-7}.get(dtype, 0.0)
+    fine = np.finfo(np.float32 if coarse or dtype == "float32" else np.float64).eps
+    return max(64.0 * count * float(fine), 8.0 * coarse)
+
+
+def fit_power_tail(values: np.ndarray, *, rounding: float = 0.0) -> PowerTail:
     """Power-law tail by the scan of Clauset, Shalizi & Newman (2009), without a minimum tail.
 
     For every start i < n - 1 of the sorted values, with n_i = n - i,
@@ -57,12 +81,14 @@ def fit_power_tail(values: np.ndarray) -> PowerTail:
 
     Args:
         values: positive numbers, at least two of them different.
+        rounding: spread over the largest value up to which all count as equal; at least that of
+            float64 (`stored_rounding`).
 
     Returns:
         The fit at the chosen start.
 
     Raises:
-        Refused: fewer than two values, or all equal.
+        Refused: fewer than two values, or all equal, exactly or within rounding.
 
     >>> fit = fit_power_tail(np.linspace(0.0005, 0.9995, 1000) ** -0.5)  # p(x) ~ x^-3
     >>> round(fit.alpha, 1), fit.n_tail > 900
@@ -78,6 +104,8 @@ def fit_power_tail(values: np.ndarray) -> PowerTail:
     usable = log_sum > 0
     if not usable.any():
         raise Refused(f"spectrum: all {n} eigenvalues are equal, there is no tail to fit")
+    if x[-1] - x[0] <= max(rounding, stored_rounding("float64", n)) * x[-1]:
+        raise Refused("spectrum: eigenvalues are equal within rounding, there is no tail")
     alpha = 1.0 + np.divide(num_tail, log_sum, out=np.zeros(n - 1), where=usable)
     distance = _distances(log_x, alpha)
     best = int(np.argmin(np.where(usable, distance, 1.0)))
@@ -119,3 +147,26 @@ def hill_exponent(values: np.ndarray, *, fraction: float = 0.5) -> float:
             f"spectrum: the largest {num_tail + 1} eigenvalues are equal, there is no tail"
         )
     return 1.0 + num_tail / log_sum
+
+
+def null_score(alpha: Estimate, null_alpha: Sequence[float]) -> Estimate | Refused:
+    """(ln alpha - mean) / sd over the exponents of a null, with the scatter of both in its error.
+
+    Args:
+        alpha: the exponent, with its error.
+        null_alpha: those of the null, at least two.
+
+    Returns:
+        The score; a refusal where the null does not vary or alpha has no error.
+
+    >>> round(null_score(Estimate(4.0, 0.0, 50, "fit"), [1.0, 4.0]).value, 4)
+    0.7071
+    """
+    log_null = np.log(null_alpha)
+    num_null, spread = len(log_null), float(np.std(log_null, ddof=1))
+    if spread == 0 or alpha.stderr is None:
+        return Refused("null: its exponents do not vary")
+    score = (math.log(alpha.value) - float(np.mean(log_null))) / spread
+    of_fit = alpha.stderr / (alpha.value * spread)
+    of_null = math.sqrt(1.0 / num_null + score**2 / (2.0 * (num_null - 1)))
+    return Estimate(score, math.hypot(of_fit, of_null), num_null, "fit")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import lapack
+from scipy.spatial import KDTree
 
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.records import Jacobians
@@ -20,6 +21,8 @@ MAX_OVERLAP = 1e12
 DEFECTIVE = f"defective: eigenvectors are linearly dependent, an overlap is > {MAX_OVERLAP:g}"
 MAX_RESIDUAL = 1e-6
 """|A v - X Lambda X^-1 v| / |A| |v|: eps times the condition, 1e-10 at the largest overlap."""
+MIN_SPACING = 1e-10
+"""|lambda_i - lambda_j| / |A|_F: below it eigenvectors are any basis of a common eigenspace."""
 CACHE_BYTES = 2**26
 MAX_NULLS = 8
 MAX_STRUCTURAL_RESIDUAL = 0.05
@@ -170,6 +173,12 @@ def deflated_jacobians(jacobians: Jacobians) -> Deflated:
         modes.append(np.ones((num_positions, size)))
     if jacobians.parallel_residual and jacobians.h_TD is not None:
         modes.append(jacobians.h_TD.astype(np.float64))
+        vanishing = int((~modes[-1].any(axis=1)).sum())
+        if vanishing:
+            raise Refused(
+                f"h_TD: is zero at {vanishing} of {num_positions} positions, a structural mode has "
+                "a direction"
+            )
     if not modes:
         whole_TDD = np.broadcast_to(np.eye(size), j_TDD.shape)
         return Deflated(j_TDD, whole_TDD, {"structural_modes": 0})
@@ -317,7 +326,9 @@ def residue_norms(a_TDD: np.ndarray) -> Spectra:
         Eigenvalues [T, D] and O [T, D].
 
     Raises:
-        Refused: with a defective matrix: a pole of order 2 has no residue of rank 1.
+        Refused: with a defective matrix (a pole of order 2 has no residue of rank 1), or with
+            repeated eigenvalues (closer than 1e-10 |A|_F): the pole has one residue of higher rank,
+            whose split among eigenvectors depends on the basis.
 
     >>> residue_norms(np.array([[[1.0, 1.0], [0.0, 2.0]]])).overlap_TD.round(9).tolist()
     [[2.0, 2.0]]
@@ -325,7 +336,19 @@ def residue_norms(a_TDD: np.ndarray) -> Spectra:
     found = spectra(a_TDD)
     if not np.isfinite(found.overlap_TD).all():
         raise Refused(DEFECTIVE)
+    repeated = sum(
+        _spacing(pole_D) < MIN_SPACING * np.linalg.norm(a_DD)
+        for a_DD, pole_D in zip(a_TDD, found.pole_TD, strict=True)
+    )
+    if repeated:
+        raise Refused(f"repeated eigenvalues: in {repeated} of {len(a_TDD)} matrices")
     return found
+
+
+def _spacing(pole_D: np.ndarray) -> float:
+    """Least distance between two eigenvalues, inf where there is one."""
+    point_D2 = np.stack([pole_D.real, pole_D.imag], axis=1)
+    return float(KDTree(point_D2).query(point_D2, k=2)[0][:, 1].min())
 
 
 def ginibre_spectra(a_TDD: np.ndarray, rng: np.random.Generator) -> Spectra:

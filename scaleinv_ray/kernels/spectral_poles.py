@@ -13,7 +13,12 @@ import numpy as np
 
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.estimate import Estimate, exact, unknown
-from scaleinv_ray.kernels.covariance import about_the_mean, without_ones
+from scaleinv_ray.kernels.covariance import (
+    about_the_mean,
+    rounding_floor,
+    without_ones,
+    without_zeros,
+)
 from scaleinv_ray.kernels.rational import BranchPoints, Isolated, branch_points, isolated_poles
 from scaleinv_ray.records import Moments
 from scaleinv_ray.resample import jackknife
@@ -61,6 +66,31 @@ def turned_resamples(
     return spectra
 
 
+def weight_spectra(
+    w_OI: np.ndarray, num_blocks: int, *, rng: np.random.Generator
+) -> tuple[np.ndarray, list[np.ndarray], int]:
+    """Eigenvalues of w w^T without zero rows and columns, and `turned_resamples` of them.
+
+    Args:
+        w_OI: a matrix; its smaller side gives the eigenvalues.
+        num_blocks: of the resamples.
+        rng: of their rotation.
+
+    Returns:
+        lambda_M, its resamples, and how many rows and columns of zeros were dropped.
+
+    Raises:
+        Refused: no matrix of finite entries.
+    """
+    w_OI = np.asarray(w_OI, dtype=np.float64)
+    if w_OI.ndim != 2 or not np.isfinite(w_OI).all():
+        raise Refused(f"w_OI: got shape {w_OI.shape}, needs a matrix of finite entries")
+    w_OI, dropped = without_zeros(w_OI)
+    w_MN = w_OI if w_OI.shape[0] <= w_OI.shape[1] else w_OI.T
+    lambda_M = np.maximum(np.linalg.eigvalsh(w_MN @ w_MN.T), 0.0)
+    return lambda_M, turned_resamples(lambda_M, w_MN.shape[1], num_blocks, rng=rng), dropped
+
+
 def covariance_spectra(moments: Moments) -> tuple[np.ndarray, list[np.ndarray]]:
     """Eigenvalues of the covariance of activations, and with each block of sequences left out.
 
@@ -72,7 +102,7 @@ def covariance_spectra(moments: Moments) -> tuple[np.ndarray, list[np.ndarray]]:
         lambda_D of all blocks, and one spectrum for every block left out.
 
     Raises:
-        Refused: too few blocks or tokens, or not finite.
+        Refused: too few blocks or tokens, not finite, or half of the eigenvalues within rounding.
     """
     count_B = np.asarray(moments.count_B, dtype=np.float64)
     mean_BD = np.asarray(moments.mean_BD, dtype=np.float64)
@@ -85,9 +115,10 @@ def covariance_spectra(moments: Moments) -> tuple[np.ndarray, list[np.ndarray]]:
     if count_B.sum() < MIN_TOKENS_PER_DIM * width:
         got = count_B.sum() / width
         raise Refused(f"tokens per dimension: got {got:.3g}, allowed >= {MIN_TOKENS_PER_DIM}")
+    floor = rounding_floor(second_BDD)  # what the projection cancels leaves its error too
     if moments.removes_mean:
         mean_BD, second_BDD = without_ones(mean_BD, second_BDD)
-    blocks = about_the_mean(count_B, mean_BD, second_BDD, floor=0.0)
+    blocks = about_the_mean(count_B, mean_BD, second_BDD, floor=floor)
 
     def spectrum(kept: np.ndarray) -> np.ndarray:
         weight_B = count_B[kept] / count_B[kept].sum()
@@ -96,7 +127,14 @@ def covariance_spectra(moments: Moments) -> tuple[np.ndarray, list[np.ndarray]]:
         return np.maximum(np.linalg.eigvalsh(covariance_DD - np.outer(mean_D, mean_D)), 0.0)
 
     everything = np.arange(num_blocks)
-    return spectrum(everything), [spectrum(np.delete(everything, b)) for b in everything]
+    whole_D = spectrum(everything)
+    median = float(np.median(whole_D))
+    if median <= floor:
+        raise Refused(
+            f"eigenvalues: got a median of {median:.2g}, half of them vanish within the rounding "
+            f"of the moments, {floor:.2g}"
+        )
+    return whole_D, [spectrum(np.delete(everything, b)) for b in everything]
 
 
 def spectral_poles(lambda_M: np.ndarray, lambda_BM: Sequence[np.ndarray]) -> SpectralPoles:

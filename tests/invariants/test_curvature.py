@@ -104,3 +104,21 @@ def test_bad_parameters() -> None:
         hessian_density(RECORD, rng=_rng(), flat=1.0)
     with pytest.raises(ValueError, match="num_null: got 0"):
         hessian_density(RECORD, rng=_rng(), num_null=0)
+
+
+@pytest.mark.parametrize("nodes_RK", [[[-1, -0.5, 0.0]] * 2, [[-1, 0, 0], [-1, 0, 2]]])
+def test_no_ratio_to_a_largest_node_that_is_not_above_zero(nodes_RK: list[list[float]]) -> None:
+    moved = dataclasses.replace(RECORD, nodes_RK=np.array(nodes_RK, dtype=float))
+    values = hessian_density(moved, rng=_rng()).values
+    assert str(values["lambda_ratio"]) == "lambda_ratio: a probe has no node above zero"
+    assert isinstance(values["mean_square"], Estimate)
+
+
+def test_a_probe_of_zeros() -> None:
+    half = dataclasses.replace(RECORD, nodes_RK=np.array([[0.0, 0, 0], [0, 1, 2]]))
+    values = hessian_density(half, rng=_rng()).values
+    for quantity in ("trace", "effective_rank", "spectral_entropy"):
+        assert str(values[quantity]) == "nodes_RK: a probe sees zeros only"
+    assert isinstance(values["lambda_ratio"], Refused)
+    for quantity in ("lambda_max", "mean_square", "flat_fraction", "outlier_count"):
+        assert isinstance(values[quantity], Estimate)

@@ -450,3 +450,40 @@ def test_error_of_the_modes_is_that_of_fresh_samples() -> None:
     spread = np.std([e.value for e in found], ddof=1)
     stderr = np.sqrt(np.mean([e.stderr**2 for e in found if e.stderr is not None]))
     assert stderr == pytest.approx(spread, rel=0.5)
+
+
+def test_zero_rows_and_columns_are_no_poles() -> None:
+    full = spiked(5).w_OI
+    padded = np.pad(full, ((3, 9), (0, 40)))
+    found = poles(WeightMatrix(w_OI=padded))
+    assert numbers(found) == numbers(poles(WeightMatrix(w_OI=full)))
+    assert found.flags["zero_rows_columns"] == 52
+
+
+def test_covariance_within_the_rounding_of_the_moments_is_refused() -> None:
+    record, offset = moments(4), 1e8
+    cross = offset * (record.mean_BD[:, :, None] + record.mean_BD[:, None, :])
+    far = dataclasses.replace(
+        record, mean_BD=record.mean_BD + offset, second_BDD=record.second_BDD + cross + offset**2
+    )
+    for removes_mean in (False, True):
+        with pytest.raises(Refused, match="vanish within the rounding of the moments"):
+            covariance(dataclasses.replace(far, removes_mean=removes_mean))
+
+
+def test_readers_of_nothing_are_left_out() -> None:
+    record = with_ends(12)
+    assert record.u_VD is not None
+    padded = dataclasses.replace(record, u_VD=np.vstack([record.u_VD, np.zeros((3, 24))]))
+    assert numbers(logit(padded)) == numbers(logit(record))
+    assert logit(padded).flags["zero_readers"] == 3
+    with pytest.raises(Refused, match="all 7 rows are zero"):
+        logit(dataclasses.replace(record, u_VD=0 * record.u_VD))
+
+
+def test_a_structural_mode_has_a_direction() -> None:
+    h_TD = np.ones((6, 24))
+    h_TD[2] = 0
+    record = dataclasses.replace(jacobians(13), h_TD=h_TD, parallel_residual=True)
+    with pytest.raises(Refused, match="h_TD: is zero at 1 of 6 positions"):
+        counts(record)

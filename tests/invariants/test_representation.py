@@ -167,3 +167,13 @@ def test_dimensions_and_ratio_are_one_quantity():
             dim * found["participation_ratio"].value, rel=1e-12
         )
         assert measured.flags == {"tokens_per_dim": 50.0, "dimensions": dim}
+
+
+def test_variance_within_the_rounding_of_the_moments_is_refused():
+    x_TD = np.random.default_rng(0).standard_normal((50 * DIM, DIM))
+    near = participation(moments_of(x_TD + 1e3), rng=np.random.default_rng(0)).values
+    want = participation(moments_of(x_TD), rng=np.random.default_rng(0)).values
+    for name, estimate in want.items():
+        assert near[name].value == pytest.approx(estimate.value, rel=1e-6)
+    with pytest.raises(Refused, match="lies within the rounding of the moments"):
+        participation(moments_of(x_TD + 1e7), rng=np.random.default_rng(0))

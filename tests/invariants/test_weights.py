@@ -230,3 +230,29 @@ def test_density_integrates_to_one_on_the_common_grid():
 def test_same_rng_same_result(function):
     w_OI = np.random.default_rng(4).standard_normal((40, 60))
     assert values(function, w_OI) == values(function, w_OI)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("function", [weight_tail, shuffle_null])
+def test_orthogonal_matrices_have_no_tail(function, dtype):
+    w_OI = orthogonal(128, np.random.default_rng(0)).astype(dtype)
+    with pytest.raises(Refused, match="equal within rounding, there is no tail"):
+        function(WeightMatrix(w_OI=w_OI), rng=np.random.default_rng(0))
+
+
+def test_noise_in_half_precision_keeps_its_tail():
+    w_OI = np.random.default_rng(0).standard_normal((8, 4096)).astype(np.float16)  # narrow bulk
+    assert values(weight_tail, w_OI)["alpha"] > 1
+
+
+def test_pruned_units_and_padding_are_no_spikes():
+    full_OI = np.random.default_rng(0).standard_normal((96, 312))
+    w_OI = np.insert(np.insert(full_OI, [0] * 150 + [200] * 50, 0.0, axis=1), [5] * 20, 0.0, axis=0)
+    assert values(weight_spikes, w_OI) == pytest.approx(values(weight_spikes, full_OI))
+    assert values(fixed_aspect_tail, w_OI) == pytest.approx(values(fixed_aspect_tail, full_OI))
+    found, want = values(weight_tail, w_OI), values(weight_tail, full_OI)
+    for name in ("alpha", "alpha_null_z", "stable_rank"):
+        assert found[name] == pytest.approx(want[name], rel=1e-9)
+    for function in (weight_spikes, fixed_aspect_tail, weight_tail):
+        measured = function(WeightMatrix(w_OI=w_OI), rng=np.random.default_rng(0))
+        assert measured.flags["zero_rows_columns"] == 220

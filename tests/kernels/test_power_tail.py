@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scaleinv_ray.contract import Refused
-from scaleinv_ray.kernels.power_tail import fit_power_tail, hill_exponent
+from scaleinv_ray.kernels.power_tail import fit_power_tail, hill_exponent, stored_rounding
 
 
 def test_neither_fit_depends_on_scale_or_order():
@@ -25,6 +25,13 @@ def test_equal_values_have_no_tail():
         hill_exponent(np.r_[0.1, 0.2, 0.3, np.full(4, 2.5)])
     with pytest.raises(Refused, match="1 of 3 eigenvalues in the tail"):
         hill_exponent(np.array([1.0, 2.0, 3.0]))
+    nearly = 2.5 + 1e-14 * np.arange(7)
+    with pytest.raises(Refused, match="equal within rounding"):
+        fit_power_tail(nearly)
+    apart = 2.5 + 1e-3 * np.arange(7)
+    assert fit_power_tail(apart).alpha > 1
+    with pytest.raises(Refused, match="equal within rounding"):
+        fit_power_tail(apart, rounding=stored_rounding("float16", 7))
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5])

@@ -103,3 +103,12 @@ def test_complement_of_many_sets_at_once() -> None:
     assert rest_TDE.shape == (4, 6, 4)
     np.testing.assert_allclose(modes_TDM.swapaxes(1, 2) @ rest_TDE, 0, atol=1e-12)
     np.testing.assert_array_equal(rest_TDE[1], complement(modes_TDM[1]))
+
+
+def test_residues_of_repeated_eigenvalues_are_refused() -> None:
+    rng = np.random.default_rng(3)
+    low_DD = np.eye(24) + rng.standard_normal((24, 4)) @ rng.standard_normal((4, 24)) / 24
+    for a_DD in (low_DD, np.eye(24)):
+        with pytest.raises(Refused, match="repeated eigenvalues: in 1 of 2 matrices"):
+            residue_norms(np.array([a_DD, random(3, 24)]))
+    assert residue_norms(np.ones((1, 1, 1))).overlap_TD.tolist() == [[1.0]]
