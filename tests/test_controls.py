@@ -18,7 +18,15 @@ def _run(name: str, *options: str, cwd: Path) -> str:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("name", ["balancedness", "attention_heads", "sharpness", "lattices"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "balancedness",
+        "lattices",
+        pytest.param("attention_heads", marks=pytest.mark.slow),
+        pytest.param("sharpness", marks=pytest.mark.slow),
+    ],
+)
 def test_quick_controls(name: str, tmp_path: Path) -> None:
     assert "expected" in _run(name, "--quick", cwd=tmp_path)
 

@@ -44,7 +44,7 @@ class GrowingSet:
         relative = (x_PD.shape[1] + 8) * np.finfo(np.float32).eps / 2
         norm_P = np.einsum("pd,pd->p", self._x_PD, self._x_PD)
         self._bound_R = (norm_P * (1 - relative)).astype(np.float32)
-        self._product_R = np.empty(len(x_PD), dtype=np.float32)
+        self._product_R = np.zeros(len(x_PD), dtype=np.float32)
         self.index_R = np.arange(len(x_PD))
         self.square_R = np.full(len(x_PD), np.inf)
         self.parent_R = np.full(len(x_PD), -1)
@@ -54,7 +54,9 @@ class GrowingSet:
         point, bound = self.index_R[place], self._bound_R[place]
         row_D = -2 * self._x_RD[place]
         self._remove(place)
-        lower_R = np.dot(self._x_RD, row_D, out=self._product_R)
+        # Entries are finite and at most 1: a flag that BLAS raises comes from its unused lanes.
+        with np.errstate(invalid="ignore"):
+            lower_R = np.dot(self._x_RD, row_D, out=self._product_R)
         lower_R += self._bound_R
         nearer_H = np.flatnonzero(lower_R < self.square_R - bound)
         difference_HD = self._x_PD[self.index_R[nearer_H]] - self._x_PD[point]

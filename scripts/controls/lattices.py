@@ -103,7 +103,8 @@ def checks(
     one_over_nu, beta_over_nu = exact
     at_exact = collapse_quality(made, exponent_x=-one_over_nu, exponent_y=-beta_over_nu)
     as_they_are = collapse_quality(made)
-    relative, absolute = (0.2, 0.03) if quick else (0.05, 0.01)
+    # lattices of 16 to 128: sampling and corrections to scaling leave 1/nu open by 3 to 5 percent
+    relative, absolute = (0.2, 0.03) if quick else (0.08, 0.01)
     return [
         Check(f"C7 {name}: 1/nu over the exact one", -found.exponent_x / one_over_nu,
               1 - relative, 1 + relative),
