@@ -17,6 +17,7 @@ from scaleinv_ray.invariants.geometry import (
     twonn_dimension,
 )
 from scaleinv_ray.records import Activations
+from tests.invariants.cloud_symmetries import TRANSFORMATIONS
 
 SPEC = REGISTRY["geometry.neighbour_dimension"]
 
@@ -111,20 +112,6 @@ def test_kernels_refuse_zero_distances_and_missing_neighbours() -> None:
         twonn_dimension(np.array([[0.0, 1.0], [1.0, 2.0]]))
     with pytest.raises(ValueError, match=r"neighbour_order: got 2, allowed 1\.\.1"):
         gride_dimension(np.array([[1.0, 2.0]]), neighbour_order=2)
-
-
-def rotated(x_TD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    frame, _ = np.linalg.qr(rng.normal(size=(x_TD.shape[1], x_TD.shape[1])))
-    return x_TD @ frame
-
-
-TRANSFORMATIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
-    "rotation": rotated,
-    "scale": lambda x_TD, rng: x_TD * 10.0 ** rng.uniform(-30, 30),
-    "translation": lambda x_TD, rng: x_TD + 100 * rng.normal(size=x_TD.shape[1]),
-    "permutation": lambda x_TD, rng: x_TD[:, rng.permutation(x_TD.shape[1])],
-    "mean_shift": lambda x_TD, rng: x_TD + 100 * rng.normal(size=(len(x_TD), 1)),
-}
 
 
 @pytest.mark.parametrize(

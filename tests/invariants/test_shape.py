@@ -16,6 +16,7 @@ from scaleinv_ray.invariants.topology.shape import (
 )
 from scaleinv_ray.kernels.alpha_complex import euler_curve
 from scaleinv_ray.records import Activations
+from tests.invariants.cloud_symmetries import TRANSFORMATIONS
 
 SMALL: dict[str, dict[str, float]] = {
     "merge_tree": {"num_points": 36, "num_subsamples": 2, "num_sizes": 2},
@@ -39,20 +40,6 @@ def measured(name: str, x_TD: np.ndarray, *, removes_mean: bool = False) -> Meas
 
 def numbers(found: Measured) -> dict[str, float]:
     return {k: v.value for k, v in found.values.items() if isinstance(v, Estimate)}
-
-
-def rotated(x_TD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    frame, _ = np.linalg.qr(rng.normal(size=(x_TD.shape[1], x_TD.shape[1])))
-    return x_TD @ frame
-
-
-TRANSFORMATIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
-    "rotation": rotated,
-    "scale": lambda x_TD, rng: x_TD * 10.0 ** rng.uniform(-30, 30),
-    "translation": lambda x_TD, rng: x_TD + 100 * rng.normal(size=x_TD.shape[1]),
-    "permutation": lambda x_TD, rng: x_TD[:, rng.permutation(x_TD.shape[1])],
-    "mean_shift": lambda x_TD, rng: x_TD + 100 * rng.normal(size=(len(x_TD), 1)),
-}
 
 
 def test_every_declared_symmetry_is_tested() -> None:

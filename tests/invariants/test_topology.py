@@ -16,6 +16,7 @@ from scaleinv_ray.invariants.topology import (
     torsion_check,
 )
 from scaleinv_ray.records import Activations
+from tests.invariants.cloud_symmetries import TRANSFORMATIONS
 
 SPEC = REGISTRY["topology.persistence"]
 
@@ -130,18 +131,6 @@ def test_parameters_out_of_range(parameters: dict[str, int], text: str) -> None:
         persistence(cloud_of(np.eye(8)), rng=np.random.default_rng(0), **parameters)
 
 
-def rotated(x_TD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    frame, _ = np.linalg.qr(rng.normal(size=(x_TD.shape[1], x_TD.shape[1])))
-    return x_TD @ frame
-
-
-TRANSFORMATIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
-    "rotation": rotated,
-    "scale": lambda x_TD, rng: x_TD * 10.0 ** rng.uniform(-30, 30),
-    "translation": lambda x_TD, rng: x_TD + 100 * rng.normal(size=x_TD.shape[1]),
-    "permutation": lambda x_TD, rng: x_TD[:, rng.permutation(x_TD.shape[1])],
-    "mean_shift": lambda x_TD, rng: x_TD + 100 * rng.normal(size=(len(x_TD), 1)),
-}
 SMALL: dict[str, dict[str, float]] = {
     "persistence": {"num_points": 16, "num_subsamples": 3, "max_dimension": 2},
     "order_complex": {"num_points": 16, "num_subsamples": 3, "num_gaussian": 2},
