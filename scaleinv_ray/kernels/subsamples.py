@@ -39,7 +39,12 @@ class Subsamples(NamedTuple):
 
 
 def distinct_subsamples(
-    cloud: Activations, *, rng: np.random.Generator, num_points: int, num_subsamples: int
+    cloud: Activations,
+    *,
+    rng: np.random.Generator,
+    num_points: int,
+    num_subsamples: int,
+    unit_norm: bool = False,
 ) -> Subsamples:
     """Draws parts of `num_points` distinct rows; no topological summary is free of their number.
 
@@ -48,6 +53,7 @@ def distinct_subsamples(
         rng: draws the parts.
         num_points: P, rows of a part.
         num_subsamples: parts wanted; as many as the rows allow are drawn.
+        unit_norm: rows, once centred, are divided by their norms.
 
     Returns:
         At least one part.
@@ -57,7 +63,7 @@ def distinct_subsamples(
         Refused: with fewer distinct rows than num_points, or entries that are not finite.
     """
     check_at_least("num_subsamples", num_subsamples, 1)
-    distinct = distinct_rows(cloud)
+    distinct = distinct_rows(cloud, unit_norm=unit_norm)
     draws = disjoint_subsamples(len(distinct.x_TD), size=num_points, count=num_subsamples, rng=rng)
     if not draws:
         raise Refused(

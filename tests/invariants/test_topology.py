@@ -251,3 +251,24 @@ def test_bound_of_the_landmarks() -> None:
         for count in (10, 30, 50)
     ]
     assert bounds[0] > bounds[1] > bounds[2] == 0
+
+
+@pytest.mark.parametrize("invariant", ["persistence", "order_complex", "merge_tree"])
+def test_on_the_unit_sphere_only_directions_count(invariant: str) -> None:
+    rng = np.random.default_rng(4)
+    half_TD = rng.normal(size=(40, 3))
+    stretch_T = rng.uniform(0.5, 2, size=(40, 1))
+    # with every row goes its opposite, so that both clouds have their mean at zero
+    plain = cloud_of(np.concatenate([half_TD, -half_TD]))
+    stretched = cloud_of(np.concatenate([stretch_T * half_TD, -stretch_T * half_TD]))
+    function = REGISTRY[f"topology.{invariant}"].function
+    small = {"num_points": 64 if invariant == "merge_tree" else 20, "num_subsamples": 1}
+    extra = {"num_sizes": 2} if invariant == "merge_tree" else {}
+
+    def found(cloud: Activations, *, unit_norm: bool) -> dict[str, float]:
+        parameters = small | extra | {"unit_norm": unit_norm}
+        measured = function(cloud, rng=np.random.default_rng(0), **parameters)
+        return numbers(measured)
+
+    assert found(plain, unit_norm=True) == pytest.approx(found(stretched, unit_norm=True))
+    assert found(plain, unit_norm=False) != pytest.approx(found(stretched, unit_norm=False))

@@ -40,10 +40,8 @@ from scaleinv_ray.kernels.subsamples import (
 from scaleinv_ray.records import Activations
 
 _SYMMETRIES = ("rotation", "scale", "translation", "mean_shift", "permutation")
-_GRID_END = 2.0
-"""Largest filtration value of a Betti curve, in median distances."""
-_NUM_DIAGRAMS = 3
-"""Subsamples whose diagrams are kept: two tell a difference from noise, one more is a spare."""
+_GRID_END = 2.0  # largest filtration value of a Betti curve, in median distances
+_NUM_DIAGRAMS = 3  # kept with the values: two tell a difference from noise, one more is a spare
 _LEAST_BARS = 10
 """The universal null takes its centre from the bars themselves: fewer than this are no law."""
 
@@ -86,6 +84,7 @@ def persistence(
     num_gaussian: int = 2,
     num_grid: int = 101,
     memory_bounded: bool = False,
+    unit_norm: bool = False,
 ) -> Measured:
     """Persistent homology of the Rips filtration, over disjoint subsamples of the cloud.
 
@@ -103,6 +102,7 @@ def persistence(
         num_gaussian: Gaussian clouds.
         num_grid: filtration values in [0, 2] of the curves.
         memory_bounded: as in `rips_diagram`; the numbers are the same.
+        unit_norm: look at the rows divided by their norms.
 
     Returns:
         Quantities as declared; curves `betti_k` (mean count over the subsamples) and
@@ -117,7 +117,7 @@ def persistence(
     _check_dimension(max_dimension, num_points)
     check_at_least("num_gaussian", num_gaussian, 1)
     parts, distinct = distinct_subsamples(
-        cloud, rng=rng, num_points=num_points, num_subsamples=num_subsamples
+        cloud, rng=rng, num_points=num_points, num_subsamples=num_subsamples, unit_norm=unit_norm
     )
     diagrams = [_rips(x_PD, max_dimension, memory_bounded=memory_bounded) for x_PD in parts]
     null = [
@@ -166,6 +166,7 @@ def order_complex(
     num_subsamples: int = 20,
     num_gaussian: int = 4,
     num_grid: int = 101,
+    unit_norm: bool = False,
 ) -> Measured:
     """Betti numbers of the order complex: only the order of the distances counts.
 
@@ -182,6 +183,7 @@ def order_complex(
         num_subsamples: subsamples wanted; as many as the rows allow are used.
         num_gaussian: Gaussian clouds.
         num_grid: edge densities of the curves.
+        unit_norm: look at the rows divided by their norms.
 
     Returns:
         Quantities: the integrals of beta_0 and beta_1 over the edge density in [0, 1], those of the
@@ -194,7 +196,7 @@ def order_complex(
     check_at_least("num_points", num_points, 4)
     check_at_least("num_gaussian", num_gaussian, 1)
     parts, distinct = distinct_subsamples(
-        cloud, rng=rng, num_points=num_points, num_subsamples=num_subsamples
+        cloud, rng=rng, num_points=num_points, num_subsamples=num_subsamples, unit_norm=unit_norm
     )
     null = gaussian_clouds(distinct.x_TD, rng=rng, num_points=num_points, count=num_gaussian)
     diagrams, null_diagrams = (
@@ -242,6 +244,7 @@ def significant_betti(
     max_dimension: int = 1,
     level: float = 0.05,
     memory_bounded: bool = False,
+    unit_norm: bool = False,
 ) -> Measured:
     """Bars that independent noise of any density would not have (Bobrowski & Skraba 2023).
 
@@ -257,6 +260,7 @@ def significant_betti(
         max_dimension: K, 1 or 2; quantities of dimension 2 are refused below 2.
         level: probability of calling noise significant, for a subsample and a dimension.
         memory_bounded: as in `rips_diagram`; the numbers are the same.
+        unit_norm: look at the rows divided by their norms.
 
     Returns:
         Quantities `num_significant_k`, the mean count, and `max_score_k`, the largest score (a
@@ -270,7 +274,7 @@ def significant_betti(
     if not 0 < level < 1:
         raise ValueError(f"level: got {level}, allowed between 0 and 1")
     parts, distinct = distinct_subsamples(
-        cloud, rng=rng, num_points=num_points, num_subsamples=num_subsamples
+        cloud, rng=rng, num_points=num_points, num_subsamples=num_subsamples, unit_norm=unit_norm
     )
     rows: list[dict[str, float | None]] = []
     for x_PD in parts:
@@ -304,6 +308,7 @@ def torsion_check(
     num_subsamples: int = 8,
     num_landmarks: int = 200,
     max_dimension: int = 1,
+    unit_norm: bool = False,
 ) -> Measured:
     """Betti numbers over Z/2 and over Z/3 differ only where the homology has 2- or 3-torsion.
 
@@ -319,6 +324,7 @@ def torsion_check(
         num_subsamples: subsamples wanted; as many as the rows allow are used.
         num_landmarks: L, landmarks of a subsample, at most P (where nothing is thinned).
         max_dimension: K, 1 or 2; quantities of dimension 2 are refused below 2.
+        unit_norm: look at the rows divided by their norms.
 
     Returns:
         Quantities `torsion_rank_k`, the largest difference of beta_k over the filtration, and
@@ -331,7 +337,7 @@ def torsion_check(
     _check_dimension(max_dimension, num_landmarks, name="num_landmarks")
     check_at_least("num_points", num_points, num_landmarks)
     parts, distinct = distinct_subsamples(
-        cloud, rng=rng, num_points=num_points, num_subsamples=num_subsamples
+        cloud, rng=rng, num_points=num_points, num_subsamples=num_subsamples, unit_norm=unit_norm
     )
     rows: list[dict[str, float | None]] = []
     radii = []

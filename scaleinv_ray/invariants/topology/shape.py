@@ -53,6 +53,7 @@ def merge_tree(
     power: float = 1.0,
     num_sizes: int = 4,
     num_grid: int = 101,
+    unit_norm: bool = False,
 ) -> Measured:
     """Heights at which the components of a cloud merge, and the dimension in how they shrink.
 
@@ -69,6 +70,7 @@ def merge_tree(
         power: a > 0, smaller than the dimension.
         num_sizes: sizes m = P, P/2, P/4, ..
         num_grid: quantiles of the curve.
+        unit_norm: look at the rows divided by their norms.
 
     Returns:
         Quantities `mean_merge_height`, `merge_height_spread` (standard deviation / mean),
@@ -84,7 +86,7 @@ def merge_tree(
     check_at_least("num_sizes", num_sizes, 2)
     check_at_least("num_points", num_points, 8 * 2**num_sizes)
     parts, distinct = distinct_subsamples(
-        cloud, rng=rng, num_points=num_points, num_subsamples=num_subsamples
+        cloud, rng=rng, num_points=num_points, num_subsamples=num_subsamples, unit_norm=unit_norm
     )
     height_SE = np.array([merge_heights(x_PD) / median_distance(x_PD) for x_PD in parts])
     # Rows come in the order of the record, and neighbours there may be neighbours in the cloud.
@@ -121,6 +123,7 @@ def spectral_persistence(
     num_points: int = 1000,
     num_subsamples: int = 8,
     num_neighbours: int = 15,
+    unit_norm: bool = False,
 ) -> Measured:
     """Loops through noise of high dimension: H1 on the spectral distances of a neighbour graph.
 
@@ -133,6 +136,7 @@ def spectral_persistence(
         num_points: P <= 1000, points of a subsample.
         num_subsamples: subsamples wanted; as many as the rows allow are used.
         num_neighbours: of the graph.
+        unit_norm: look at the rows divided by their norms.
 
     Returns:
         Quantities `log_ratio_max_1`, `max_persistence_1` as in `bar_summaries`, `loop_score_1`, the
@@ -148,7 +152,7 @@ def spectral_persistence(
     if num_points > 1000:
         raise ValueError(f"num_points: got {num_points}, allowed 4..1000 (cubic time)")
     parts, distinct = distinct_subsamples(
-        cloud, rng=rng, num_points=num_points, num_subsamples=num_subsamples
+        cloud, rng=rng, num_points=num_points, num_subsamples=num_subsamples, unit_norm=unit_norm
     )
     diagrams = []
     rows: list[dict[str, float | None]] = []
@@ -189,6 +193,7 @@ def euler_characteristic(
     num_subsamples: int = 8,
     least_gap_errors: float = 1.0,
     num_grid: int = 101,
+    unit_norm: bool = False,
 ) -> Measured:
     """Exact Euler characteristic of balls about the cloud in its top three principal components.
 
@@ -205,6 +210,7 @@ def euler_characteristic(
         least_gap_errors: least distance of the third eigenvalue from the fourth, in sampling
             errors sqrt(2 / T) of the third (North et al. 1982).
         num_grid: values of t in [0, 1] of the curve.
+        unit_norm: look at the rows divided by their norms.
 
     Returns:
         Quantities, over P: `euler_min`, the least chi; `euler_max`, the largest one after it;
@@ -219,7 +225,7 @@ def euler_characteristic(
     """
     check_at_least("num_points", num_points, 5)
     parts, distinct = distinct_subsamples(
-        cloud, rng=rng, num_points=num_points, num_subsamples=num_subsamples
+        cloud, rng=rng, num_points=num_points, num_subsamples=num_subsamples, unit_norm=unit_norm
     )
     space = principal_projection(distinct.x_TD, num_components=3)
     if space.gap_errors < least_gap_errors:
