@@ -17,7 +17,7 @@ from scaleinv_ray.kernels.block_replicates import block_covariances
 from scaleinv_ray.kernels.coarse_graining import correlation, hierarchy, within
 
 SMALLEST_SPECTRUM = 16  # five ranks lie in 1 < r < 0.4 K; with N < 64 there is only K = 8, two
-MIN_EIGENVALUE = 1e-6  # correlations of copies: rounding leaves 1e-14, float32 data 1e-7
+MIN_EIGENVALUE = 1e-6  # far above what rounding leaves of copies (1e-14 in float64)
 MIN_SILENT = 10
 MIN_POSITIONS = 16
 MIN_AUTOCORRELATION = 0.1  # at lag 1: less is a correlation time under half a token
