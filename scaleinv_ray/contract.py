@@ -147,6 +147,7 @@ _KIND_OF: dict[str, str] = {
     "Attention": "attention",
     "Jacobians": "jacobians",
     "TokenLosses": "token_losses",
+    "Chains": "chains",
 }
 
 

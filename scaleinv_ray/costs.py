@@ -38,6 +38,7 @@ def capture_bytes(checkpoint: Checkpoint, kind: str, protocol: Protocol) -> int:
         "token_losses": p.sequences * (p.length - 1) * 4,
         "hessian": 0,
         "ggn": 0,
+        "chains": 0,
     }
     return per_kind[kind]
 

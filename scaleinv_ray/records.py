@@ -1,7 +1,8 @@
 """Records: what a capture leaves behind and an invariant reads. Frozen dataclasses of arrays.
 
 Shape suffixes: T rows (tokens), D width, B block of sequences, L layer, V rows of the vocabulary,
-S sequence, O outputs, I inputs. Everything but the arrays is optional when built by hand.
+S sequence, O outputs, I inputs; of a quadrature R probe vectors, K nodes; of chains N settings,
+C chains, S draws, Q other probes. Everything but the arrays is optional when built by hand.
 """
 
 from __future__ import annotations
@@ -208,15 +209,18 @@ class Lanczos(Record):
     sum_k weights_rk f(nodes_rk) estimates v_r^T f(H) v_r, whose mean over r is tr f(H) / dim.
 
     Attributes:
+        sketch_RKM: count sketch (M buckets, one hash for all steps of a run) of the unit Ritz vector
+            of every node, None where no basis was kept.
         operator: of which curvature.
         block: name of the restricted set of parameters, None for all.
         dim: parameters, the size of the operator.
         weight_norm: Euclidean norm of those parameters.
     """
 
-    arrays: ClassVar[tuple[str, ...]] = ("nodes_RK", "weights_RK")
+    arrays: ClassVar[tuple[str, ...]] = ("nodes_RK", "weights_RK", "sketch_RKM")
     nodes_RK: np.ndarray
     weights_RK: np.ndarray
+    sketch_RKM: np.ndarray | None = None
     dim: int
     operator: Literal["hessian", "ggn"] = "hessian"
     block: str | None = None
@@ -225,6 +229,87 @@ class Lanczos(Record):
     def labels(self) -> dict[str, str | int | bool | float | None]:
         """The fields of Record, and what the operator is."""
         own = ("dim", "operator", "block", "weight_norm")
+        return super().labels() | {name: getattr(self, name) for name in own}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chains(Record):
+    """Draws from the posterior exp(-nbeta L_n(w) - gamma |w - w0|^2 / 2) around w0, by setting.
+
+    A setting is a pair (nbeta, gamma) with its step; all C chains start at or around the same w0.
+    Every draw after the start is kept, the first `burn_in` of them too. loss - base_loss is paired:
+    both are means over the same batch, at the draw and at w0.
+
+    Attributes:
+        nbeta_N: inverse temperatures, times the number of samples.
+        gamma_N: strengths of the localiser.
+        step_N: step sizes eps.
+        loss_NCS: mean loss of a batch at every draw, nats (or the loss's unit).
+        base_loss_NCS: mean loss of the same batch at w0.
+        virial_NCS: (w - w0) . (nbeta g + gamma (w - w0)) / dim, g on a batch independent of w.
+        drift_NCS: |nbeta g_B + gamma (w - w0)|^2 / dim of the gradient that moved the chain.
+        acceptance_NC: share of proposals accepted, 1 without a Metropolis test.
+        heating_N: eps nbeta^2 lambda_max(C) / (4 m), the minibatch noise against that injected.
+        dispersed_C: 1 where the chain started away from w0, 0 where at w0.
+        observed_QNCS: excess loss of other probes (draw minus w0, fixed batches), None without.
+        observed: names of those probes, separated by commas.
+        burn_in: draws at the start of every chain that count for nothing.
+        dim: parameters that move.
+        num_samples: n of nbeta, samples of the data.
+        batch: samples in a batch, m.
+        sampler: sgld, rmsprop_sgld, sgld_cv or mala.
+        block: name of the restricted set of parameters, None for all.
+        loss_kind: log_likelihood (nats), or squared_error, whose noise scale is `noise`.
+        noise: variance of the noise that makes a squared error a likelihood.
+        largest_curvature: h_max at w0, from Lanczos.
+        lowest_curvature: smallest Ritz value at w0; clearly negative at no minimum.
+        gradient_noise: lambda_max of the covariance of per-sample gradients (of the residual ones
+            with control variates).
+        restored: the parameters equalled w0 bit by bit after sampling.
+    """
+
+    arrays: ClassVar[tuple[str, ...]] = (
+        "nbeta_N",
+        "gamma_N",
+        "step_N",
+        "loss_NCS",
+        "base_loss_NCS",
+        "virial_NCS",
+        "drift_NCS",
+        "acceptance_NC",
+        "heating_N",
+        "dispersed_C",
+        "observed_QNCS",
+    )
+    nbeta_N: np.ndarray
+    gamma_N: np.ndarray
+    step_N: np.ndarray
+    loss_NCS: np.ndarray
+    base_loss_NCS: np.ndarray
+    virial_NCS: np.ndarray | None = None
+    drift_NCS: np.ndarray | None = None
+    acceptance_NC: np.ndarray | None = None
+    heating_N: np.ndarray | None = None
+    dispersed_C: np.ndarray | None = None
+    observed_QNCS: np.ndarray | None = None
+    dim: int
+    num_samples: int
+    batch: int
+    burn_in: int
+    sampler: str = "sgld"
+    block: str | None = None
+    observed: str | None = None
+    loss_kind: Literal["log_likelihood", "squared_error"] = "log_likelihood"
+    noise: float | None = None
+    largest_curvature: float | None = None
+    lowest_curvature: float | None = None
+    gradient_noise: float | None = None
+    restored: bool = True
+
+    def labels(self) -> dict[str, str | int | bool | float | None]:
+        """The fields of Record, and how the chains were run."""
+        held = {f.name for f in dataclasses.fields(Record)} | set(self.arrays)
+        own = [f.name for f in dataclasses.fields(self) if f.name not in held]
         return super().labels() | {name: getattr(self, name) for name in own}
 
 
@@ -239,10 +324,11 @@ KINDS: dict[str, type[Record]] = {
     "token_losses": TokenLosses,
     "hessian": Lanczos,
     "ggn": Lanczos,
+    "chains": Chains,
 }
 CAPTURE_VERSION: dict[str, int] = dict.fromkeys(KINDS, 1)
 """Part of the key of a capture: raised whenever what is captured changes."""
-RECORDED_ONLY: frozenset[str] = frozenset({"hessian", "ggn"})
+RECORDED_ONLY: frozenset[str] = frozenset({"hessian", "ggn", "chains"})
 """Kinds that are read from folders of records, not captured from a checkpoint by a run."""
 TOKEN_FREE: frozenset[str] = frozenset({"weights"})
 """Kinds that do not depend on tokens: no probe, no shuffled_tokens variant."""
