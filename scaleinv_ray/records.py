@@ -328,7 +328,7 @@ KINDS: dict[str, type[Record]] = {
 }
 CAPTURE_VERSION: dict[str, int] = dict.fromkeys(KINDS, 1)
 """Part of the key of a capture: raised whenever what is captured changes."""
-RECORDED_ONLY: frozenset[str] = frozenset({"hessian", "ggn", "chains"})
-"""Kinds that are read from folders of records, not captured from a checkpoint by a run."""
+ON_REQUEST: frozenset[str] = frozenset({"hessian", "ggn", "chains"})
+"""Kinds that a run captures only where its config has their section (see `protocols`)."""
 TOKEN_FREE: frozenset[str] = frozenset({"weights"})
 """Kinds that do not depend on tokens: no probe, no shuffled_tokens variant."""

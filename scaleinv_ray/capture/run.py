@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +19,10 @@ from scaleinv_ray.capture.streamed_records import streamed_records
 from scaleinv_ray.capture.streaming import States, StreamedModel
 from scaleinv_ray.capture.variants import InitSource, materialise, shuffle_tokens
 from scaleinv_ray.capture.weights import iter_weights
-from scaleinv_ray.records import KINDS, TOKEN_FREE, Protocol, Record, Variant
+from scaleinv_ray.protocols import Spectroscopy
+from scaleinv_ray.records import KINDS, ON_REQUEST, TOKEN_FREE, Protocol, Record, Variant
+
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class Session:
         kinds: frozenset[str],
         batch_size: int,
         labels: Mapping[str, Any] | None = None,
+        spectroscopy: Spectroscopy | None = None,
+        observed: Mapping[str, np.ndarray] | None = None,
     ) -> dict[str, list[Record]]:
         """Captures one probe.
 
@@ -95,18 +100,22 @@ class Session:
             kinds: out of `records.KINDS`, but for 'weights'.
             batch_size: sequences in a batch.
             labels: unit, probe and other fields of Record.
+            spectroscopy: how the kinds hessian, ggn and chains are captured; None for none of them.
+            observed: tokens of the other probes whose loss chains follow.
 
         Returns:
             Kind -> records, for exactly the kinds asked for.
 
         Raises:
-            ValueError: for a kind that is unknown or needs no tokens, or where a capture refuses.
+            ValueError: for a kind that is unknown or needs no tokens or whose settings are not
+                given, or where a capture refuses.
         """
         if unknown := kinds - (KINDS.keys() - TOKEN_FREE):
             allowed = sorted(KINDS.keys() - TOKEN_FREE)
             raise ValueError(f"kinds: got {sorted(unknown)}, allowed {allowed}")
         if self.source.variant == "shuffled_tokens":
             tokens_ST = shuffle_tokens(tokens_ST, self.source.seed)
+        spectroscopy = spectroscopy or Spectroscopy()
         draws = int(protocol.digest(), 16)  # the same units and rows for every model
         records: dict[str, list[Record]] = {}
         if one_pass := kinds & FORWARD_KINDS:
@@ -128,7 +137,30 @@ class Session:
                 self.model, tokens_ST, protocol, labels=labels, seed_rows=draws
             )
             records["jacobians"] = [*jacobians]
+        if kinds & ON_REQUEST:
+            from scaleinv_ray.capture.localised import model_chains, model_curvature
+        for operator in ("hessian", "ggn"):
+            if operator in kinds:
+                records[operator] = [
+                    *model_curvature(
+                        self.model, tokens_ST, _asked(spectroscopy.curvature, operator), operator,
+                        seed=draws % 2**63, labels=labels,
+                    )
+                ]  # fmt: skip
+        if "chains" in kinds:
+            records["chains"] = [
+                *model_chains(
+                    self.model, tokens_ST, _asked(spectroscopy.sampling, "chains"),
+                    seed=draws % 2**63, observed=observed, labels=labels,
+                )
+            ]  # fmt: skip
         return records
+
+
+def _asked(settings: Settings | None, kind: str) -> Settings:
+    if settings is None:
+        raise ValueError(f"kinds: got {kind!r}, which needs its settings in spectroscopy")
+    return settings
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class Capturer:
         for target in job.targets:
             for kinds in _passes(target):
                 try:
-                    written |= _write(session, job, target, kinds, tokens[target.tokens])
+                    written |= _write(session, job, target, kinds, tokens)
                 except (ValueError, RuntimeError, OSError) as error:
                     failed |= {target.paths[k]: f"{type(error).__name__}: {error}" for k in kinds}
         protocol = job.protocol
@@ -116,18 +116,21 @@ def _write(
     job: CaptureJob,
     target: Target,
     kinds: frozenset[str],
-    tokens_ST: np.ndarray,
+    tokens: Mapping[str, np.ndarray],
 ) -> dict[str, int]:
     from scaleinv_ray.capture.run import Session
     from scaleinv_ray.capture.variants import shuffle_tokens
 
+    tokens_ST = tokens[target.tokens]
     if target.shuffle_seed is not None:
         tokens_ST = shuffle_tokens(tokens_ST, target.shuffle_seed)
     labels = {"probe": target.probe, "protocol": job.protocol.digest()}
     asked: dict[str, Any] = {"kinds": kinds, "batch_size": job.batch_size, "labels": labels}
     with ExitStack() as stack:
         if isinstance(session, Session):
-            records = session.records(tokens_ST, job.protocol, **asked)
+            observed = {probe: tokens[digest] for probe, digest in job.observed.items()}
+            of_loss = {"spectroscopy": job.spectroscopy, "observed": observed}
+            records = session.records(tokens_ST, job.protocol, **asked, **of_loss)
         else:
             states = states_of(job, target, kinds)
             # what the pass raises stays an error of the pass: only a killed one is resumed

@@ -15,6 +15,7 @@ import numpy as np
 import scaleinv_ray
 from scaleinv_ray import series
 from scaleinv_ray.costs import Load
+from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol, Variant
 from scaleinv_ray.series import Checkpoint
 
@@ -123,6 +124,8 @@ class CaptureJob:
         facts: written into every file's metadata.
         batch_size: sequences in a forward pass.
         load: resident, streamed, or auto for what fits on the actor's node.
+        spectroscopy: how curvature and chains are captured.
+        observed: probe -> digest of its tokens, of those whose loss chains follow.
     """
 
     weights: WeightSource
@@ -131,6 +134,8 @@ class CaptureJob:
     facts: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = 32
     load: Load = "auto"
+    spectroscopy: Spectroscopy = Spectroscopy()
+    observed: Mapping[str, str] = field(default_factory=dict)
 
     def paths(self) -> list[str]:
         """The files it is to write."""

@@ -128,7 +128,13 @@ def _capture_job(plan: Plan, group: Sequence[Pass], config: RunConfig, scratch: 
         facts=_facts(plan, unit),
         batch_size=config.batch_size,
         load=config.cluster.load,
+        spectroscopy=config.spectroscopy(),
+        observed={n: plan.tokens_of(unit, n).digest for n in _observed(config)},
     )
+
+
+def _observed(config: RunConfig) -> tuple[str, ...]:
+    return config.sampling.observed if config.sampling else ()
 
 
 def _weights(unit: Unit, config: RunConfig, *, per_head: bool = False) -> WeightSource:

@@ -37,7 +37,9 @@ from scaleinv_ray.config.fields import (
     check_known,
     distinct,
 )
+from scaleinv_ray.config.spectroscopy import CurvatureOptions, SamplingOptions
 from scaleinv_ray.contract import REGISTRY, Invariant
+from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import VARIANTS, Protocol, Variant
 from scaleinv_ray.series.folders import STEP_FOLDER
 
@@ -295,6 +297,8 @@ class RunConfig(Options):
         variants: trained and the nulls.
         probes: names of probe sets.
         protocol: what makes captures comparable.
+        curvature: how densities of states are captured; they are not, without.
+        sampling: how chains are sampled; they are not, without.
         invariants: 'all', or the parameters given, by name (see `chosen_invariants`).
         conservation: how verdicts are reached.
         capabilities: files of evaluations whose onsets are set against those of invariants.
@@ -320,6 +324,8 @@ class RunConfig(Options):
         AfterValidator(_probe_names),
     ] = ("prose",)
     protocol: ProtocolOptions = ProtocolOptions()
+    curvature: CurvatureOptions | None = None
+    sampling: SamplingOptions | None = None
     invariants: Annotated[
         Literal["all"] | dict[str, dict[str, Any]], BeforeValidator(_invariants)
     ] = "all"
@@ -350,6 +356,26 @@ class RunConfig(Options):
             except ValueError as error:
                 raise ValueError(f"trust_remote_code: {error}") from error
         return self
+
+    @model_validator(mode="after")
+    def _spectroscopy_fits(self) -> RunConfig:
+        for section in ("curvature", "sampling"):
+            options = getattr(self, section)
+            if options is not None and options.sequences > self.protocol.sequences:
+                raise ValueError(
+                    f"{section}.sequences: got {options.sequences}, "
+                    f"allowed 1..{self.protocol.sequences} (protocol.sequences)"
+                )
+        for probe in self.sampling.observed if self.sampling else ():
+            check_known(probe, self.probes, "sampling.observed: probe")
+        return self
+
+    def spectroscopy(self) -> Spectroscopy:
+        """What is asked for beside forward passes."""
+        return Spectroscopy(
+            self.curvature.protocol() if self.curvature else None,
+            self.sampling.protocol() if self.sampling else None,
+        )
 
     def chosen_invariants(self) -> dict[str, dict[str, Any]]:
         """All parameters of every invariant of this run: those given, else those planned."""

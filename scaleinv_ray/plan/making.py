@@ -16,7 +16,8 @@ from scaleinv_ray.costs import TOKENS_PER_UNIT, capture_bytes
 from scaleinv_ray.plan.grouping import pairs_of, trajectories_of
 from scaleinv_ray.plan.tokens import probe_tokens
 from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Reading, Unit, digest
-from scaleinv_ray.records import CAPTURE_VERSION, RECORDED_ONLY, TOKEN_FREE, Protocol
+from scaleinv_ray.protocols import Spectroscopy
+from scaleinv_ray.records import CAPTURE_VERSION, ON_REQUEST, TOKEN_FREE, Protocol
 from scaleinv_ray.series import Checkpoint
 
 assert invariants, "importing the package registers the invariants"
@@ -43,11 +44,13 @@ def make_plan(config: RunConfig) -> Plan:
     units = _units(config, checkpoints)
     kinds = {s.kind for s, _ in specs}
     live = [c for c in checkpoints if not c.captures]
-    on_tokens = live if kinds - TOKEN_FREE - RECORDED_ONLY else []
+    spectroscopy = config.spectroscopy()
+    made = {kind for kind in kinds if kind not in ON_REQUEST or spectroscopy.of(kind)}
+    on_tokens = live if made - TOKEN_FREE else []
     tokens = probe_tokens(config, on_tokens, protocol)
     for checkpoint in on_tokens:
         _check_widths(checkpoint, protocol, kinds)
-    keys = _Keys(protocol, tokens, config.split_heads)
+    keys = _Keys(protocol, tokens, config.split_heads, spectroscopy)
     groups: dict[Signature, list[tuple[Unit, ...]]] = {
         "one": [(u,) for u in units],
         "pair": pairs_of(units),
@@ -94,8 +97,11 @@ def _check_read(read: set[str], config: RunConfig) -> None:
     for name in named:
         if name not in read:
             spec = REGISTRY[name]
+            section = "a section 'sampling'" if spec.kind == "chains" else "a section 'curvature'"
+            unasked = spec.kind in ON_REQUEST and config.spectroscopy().of(spec.kind) is None
             raise ValueError(
                 f"invariants.{name}: got no capture of kind {spec.kind!r} for it, needs "
+                + (f"{section} in the config, or " if unasked else "")
                 + {"one": "a model", "pair": "two models", "trajectory": "two steps"}[
                     spec.signature
                 ]
@@ -149,13 +155,16 @@ class _Keys:
     protocol: Protocol
     tokens: Mapping[tuple[str, str], ProbeTokens]
     heads: bool
+    spectroscopy: Spectroscopy
 
     def readable(self, unit: Unit, kind: str) -> list[str | None]:
         """Probes at which a unit has a capture of this kind (None: tokens do not matter)."""
         held = unit.checkpoint.captures
         if held:
             return [probe for k, probe, _ in held if k == kind]
-        if kind in RECORDED_ONLY or (kind in TOKEN_FREE and unit.variant == "shuffled_tokens"):
+        if kind in ON_REQUEST and self.spectroscopy.of(kind) is None:
+            return []
+        if kind in TOKEN_FREE and unit.variant == "shuffled_tokens":
             return []
         return [None] if kind in TOKEN_FREE else list(dict.fromkeys(n for n, _ in self.tokens))
 
@@ -170,7 +179,15 @@ class _Keys:
         of_tokens = self.tokens[probe, unit.checkpoint.tokenizer_digest or ""].digest
         shuffled = unit.variant == "shuffled_tokens"
         order = f"shuffled{unit.checkpoint.seed}" if shuffled else "in order"
-        return _fast_digest(*unit.content, of_tokens, order, self.protocol.digest(), what)
+        asked = (self.spectroscopy.digest(kind), *self._observed(unit, kind))
+        extra = asked if kind in ON_REQUEST else ()
+        return _fast_digest(*unit.content, of_tokens, order, self.protocol.digest(), what, *extra)
+
+    def _observed(self, unit: Unit, kind: str) -> tuple[str, ...]:
+        """Digests of the other probes that chains look at."""
+        sampling = self.spectroscopy.sampling
+        names = sampling.observed if sampling is not None and kind == "chains" else ()
+        return tuple(self.tokens[n, unit.checkpoint.tokenizer_digest or ""].digest for n in names)
 
 
 def _measurements(

@@ -9,12 +9,12 @@ import torch
 from scaleinv_ray.capture.loading import LoadOptions
 from scaleinv_ray.capture.run import Session, Source, StreamedSession, capture
 from scaleinv_ray.capture.variants import shuffle_tokens
-from scaleinv_ray.records import KINDS, RECORDED_ONLY, TOKEN_FREE
+from scaleinv_ray.records import KINDS, ON_REQUEST, TOKEN_FREE
 from scaleinv_ray.states import StateFiles
 
 from .conftest import PROTOCOL
 
-LIVE = frozenset(KINDS) - RECORDED_ONLY
+LIVE = frozenset(KINDS) - ON_REQUEST
 _LABELS = {"unit": "u", "probe": "prose"}
 
 
