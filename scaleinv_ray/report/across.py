@@ -42,6 +42,9 @@ READ: Mapping[str, tuple[str, ...]] = {
         "predicted", "predicted_low", "predicted_high", "observed", "naive_error", "outcome",
         "reason",
     ),
+    "stages": (
+        "series", "model", "seed", "step_low", "step_high", "spectrum", "behaviour", "p", "reason",
+    ),
 }  # fmt: skip
 """Columns that the page reads of each table; a table may have more."""
 

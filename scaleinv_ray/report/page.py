@@ -22,6 +22,7 @@ from scaleinv_ray.report.pack import as_json, column, columns, packed, packed_te
 from scaleinv_ray.report.rows import row_details
 from scaleinv_ray.report.series import Slices, over_seeds
 from scaleinv_ray.report.skeleton import PAGE
+from scaleinv_ray.report.spectroscopy import spectroscopy
 from scaleinv_ray.report.summary import Reason, judged, paragraph, without_value
 
 SCHEMAS: Mapping[str, pa.Schema] = {
@@ -35,7 +36,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 MAX_REASONS = 200
 SCRIPTS = (
     "core", "figures", "tables", "rows", "board", "cards", "scale", "tracks", "bars", "curves",
-    "families", "models", "across", "capabilities", "start",
+    "families", "models", "across", "capabilities", "spectroscopy", "start",
 )  # fmt: skip
 """In the order in which they run; the last starts the page."""
 
@@ -79,6 +80,10 @@ def _data(
         "CURVES": packed({"curves": curves, "bars": bars}),
         "MODELS": packed(against_series(points.slices, rows)),
         "ACROSS": packed(comparisons),
+        "SPECTROSCOPY": packed(
+            {"stages": comparisons["stages"]}
+            | spectroscopy(tables["curves"], tables["measurements"])
+        ),
         "ROWS": packed(row_details(tables["measurements"])),
     }
 

@@ -118,6 +118,12 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
     quantity announces it.</p>
   <div id="capabilities-body"><p class="waiting note">Opens when it comes into view.</p></div>
 </section>
+<section id="spectroscopy" class="later" aria-labelledby="spectroscopy-title">
+  <h2 id="spectroscopy-title">Neural spectroscopy</h2>
+  <p class="sub">Densities of states and learning coefficients over training, and what
+    changed in behaviour at the same time.</p>
+  <div id="spectroscopy-body"><p class="waiting note">Opens when it comes into view.</p></div>
+</section>
 <section id="model" class="later" aria-labelledby="model-title">
   <h2 id="model-title">One model against the series</h2>
   <p class="sub">Every quantity of one model, beside what all other
@@ -152,6 +158,7 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
 <script type="text/plain" id="curves">%%CURVES%%</script>
 <script type="text/plain" id="models">%%MODELS%%</script>
 <script type="text/plain" id="across">%%ACROSS%%</script>
+<script type="text/plain" id="spectroscopy-data">%%SPECTROSCOPY%%</script>
 <script type="text/plain" id="rows">%%ROWS%%</script>
 <script type="application/json" id="data">%%DATA%%</script>
 <script>%%SCRIPT%%</script>

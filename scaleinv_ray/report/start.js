@@ -35,11 +35,12 @@ function startSections() {
   for (const name of DATA.families) SECTIONS.set(name, new Family(name));
   if (!DATA.families.length) $("families").append(el("p", { class: "note" }, "There are no measurements with a value to draw."));
   const titled = (id) => [id, $(id).querySelector("h2").textContent];
-  const others = ["pairs", "classes", "collapses", "transitions", "capabilities", "model", "without-value"].map(titled);
+  const others = ["pairs", "classes", "collapses", "transitions", "capabilities", "spectroscopy", "model", "without-value"].map(titled);
   const links = [...DATA.families.map((name) => [`family-${name}`, words(name)]), ...others];
   $("contents").replaceChildren(...links.map(([id, text]) => el("a", { href: `#${id}` }, text)));
   for (const name of Object.keys(ACROSS)) whenNear($(name), () => startAcross(name));
   whenNear($("capabilities"), startCapabilities);
+  whenNear($("spectroscopy"), startSpectroscopy);
   whenNear($("model"), async () => new ModelPage(await load("models")));
   $("foot").textContent = DATA.paired
     ? `${count(DATA.paired)} measurements compare two models; they are not drawn against parameters.` : "";

@@ -1,0 +1,186 @@
+/* Neural spectroscopy: densities of states over checkpoints, band tracks, learning coefficients, stages. */
+
+const LLC_VERDICTS = {
+  ok: { color: "--conserved", symbol: "circle", mark: "●", kind: "conserved", says: "chains agree, equilibrated, and the error is below 2 %" },
+  warn: { color: "--scales", symbol: "diamond", mark: "◆", kind: "scales", says: "usable with the reasons named" },
+  reject: { color: "--not", symbol: "x", mark: "×", kind: "not conserved", says: "no number: the reasons say why" },
+};
+const runText = (r) => `${r.model}${r.seed === null ? "" : `, seed ${r.seed}`}${r.variant === "trained" ? "" : `, ${words(r.variant)}`}`;
+const blockText = (r) => [r.site || "model", r.layer === null ? "" : String(r.layer)].filter(Boolean).join(" ");
+const operatorText = (invariant) => words((invariant || "").split(".").pop());
+
+/* The same four choices stand over every figure; one whose answer is given by the others is hidden. */
+class SpectroscopyPage {
+  constructor(data) {
+    this.data = data;
+    const everything = [...data.ridges, ...data.tracks, ...data.coefficients];
+    const body = $("spectroscopy-body");
+    if (!everything.length && !data.stages.length) {
+      body.replaceChildren(missing("This run has no densities of states and no learning coefficients: its config has neither a section “curvature” nor “sampling”."));
+      return;
+    }
+    const controls = el("div", { class: "controls" });
+    const add = (title, values, text) => {
+      const [select, holder] = chooser(title, distinct(values).map((v) => [v, text(v)]), () => this.update());
+      controls.append(holder);
+      return select;
+    };
+    const runs = new Map(everything.map((r) => [this.run(r), r]));
+    this.runs = add("Model", [...runs.keys()], (v) => `${runText(runs.get(v))} (${parameters(runs.get(v).n_params)})`);
+    this.probe = add("Probe", everything.map((r) => r.probe || ""), (v) => v || "–");
+    this.block = add("Parameters", everything.map(blockText), (v) => words(v));
+    this.operator = add("Operator", [...data.ridges, ...data.tracks].map((r) => operatorText(r.invariant).split(" ")[0]), (v) => words(v));
+    const figures = el("div", { class: "figures" });
+    this.matches = new DataTable({
+      name: "Learning coefficients and the dictionary", limit: 20, csv: ["quantity", "step", "value", "stderr", "verdict", "reasons", "dictionary"], open: null, columns: [
+        { head: "Quantity", value: (r) => r.quantity, cell: (r) => breakable(r.quantity) },
+        { head: "Step", value: (r) => r.step, cell: (r) => (r.step < 0 ? "–" : count(r.step)), number: true },
+        { head: "Value", value: (r) => r.value, cell: (r) => (r.value === null ? "–" : `${num(r.value, 4)}${r.stderr === null ? "" : ` ± ${num(r.stderr, 2)}`}`), number: true },
+        { head: "Verdict", value: (r) => r.verdict, cell: (r) => el("span", { title: LLC_VERDICTS[r.verdict].says }, badge(LLC_VERDICTS[r.verdict].kind, r.verdict)) },
+        { head: "Nearest in the dictionary", value: (r) => r.dictionary, cell: (r) => r.dictionary || "–" },
+        { head: "Reasons", value: (r) => r.reasons, cell: (r) => el("span", { class: "reason", title: r.reasons }, r.reasons || "") },
+      ],
+    });
+    body.replaceChildren(controls, figures, this.matches.frame, ...stagesOf(data.stages));
+    this.figures = [
+      new Figure(figures, "Density of states over checkpoints", () => this.buildRidge()),
+      new Figure(figures, "Bands over training", () => this.buildTracks()),
+      new Figure(figures, "Learning coefficient over training", () => this.buildCoefficients()),
+    ];
+    this.update();
+  }
+
+  run(row) {
+    return [row.series, row.model, row.seed, row.variant].join("\n");
+  }
+
+  here(rows, operator = true) {
+    return rows.filter((r) => this.run(r) === this.runs.value && (r.probe || "") === this.probe.value && blockText(r) === this.block.value
+      && (!operator || operatorText(r.invariant).startsWith(this.operator.value)));
+  }
+
+  update() {
+    const own = this.here(this.data.coefficients, false);
+    this.matches.show(own.flatMap((r) => r.points.map((p) => ({ ...p, quantity: r.quantity }))));
+    this.matches.frame.hidden = !own.length;
+    this.figures.forEach((figure) => figure.draw());
+  }
+
+  buildRidge() {
+    const [ridge] = this.here(this.data.ridges);
+    if (!ridge) return null;
+    const height = Math.max(...ridge.y.flat(), 1);
+    const lift = 0.45 * height;
+    const last = ridge.steps.length - 1;
+    const traces = ridge.steps.flatMap((step, i) => {
+      const base = lift * i;
+      const stroke = sizeColor(i, ridge.steps.length);
+      const text = step < 0 ? "one checkpoint" : `step ${count(step)}`;
+      return [
+        { x: [ridge.t[0], ridge.t[ridge.t.length - 1]], y: [base, base], mode: "lines", type: "scatter", hoverinfo: "skip", line: { width: 0.5, color: color("--rule") } },
+        {
+          name: text, x: ridge.t, y: ridge.y[i].map((v) => v + base), mode: "lines", type: "scatter", fill: "tonexty", fillcolor: clear(stroke, 0.28),
+          line: { color: stroke, width: 1.4 }, customdata: ridge.t.map((t) => eigenvalueAt(t, ridge.top)), text: ridge.y[i].map((v) => num(10 ** v * 1e-6)),
+          hovertemplate: `${text}<br>λ ≈ %{customdata}<br>density %{text} a decade<extra></extra>`,
+        },
+      ];
+    }).reverse();
+    // a fill goes to the trace drawn before: the base line has to come first again
+    const ordered = [];
+    for (let i = 0; i < traces.length; i += 2) ordered.push(traces[i + 1], traces[i]);
+    const shown = ridge.steps.map((step, i) => [step, i]).filter(([, i]) => i % Math.ceil((last + 1) / 12) === 0 || i === last);
+    return {
+      traces: ordered, name: `density-of-states-${ridge.model}`,
+      layout: layout({
+        height: 260 + 26 * ridge.steps.length, xaxis: eigenvalueAxis(ridge.top),
+        yaxis: axis("checkpoint (step)", { tickvals: shown.map(([, i]) => lift * i), ticktext: shown.map(([step]) => (step < 0 ? "–" : count(step))), range: [-0.05 * height, lift * last + 1.1 * height] }),
+      }),
+      note: `${runText(ridge)}, ${operatorText(ridge.invariant)}, ${words(blockText(ridge))}. log₁₀ of the density over six decades, smoothed by ${0.06} decades for the eye alone; `
+        + `both axes logarithmic, eigenvalues below 10⁻⁴ of the largest stand at zero.${this.data.left_out ? ` ${count(this.data.left_out)} further densities are in the curves table.` : ""}`,
+    };
+  }
+
+  buildTracks() {
+    const [track] = this.here(this.data.tracks);
+    if (!track || !track.bands.length) return null;
+    const positive = track.bands.every((b) => b.y.every((v) => v > 0));
+    const traces = track.bands.map((band, i) => {
+      const style = sizeStyle(i, track.bands.length);
+      return {
+        name: `band ${band.band}`, meta: { color: style.stroke, mark: style.mark }, type: "scatter", mode: "lines+markers", x: band.x.map((s) => s + 1), y: band.y,
+        customdata: band.x, hovertemplate: `band ${band.band}, step %{customdata}<br>λ = %{y:.4g}<extra></extra>`, line: { color: style.stroke, width: 1.6, dash: style.dash },
+        marker: { color: style.stroke, size: 6, symbol: style.symbol },
+      };
+    });
+    return {
+      traces, name: `bands-${track.model}`,
+      layout: layout({ height: 380, xaxis: stepAxis(track.bands.flatMap((b) => b.x)), yaxis: axis("eigenvalue of the band", { type: positive ? "log" : "linear" }) }),
+      note: `${runText(track)}, ${operatorText(track.invariant)}. Bands are followed by the overlap of their Ritz vectors; where it is below one half a checkpoint in between is asked for.`,
+    };
+  }
+
+  buildCoefficients() {
+    const own = this.here(this.data.coefficients, false);
+    const points = own.flatMap((r) => r.points.filter((p) => p.value !== null).map((p) => ({ ...p, quantity: r.quantity })));
+    if (!points.length) return null;
+    const quantity = own[0].quantity;
+    const line = points.filter((p) => p.quantity === quantity);
+    const place = (p) => Math.max(p.step, 0) + 1;
+    const traces = [
+      { x: line.map(place), y: line.map((p) => p.value), mode: "lines", type: "scatter", hoverinfo: "skip", line: { color: color("--muted"), width: 1 } },
+      ...Object.entries(LLC_VERDICTS).flatMap(([verdict, style]) => {
+        const some = line.filter((p) => p.verdict === verdict);
+        if (!some.length) return [];
+        const stroke = color(style.color);
+        return [{
+          name: verdict, meta: { color: stroke, mark: style.mark }, type: "scatter", mode: "markers", x: some.map(place), y: some.map((p) => p.value),
+          error_y: { type: "data", array: some.map((p) => p.stderr || 0), color: stroke, thickness: 1.3, width: 4 },
+          text: some.map((p) => `step ${count(Math.max(p.step, 0))}<br>${num(p.value, 4)}${p.stderr === null ? "" : ` ± ${num(p.stderr, 2)}`}<br>${verdict}${p.reasons ? `: ${safe(p.reasons)}` : ""}`),
+          hovertemplate: "%{text}<extra></extra>", marker: { color: stroke, size: 9, symbol: style.symbol },
+        }];
+      }),
+    ];
+    const rejected = own[0].points.filter((p) => p.value === null).length;
+    return {
+      traces, name: `learning-coefficient-${own[0].model}`,
+      layout: layout({ height: 380, xaxis: stepAxis(line.map((p) => Math.max(p.step, 0))), yaxis: axis(safe(quantity)) }),
+      note: `${runText(own[0])}, ${words(blockText(own[0]))}, ${safe(quantity)}. The colour is the verdict on the chains, never left out.${rejected ? ` ${rejected} checkpoint${rejected > 1 ? "s have" : " has"} no number; the table says why.` : ""}`,
+    };
+  }
+}
+
+function eigenvalueAt(t, top) {
+  if (Math.abs(t) < 1e-9) return "0";
+  return num(Math.sign(t) * top * 10 ** (Math.abs(t) - 4), 2);
+}
+
+/* Zero in the middle, a decade a unit on either side. */
+function eigenvalueAxis(top) {
+  const ticks = [-4, -3, -2, -1, 0, 1, 2, 3, 4];
+  return axis("eigenvalue λ", { tickvals: ticks, ticktext: ticks.map((t) => eigenvalueAt(t, top)), range: [-4.45, 4.45] });
+}
+
+function stagesOf(rows) {
+  if (!rows.length) return [];
+  const interval = (r) => `${num(r.step_low)} – ${num(r.step_high)}`;
+  const table = new DataTable({
+    name: "Stages: when, what moved in the spectrum, what moved in behaviour", limit: 20, csv: Object.keys(rows[0]), open: null, columns: [
+      { head: "Model", value: (r) => r.model }, { head: "Seed", value: (r) => r.seed, cell: (r) => String(r.seed ?? "–"), number: true },
+      { head: "When (steps)", value: (r) => r.step_low, cell: interval, number: true },
+      { head: "In the spectrum", value: (r) => (r.spectrum || []).length, cell: (r) => movedList(r.spectrum) },
+      { head: "In behaviour", value: (r) => (r.behaviour || []).length, cell: (r) => movedList(r.behaviour) },
+      { head: "p", value: (r) => r.p, number: true }, REASON,
+    ],
+  });
+  table.show(rows);
+  return [el("h3", {}, "When, what moved in the spectrum, what moved in behaviour"), table.frame];
+}
+
+function movedList(names) {
+  return names && names.length ? el("ul", { class: "moved" }, ...names.map((name) => el("li", {}, breakable(name)))) : "nothing";
+}
+
+async function startSpectroscopy() {
+  const data = await load("spectroscopy-data");
+  new SpectroscopyPage({ ...data, stages: records(data.stages) });
+}

@@ -1,0 +1,192 @@
+"""Neural spectroscopy on the page: densities of states, band tracks and learning coefficients.
+
+A density of states is drawn as a ridge over checkpoints. Smoothing serves the eye alone: every
+invariant comes from the nodes and weights themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from scaleinv_ray.report.series import NO_STEP, rounded
+
+DENSITY = "density"
+BAND = re.compile(r"band_(\d+)")
+COEFFICIENT = "degeneracy.learning_coefficient"
+RUN: tuple[str, ...] = ("series", "model", "seed", "n_params", "variant")
+PLACE: tuple[str, ...] = ("probe", "family", "invariant", "site", "layer")
+NUM_POINTS = 161
+DECADES = 4
+"""Decades of |eigenvalue| drawn on either side of zero, below the largest of all checkpoints."""
+WIDTH = 0.06
+"""Standard deviation of the smoothing kernel, in decades."""
+FLOOR = 1e-6
+MAX_RIDGES = 120
+"""Ridges that travel with the page; whole models and trained ones come first."""
+SITES = ("model", "layer", "attention", "mlp", "embedding")
+
+Key = tuple[Any, ...]
+
+
+def spectroscopy(curves: pa.Table, measurements: pa.Table) -> dict[str, Any]:
+    """What the section draws.
+
+    Args:
+        curves: of schema tables.CURVES.
+        measurements: of schema tables.MEASUREMENTS.
+
+    Returns:
+        `ridges`, `left_out` (ridges beyond `MAX_RIDGES`), `tracks` and `coefficients`, each a list
+        of dicts with the names of `RUN` and `PLACE`.
+    """
+    found = sorted(ridges(curves), key=_rank)
+    return {
+        "ridges": found[:MAX_RIDGES],
+        "left_out": max(0, len(found) - MAX_RIDGES),
+        "tracks": sorted(tracks(curves), key=_rank),
+        "coefficients": sorted(coefficients(measurements), key=_rank),
+    }
+
+
+def ridges(curves: pa.Table) -> list[dict[str, Any]]:
+    """Densities of states of one operator of one run, checkpoint after checkpoint.
+
+    The axis is t = sign(x) (DECADES + log10(|x| / top)) with top the largest |eigenvalue| of all
+    checkpoints, zero where it would change sign; a density is per unit of t, and drawn as its
+    log10 above `FLOOR`.
+
+    Args:
+        curves: of schema tables.CURVES.
+
+    Returns:
+        Dicts with the run, the place, `top`, `t`, `steps` and `y`, a list for every step.
+    """
+    rows = curves.filter(pc.equal(curves["curve"], DENSITY))
+    out = []
+    for key, group in _grouped(rows).items():
+        spectra = [(_step(row), *_numbers(row)) for row in group]
+        top = max((float(np.abs(x[w > 0]).max(initial=0.0)) for _, x, w in spectra), default=0.0)
+        if top == 0:
+            continue
+        grid = np.linspace(-DECADES - 0.4, DECADES + 0.4, NUM_POINTS)
+        drawn = sorted((step, _smooth(x, w, top, grid)) for step, x, w in spectra)
+        out.append({
+            **_named(key),
+            "top": rounded(top, 4),
+            "t": [rounded(t, 4) for t in grid],
+            "steps": [step for step, _ in drawn],
+            "y": [y for _, y in drawn],
+        })
+    return out
+
+
+def _smooth(x: np.ndarray, w: np.ndarray, top: float, grid: np.ndarray) -> list[float]:
+    size = np.maximum(np.abs(x) / top, 10.0**-DECADES)
+    t = np.sign(x) * (DECADES + np.log10(size))
+    kernel = np.exp(-0.5 * ((grid[:, None] - t) / WIDTH) ** 2) / (WIDTH * np.sqrt(2 * np.pi))
+    density = kernel @ (w / w.sum())
+    return [round(float(v), 3) for v in np.log10(np.maximum(density, FLOOR) / FLOOR)]
+
+
+def tracks(curves: pa.Table) -> list[dict[str, Any]]:
+    """Bands of one operator of one run, followed over its checkpoints.
+
+    Args:
+        curves: of schema tables.CURVES.
+
+    Returns:
+        Dicts with the run, the place and `bands`, each with its number, x (steps) and y
+        (eigenvalues).
+    """
+    names = [name for name in pc.unique(curves["curve"]).to_pylist() if BAND.fullmatch(name or "")]
+    rows = curves.filter(pc.is_in(curves["curve"], pa.array(names, pa.string())))
+    out = []
+    for key, group in _grouped(rows).items():
+        bands = []
+        for row in sorted(group, key=_number):
+            x, y = _numbers(row)
+            xy = zip(x.tolist(), y.tolist(), strict=True)
+            kept = [(a, b) for a, b in xy if np.isfinite(b)]
+            bands.append({
+                "band": _number(row),
+                "x": [a for a, _ in kept],
+                "y": [rounded(b, 4) for _, b in kept],
+            })
+        out.append({**_named(key), "bands": bands})
+    return out
+
+
+def _number(row: dict[str, Any]) -> int:
+    match = BAND.fullmatch(row["curve"])
+    assert match is not None
+    return int(match[1])
+
+
+def coefficients(measurements: pa.Table) -> list[dict[str, Any]]:
+    """Learning coefficients of one run over its checkpoints, with what was said of each.
+
+    Args:
+        measurements: of schema tables.MEASUREMENTS.
+
+    Returns:
+        Dicts with the run, the place, the quantity and `points`: step, value and stderr (None
+        where refused), verdict, reasons, dictionary.
+    """
+    rows = measurements.filter(
+        pc.and_(
+            pc.equal(measurements["invariant"], COEFFICIENT),
+            pc.starts_with(measurements["quantity"], "lambda"),
+        )
+    )
+    out = []
+    for key, group in _grouped(rows, ("quantity",)).items():
+        points = [_point(row) for row in sorted(group, key=_step)]
+        out.append({**_named(key[:-1]), "quantity": key[-1], "points": points})
+    return out
+
+
+def _point(row: dict[str, Any]) -> dict[str, Any]:
+    flags = dict(row["flags"] or ())
+    refused = row["status"] != "ok"
+    return {
+        "step": _step(row),
+        "value": None if refused else rounded(row["value"], 5),
+        "stderr": None if refused else rounded(row["stderr"], 3),
+        "verdict": "reject" if refused else flags.get("verdict", "ok"),
+        "reasons": row["error"] if refused else flags.get("reasons", ""),
+        "dictionary": flags.get("dictionary", ""),
+    }
+
+
+def _grouped(rows: pa.Table, more: Iterable[str] = ()) -> dict[Key, list[dict[str, Any]]]:
+    groups: dict[Key, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows.to_pylist():
+        groups[tuple(row[name] for name in (*RUN, *PLACE, *more))].append(row)
+    return groups
+
+
+def _named(key: Key) -> dict[str, Any]:
+    return dict(zip((*RUN, *PLACE), key, strict=True))
+
+
+def _rank(at: dict[str, Any]) -> tuple[Any, ...]:
+    """Trained whole models first."""
+    site = SITES.index(at["site"]) if at["site"] in SITES else len(SITES)
+    names = tuple(str(at[name]) for name in ("series", "probe", "invariant", "model", "variant"))
+    numbers = tuple(-1 if at[n] is None else at[n] for n in ("layer", "n_params", "seed"))
+    return (at["variant"] != "trained", site, *numbers, *names)
+
+
+def _numbers(row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(row["x"], dtype=np.float64), np.asarray(row["y"], dtype=np.float64)
+
+
+def _step(row: dict[str, Any]) -> int:
+    return NO_STEP if row["step"] is None else row["step"]
