@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from scaleinv_ray.protocols import SamplingProtocol, Spectroscopy
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.series import Checkpoint
 
@@ -12,17 +13,23 @@ TOKENS_PER_UNIT = 50
 """A stream needs at least this many tokens for each sampled unit (T/N, Meshulam et al. 2019)."""
 
 
-def capture_bytes(checkpoint: Checkpoint, kind: str, protocol: Protocol) -> int:
+def capture_bytes(
+    checkpoint: Checkpoint,
+    kind: str,
+    protocol: Protocol,
+    spectroscopy: Spectroscopy | None = None,
+) -> int:
     """Bytes of one capture file, from shapes alone.
 
     Args:
         checkpoint: gives depth and width.
         kind: a key of records.KINDS.
         protocol: of the run.
+        spectroscopy: what the run asks for beside forward passes; None for nothing.
 
     Returns:
         The size to within headers and the rounding to whole sequences (0 for weights, which are
-        streamed from the checkpoint, and for what is only read from folders of records).
+        streamed from the checkpoint).
     """
     layers, width = checkpoint.n_layers, checkpoint.d_model
     p = protocol
@@ -36,11 +43,22 @@ def capture_bytes(checkpoint: Checkpoint, kind: str, protocol: Protocol) -> int:
         "attention": layers * (width // 64 + 1) * p.attention_sequences * p.length**2 * 4,
         "jacobians": layers * (p.jacobian_positions * (width + 2) + p.vocab_rows) * width * 4,
         "token_losses": p.sequences * (p.length - 1) * 4,
-        "hessian": 0,
-        "ggn": 0,
-        "chains": 0,
     }
-    return per_kind[kind]
+    return per_kind[kind] if kind in per_kind else _asked_bytes(layers, kind, spectroscopy)
+
+
+def _asked_bytes(layers: int, kind: str, spectroscopy: Spectroscopy | None) -> int:
+    """Of quadratures and chains, a record for every block of parameters."""
+    settings = spectroscopy.of(kind) if spectroscopy is not None else None
+    if settings is None:
+        return 0
+    records = sum(1 if b in {"model", "embedding"} else layers for b in settings.blocks)
+    if isinstance(settings, SamplingProtocol):
+        ladder = (len(settings.nbetas) or 4) + 2  # two more at other localisers
+        return (
+            records * ladder * settings.chains * settings.draws * (4 + len(settings.observed)) * 4
+        )
+    return records * settings.num_probes * settings.num_steps * (16 + 4 * settings.sketch)
 
 
 def forward_flops(checkpoint: Checkpoint, protocol: Protocol) -> float:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import typing
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -31,24 +29,50 @@ from scaleinv_ray.config.fields import (
     Options,
     Positive,
     Seconds,
-    StepList,
     Steps,
     Text,
     check_known,
     distinct,
 )
+from scaleinv_ray.config.sources import HubSource, PathSource, Source
 from scaleinv_ray.config.spectroscopy import CurvatureOptions, SamplingOptions
 from scaleinv_ray.contract import REGISTRY, Invariant
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import VARIANTS, Protocol, Variant
-from scaleinv_ray.series.folders import STEP_FOLDER
 
 
-def _probe_names(value: tuple[str, ...]) -> tuple[str, ...]:
+class ProbeFile(Options):
+    """A probe of the user's own.
+
+    Attributes:
+        name: of the probe, none of those that exist.
+        file: JSON lines, an object a line.
+        field: of every object, with its text.
+    """
+
+    name: Name
+    file: Text
+    field: Text = "text"
+
+
+def _kind_of_probe(value: object) -> str:
+    return "name" if isinstance(value, str) else "file"
+
+
+Probe = Annotated[
+    Annotated[str, Tag("name")] | Annotated[ProbeFile, Tag("file")], Discriminator(_kind_of_probe)
+]
+
+
+def _probe_names(value: tuple[str | ProbeFile, ...]) -> tuple[str | ProbeFile, ...]:
     from scaleinv_ray.probes import PROBES
 
-    for name in value:
-        check_known(name, tuple(PROBES), "probe")
+    for probe in value:
+        if isinstance(probe, str):
+            check_known(probe, tuple(PROBES), "probe")
+        elif probe.name in PROBES:
+            raise ValueError(f"got a file named {probe.name!r}, allowed: none of {sorted(PROBES)}")
+    distinct([p if isinstance(p, str) else p.name for p in value])
     return value
 
 
@@ -98,105 +122,6 @@ def _check_parameter(where: str, value: object, hint: Any) -> None:
     except ValidationError as error:
         allowed = error.errors()[0]["msg"].removeprefix("Input should be ")
         raise ValueError(f"{where}: got {value!r}, allowed: {allowed}") from error
-
-
-def _repository(value: str) -> str:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
-        raise ValueError(f"got {value!r}, allowed: organisation/name")
-    return value
-
-
-class HubSource(Options):
-    """Checkpoints of a model on the hub.
-
-    Attributes:
-        hub: `organisation/name`.
-        revision: branch, tag or commit; `{step}` stands for every one of `steps`.
-        steps: the steps; without `{step}` at most one.
-        seed: of the model.
-        name: identity in the series; the repository's name by default.
-        tokens_per_step: tokens in a training batch, from which train_tokens follow.
-    """
-
-    hub: Annotated[Text, AfterValidator(_repository)]
-    revision: Text = "main"
-    steps: StepList | None = None
-    seed: Int = 0
-    name: Name | None = None
-    tokens_per_step: Positive | None = None
-
-    @property
-    def model(self) -> str:
-        """Identity in the series."""
-        return self.name or self.hub.rpartition("/")[2]
-
-    @model_validator(mode="after")
-    def _steps_of_revision(self) -> HubSource:
-        many = "{step}" in self.revision
-        if (self.steps is None) if many else (len(self.steps or ()) > 1):
-            needed = "a list of steps" if many else "one step (revision has no {step})"
-            raise ValueError(f"steps: got {self.steps}, revision {self.revision!r} needs {needed}")
-        return self
-
-
-class PathSource(Options):
-    """Checkpoints in a folder: one, or a run of `step-<number>` folders.
-
-    Attributes:
-        path: the folder.
-        steps: which steps of a run.
-        seed: where no training.json says it.
-        step: of a single checkpoint without training.json.
-        name: identity in the series; the folder's name by default.
-        init: the model at step 0, where it is not in the run folder.
-    """
-
-    path: Text
-    steps: Steps = "all"
-    seed: Int | None = None
-    step: Natural | None = None
-    name: Name | None = None
-    init: Text | None = None
-
-    @property
-    def model(self) -> str:
-        """Identity in the series."""
-        folder = Path(self.path).absolute()
-        return self.name or (folder.parent if STEP_FOLDER.fullmatch(folder.name) else folder).name
-
-
-class LadderSource(Options):
-    """Every run in a folder of runs."""
-
-    ladder: Text
-    steps: Steps = "all"
-
-
-class RecordsSource(Options):
-    """Captures made elsewhere, in a folder with a records.json."""
-
-    records: Text
-
-
-_KINDS = ("hub", "path", "ladder", "records")
-
-
-def _kind_of_source(value: object) -> str | None:
-    fields = value if isinstance(value, Mapping) else getattr(type(value), "model_fields", ())
-    return next((kind for kind in _KINDS if kind in fields), None)
-
-
-Source = Annotated[
-    Annotated[HubSource, Tag("hub")]
-    | Annotated[PathSource, Tag("path")]
-    | Annotated[LadderSource, Tag("ladder")]
-    | Annotated[RecordsSource, Tag("records")],
-    Discriminator(
-        _kind_of_source,
-        custom_error_type="source",
-        custom_error_message="Input should be a mapping with one of hub, path, ladder, records",
-    ),
-]
 
 
 class ProtocolOptions(Options):
@@ -295,7 +220,7 @@ class RunConfig(Options):
         name: of the series; a run folder belongs to one.
         models: where checkpoints come from.
         variants: trained and the nulls.
-        probes: names of probe sets.
+        probes: names of probe sets, and files of JSON lines (`{name: .., file: .., field: ..}`).
         protocol: what makes captures comparable.
         curvature: how densities of states are captured; they are not, without.
         sampling: how chains are sampled; they are not, without.
@@ -318,9 +243,8 @@ class RunConfig(Options):
         tuple[Variant, ...], BeforeValidator(_variants), AfterValidator(distinct)
     ] = VARIANTS
     probes: Annotated[
-        tuple[str, ...],
+        tuple[Probe, ...],
         Field(min_length=1, validate_default=True),
-        AfterValidator(distinct),
         AfterValidator(_probe_names),
     ] = ("prose",)
     protocol: ProtocolOptions = ProtocolOptions()
@@ -367,8 +291,13 @@ class RunConfig(Options):
                     f"allowed 1..{self.protocol.sequences} (protocol.sequences)"
                 )
         for probe in self.sampling.observed if self.sampling else ():
-            check_known(probe, self.probes, "sampling.observed: probe")
+            check_known(probe, self.probe_names, "sampling.observed: probe")
         return self
+
+    @property
+    def probe_names(self) -> tuple[str, ...]:
+        """Names of all probes, in order."""
+        return tuple(p if isinstance(p, str) else p.name for p in self.probes)
 
     def spectroscopy(self) -> Spectroscopy:
         """What is asked for beside forward passes."""

@@ -65,7 +65,9 @@ def make_plan(config: RunConfig) -> Plan:
     equal = tuple(
         (f"{a.model}@{a.step}", f"{b.model}@{b.step}") for a, b in series.equal_weights(checkpoints)
     )
-    return Plan(config.name, protocol, tuple(units), tuple(measurements), tokens, equal)
+    return Plan(
+        config.name, protocol, tuple(units), tuple(measurements), tokens, equal, spectroscopy
+    )
 
 
 def _units(config: RunConfig, checkpoints: Sequence[Checkpoint]) -> list[Unit]:
@@ -237,7 +239,7 @@ def plan_rows(plan: Plan, done: set[str]) -> list[dict[str, Any]]:
         size = 0
         for unit, capture_key in m.readings:
             if capture_key not in seen and not unit.checkpoint.captures:
-                size += capture_bytes(unit.checkpoint, m.kind, plan.protocol)
+                size += capture_bytes(unit.checkpoint, m.kind, plan.protocol, plan.spectroscopy)
                 seen.add(capture_key)
         rows.append({
             "key": m.key, "capture_key": m.capture_key, "unit": m.unit.id,

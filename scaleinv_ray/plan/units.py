@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scaleinv_ray.contract import REGISTRY
+from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol, Variant
 from scaleinv_ray.series import Checkpoint
 
@@ -129,6 +130,7 @@ class Plan:
         measurements: all measurements.
         tokens: (probe, tokenizer digest) -> tokens.
         equal_weights: pairs of unit ids at different steps whose weights are the same.
+        spectroscopy: how curvature and chains are captured.
     """
 
     name: str
@@ -137,6 +139,7 @@ class Plan:
     measurements: tuple[Measurement, ...]
     tokens: Mapping[tuple[str, str], ProbeTokens]
     equal_weights: tuple[tuple[str, str], ...]
+    spectroscopy: Spectroscopy = Spectroscopy()
 
     def missing(self, done: set[str]) -> list[Measurement]:
         """The measurements whose keys are not done."""

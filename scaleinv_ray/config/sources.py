@@ -1,0 +1,121 @@
+"""Where the checkpoints of a run come from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Discriminator, Tag, model_validator
+
+from scaleinv_ray.config.fields import (
+    Int,
+    Name,
+    Natural,
+    Options,
+    Positive,
+    StepList,
+    Steps,
+    Text,
+)
+from scaleinv_ray.series.folders import STEP_FOLDER
+
+
+def _repository(value: str) -> str:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+        raise ValueError(f"got {value!r}, allowed: organisation/name")
+    return value
+
+
+class HubSource(Options):
+    """Checkpoints of a model on the hub.
+
+    Attributes:
+        hub: `organisation/name`.
+        revision: branch, tag or commit; `{step}` stands for every one of `steps`.
+        steps: the steps; without `{step}` at most one.
+        seed: of the model.
+        name: identity in the series; the repository's name by default.
+        tokens_per_step: tokens in a training batch, from which train_tokens follow.
+    """
+
+    hub: Annotated[Text, AfterValidator(_repository)]
+    revision: Text = "main"
+    steps: StepList | None = None
+    seed: Int = 0
+    name: Name | None = None
+    tokens_per_step: Positive | None = None
+
+    @property
+    def model(self) -> str:
+        """Identity in the series."""
+        return self.name or self.hub.rpartition("/")[2]
+
+    @model_validator(mode="after")
+    def _steps_of_revision(self) -> HubSource:
+        many = "{step}" in self.revision
+        if (self.steps is None) if many else (len(self.steps or ()) > 1):
+            needed = "a list of steps" if many else "one step (revision has no {step})"
+            raise ValueError(f"steps: got {self.steps}, revision {self.revision!r} needs {needed}")
+        return self
+
+
+class PathSource(Options):
+    """Checkpoints in a folder: one, or a run of `step-<number>` folders.
+
+    Attributes:
+        path: the folder.
+        steps: which steps of a run.
+        seed: where no training.json says it.
+        step: of a single checkpoint without training.json.
+        name: identity in the series; the folder's name by default.
+        init: the model at step 0, where it is not in the run folder.
+    """
+
+    path: Text
+    steps: Steps = "all"
+    seed: Int | None = None
+    step: Natural | None = None
+    name: Name | None = None
+    init: Text | None = None
+
+    @property
+    def model(self) -> str:
+        """Identity in the series."""
+        folder = Path(self.path).absolute()
+        return self.name or (folder.parent if STEP_FOLDER.fullmatch(folder.name) else folder).name
+
+
+class LadderSource(Options):
+    """Every run in a folder of runs."""
+
+    ladder: Text
+    steps: Steps = "all"
+
+
+class RecordsSource(Options):
+    """Captures made elsewhere, in a folder with a records.json."""
+
+    records: Text
+
+
+_KINDS = ("hub", "path", "ladder", "records")
+
+
+def _kind_of_source(value: object) -> str | None:
+    fields = value if isinstance(value, Mapping) else getattr(type(value), "model_fields", ())
+    return next((kind for kind in _KINDS if kind in fields), None)
+
+
+Source = Annotated[
+    Annotated[HubSource, Tag("hub")]
+    | Annotated[PathSource, Tag("path")]
+    | Annotated[LadderSource, Tag("ladder")]
+    | Annotated[RecordsSource, Tag("records")],
+    Discriminator(
+        _kind_of_source,
+        custom_error_type="source",
+        custom_error_message="Input should be a mapping with one of hub, path, ladder, records",
+    ),
+]
