@@ -9,10 +9,12 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Literal
 
 BLOCKS: tuple[str, ...] = ("model", "layer", "attention", "mlp", "embedding")
 """Sets of parameters: all of them, those of each block, its attention, its MLP, the embedding."""
-SAMPLERS: tuple[str, ...] = ("sgld", "rmsprop_sgld", "sgld_cv", "mala")
+Sampler = Literal["sgld", "rmsprop_sgld", "sgld_cv", "mala"]
+SAMPLERS: tuple[Sampler, ...] = ("sgld", "rmsprop_sgld", "sgld_cv", "mala")
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class CurvatureProtocol:
 
     Attributes:
         sequences: of the probe, the first ones, over which the loss is a mean.
-        batch: sequences whose graph is held at one time; a divisor of `sequences`.
+        batch: sequences whose graph is held at one time; a divisor of `sequences`, None for all.
         num_steps: Lanczos steps.
         num_probes: probe vectors, the replicates of every error.
         blocks: out of `BLOCKS`; each operator is that of the restricted parameters.
@@ -30,16 +32,20 @@ class CurvatureProtocol:
     """
 
     sequences: int = 32
-    batch: int = 32
+    batch: int | None = None
     num_steps: int = 40
     num_probes: int = 4
     blocks: tuple[str, ...] = ("model",)
     sketch: int = 1024
 
     def __post_init__(self) -> None:
-        _positive(self, "curvature", "sequences", "batch", "num_steps", "num_probes")
+        _positive(self, "curvature", "sequences", "num_steps", "num_probes")
         _check_blocks("curvature", self.blocks)
-        if self.sequences % self.batch:
+        if self.batch is not None and not 1 <= self.batch <= self.sequences:
+            raise ValueError(
+                f"curvature.batch: got {self.batch}, allowed 1..{self.sequences} (sequences)"
+            )
+        if self.batch is not None and self.sequences % self.batch:
             raise ValueError(
                 f"curvature.batch: got {self.batch}, allowed divisors of {self.sequences} "
                 "(sequences): the mean over batches is to be that over sequences"
@@ -60,17 +66,20 @@ class SamplingProtocol:
         draws: steps of a chain, burn-in included.
         burn_in: first draws, which count for nothing.
         nbetas: ladder of inverse temperatures; empty for one that follows from a pilot.
+        localisers: factors on the strength of the localiser; every temperature is run with each,
+            and a value that depends on them is not accepted.
         blocks: out of `BLOCKS`; the other parameters are held.
         observed: other probes whose loss is followed on the same draws (susceptibilities).
     """
 
     sequences: int = 512
     batch: int = 32
-    sampler: str = "sgld"
+    sampler: Sampler = "sgld"
     chains: int = 4
     draws: int = 500
     burn_in: int = 250
     nbetas: tuple[float, ...] = ()
+    localisers: tuple[float, ...] = (0.1, 1.0, 10.0)
     blocks: tuple[str, ...] = ("model",)
     observed: tuple[str, ...] = ()
 
@@ -89,6 +98,8 @@ class SamplingProtocol:
             )
         if any(nbeta <= 0 for nbeta in self.nbetas):
             raise ValueError(f"sampling.nbetas: got {self.nbetas}, allowed numbers > 0")
+        if not self.localisers or any(factor <= 0 for factor in self.localisers):
+            raise ValueError(f"sampling.localisers: got {self.localisers}, allowed numbers > 0")
 
 
 @dataclass(frozen=True)

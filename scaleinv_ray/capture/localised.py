@@ -50,7 +50,7 @@ def model_curvature(
         yield from curvature_records(
             loss,
             parameters,
-            list(used.split(protocol.batch)),
+            list(used.split(protocol.batch or len(used))),
             generator=torch.Generator().manual_seed(seed),
             operator=operator,
             blocks={block.name: block.parameters},
@@ -102,6 +102,7 @@ def model_chains(
             sampler=protocol.sampler,
             blocks={block.name: block.parameters},
             nbetas=protocol.nbetas or None,
+            gamma_factors=protocol.localisers,
             num_chains=protocol.chains,
             num_steps=protocol.draws,
             burn_in=protocol.burn_in,
@@ -118,9 +119,9 @@ def _place(model: PreTrainedModel, block: ParameterBlock) -> dict[str, Any]:
 
 def _whole(model: PreTrainedModel) -> Parameters:
     """The parameters, in float32 at least: second derivatives want them all, and precise."""
-    if getattr(model, "hf_device_map", None) and {"cpu", "disk"} & set(
-        map(str, model.hf_device_map.values())
-    ):
+    placed: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {}
+    places = {str(place) for place in placed.values()}
+    if "disk" in places or ("cpu" in places and len(places) > 1):
         raise ValueError("model: got offloaded weights, allowed a model whole on its devices")
     named = dict(model.named_parameters())
     absent = [n for n, p in named.items() if p.is_meta]

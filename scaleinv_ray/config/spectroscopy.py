@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from scaleinv_ray.config.fields import Float, Name, Natural, Options, Positive, Text, distinct
-from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol
+from scaleinv_ray.protocols import CurvatureProtocol, Sampler, SamplingProtocol
 
 Blocks = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(distinct)]
 
@@ -16,7 +16,7 @@ class CurvatureOptions(Options):
     """The fields of protocols.CurvatureProtocol, which says what they mean."""
 
     sequences: Positive = CurvatureProtocol.sequences
-    batch: Positive = CurvatureProtocol.batch
+    batch: Positive | None = CurvatureProtocol.batch
     num_steps: Positive = CurvatureProtocol.num_steps
     num_probes: Positive = CurvatureProtocol.num_probes
     blocks: Blocks = CurvatureProtocol.blocks
@@ -37,11 +37,12 @@ class SamplingOptions(Options):
 
     sequences: Positive = SamplingProtocol.sequences
     batch: Positive = SamplingProtocol.batch
-    sampler: Text = SamplingProtocol.sampler
+    sampler: Sampler = SamplingProtocol.sampler
     chains: Positive = SamplingProtocol.chains
     draws: Positive = SamplingProtocol.draws
     burn_in: Natural = SamplingProtocol.burn_in
     nbetas: tuple[Float, ...] = SamplingProtocol.nbetas
+    localisers: tuple[Float, ...] = SamplingProtocol.localisers
     blocks: Blocks = SamplingProtocol.blocks
     observed: Annotated[tuple[Name, ...], AfterValidator(distinct)] = SamplingProtocol.observed
 
