@@ -78,7 +78,8 @@ def model_chains(
         tokens_ST: the probe.
         protocol: sampler, ladder and blocks of parameters.
         seed: of the chains.
-        observed: tokens of other probes, the first `batch` sequences of which are followed.
+        observed: tokens of other probes, the first `batch` sequences of which are followed, and
+            those of the probe itself beside them.
         labels: unit, probe and other fields of Record.
 
     Yields:
@@ -89,9 +90,12 @@ def model_chains(
     """
     parameters = _whole(model)
     device = next(iter(parameters.values())).device
+    own = str((labels or {}).get("probe"))
+    # the probe itself on a fixed batch: a susceptibility of its own, without batch noise
+    seen = {own: tokens_ST, **observed} if observed else {}
     others = {
         name: torch.from_numpy(other_ST[: protocol.batch]).long().to(device)
-        for name, other_ST in (observed or {}).items()
+        for name, other_ST in seen.items()
     }
     for block in parameter_blocks(model, protocol.blocks):
         yield from chain_records(

@@ -1,4 +1,4 @@
-"""The tables beside the verdicts: pairs, collapses, classes, transitions, capabilities, emergence.
+"""The tables beside the verdicts: pairs, collapses, classes, transitions, stages and others.
 
 What the page reads of each stands here and nowhere else in Python; `across.js` and
 `capabilities.js` have the rest.
@@ -43,7 +43,18 @@ READ: Mapping[str, tuple[str, ...]] = {
         "reason",
     ),
     "stages": (
-        "series", "model", "seed", "step_low", "step_high", "spectrum", "behaviour", "p", "reason",
+        "series", "model", "seed", "step_low", "step_high", "spectrum", "spectrum_change",
+        "behaviour", "behaviour_change", "n_events", "n_coincident", "expected", "p", "p_series",
+        "reason",
+    ),
+    "orders": (
+        *_WHERE, "quantity", "site", "depth_bin", "n_runs", "n_sizes", "n_sigmoid", "n_power_law",
+        "bic", "width", "slope", "slope_low", "slope_high", "p", "outcome", "reason",
+    ),
+    "matches": (
+        "series", "model", "seed", "step", "variant", "probe", "site", "layer", "value", "stderr",
+        "outcome", "names", "predicted", "probability", "no_match_probability", "coverage",
+        "reason",
     ),
 }  # fmt: skip
 """Columns that the page reads of each table; a table may have more."""

@@ -67,6 +67,7 @@ def _data(
     profiles = depth_profiles(tables["measurements"])
     curves, bars = mean_curves(tables["curves"]), barcodes(tables["diagrams"])
     comparisons = compared(given, READ)
+    spectral = {name: comparisons.pop(name) for name in ("stages", "orders", "matches")}
     predictions = columns(tables["predictions"])
     return {
         "DATA": as_json(_first_view(rows, points, profiles, [*curves, *bars])),
@@ -80,10 +81,7 @@ def _data(
         "CURVES": packed({"curves": curves, "bars": bars}),
         "MODELS": packed(against_series(points.slices, rows)),
         "ACROSS": packed(comparisons),
-        "SPECTROSCOPY": packed(
-            {"stages": comparisons["stages"]}
-            | spectroscopy(tables["curves"], tables["measurements"])
-        ),
+        "SPECTROSCOPY": packed(spectral | spectroscopy(tables["curves"], tables["measurements"])),
         "ROWS": packed(row_details(tables["measurements"])),
     }
 

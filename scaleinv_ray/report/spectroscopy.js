@@ -37,11 +37,11 @@ class SpectroscopyPage {
         { head: "Step", value: (r) => r.step, cell: (r) => (r.step < 0 ? "–" : count(r.step)), number: true },
         { head: "Value", value: (r) => r.value, cell: (r) => (r.value === null ? "–" : `${num(r.value, 4)}${r.stderr === null ? "" : ` ± ${num(r.stderr, 2)}`}`), number: true },
         { head: "Verdict", value: (r) => r.verdict, cell: (r) => el("span", { title: LLC_VERDICTS[r.verdict].says }, badge(LLC_VERDICTS[r.verdict].kind, r.verdict)) },
-        { head: "Nearest in the dictionary", value: (r) => r.dictionary, cell: (r) => r.dictionary || "–" },
+        { head: "In the dictionary", value: (r) => r.dictionary, cell: (r) => r.dictionary || "–" },
         { head: "Reasons", value: (r) => r.reasons, cell: (r) => el("span", { class: "reason", title: r.reasons }, r.reasons || "") },
       ],
     });
-    body.replaceChildren(controls, figures, this.matches.frame, ...stagesOf(data.stages));
+    body.replaceChildren(controls, figures, this.matches.frame, ...stagesOf(data.stages), ...ordersOf(data.orders));
     this.figures = [
       new Figure(figures, "Density of states over checkpoints", () => this.buildRidge()),
       new Figure(figures, "Bands over training", () => this.buildTracks()),
@@ -59,9 +59,19 @@ class SpectroscopyPage {
       && (!operator || operatorText(r.invariant).startsWith(this.operator.value)));
   }
 
+  /* What the dictionary of singularities says of the coefficient itself. */
+  matched(at, point) {
+    if (at.quantity !== "lambda" || point.value === null) return "";
+    const found = this.data.matches.find((m) => ["series", "model", "seed", "variant", "probe", "site", "layer"].every((name) => m[name] === at[name])
+      && (m.step ?? -1) === point.step);
+    if (!found) return "";
+    const names = found.names.map((name, i) => `${name} (${num(found.predicted[i])}, probability ${num(found.probability[i], 2)})`);
+    return names.length ? names.join("; ") : `${words(found.outcome)}${found.reason ? `: ${found.reason}` : ""}`;
+  }
+
   update() {
     const own = this.here(this.data.coefficients, false);
-    this.matches.show(own.flatMap((r) => r.points.map((p) => ({ ...p, quantity: r.quantity }))));
+    this.matches.show(own.flatMap((r) => r.points.map((p) => ({ ...p, quantity: r.quantity, dictionary: this.matched(r, p) }))));
     this.matches.frame.hidden = !own.length;
     this.figures.forEach((figure) => figure.draw());
   }
@@ -167,20 +177,38 @@ function stagesOf(rows) {
     name: "Stages: when, what moved in the spectrum, what moved in behaviour", limit: 20, csv: Object.keys(rows[0]), open: null, columns: [
       { head: "Model", value: (r) => r.model }, { head: "Seed", value: (r) => r.seed, cell: (r) => String(r.seed ?? "–"), number: true },
       { head: "When (steps)", value: (r) => r.step_low, cell: interval, number: true },
-      { head: "In the spectrum", value: (r) => (r.spectrum || []).length, cell: (r) => movedList(r.spectrum) },
-      { head: "In behaviour", value: (r) => (r.behaviour || []).length, cell: (r) => movedList(r.behaviour) },
-      { head: "p", value: (r) => r.p, number: true }, REASON,
+      { head: "In the spectrum", value: (r) => (r.spectrum || []).length, cell: (r) => movedList(r.spectrum, r.spectrum_change) },
+      { head: "In behaviour", value: (r) => (r.behaviour || []).length, cell: (r) => movedList(r.behaviour, r.behaviour_change) },
+      { head: "Together", value: (r) => r.n_coincident, cell: (r) => `${r.n_coincident} of ${r.n_events}; ${num(r.expected, 2)} by chance`, number: true },
+      { head: "p", value: (r) => r.p, number: true }, { head: "p of the series", value: (r) => r.p_series, number: true }, REASON,
     ],
   });
   table.show(rows);
   return [el("h3", {}, "When, what moved in the spectrum, what moved in behaviour"), table.frame];
 }
 
-function movedList(names) {
-  return names && names.length ? el("ul", { class: "moved" }, ...names.map((name) => el("li", {}, breakable(name)))) : "nothing";
+function movedList(names, changes) {
+  const arrow = (change) => (change === null || change === undefined ? "" : change > 0 ? " ↑ " : " ↓ ");
+  const item = (name, i) => el("li", {}, breakable(name), `${arrow(changes[i])}${num(changes[i] === null ? null : Math.abs(changes[i]), 2)}`);
+  return names && names.length ? el("ul", { class: "moved" }, ...names.map(item)) : "nothing";
+}
+
+function ordersOf(rows) {
+  if (!rows.length) return [];
+  const slope = (r) => (r.slope === null ? "–" : `${num(r.slope)}${r.slope_low === null ? "" : ` [${num(r.slope_low)}, ${num(r.slope_high)}]`}`);
+  const table = new DataTable({
+    name: "Order of transitions", limit: 20, csv: Object.keys(rows[0]), open: (row) => goTo(row), columns: [
+      ...WHERE, { head: "Quantity", value: (r) => r.quantity, cell: (r) => breakable(r.quantity) }, ...PLACES,
+      { head: "Outcome", value: (r) => words(r.outcome) }, { head: "Runs: sigmoid, power law", value: (r) => r.n_sigmoid, cell: (r) => `${r.n_sigmoid}, ${r.n_power_law} of ${r.n_runs}`, number: true },
+      { head: "Width, ln(1 + step)", value: (r) => r.width, number: true }, { head: "d ln width / d ln N", value: (r) => r.slope, cell: slope, number: true },
+      { head: "p", value: (r) => r.p, number: true }, REASON,
+    ],
+  });
+  table.show(rows);
+  return [el("h3", {}, "Order: does a transition sharpen with size?"), table.frame];
 }
 
 async function startSpectroscopy() {
   const data = await load("spectroscopy-data");
-  new SpectroscopyPage({ ...data, stages: records(data.stages) });
+  new SpectroscopyPage({ ...data, stages: records(data.stages), orders: records(data.orders), matches: records(data.matches) });
 }

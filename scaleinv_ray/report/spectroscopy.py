@@ -137,7 +137,7 @@ def coefficients(measurements: pa.Table) -> list[dict[str, Any]]:
 
     Returns:
         Dicts with the run, the place, the quantity and `points`: step, value and stderr (None
-        where refused), verdict, reasons, dictionary.
+        where refused), verdict, reasons.
     """
     rows = measurements.filter(
         pc.and_(
@@ -161,7 +161,6 @@ def _point(row: dict[str, Any]) -> dict[str, Any]:
         "stderr": None if refused else rounded(row["stderr"], 3),
         "verdict": "reject" if refused else flags.get("verdict", "ok"),
         "reasons": row["error"] if refused else flags.get("reasons", ""),
-        "dictionary": flags.get("dictionary", ""),
     }
 
 

@@ -14,6 +14,7 @@ from scaleinv_ray.singularities.linear_networks import deep_linear, reduced_rank
 from scaleinv_ray.singularities.matching import Candidate, Match, Outcome, match
 from scaleinv_ray.singularities.newton import newton_polyhedron
 from scaleinv_ray.singularities.polynomial import Polynomial, monomial
+from scaleinv_ray.singularities.table import matches_table
 from scaleinv_ray.singularities.volume import StateDensity, mellin_pole, subset_simulation
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "disjoint_sum",
     "linear_network",
     "match",
+    "matches_table",
     "mellin_pole",
     "monomial",
     "morse_bott",

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from scaleinv_ray import tables
+from scaleinv_ray.singularities import matches_table
 from tests.report.synthetic_tables import STEPS, measurement, unit
 
 CURVE_NAMES = ("probe", "site", "layer", "depth", "role", "head")
@@ -62,11 +63,11 @@ def coefficient(width: int, step: int, **changes: Any) -> dict[str, Any]:
 
 
 def coefficients() -> pa.Table:
-    """Of a run: one rejected, one warned of, the others ok; the last near a cusp."""
+    """Of two runs: one rejected, one warned of, the others ok."""
     rows = []
     for width in (32, 64):
         for step in STEPS:
-            flags = {"verdict": "ok", "reasons": "", "dictionary": "A_2 (0.8)"}
+            flags = {"verdict": "ok", "reasons": ""}
             if step == 10:
                 flags |= {"verdict": "warn", "reasons": "ess: 80, wants 100"}
             row = coefficient(width, step, flags=flags)
@@ -75,3 +76,22 @@ def coefficients() -> pa.Table:
                 row |= {"value": None, "stderr": None, "status": "refused", "error": reason}
             rows.append(row)
     return tables.encode(rows, tables.MEASUREMENTS)
+
+
+def stages() -> pa.Table:
+    """One in which an eigenvalue and the copying gain moved."""
+    row = {
+        "series": "ladder", "model": "d32", "seed": 0, "step_low": 20.0, "step_high": 40.0,
+        "spectrum": ["curvature.hessian_density lambda_max"], "spectrum_change": [1.5],
+        "behaviour": ["behaviour.capabilities copying_gain"], "behaviour_change": [-0.4],
+        "n_events": 1, "n_coincident": 1, "expected": 0.3, "p": 0.3, "p_series": 0.04,
+        "reason": None,
+    }  # fmt: skip
+    return tables.encode([row], tables.STAGES)
+
+
+def matches() -> pa.Table:
+    """One coefficient of a cusp, the others none of the dictionary."""
+    rows = coefficients().to_pylist(maps_as_pydicts="strict")
+    rows[-1] |= {"value": 5 / 12, "stderr": 0.002}
+    return tables.encode(matches_table(rows), tables.MATCHES)

@@ -13,7 +13,7 @@ from scaleinv_ray.report import write_report
 from scaleinv_ray.report.spectroscopy import DECADES, FLOOR, coefficients, ridges, tracks
 from tests.report.in_browser import drawn, figure, opened
 from tests.report.synthetic_spectroscopy import coefficients as coefficient_rows
-from tests.report.synthetic_spectroscopy import curves
+from tests.report.synthetic_spectroscopy import curves, matches, stages
 from tests.report.synthetic_tables import STEPS
 
 
@@ -49,12 +49,14 @@ def test_tracks_and_coefficients_are_those_of_the_rows() -> None:
     assert "not a local minimum" in first["reasons"]
     assert second["verdict"] == "warn" and "ess" in second["reasons"]
     assert last["value"] == pytest.approx(10 + np.log(301), rel=1e-4)
-    assert last["dictionary"].startswith("A_2")
 
 
 @pytest.fixture
 def report(tmp_path: Path) -> Path:
-    given = {"curves": curves(), "measurements": coefficient_rows()}
+    given = {
+        "curves": curves(), "measurements": coefficient_rows(), "stages": stages(),
+        "matches": matches(),
+    }  # fmt: skip
     return write_report(given, title="spectroscopy", facts={}, out=tmp_path / "report.html")
 
 
@@ -76,8 +78,11 @@ def test_the_section_draws_ridge_bands_and_coefficients(browser: Any, report: Pa
         assert "ok" in names and "warn" in names and "reject" not in names
         assert "1 checkpoint has no number" in llc.locator("figcaption").inner_text()
         text = section.inner_text()
-        assert "not a local minimum" in text and "A_2 (0.8)" in text
-        section.get_by_label("Parameters").select_option("layer 0")
+        assert "not a local minimum" in text and "no match" in text
+        assert "copying_gain ↓ 0.40" in text and "1 of 1; 0.30 by chance" in text
+        section.get_by_label("Model", exact=True).select_option(index=1)
+        assert "(w1^2 - w2^3)^2" in section.inner_text()
+        section.get_by_label("Parameters", exact=True).select_option("layer 0")
         assert figure(section, "Bands over training").is_hidden()
 
 
