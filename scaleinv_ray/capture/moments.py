@@ -6,6 +6,7 @@ Shape suffixes: B blocks in sums, sequences in x_BTD; T tokens; D width.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -20,29 +21,53 @@ class BlockSums:
     """Sums over the tokens of the first sequences of a probe, kept apart by block.
 
     The products are taken in the model's precision (float32 at least) of x - s, with s the mean of
-    the first batch, and summed in float64; s is put back at the end. Without it a covariance loses
-    log10(|mean|^2 / variance) digits to cancellation. Rows are gathered to products of a thousand
-    rows, as far as a block has so many.
+    the first batch, and summed in float64; s is put back when a block is done. Without it a
+    covariance loses log10(|mean|^2 / variance) digits to cancellation. Rows are gathered to
+    products of a thousand rows, as far as a block has so many.
     """
 
-    def __init__(self, num_sequences: int, num_blocks: int) -> None:
-        """Blocks of whole sequences, their sizes equal up to one sequence."""
+    def __init__(
+        self,
+        num_sequences: int,
+        num_blocks: int,
+        allocate: Callable[[tuple[int, ...]], np.ndarray] = np.empty,
+    ) -> None:
+        """Blocks of whole sequences, their sizes equal up to one sequence.
+
+        Args:
+            num_sequences: that are summed over.
+            num_blocks: kept apart.
+            allocate: gives the float64 array in which second moments come to lie as blocks are
+                done, such as a mapped file: the sums of one block are in memory at a time.
+        """
         self.num_sequences = num_sequences
         self.edges = [b * num_sequences // num_blocks for b in range(num_blocks + 1)]
         self.count_B = np.zeros(num_blocks, dtype=np.int64)
+        self._allocate = allocate
         self._shift_D: torch.Tensor | None = None
-        self._sum_BD: torch.Tensor
-        self._second_BDD: torch.Tensor
+        self._sum_D: torch.Tensor
+        self._second_DD: torch.Tensor
         self._rows_ND: torch.Tensor
+        self._means: list[np.ndarray] = []
+        self._second_BDD: np.ndarray
         self._held = 0
-        self._block = 0
 
     def _start(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        num_blocks, width = len(self.count_B), x_BTD.shape[-1]
-        self._sum_BD = x_BTD.new_zeros(num_blocks, width, dtype=torch.float64)
-        self._second_BDD = x_BTD.new_zeros(num_blocks, width, width, dtype=torch.float64)
+        width = x_BTD.shape[-1]
         self._rows_ND = x_BTD.new_empty(GATHERED, width)
+        self._second_BDD = self._allocate((len(self.count_B), width, width))
+        self._start_block()
         return x_BTD.mean(dim=(0, 1))
+
+    def _start_block(self) -> None:
+        width = self._rows_ND.shape[-1]
+        self._sum_D = self._rows_ND.new_zeros(width, dtype=torch.float64)
+        self._second_DD = self._rows_ND.new_zeros(width, width, dtype=torch.float64)
+
+    @property
+    def _block(self) -> int:
+        """The block at work: those before it are done."""
+        return len(self._means)
 
     def add(self, x_BTD: torch.Tensor, first: int) -> None:
         """Adds a batch whose first sequence has the number `first`; batches come in order."""
@@ -56,8 +81,8 @@ class BlockSums:
 
     def _gather(self, rows_ND: torch.Tensor, block: int) -> None:
         if block != self._block:
-            self._flush()
-            self._block = block
+            self._end_block()
+            self._start_block()
         while len(rows_ND):
             taken = rows_ND[: GATHERED - self._held]
             into_ND = self._rows_ND[self._held : self._held + len(taken)]
@@ -73,9 +98,26 @@ class BlockSums:
             return
         rows_ND = self._rows_ND[: self._held]
         self.count_B[self._block] += self._held
-        self._sum_BD[self._block] += rows_ND.new_ones(self._held) @ rows_ND
-        self._second_BDD[self._block] += rows_ND.T @ rows_ND
+        self._sum_D += rows_ND.new_ones(self._held) @ rows_ND
+        self._second_DD += rows_ND.T @ rows_ND
         self._held = 0
+
+    def _end_block(self) -> None:
+        """Divides by the count and puts s back; the block's sums are free afterwards."""
+        assert self._shift_D is not None
+        with torch.inference_mode():  # the sums were made in it
+            self._flush()
+        s_D = self._shift_D.double().cpu().numpy()
+        count = float(self.count_B[self._block])
+        m_D = self._sum_D.cpu().numpy() / count
+        second_DD = self._second_DD.cpu().numpy()
+        del self._second_DD
+        shift_DD = np.outer(s_D, m_D + s_D / 2)  # with its transpose: s m^T + m s^T + s s^T
+        second_DD /= count
+        second_DD += shift_DD
+        second_DD += shift_DD.T
+        self._second_BDD[self._block] = second_DD
+        self._means.append(m_D + s_D)
 
     def moments(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Count, mean and second moment about zero, each divided by the count.
@@ -84,22 +126,13 @@ class BlockSums:
             count_B, mean_BD, second_BDD, float64.
 
         Raises:
-            ValueError: before any batch was added.
+            ValueError: before all sequences were added.
         """
-        if self._shift_D is None:
-            raise ValueError("moments: got no batch, allowed at least one")
-        with torch.inference_mode():  # the sums were made in it
-            self._flush()
-        count_B = self.count_B.astype(np.float64)
-        s_D = self._shift_D.double().cpu().numpy()
-        m_BD = self._sum_BD.cpu().numpy() / count_B[:, None]
-        second_BDD = self._second_BDD.cpu().numpy().copy()
-        for second_DD, count, m_D in zip(second_BDD, count_B, m_BD, strict=True):
-            shift_DD = np.outer(s_D, m_D + s_D / 2)  # with its transpose: s m^T + m s^T + s s^T
-            second_DD /= count
-            second_DD += shift_DD
-            second_DD += shift_DD.T
-        return self.count_B, m_BD + s_D, second_BDD
+        if self._shift_D is None or len(self._means) < len(self.count_B) - 1:
+            raise ValueError("moments: got too few sequences, allowed all of them, at least one")
+        if len(self._means) < len(self.count_B):
+            self._end_block()
+        return self.count_B, np.stack(self._means), self._second_BDD
 
 
 def sequences_for_moments(width: int, length: int, protocol: Protocol, *, available: int) -> int:
@@ -134,9 +167,17 @@ class MomentCollector:
 
     sites: frozenset[str] = frozenset({"resid_post"})
 
-    def __init__(self, protocol: Protocol, *, num_sequences: int, length: int) -> None:
-        """For a probe of `num_sequences` sequences of `length` tokens."""
+    def __init__(
+        self,
+        protocol: Protocol,
+        *,
+        num_sequences: int,
+        length: int,
+        allocate: Callable[[tuple[int, ...]], np.ndarray] = np.empty,
+    ) -> None:
+        """For a probe of `num_sequences` sequences of `length` tokens; allocate: of BlockSums."""
         self._protocol, self._available, self._length = protocol, num_sequences, length
+        self._allocate = allocate
         self._sums: dict[tuple[str, int], BlockSums] = {}
 
     def visit(self, site: str, layer: int, x_BTD: torch.Tensor, first: int) -> None:
@@ -147,7 +188,7 @@ class MomentCollector:
             needed = sequences_for_moments(
                 x_BTD.shape[-1], self._length, self._protocol, available=self._available
             )
-            self._sums[site, layer] = BlockSums(needed, self._protocol.blocks)
+            self._sums[site, layer] = BlockSums(needed, self._protocol.blocks, self._allocate)
         sums = self._sums[site, layer]
         if first < sums.num_sequences:
             sums.add(x_BTD, first)

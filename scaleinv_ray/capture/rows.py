@@ -55,7 +55,7 @@ class CloudCollector:
                     layer=max(level - 1, 0),
                     **labels,
                 )
-                for level, x_TD in enumerate(x_LTD)
+                for level, x_TD in zip(sorted(self._rows), x_LTD, strict=True)
             ]
         if "depth_stack" in self._kinds:
             stack = DepthStack(x_LTD=np.stack(x_LTD), sequence_T=sequence_T, **labels)

@@ -15,8 +15,9 @@ from scaleinv_ray.capture.attention import attention_records
 from scaleinv_ray.capture.forward import FORWARD_KINDS, forward_records
 from scaleinv_ray.capture.jacobians import jacobian_records
 from scaleinv_ray.capture.loading import LoadOptions
+from scaleinv_ray.capture.partial import StreamedModel
 from scaleinv_ray.capture.streamed_records import streamed_records
-from scaleinv_ray.capture.streaming import States, StreamedModel
+from scaleinv_ray.capture.streaming import States
 from scaleinv_ray.capture.variants import InitSource, materialise, shuffle_tokens
 from scaleinv_ray.capture.weights import iter_weights
 from scaleinv_ray.protocols import Spectroscopy

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,16 @@ from scaleinv_ray.capture.forward import (
 )
 from scaleinv_ray.capture.losses import LossCollector, next_token_losses
 from scaleinv_ray.capture.moments import MomentCollector
+from scaleinv_ray.capture.partial import StreamedModel
 from scaleinv_ray.capture.sites import watch
-from scaleinv_ray.capture.streaming import States, StreamedModel, final_states, stream
+from scaleinv_ray.capture.streaming import States, final_states, stream
 from scaleinv_ray.records import Protocol, Record
+
+Allocate = Callable[[tuple[int, ...]], np.ndarray]
 
 
 class _BlockMoments:
-    """Moments of one block at a time: eight second moments of a wide model are as large as it."""
+    """Moments of the blocks at work: eight second moments of a wide model are as large as it."""
 
     sites = MomentCollector.sites
 
@@ -33,22 +38,22 @@ class _BlockMoments:
         record: Callable[[MomentCollector], list[Record]],
         keep: Callable[[Record], Record],
     ) -> None:
-        self._new, self._record, self._keep, self._now = new, record, keep, new()
+        self._record, self._keep = record, keep
+        self._open: dict[int, MomentCollector] = defaultdict(new)
         self._found: list[Record] = []
 
     def visit(self, site: str, layer: int, x_BTD: torch.Tensor, first: int) -> None:
         """Adds a batch of one site."""
-        self._now.visit(site, layer, x_BTD, first)
+        if site in self.sites:
+            self._open[layer].visit(site, layer, x_BTD, first)
 
     def complete(self, seen: int) -> bool:
         """Whether the first `seen` sequences are enough."""
-        return self._now.complete(seen)
+        return all(sums.complete(seen) for sums in self._open.values())
 
-    def end_block(self) -> None:
+    def end_block(self, layer: int) -> None:
         """Makes the record of a block and frees its sums."""
-        done = self._record(self._now)
-        self._now = self._new()
-        self._found += [self._keep(record) for record in done]
+        self._found += [self._keep(record) for record in self._record(self._open.pop(layer))]
 
     def records(self, labels: dict, *, removes_mean: bool) -> dict[str, list[Record]]:
         """One record a layer, as kept."""
@@ -56,18 +61,63 @@ class _BlockMoments:
         return {"moments": self._found}
 
 
-class _StreamedPass(Pass):
-    """A pass that is told when a block is done."""
+class PartialPass(Pass):
+    """What blocks that are in memory for a while leave behind: told when a block is done."""
 
-    def __init__(self, collectors: list[Any], moments: _BlockMoments | None) -> None:
-        super().__init__([*collectors, moments] if moments else collectors, (0, 0))
-        self._moments = moments
+    def __init__(
+        self,
+        streamed: StreamedModel,
+        shape: tuple[int, ...],
+        protocol: Protocol,
+        *,
+        kinds: frozenset[str],
+        labels: Mapping[str, Any] | None = None,
+        seed_units: int = 0,
+        keep: Callable[[Record], Record] = lambda record: record,
+        allocate: Allocate = np.empty,
+    ) -> None:
+        """The arguments are those of `streamed_records`, but for the shape of the tokens."""
+        self._streamed, architecture = streamed, streamed.architecture
+        self._labels = labels_of(streamed.model, protocol, labels or {})
+        wanted: list[Any] = [*collectors_of(kinds - {"moments"}, shape, protocol, seed_units)]
+        self._moments: _BlockMoments | None = None
+        if "moments" in kinds:
+            num, length = shape
+            mean = architecture.removes_mean
+            self._moments = _BlockMoments(
+                lambda: MomentCollector(
+                    protocol, num_sequences=num, length=length, allocate=allocate
+                ),
+                lambda sums: sums.records(self._labels, removes_mean=mean)["moments"],
+                keep,
+            )
+            wanted.append(self._moments)
+        super().__init__(wanted, (0, 0))
+        self.losses = LossCollector(num_sequences=shape[0]) if "token_losses" in kinds else None
+
+    def watched(self) -> AbstractContextManager[None]:
+        """Hooks on the blocks, while it is open."""
+        sites = frozenset[str]().union(*(c.sites for c in self._collectors))
+        return watch(self._streamed.model, self._streamed.architecture, sites, self.visit)
 
     def end_block(self, layer: int) -> None:
         """Called after the last batch of a block."""
-        del layer  # the collector knows which one it has seen
         if self._moments:
-            self._moments.end_block()
+            self._moments.end_block(layer)
+
+    def lose(self, hidden_BTD: torch.Tensor, tokens_BT: torch.Tensor) -> None:
+        """Adds the next-token losses of a batch that has gone through all blocks and the norm."""
+        model, architecture = self._streamed.model, self._streamed.architecture
+        if self.losses:
+            self.losses.add(next_token_losses(model, architecture, hidden_BTD, tokens_BT))
+
+    def nonfinite(self) -> dict[tuple[str, int], int]:
+        """Values that were not finite, by site and layer."""
+        return dict(self._nonfinite)
+
+    def records(self) -> dict[str, list[Record]]:
+        """Kind -> records of what has passed."""
+        return records_of(self._collectors, self.losses, self._labels, self._streamed.architecture)
 
 
 def streamed_records(
@@ -81,6 +131,7 @@ def streamed_records(
     labels: Mapping[str, Any] | None = None,
     seed_units: int = 0,
     keep: Callable[[Record], Record] = lambda record: record,
+    allocate: Allocate = np.empty,
 ) -> dict[str, list[Record]]:
     """What `forward.forward_records` gives, bit for bit, with one block in memory at a time.
 
@@ -99,6 +150,7 @@ def streamed_records(
         seed_units: seed of the sampled units.
         keep: takes the moments of a block when it is done and gives what stands for them in the
             result, such as a copy on disk, mapped; so that one block's are in memory at a time.
+        allocate: gives the arrays in which these moments are gathered, such as mapped files.
 
     Returns:
         Kind -> records, for exactly the kinds asked for.
@@ -112,27 +164,16 @@ def streamed_records(
         raise ValueError(
             "states: got levels of an earlier pass, a stream needs to begin at level 0"
         )
-    of_model = labels_of(model, protocol, labels or {})
-    collectors = collectors_of(kinds - {"moments"}, tokens_ST.shape, protocol, seed_units)
-    moments = None
-    if "moments" in kinds:
-        num, length = tokens_ST.shape
-        mean = architecture.removes_mean
-        moments = _BlockMoments(
-            lambda: MomentCollector(protocol, num_sequences=num, length=length),
-            lambda sums: sums.records(of_model, removes_mean=mean)["moments"],
-            keep,
-        )
-    passing = _StreamedPass(collectors, moments)
-    wanted = [*collectors, moments] if moments else collectors
-    sites = frozenset[str]().union(*(c.sites for c in wanted))
-    with watch(model, architecture, sites, passing.visit):
+    passing = PartialPass(
+        streamed, tokens_ST.shape, protocol,
+        kinds=kinds, labels=labels, seed_units=seed_units, keep=keep, allocate=allocate,
+    )  # fmt: skip
+    with passing.watched():
         stream(streamed, tokens_ST, states, batch_size=batch_size, passing=passing)
     passing.check_finite()
-    losses = LossCollector(num_sequences=len(tokens_ST)) if "token_losses" in kinds else None
-    if losses:
+    if passing.losses:
         for hidden_BTD, tokens_BT in final_states(
             streamed, tokens_ST, states, batch_size=batch_size
         ):
-            losses.add(next_token_losses(model, architecture, hidden_BTD, tokens_BT))
-    return records_of(wanted, losses, of_model, architecture)
+            passing.lose(hidden_BTD, tokens_BT)
+    return passing.records()

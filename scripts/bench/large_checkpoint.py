@@ -121,8 +121,8 @@ def task_capture(folder: Path, dtype: str) -> dict[str, float]:
     import torch
 
     from scaleinv_ray.capture.loading import LoadOptions
+    from scaleinv_ray.capture.partial import StreamedModel
     from scaleinv_ray.capture.streamed_records import streamed_records
-    from scaleinv_ray.capture.streaming import StreamedModel
     from scaleinv_ray.records import Protocol
     from scaleinv_ray.states import StateFiles
     from scaleinv_ray.store import write_records

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from scaleinv_ray.capture.folders import check_folder
 from scaleinv_ray.capture.loading import LoadOptions, load_model
+from scaleinv_ray.capture.run import Session, Source
+from tests.capture.conftest import LAYERS, PROTOCOL
 
 
 @pytest.fixture
@@ -99,3 +103,40 @@ def test_weights_that_the_model_needs_are_not_drawn_at_random(copy):
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"missing keys \['model.layers.1.mlp.up_proj.weight'\]"):
         load_model(copy)
+
+
+def _captured(folder: Path, tokens_ST: np.ndarray, options: LoadOptions, kind: str) -> list:
+    session = Session.open(Source(folder, options=options))
+    return session.records(tokens_ST, PROTOCOL, kinds=frozenset({kind}), batch_size=48)[kind]
+
+
+@pytest.mark.parametrize(
+    ("device_map", "max_memory", "offloaded"),
+    [
+        ({"": "cpu"}, None, False),
+        ("auto", {"cpu": 30_000}, True),  # Accelerate puts on disk what is over
+    ],
+)
+def test_a_placed_model_is_captured_as_a_plain_one_and_gradients_need_it_whole(
+    device_map, max_memory, offloaded, folder, tokens_ST
+):
+    options = LoadOptions(device_map=device_map, max_memory=max_memory)
+    plain = _captured(folder("llama"), tokens_ST, LoadOptions(), "cloud")
+    for a, b in zip(plain, _captured(folder("llama"), tokens_ST, options, "cloud"), strict=True):
+        np.testing.assert_array_equal(a.x_TD, b.x_TD)
+    if offloaded:
+        with pytest.raises(ValueError, match="got an offloaded model, whose backward passes"):
+            _captured(folder("llama"), tokens_ST, options, "jacobians")
+    else:
+        assert len(_captured(folder("llama"), tokens_ST, options, "jacobians")) == LAYERS
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_model_balanced_over_gpus_lies_on_all_of_them(folder, tokens_ST):
+    options = LoadOptions(device_map="balanced")
+    model = load_model(folder("llama"), options)
+    assert {p.device.index for p in model.parameters()} == {*range(torch.cuda.device_count())}
+    plain = _captured(folder("llama"), tokens_ST, LoadOptions(), "cloud")
+    for a, b in zip(plain, _captured(folder("llama"), tokens_ST, options, "cloud"), strict=True):
+        np.testing.assert_allclose(a.x_TD, b.x_TD, atol=2e-3, rtol=2e-3)

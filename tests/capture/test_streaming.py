@@ -9,11 +9,14 @@ import pytest
 import torch
 import transformers as tf
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
+from scaleinv_ray.capture.chained import Link, Request, joined, split
 from scaleinv_ray.capture.forward import FORWARD_KINDS, forward_records
 from scaleinv_ray.capture.loading import LoadOptions, load_model
+from scaleinv_ray.capture.partial import StreamedModel
 from scaleinv_ray.capture.streamed_records import streamed_records
-from scaleinv_ray.capture.streaming import StreamedModel, as_array, as_tensor, stream
+from scaleinv_ray.capture.streaming import as_array, as_tensor, batches, stream
 from scaleinv_ray.capture.variants import materialise
 from scaleinv_ray.records import Record
 from scaleinv_ray.states import StateFiles
@@ -54,16 +57,116 @@ def test_bit_equal_to_the_resident_model(
     assert all(p.is_meta for p in streamed.model.parameters()), "no weight stays in memory"
 
 
+def file_bytes(folder: Path) -> dict[str, int]:
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        return {n: file.get_tensor(n).nbytes for n in file.keys()}  # noqa: SIM118
+
+
+def tied_bytes(streamed: StreamedModel) -> int:
+    """A tied head is read beside the embedding, for the two are never in memory at once."""
+    tied = streamed.model.config.tie_word_embeddings
+    return streamed.model.get_input_embeddings().weight.nbytes if tied else 0
+
+
 @pytest.mark.parametrize("name", ["gpt2", "neox_parallel", "llama", "qwen2", "opt"])
 def test_every_weight_is_read_once(
     name: str, folder: Callable[[str], Path], tokens_ST: np.ndarray, tmp_path: Path
 ) -> None:
     streamed = StreamedModel.open(folder(name), LoadOptions(attention=attention_for(name)))
-    stream(streamed, tokens_ST, StateFiles(tmp_path), batch_size=BATCH)
-    with safe_open(folder(name) / "model.safetensors", framework="pt") as file:
-        sizes = {n: file.get_tensor(n).nbytes for n in file.keys()}  # noqa: SIM118
-    head = sum(size for n, size in sizes.items() if n in {"lm_head.weight", "embed_out.weight"})
-    assert streamed.bytes_read == sum(sizes.values()) - head
+    streamed_records(
+        streamed, tokens_ST, PROTOCOL, StateFiles(tmp_path), kinds=FORWARD_KINDS, batch_size=BATCH
+    )
+    sizes = file_bytes(folder(name))
+    assert streamed.bytes_read == sum(sizes.values()) + tied_bytes(streamed)
+
+
+def chain_of(
+    folder: Path, num: int, options: LoadOptions | None = None, *, shuffle_seed: int | None = None
+) -> list[Link]:
+    models = [StreamedModel.open(folder, options, shuffle_seed=shuffle_seed) for _ in range(num)]
+    parts = split(models[0], num)
+    return [Link(m, layers) for m, (layers, _) in zip(models, parts, strict=True)]
+
+
+def pass_through(
+    links: list[Link], tokens_ST: np.ndarray, kinds: frozenset[str], **labels: Any
+) -> dict[str, list[Record]]:
+    request = Request(PROTOCOL, kinds, BATCH, labels)
+    for link in links:
+        link.begin(tokens_ST, request)
+    for first, count in batches(len(tokens_ST), BATCH):
+        x_BTD = None
+        for link in links:
+            x_BTD = link.take(first, count, x_BTD)
+        assert x_BTD is None
+    return joined([link.end() for link in links])
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_a_chain_is_bit_equal_to_the_resident_model(
+    name: str,
+    folder: Callable[[str], Path],
+    model: Callable[[str], tf.PreTrainedModel],
+    tokens_ST: np.ndarray,
+) -> None:
+    links = chain_of(folder(name), 2, LoadOptions(attention=attention_for(name)))
+    assert [link.layers for link in links] == [range(1), range(1, 2)]
+    resident = forward_records(
+        model(name), tokens_ST, PROTOCOL, kinds=FORWARD_KINDS, batch_size=BATCH
+    )
+    _equal(pass_through(links, tokens_ST, FORWARD_KINDS), resident)
+    read = sum(link.streamed.bytes_read for link in links)
+    assert read == sum(file_bytes(folder(name)).values()) + tied_bytes(links[0].streamed)
+    # a second probe goes through the weights that are there
+    _equal(pass_through(links, tokens_ST, frozenset({"cloud"})), {"cloud": resident["cloud"]})
+    assert sum(link.streamed.bytes_read for link in links) == read
+    for link in links:
+        link.close()
+        assert all(p.is_meta for p in link.streamed.model.parameters())
+
+
+def test_a_chain_counts_what_is_not_finite_as_a_resident_model_does(
+    folder: Callable[[str], Path], tokens_ST: np.ndarray, tmp_path: Path
+) -> None:
+    source = folder("neox_parallel")
+    (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes())
+    tensors = load_file(source / "model.safetensors")
+    tensors["gpt_neox.layers.0.mlp.dense_4h_to_h.bias"][3] = torch.inf
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="not finite") as resident:
+        forward_records(
+            load_model(tmp_path), tokens_ST, PROTOCOL, kinds=FORWARD_KINDS, batch_size=BATCH
+        )
+    links = chain_of(tmp_path, 2)
+    with pytest.raises(ValueError, match="not finite") as chained:
+        pass_through(links, tokens_ST, FORWARD_KINDS)
+    assert str(chained.value) == str(resident.value)
+    assert "layer 0" in str(chained.value) and "layer 1" in str(chained.value)
+
+
+def test_a_chain_refuses_what_needs_the_whole_model_and_a_pass_that_ends_early(
+    folder: Callable[[str], Path], tokens_ST: np.ndarray
+) -> None:
+    with pytest.raises(ValueError, match=r"got \['jacobians'\] of a chain"):
+        Request(PROTOCOL, frozenset({"jacobians", "cloud"}), BATCH)
+    (first, _) = chain_of(folder("llama"), 2)
+    first.begin(tokens_ST, Request(PROTOCOL, frozenset({"moments"}), BATCH))
+    first.take(0, BATCH)
+    with pytest.raises(ValueError, match="moments: got too few sequences"):
+        first.end()
+
+
+def test_a_chain_of_shuffled_weights_in_bfloat16_hands_on_their_bits(
+    folder: Callable[[str], Path], tokens_ST: np.ndarray
+) -> None:
+    options = LoadOptions(dtype=torch.bfloat16)
+    links = chain_of(folder("gpt2"), 2, options, shuffle_seed=3)
+    got = pass_through(links, tokens_ST, frozenset({"cloud", "depth_stack"}))
+    x = links[0].take(0, 2)
+    assert x is not None and x.dtype == np.uint16
+    whole = materialise(folder("gpt2"), "shuffled_weights", 3, options=options).model
+    kinds = frozenset({"cloud", "depth_stack"})
+    _equal(got, forward_records(whole, tokens_ST, PROTOCOL, kinds=kinds, batch_size=BATCH))
 
 
 def test_a_pass_that_was_interrupted_goes_on_where_it_stopped(
@@ -164,8 +267,6 @@ def test_states_across_batches_and_incomplete_levels(tmp_path: Path) -> None:
 
 
 def test_a_missing_tensor_is_named(folder: Callable[[str], Path], tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     source = folder("llama")
     (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes())
     tensors = load_file(source / "model.safetensors")
