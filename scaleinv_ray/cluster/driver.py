@@ -7,73 +7,38 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from scaleinv_ray.cluster.actors import CaptureActor, measure_all
-from scaleinv_ray.cluster.jobs import CaptureJob, CaptureOutcome, MeasureJob, Work
-from scaleinv_ray.cluster.measure import failed_rows, write_measurement
+from scaleinv_ray.cluster.checks import node_kinds
+from scaleinv_ray.cluster.flights import LOST, Flight, cause, mark_running
+from scaleinv_ray.cluster.jobs import (
+    CaptureJob,
+    CaptureOutcome,
+    Fetch,
+    MeasureJob,
+    Outcome,
+    Place,
+    Unfetched,
+    Work,
+)
+from scaleinv_ray.cluster.measure import unmade
+from scaleinv_ray.cluster.parts import Parts, largest_first, memory_of, write_failed
+from scaleinv_ray.cluster.placement import TRIES, Files, Nodes
 from scaleinv_ray.cluster.session import ray
+from scaleinv_ray.cluster.settings import Settings
+from scaleinv_ray.cluster.shrinking import Shrinking
+from scaleinv_ray.cluster.transfer import Removals, Supply, pinned
+from scaleinv_ray.cluster.waiting import Waiting
 from scaleinv_ray.store import Store
 
-LOST = (
-    ray.exceptions.RayActorError,
-    ray.exceptions.WorkerCrashedError,
-    ray.exceptions.NodeDiedError,
-    ray.exceptions.ObjectLostError,
-    ray.exceptions.OutOfMemoryError,
-    ray.exceptions.TaskCancelledError,
-)
-"""Errors that say nothing about the work itself: it is submitted again, `TRIES` times in all."""
-TRIES = 3
-GROUP_S = 0.3
-"""Seconds of work wanted in a task: Ray takes about a millisecond for each."""
 WINDOW_PER_CPU = 4
 COUNT_S = 5.0
 """Seconds between two looks at the cluster's resources."""
-
-
-@dataclass
-class Flight:
-    """A submitted job: what it is, since when it runs, on which actor, and which try it is.
-
-    Attributes:
-        job: a capture, or a group of measurements.
-        tries: this one included.
-        actor: of a capture.
-        since: when it was first seen where it must be running, by the monotonic clock.
-    """
-
-    job: CaptureJob | tuple[MeasureJob, ...]
-    tries: int
-    actor: Any = None
-    since: float | None = None
-
-
-@dataclass
-class Settings:
-    """How a run uses the cluster.
-
-    Attributes:
-        gpus_per_model: GPUs of one capture actor.
-        deadline_s: seconds that one capture job or measurement may run before it counts as lost.
-        discard: delete a capture file when nothing needs it any more.
-        scratch: folder of the captures that this run makes; others are never deleted.
-        actors: capture actors at a time, None for as many as fit beside the tasks.
-        workers: measuring tasks submitted at a time, None for a few per CPU.
-        memory: bytes that a measuring task asks for, None leaves it to Ray.
-    """
-
-    gpus_per_model: int = 0
-    deadline_s: float = 1800.0
-    discard: bool = False
-    scratch: Path | None = None
-    actors: int | None = None
-    workers: int | None = None
-    memory: int | None = None
 
 
 @dataclass
@@ -91,35 +56,39 @@ class Driver:
     work: Work
     settings: Settings
     log: Callable[..., None]
+    _files: Files = field(init=False)
+    _waiting: Waiting = field(init=False)
+    _parts: Parts = field(init=False)
+    _removals: Removals = field(init=False)
+    _asking: Shrinking = field(init=False)
+    _nodes: Nodes = field(default_factory=Nodes)
     _flights: dict[Any, Flight] = field(default_factory=dict)
-    _ready: deque[MeasureJob] = field(default_factory=deque)
-    _retries: deque[tuple[tuple[MeasureJob, ...], int]] = field(default_factory=deque)
     _captures: deque[tuple[CaptureJob, int]] = field(default_factory=deque)
     _starting: dict[Any, Any] = field(default_factory=dict)
     _actors: list[Any] = field(default_factory=list)
     _idle: list[Any] = field(default_factory=list)
-    _seconds: dict[str, float] = field(default_factory=lambda: defaultdict(lambda: 0.05))
-    _left_on: Counter[str] = field(default_factory=Counter)
-    _pending: set[str] = field(default_factory=set)
-    _waiting: dict[str, list[MeasureJob]] = field(default_factory=lambda: defaultdict(list))
-    _abandoned: set[str] = field(default_factory=set)
-    _sizes: dict[str, int] = field(default_factory=dict)
+    _places: dict[Any, Place] = field(default_factory=dict)
+    _alive: set[str] = field(default_factory=set)
+    _largest: float = 0.0
     _cpus: int = 1
     _counted: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Knows the captures that exist and those to be made."""
+        self._files = Files(self.work, self.settings.scratch)
+        self._parts = Parts(self.store)
+        self._waiting = Waiting(self._files, self._nodes, self._parts, self._give_up)
+        self._removals = Removals(self.settings.scratch)
+        self._asking = Shrinking(self.settings.memory)
+
     def execute(self) -> None:
         """Does all the work; returns when every measurement is written, good or failed."""
-        self._captures.extend((job, 1) for job in self.work.captures)
-        self._pending = {path for job in self.work.captures for path in job.paths()}
-        for job in self.work.measurements:
-            self._left_on.update(job.paths())
-            for path in self._pending.intersection(job.paths()):
-                self._waiting[path].append(job)
-            if self._pending.isdisjoint(job.paths()):
-                self._ready.append(job)
+        self._captures.extend(self._files.to_make(self._files.pending))
+        for job in largest_first(self.work.measurements):
+            self._waiting.put(job)
         tokens = ray.put(dict(self.work.tokens))
         try:
-            while self._captures or self._ready or self._retries or self._flights:
+            while self._captures or self._waiting or self._flights:
                 self._count_cpus()
                 self._submit(tokens)
                 self._collect()
@@ -127,6 +96,7 @@ class Driver:
                     self._stop_actors()
         finally:
             self._stop_actors()
+            self._removals.finish()
 
     def _count_cpus(self) -> None:
         """Nodes come and go: actors are added as there is room for them."""
@@ -135,8 +105,39 @@ class Driver:
             return
         self._counted = now
         self._cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self._look_at_nodes()
         for _ in range(self._num_actors() - len(self._actors)):
             self._new_actor()
+
+    def _look_at_nodes(self) -> None:
+        """What lay on a node that is gone is lost; where one goes, an idle actor makes way."""
+        cpus = {n["NodeID"]: n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]}
+        self._largest = max(kind.resources.get("memory", 0.0) for kind in node_kinds())
+        gone, self._alive = self._alive - cpus.keys(), set(cpus)
+        leaving = gone | ray._private.state.state.get_draining_nodes().keys()  # has notice
+        self._nodes.cpus = {n: c for n, c in cpus.items() if c >= 1 and n not in leaving}
+        for actor in [a for a in self._idle if self._places[a].node in leaving]:
+            self._idle.remove(actor)
+            self._drop(actor)
+        if gone and self._files.apart:
+            names = ", ".join(sorted(node[:8] for node in gone))
+            self._remake(self._files.gone(gone), f"NodeDiedError: {names} had the capture")
+
+    def _remake(self, paths: Iterable[str], error: str) -> None:
+        """Captures that were lost with their node, unless they were made often enough."""
+        lost = set(paths)
+        done = {path for path in lost if self._files.exhausted(path)}
+        self._fail(done, error)
+        for job, tries in self._files.to_make(lost - done):
+            self.log("remake", unit=job.facts.get("unit"), files=len(job.paths()), tries=tries,
+                     error=error)  # fmt: skip
+            self._captures.append((job, tries))
+
+    def _fail(self, paths: Iterable[str], error: str) -> None:
+        """These captures will not be made, nor what waits for them."""
+        for path in paths:
+            self._files.fail(path, error)
+            self._waiting.wake(path)
 
     def _num_actors(self) -> int:
         """As many as fit while a CPU is left for the tasks that read their captures."""
@@ -159,13 +160,17 @@ class Driver:
             num_threads=1 if not gpus else 4, num_gpus=gpus, sharing=self._sharing()
         )
         self._actors.append(actor)
-        self._starting[actor.pid.remote()] = actor
+        self._starting[actor.place.remote()] = actor
+
+    def _drop(self, actor: Any) -> None:
+        ray.kill(actor)
+        self._actors.remove(actor)
+        self._places.pop(actor, None)
 
     def _stop_actors(self) -> None:
         """Frees their CPUs for measuring tasks."""
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors.clear()
+        for actor in [*self._actors]:
+            self._drop(actor)
         self._idle.clear()
         self._starting.clear()
 
@@ -176,27 +181,32 @@ class Driver:
         while self._idle and self._captures:
             job, tries = self._captures.popleft()
             actor = self._idle.pop()
-            ref = actor.capture.remote(job, tokens)
-            self._flights[ref] = Flight(job, tries, actor, time.monotonic())
+            node = self._places[actor].node
+            ref = actor.capture.remote(self._files.begun(job, node), tokens)
+            self._flights[ref] = Flight(job, tries, actor, time.monotonic(), node)
+        self._nodes.busy = Counter(place.node for place in self._places.values())
         window = self.settings.workers or max(16, WINDOW_PER_CPU * self._cpus)
         submitted = sum(flight.actor is None for flight in self._flights.values())
-        while submitted < window and (self._ready or self._retries):
-            group, tries = self._retries.popleft() if self._retries else (self._next_group(), 1)
-            task = measure_all.options(memory=self.settings.memory)
-            self._flights[task.remote(group, self.store.uri)] = Flight(group, tries)
+        while submitted < window and (found := self._waiting.take()) is not None:
+            self._send(*found)
             submitted += 1
 
-    def _next_group(self) -> tuple[MeasureJob, ...]:
-        """Ready measurements that together take about GROUP_S, by what they took so far."""
-        group: list[MeasureJob] = []
-        seconds = 0.0
-        while self._ready and seconds < GROUP_S:
-            job = self._ready.popleft()
-            group.append(job)
-            seconds += self._seconds[job.invariant]
-        return tuple(group)
+    def _send(self, group: tuple[MeasureJob, ...], tries: int) -> None:
+        """Submits measurements to the node where they are done soonest."""
+        node = self._nodes.best(group[0], self._files, settled=tries > 1)
+        seconds = self._waiting.seconds(group)
+        scratch = self.settings.scratch
+        apart = scratch is not None and not scratch.shared
+        supply = Supply(scratch, self._files.held(group)) if scratch and apart else None
+        where = pinned(node, soft=True) if node else None
+        memory = memory_of(group, asked=self._asking.of(group), largest=self._largest)
+        task = measure_all.options(memory=memory, scheduling_strategy=where)
+        ref = task.remote(group, self.store.uri, supply)
+        self._nodes.queue(node, seconds)
+        self._flights[ref] = Flight(group, tries, node=node, seconds=seconds)
 
     def _collect(self) -> None:
+        mark_running(self._flights.values(), self._slots)
         patience = min(5.0, max(0.1, self.settings.deadline_s))
         ready, _ = ray.wait([*self._flights, *self._starting], num_returns=1, timeout=patience)
         for ref in ready:
@@ -204,12 +214,15 @@ class Driver:
                 self._started(ref)
                 continue
             flight = self._flights.pop(ref)
+            self._nodes.queue(flight.node, -flight.seconds)
             try:
                 result = ray.get(ref)
             except LOST as error:
-                self._lost(flight, f"{type(error).__name__}: {error}")
+                self._asking.killed(flight.job, error)
+                waited = flight.waited(error, self._alive)
+                self._lost(flight, f"{type(error).__name__}: {error}", waited=waited)
             except ray.exceptions.RayTaskError as error:
-                self._broken(flight, _cause(error))
+                self._broken(flight, cause(error))
             else:
                 self._finished(flight, result)
         self._enforce_deadlines()
@@ -217,28 +230,32 @@ class Driver:
     def _started(self, ref: Any) -> None:
         actor = self._starting.pop(ref)
         try:
-            pid = ray.get(ref)
+            place = self._places[actor] = ray.get(ref)
         except LOST as error:
             self._actors.remove(actor)
             self.log("lost", tries=1, error=f"{type(error).__name__}: {error}")
             self._new_actor()
         else:
             self._idle.append(actor)
-            self.log("actor", pid=pid)
+            self.log("actor", pid=place.pid, node=place.node, address=place.address)
+
+    def _slots(self, node: str | None) -> int:
+        """Measuring tasks that a node, or the cluster, runs at a time."""
+        free = self._nodes.free(node) if node else self._cpus - len(self._actors)
+        return max(1, int(free))
 
     def _enforce_deadlines(self) -> None:
-        """Gives up what runs too long; tasks start in order, so only the oldest can be running."""
+        """Gives up what runs too long."""
         now = time.monotonic()
-        running = [ref for ref, f in self._flights.items() if f.actor is None][: self._cpus]
         for ref, flight in list(self._flights.items()):
-            if flight.actor is None and ref not in running:
+            if flight.since is None:
                 continue
-            flight.since = flight.since or now
             jobs = 1 if isinstance(flight.job, CaptureJob) else len(flight.job)
             limit = self.settings.deadline_s * jobs
             if now - flight.since <= limit:
                 continue
             del self._flights[ref]
+            self._nodes.queue(flight.node, -flight.seconds)
             if flight.actor is None:
                 ray.cancel(ref, force=True)
             self._lost(flight, f"deadline: got more than {limit:g} s")
@@ -249,15 +266,31 @@ class Driver:
             return
         assert not isinstance(flight.job, CaptureJob)
         for job, outcome in zip(flight.job, result, strict=True):
-            known = self._seconds[outcome.invariant]
-            self._seconds[outcome.invariant] = 0.7 * known + 0.3 * outcome.wall_s
-            read = sum(self._sizes.get(path, 0) for path in job.paths())
+            self._fetched(outcome.fetches)
+            if isinstance(outcome, Unfetched):
+                self._unfetched(flight, job, outcome)
+                continue
+            self._waiting.took(job, outcome.wall_s)
+            self._done(job, outcome)
+
+    def _fetched(self, fetches: Iterable[Fetch]) -> None:
+        for fetch in fetches:
+            self._files.copied(fetch.path, fetch.node)
             self.log(
-                "measured", key=outcome.key, unit=job.labels["unit"], invariant=outcome.invariant,
-                wall_s=outcome.wall_s, error=outcome.error, bytes_read=read, queue=self._queue(),
-                **outcome.counts,
+                "fetched", file=Path(fetch.path).name, source=fetch.source, node=fetch.node,
+                bytes_fetched=fetch.size, wall_s=fetch.wall_s,
             )  # fmt: skip
-            self._release(job)
+
+    def _unfetched(self, flight: Flight, job: MeasureJob, got: Unfetched) -> None:
+        """A measurement waits for a capture that is lost; a full disk of its own is a try of it."""
+        self.log("unfetched", key=job.key, error=got.error)
+        if got.gone:
+            self._remake(self._files.gone(got.gone, [got.path]), got.error)
+            self._waiting.put(job, flight.tries)
+        elif flight.tries >= TRIES:
+            self._give_up([job], got.error)
+        else:
+            self._waiting.put(job, flight.tries + 1)
 
     def _captured(self, flight: Flight, outcome: CaptureOutcome) -> None:
         self._idle.append(flight.actor)
@@ -267,90 +300,93 @@ class Driver:
         self.log(
             "captured", unit=unit, files=len(outcome.written), bytes=size, wall_s=outcome.wall_s,
             failed=len(outcome.failed), load=outcome.load, reason=outcome.reason,
-            tokens=outcome.tokens, queue=self._queue(),
+            tokens=outcome.tokens, node=flight.node, queue=self._queue(),
         )  # fmt: skip
-        self._sizes |= outcome.written
-        self._pending.difference_update(outcome.written)
-        for path in outcome.written:
-            for job in self._waiting.pop(path, ()):
-                if self._pending.isdisjoint(job.paths()):
-                    self._ready.append(job)
+        assert flight.node is not None
+        names = self._files.names(flight.job, flight.node)
+        for written, num_bytes in outcome.written.items():
+            self._files.made(names[written], num_bytes, flight.node)
+        for written in outcome.written:
+            self._waiting.wake(names[written])
         for path, error in outcome.failed.items():
-            self._give_up(self._waiting.pop(path, ()), error)
+            self._fail([names[path]], error)
 
     def _queue(self) -> int:
         """Jobs that wait to be submitted."""
-        return len(self._ready) + len(self._retries) + len(self._captures)
+        return len(self._waiting) + len(self._captures)
 
     def _release(self, job: MeasureJob) -> None:
-        """Deletes a capture file when its last measurement is done."""
-        for path in job.paths():
-            self._left_on[path] -= 1
-            made_here = Path(path).parent == self.settings.scratch
-            if self.settings.discard and made_here and self._left_on[path] == 0:
-                Path(path).unlink(missing_ok=True)
+        """Deletes a capture file, on every node that has it, when its last measurement is done."""
+        for path, nodes in self._files.release(job):
+            if self.settings.discard:
+                self._removals(path, nodes)
 
-    def _lost(self, flight: Flight, error: str) -> None:
+    def _lost(self, flight: Flight, error: str, *, waited: bool = False) -> None:
         """The worker is gone: what is not done yet again, on a new actor where it had one."""
         self.log("lost", tries=flight.tries, error=error)
         if flight.actor is not None:
-            ray.kill(flight.actor)
-            self._actors.remove(flight.actor)
+            self._drop(flight.actor)
             self._new_actor()
-        if flight.tries >= TRIES:
-            self._give_up(self._dependents(flight.job), error)
-        elif isinstance(flight.job, CaptureJob):
-            self._captures.append((flight.job, flight.tries + 1))
+        if not isinstance(flight.job, CaptureJob):
+            self._again(flight.job, flight.tries, None if waited else error)
+        elif flight.tries >= TRIES:
+            self._fail(flight.job.paths(), error)
         else:
-            self._again(flight.job, flight.tries + 1)
+            self._captures.append((flight.job, flight.tries + 1))
 
     def _broken(self, flight: Flight, error: str) -> None:
         """The work itself raised: what it was becomes failed rows, the rest goes on."""
-        jobs = tuple(self._dependents(flight.job))
-        if flight.actor is not None:
+        if isinstance(flight.job, CaptureJob):
             self._idle.append(flight.actor)
-            self._give_up(jobs, error)
-        elif len(jobs) > 1:
-            self._again(jobs, flight.tries + 1)
+            self._fail(flight.job.paths(), error)
+        elif len(flight.job) > 1:
+            self._again(flight.job, flight.tries, error)
         else:
-            self._give_up(jobs, error)
+            self._give_up(flight.job, error)
 
-    def _again(self, jobs: Iterable[MeasureJob], tries: int) -> None:
-        """One by one, so that a job that kills its worker takes no other with it."""
+    def _again(self, jobs: Iterable[MeasureJob], tries: int, error: str | None) -> None:
+        """One by one, so that a job that kills its worker takes no other with it.
+
+        Of a group, the first that is not done was at work, and this was a try of it; those after it
+        waited, and so did all of them without an `error`.
+        """
         for job in jobs:
             if self._is_written(job):
                 self._note(job, error=None)
+            elif error is None:
+                self._waiting.put(job, tries, alone=True)
+            elif tries >= TRIES:
+                self._give_up([job], error)
             else:
-                self._retries.append(((job,), tries))
+                self._waiting.put(job, tries + 1)
+                error = None
 
     def _give_up(self, jobs: Iterable[MeasureJob], error: str) -> None:
         for job in jobs:
-            if job.key in self._abandoned:  # a pair, both captures of which failed
-                continue
-            self._abandoned.add(job.key)
             if self._is_written(job):
                 self._note(job, error=None)
             else:
-                write_measurement(self.store, job.key, failed_rows(job, error), [], [])
+                write_failed(self.store, job, error)
                 self._note(job, error=error)
 
     def _is_written(self, job: MeasureJob) -> bool:
         """A worker may be lost after it has written and before it could say so."""
-        return self.store.exists(f"measurements/{job.key}.parquet")
+        return self.store.exists(f"{job.name}.parquet")
 
     def _note(self, job: MeasureJob, *, error: str | None) -> None:
-        self.log(
-            "measured", key=job.key, unit=job.labels["unit"], invariant=job.invariant,
-            wall_s=0.0, error=error, ok=0, refused=0, failed=int(error is not None),
-        )  # fmt: skip
+        self._done(job, unmade(job, error))
+
+    def _done(self, job: MeasureJob, outcome: Outcome) -> None:
+        """Logs what was made; after its last part, good or failed, a measurement is assembled."""
+        about = {
+            "key": job.key, "unit": job.labels["unit"], "invariant": job.invariant,
+            "wall_s": outcome.wall_s, "error": outcome.error, "queue": self._queue(),
+        }  # fmt: skip
+        if job.part is not None:
+            self.log("part", tensor=job.part.tensor, **about)
+            if whole := self._parts.done(job):
+                self._waiting.put(whole)
+            return
+        read = sum(self._files.sizes.get(path, 0) for path in job.paths()) if outcome.wall_s else 0
+        self.log("measured", bytes_read=read, **about, **outcome.counts)
         self._release(job)
-
-    def _dependents(self, job: CaptureJob | tuple[MeasureJob, ...]) -> Iterable[MeasureJob]:
-        if not isinstance(job, CaptureJob):
-            return job
-        return [m for path in job.paths() for m in self._waiting.pop(path, ())]
-
-
-def _cause(error: Exception) -> str:
-    cause = getattr(error, "cause", None) or error
-    return f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"

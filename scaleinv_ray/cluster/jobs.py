@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -51,6 +51,29 @@ class WeightSource:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A stored tensor of a large checkpoint, measured by a task of its own.
+
+    Attributes:
+        tensor: its name in the file.
+        index: its place among the matrices of the checkpoint, in the order of an undivided reading.
+        memory: bytes that its task asks for.
+        seconds: that it is expected to take.
+        layer: block index, None outside blocks.
+        depth: of the block, as records have it.
+        role: of the matrix, None where it is several at once.
+    """
+
+    tensor: str
+    index: int
+    memory: int
+    seconds: float
+    layer: int | None = None
+    depth: float | None = None
+    role: str | None = None
+
+
+@dataclass(frozen=True)
 class MeasureJob:
     """A measurement to be made, as sent to a worker: names and paths, no arrays.
 
@@ -62,6 +85,8 @@ class MeasureJob:
         source: path of the capture file, or where weights are streamed from.
         labels: the columns of the unit, equal in all rows.
         more: the second model of a pair, or the earlier steps of a trajectory.
+        parts: where the weights are many, the tensors that are measured one by one.
+        part: of those, the one that this job is; None for the whole, which is assembled of them.
     """
 
     key: str
@@ -71,10 +96,70 @@ class MeasureJob:
     source: str | WeightSource
     labels: Mapping[str, Any]
     more: tuple[str | WeightSource, ...] = ()
+    parts: tuple[Part, ...] = ()
+    part: Part | None = None
+
+    @property
+    def name(self) -> str:
+        """Its table in the store, without suffix."""
+        if self.part is None:
+            return f"measurements/{self.key}"
+        return f"parts/{self.key}-{self.part.index:05d}"
 
     def paths(self) -> list[str]:
         """The capture files it reads."""
         return [p for p in (self.source, *self.more) if isinstance(p, str)]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A capture file on scratch disks.
+
+    Attributes:
+        size: bytes.
+        nodes: ids of those that have it, the one that made it first.
+    """
+
+    size: int
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """A copy of a capture that was made for measurements on another node.
+
+    Attributes:
+        path: of the file, as jobs name it.
+        source: id of the node it came from.
+        node: id of the node it went to.
+        size: bytes.
+        wall_s: seconds it took.
+    """
+
+    path: str
+    source: str
+    node: str
+    size: int
+    wall_s: float
+
+
+@dataclass(frozen=True)
+class Unfetched:
+    """A measurement that was not begun, for want of a capture file.
+
+    Attributes:
+        key: of the measurement.
+        path: of the file, as jobs name it.
+        gone: ids of the nodes that did not give it; none where this node could not take it.
+        error: why, with the file and the node.
+        fetches: copies of its other files that were made.
+    """
+
+    key: str
+    path: str
+    gone: tuple[str, ...]
+    error: str
+    fetches: tuple[Fetch, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +172,7 @@ class Outcome:
         counts: rows by status.
         wall_s: seconds it took.
         error: of the first failed row.
+        fetches: copies of captures that were made for it.
     """
 
     key: str
@@ -94,6 +180,7 @@ class Outcome:
     counts: Mapping[str, int]
     wall_s: float
     error: str | None
+    fetches: tuple[Fetch, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,7 +210,7 @@ class CaptureJob:
         protocol: of the run.
         facts: written into every file's metadata.
         batch_size: sequences in a forward pass.
-        load: resident, streamed, or auto for what fits on the actor's node.
+        load: resident, chained, streamed, or auto for what fits.
         spectroscopy: how curvature and chains are captured.
         observed: probe -> digest of its tokens, of those whose loss chains follow.
     """
@@ -140,6 +227,14 @@ class CaptureJob:
     def paths(self) -> list[str]:
         """The files it is to write."""
         return [path for target in self.targets for path in target.paths.values()]
+
+    def renamed(self, names: Mapping[str, str]) -> CaptureJob:
+        """The part of it that writes the files in `names`, under the new names given there."""
+        targets = (
+            replace(t, paths={k: names[p] for k, p in t.paths.items() if p in names})
+            for t in self.targets
+        )
+        return replace(self, targets=tuple(t for t in targets if t.paths))
 
 
 @dataclass(frozen=True)
@@ -163,6 +258,21 @@ class CaptureOutcome:
     tokens: int = 0
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where an actor runs, and writes and serves its captures.
+
+    Attributes:
+        pid: of its process.
+        node: id of its node.
+        address: of its node.
+    """
+
+    pid: int
+    node: str
+    address: str
+
+
 @dataclass
 class Work:
     """What a run has to do.
@@ -171,11 +281,13 @@ class Work:
         captures: jobs for the actors.
         measurements: jobs for the tasks.
         tokens: digest -> tokens, for the captures.
+        found: captures that exist already, by path, and are made only if they are lost.
     """
 
     captures: Sequence[CaptureJob]
     measurements: Sequence[MeasureJob]
     tokens: Mapping[str, np.ndarray]
+    found: Mapping[str, Held] = field(default_factory=dict)
 
 
 @cache

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
-from pathlib import Path
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from scaleinv_ray.cluster.checks import Demands, check_nodes, check_requests, node_kinds
+from scaleinv_ray.cluster.scratch import Ground
 from scaleinv_ray.cluster.session import ray
 from scaleinv_ray.store import Store
 
@@ -26,15 +27,15 @@ def _placed() -> bool:
 
 
 def preflight(
-    store: Store, *, capture_bytes: int, gpus_per_model: int, scratch: Path
+    store: Store, *, capture_bytes: int, demands: Demands, grounds: Sequence[Ground]
 ) -> dict[str, float]:
-    """Checks the store from every node, the disk, and that tasks and actors can be placed.
+    """Checks requests and versions, the store from every node, the disks, and that tasks run.
 
     Args:
         store: of the run.
         capture_bytes: what captures may take on disk at one time.
-        gpus_per_model: GPUs that a capture actor asks for.
-        scratch: folder of the captures.
+        demands: what its actors and tasks ask for.
+        grounds: scratch of every node, or the one folder that all share.
 
     Returns:
         The cluster's total resources.
@@ -42,39 +43,41 @@ def preflight(
     Raises:
         ValueError: naming what is missing.
     """
-    nodes = [n for n in ray.nodes() if n["Alive"]]
-    kinds = [*(n["Resources"] for n in nodes), *_node_types()]
-    most = max((of.get("GPU", 0) for of in kinds), default=0)
-    if gpus_per_model > most:
-        raise ValueError(
-            f"cluster.gpus_per_model: got {gpus_per_model}, no node has more than {most:g} GPUs"
-        )
-    if store.local is None and len(nodes) > 1:
-        raise ValueError(
-            f"out: got {store.uri} on {len(nodes)} nodes; captures lie on the node that made them: "
-            "allowed on several nodes is a folder that all of them share"
-        )
+    check_requests(node_kinds(), demands)
     try:  # an autoscaling cluster may have no CPU yet and gets one for this
         ray.get(_placed.remote(), timeout=PLACED_S)
     except ray.exceptions.GetTimeoutError as error:
         raise ValueError(f"cluster: no CPU for a task within {PLACED_S} s") from error
+    nodes = [n for n in ray.nodes() if n["Alive"]]
+    check_nodes(nodes, demands)
     _check_store(store, nodes)
-    scratch.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(scratch).free
-    if free < 1.1 * capture_bytes:
-        raise ValueError(
-            f"captures: {scratch} has {free / 1e9:.1f} GB free, needs {capture_bytes / 1e9:.1f} GB "
-            "('captures: discard' needs less)"
-        )
+    wanted = "GPU" if demands.gpus_per_model else "CPU"
+    at_work = {n["NodeID"] for n in nodes if n["Resources"].get(wanted, 0) >= 1}
+    check_disks(grounds, at_work, capture_bytes)
     resources: dict[str, float] = ray.cluster_resources()
     return resources
 
 
-def _node_types() -> list[dict[str, float]]:
-    """Resources of the nodes that an autoscaler may bring; none without an autoscaler."""
-    config = ray._private.state.state.get_cluster_config()
-    groups = config.node_group_configs if config is not None else ()
-    return [dict(group.resources) for group in groups if group.max_count != 0]
+def check_disks(grounds: Sequence[Ground], at_work: Collection[str], capture_bytes: int) -> None:
+    """Refuses where captures would fill a disk.
+
+    Args:
+        grounds: scratch of every node, or the one folder that all share.
+        at_work: ids of the nodes that make captures; each takes an equal share.
+        capture_bytes: of all captures.
+
+    Raises:
+        ValueError: naming the folder and the node.
+    """
+    makers = [ground for ground in grounds if not ground.node or ground.node in at_work]
+    for ground in makers:
+        needed = capture_bytes / len(makers)
+        if ground.free < 1.1 * needed:
+            where = f" on node {ground.node[:8]} ({ground.address})" if ground.node else ""
+            raise ValueError(
+                f"captures: {ground.folder}{where} has {ground.free / 1e9:.1f} GB free, "
+                f"needs {needed / 1e9:.1f} GB ('captures: discard' needs less)"
+            )
 
 
 def _check_store(store: Store, nodes: list[dict[str, Any]]) -> None:

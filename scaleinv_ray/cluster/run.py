@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ import yaml
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.conclude import completed, conclude, concluded, read_planned
 from scaleinv_ray.cluster.jobs import Work
+from scaleinv_ray.cluster.scratch import Scratch, found_on
 from scaleinv_ray.cluster.work import assemble
 from scaleinv_ray.config import ProtocolOptions, RunConfig, load_run_config
 from scaleinv_ray.costs import capture_bytes
 from scaleinv_ray.plan import Measurement, Plan, make_plan, plan_rows
-from scaleinv_ray.states import STATES
-from scaleinv_ray.store import PART, Store
+from scaleinv_ray.store import Store
 
 
 @dataclass(frozen=True)
@@ -116,25 +115,35 @@ def _execute(
     plan: Plan, missing: list[Measurement], config: RunConfig, store: Store, address: str | None
 ) -> int:
     # imported here, so that a run with nothing to do starts at once
+    from scaleinv_ray.cluster.checks import Demands
     from scaleinv_ray.cluster.driver import Driver, Settings
     from scaleinv_ray.cluster.preflight import preflight
     from scaleinv_ray.cluster.session import connected
     from scaleinv_ray.cluster.telemetry import Telemetry
+    from scaleinv_ray.cluster.transfer import survey_nodes
 
     run_id = uuid.uuid4().hex[:12]
     scratch = _scratch(store, config)
     with connected(address):
-        work = assemble(plan, missing, config, scratch=scratch, run_id=run_id)
+        work = assemble(plan, missing, config, scratch=scratch.folder, run_id=run_id)
         discard = config.captures == "discard"
-        wanted = {path for job in work.measurements for path in job.paths()}
-        clean(scratch, wanted if discard else None)
+        read = {path for job in work.measurements for path in job.paths()}
+        wanted = {Path(path).name for path in read if scratch.holds(path)}
+        grounds = survey_nodes(scratch, wanted, only_wanted=discard)
+        work = replace(work, found=found_on(scratch, grounds))
         resources = preflight(
             store,
             capture_bytes=_bytes_of(plan, work, missing, discard=discard),
-            gpus_per_model=config.cluster.gpus_per_model,
-            scratch=scratch,
+            demands=Demands(
+                gpus_per_model=config.cluster.gpus_per_model,
+                actors=config.cluster.actors,
+                memory=config.cluster.memory,
+                shared_bytes=sum(tokens_ST.nbytes for tokens_ST in work.tokens.values()),
+            ),
+            grounds=grounds,
         )
-        progress = Telemetry(store, captures=len(work.captures), measurements=len(missing))
+        captures = sum(not work.found.keys() >= {*job.paths()} for job in work.captures)
+        progress = Telemetry(store, captures=captures, measurements=len(missing))
         progress("started", run_id=run_id, measurements=len(missing), resources=resources)
         settings = Settings(
             gpus_per_model=config.cluster.gpus_per_model,
@@ -153,41 +162,25 @@ def _execute(
     return progress.counts["failed_measurements"]
 
 
-def _scratch(store: Store, config: RunConfig) -> Path:
-    """Captures lie under a local run folder, else on the node's temporary disk."""
-    if store.local is not None:
-        return store.local / "captures"
+def _scratch(store: Store, config: RunConfig) -> Scratch:
+    """Captures lie under a local run folder, else on a disk of the node that makes them."""
+    given = config.cluster.scratch
+    if given is None and store.local is not None:
+        return Scratch(store.local / "captures", shared=True)
     owner = hashlib.sha256(f"{store.uri} {os.getuid()}".encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / "scaleinv_ray" / f"{config.name}-{owner}"
-
-
-def clean(scratch: Path, wanted: set[str] | None) -> None:
-    """Removes what a killed run left behind: half-written captures, and those nobody reads.
-
-    Args:
-        scratch: folder of the captures.
-        wanted: files that measurements still need; None keeps all complete ones.
-    """
-    for part in scratch.glob(f"{PART}*"):
-        part.unlink(missing_ok=True)
-    if wanted is None:
-        return
-    for states in scratch.glob(f"{STATES}*"):  # a streamed pass that was killed goes on from them
-        if str(states.with_name(f"{states.name.removeprefix(STATES)}.arrow")) not in wanted:
-            shutil.rmtree(states)
-    for path in scratch.glob("*.arrow"):
-        if str(path) not in wanted:
-            path.unlink(missing_ok=True)
+    disk = Path(given) if given else Path(tempfile.gettempdir()) / "scaleinv_ray"
+    return Scratch(disk / f"{config.name}-{owner}")
 
 
 def _bytes_of(plan: Plan, work: Work, missing: list[Measurement], *, discard: bool) -> int:
     """Bytes that captures still to be made take on disk at one time."""
-    pending = {Path(p).stem for job in work.captures for p in job.paths()}
+    paths = {path for job in work.captures for path in job.paths()}
+    pending = {Path(path).stem for path in paths - work.found.keys()}
     sizes: Counter[str] = Counter()
     wanted = {key: (unit, m.kind) for m in missing for unit, key in m.readings}
     for key, (unit, kind) in wanted.items():
         if key in pending:
-            size = capture_bytes(unit.checkpoint, kind, plan.protocol)
+            size = capture_bytes(unit.checkpoint, kind, plan.protocol, plan.spectroscopy)
             sizes[" ".join(unit.content)] += size
     # discarded ones: the largest few are there at a time
     return sum(size for _, size in sizes.most_common(8 if discard else None))

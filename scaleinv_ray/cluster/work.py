@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,6 @@ from scaleinv_ray.cluster.jobs import (
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.plan import Measurement, Plan, Reading, Unit, rng_seed
 from scaleinv_ray.records import TOKEN_FREE
-from scaleinv_ray.store import is_complete
 
 
 def labels_of(plan: Plan, measurement: Measurement, run_id: str) -> dict[str, Any]:
@@ -55,26 +53,25 @@ def labels_of(plan: Plan, measurement: Measurement, run_id: str) -> dict[str, An
 def assemble(
     plan: Plan, missing: Sequence[Measurement], config: RunConfig, *, scratch: Path, run_id: str
 ) -> Work:
-    """Jobs for what is missing; captures whose file exists already are not made again.
+    """Jobs for what is missing, and for all captures that it reads.
 
     Args:
         plan: the whole plan.
         missing: its measurements without result.
         config: of the run.
-        scratch: folder of the capture files, on a local disk.
+        scratch: folder of the capture files; `{node}` in it stands for the id of a node.
         run_id: recorded with every row.
 
     Returns:
         The work for a driver.
     """
-    complete = cache(is_complete)
     jobs: list[MeasureJob] = []
     passes: dict[tuple[str, ...], list[Pass]] = defaultdict(list)
     for m in missing:
         sources = [_source(m, reading, config, scratch) for reading in m.readings]
         for reading, source in zip(m.readings, sources, strict=True):
             made_here = isinstance(source, str) and not reading.unit.checkpoint.captures
-            if m.probe is not None and made_here and not complete(Path(str(source))):
+            if m.probe is not None and made_here:
                 wanted = Pass(reading.unit, m.probe, m.kind, reading.capture_key)
                 passes[reading.unit.content].append(wanted)
         job = MeasureJob(

@@ -83,7 +83,7 @@ def _line(loc: Sequence[str | int], error: Mapping[str, Any]) -> str:
 
 
 def _dotted(loc: Sequence[str | int]) -> str:
-    """models[0].steps; the tag of the source's kind, which pydantic adds, is left out."""
-    if loc[:1] == ("models",) and len(loc) > 2:
+    """models[0].steps; the tag of the kind of source or probe, added by pydantic, is left out."""
+    if loc[:1] in {("models",), ("probes",)} and len(loc) > 2:
         loc = (*loc[:2], *loc[3:])
     return re.sub(r"\.\[", "[", ".".join(f"[{p}]" if isinstance(p, int) else p for p in loc))

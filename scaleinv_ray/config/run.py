@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -193,6 +194,13 @@ class ConservationOptions(Options):
     predict: tuple[PredictedModel, ...] = ()
 
 
+def _folder_on_nodes(value: str) -> str:
+    path = Path(value)
+    if not path.is_absolute() or ".." in path.parts or "{" in value.replace("{node}", ""):
+        raise ValueError(f"got {value!r}, allowed: an absolute path without '..'")
+    return value
+
+
 class ClusterOptions(Options):
     """How a run uses a cluster.
 
@@ -202,7 +210,10 @@ class ClusterOptions(Options):
         workers: measuring tasks at a time, None for as many as there are CPUs.
         actors: capture actors at a time, None for as many as fit.
         memory: bytes that a measuring task asks for; text like `4GB` is read.
-        load: models whole in memory, or streamed layer by layer; auto goes by what fits.
+        scratch: folder on a disk of every node for its captures; `{node}` in it stands for the
+            node's id. None is the run folder where that is a local one, else the temporary folder.
+        load: models whole in memory, in a chain of actors that hold a range of blocks each, or
+            streamed layer by layer; auto goes by what fits.
     """
 
     gpus_per_model: Natural = 0
@@ -210,7 +221,8 @@ class ClusterOptions(Options):
     workers: Positive | None = None
     actors: Positive | None = None
     memory: Bytes | None = None
-    load: Literal["auto", "resident", "streamed"] = "auto"
+    scratch: Annotated[Text, AfterValidator(_folder_on_nodes)] | None = None
+    load: Literal["auto", "resident", "chained", "streamed"] = "auto"
 
 
 class RunConfig(Options):

@@ -46,7 +46,8 @@ class TrainConfig(Options):
 
     Attributes:
         name: of the ladder.
-        architecture: family; granite is trained in the maximal update parametrisation.
+        architecture: family; granite is trained in the maximal update parametrisation, and
+            attention_only has blocks without an MLP.
         widths: of the residual stream, rising, one model each.
         depth: blocks at every width; or
         depths: blocks by width, given as a list matching `widths` or a mapping (filled in from
@@ -64,7 +65,7 @@ class TrainConfig(Options):
     """
 
     name: Name
-    architecture: Literal["gpt_neox", "gpt2", "llama", "granite"] = "gpt_neox"
+    architecture: Literal["gpt_neox", "gpt2", "llama", "granite", "attention_only"] = "gpt_neox"
     widths: Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(distinct)]
     depth: Positive | None = None
     depths: dict[int, Positive] = Field(default_factory=dict)

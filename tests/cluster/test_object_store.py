@@ -1,10 +1,6 @@
 """A run into an S3-compatible store on loopback, and checkpoints that arrive in a bucket."""
 
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +13,8 @@ from scaleinv_ray.cluster.run import run
 from scaleinv_ray.cluster.status import status
 from scaleinv_ray.cluster.watch import arrivals, fetched
 from scaleinv_ray.store import Store
+from tests.cluster.buckets import bucket_server
 from tests.cluster.test_faults import small_config
-from tests.cluster.test_jobs import free_port
 
 pytestmark = pytest.mark.ray
 pytest.importorskip("moto", reason="needs moto[server]")
@@ -27,28 +23,8 @@ pytest.importorskip("moto", reason="needs moto[server]")
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """URI of a bucket on a server of its own, with what workers need to reach it."""
-    port = free_port()
-    process = subprocess.Popen(
-        [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2).close()
-            break
-        except (urllib.error.URLError, OSError):
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.2)
-    filesystem = fs.S3FileSystem(
-        access_key="k", secret_key="s", scheme="http", endpoint_override=f"127.0.0.1:{port}",
-        region="us-east-1", allow_bucket_creation=True,
-    )  # fmt: skip
-    filesystem.create_dir("runs")
-    yield "s3://k:s@runs/{}?scheme=http&region=us-east-1&endpoint_override=127.0.0.1%3A" + str(port)
-    process.terminate()
-    process.wait(timeout=30)
+    with bucket_server() as uri:
+        yield uri
 
 
 def test_a_run_into_a_bucket_is_that_into_a_folder_and_is_not_made_twice(

@@ -1,0 +1,71 @@
+"""What is under way: submitted jobs, since when they run, and what it means that one is lost."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from scaleinv_ray.cluster.jobs import CaptureJob, MeasureJob
+from scaleinv_ray.cluster.session import ray
+
+LOST = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.TaskCancelledError,
+)
+"""Errors that say nothing about the work itself: it is submitted again, `TRIES` times in all."""
+
+
+@dataclass
+class Flight:
+    """A submitted job: what it is, since when it runs, where, and which try it is.
+
+    Attributes:
+        job: a capture, or a group of measurements.
+        tries: this one included.
+        actor: of a capture.
+        since: when it was first seen where it must be running, by the monotonic clock.
+        node: to which it was sent, None where Ray chose.
+        seconds: that a group of measurements is expected to take.
+    """
+
+    job: CaptureJob | tuple[MeasureJob, ...]
+    tries: int
+    actor: Any = None
+    since: float | None = None
+    node: str | None = None
+    seconds: float = 0.0
+
+    def waited(self, error: Exception, alive: Iterable[str]) -> bool:
+        """Whether it was lost with a node on which it had not begun, which is no try of it."""
+        died = isinstance(error, ray.exceptions.NodeDiedError)
+        died |= self.node is not None and self.node not in alive
+        return self.actor is None and self.since is None and died
+
+
+def mark_running(flights: Iterable[Flight], slots: Callable[[str | None], int]) -> None:
+    """Notes since when tasks run: on a node they start in order, so its oldest are running.
+
+    Args:
+        flights: in the order in which they were submitted.
+        slots: how many tasks run on a node at a time.
+    """
+    now = time.monotonic()
+    seen: Counter[str | None] = Counter()
+    for flight in flights:
+        if flight.actor is None:
+            seen[flight.node] += 1
+            if seen[flight.node] <= slots(flight.node):
+                flight.since = flight.since or now
+
+
+def cause(error: Exception) -> str:
+    """Name and first line of what a task raised."""
+    of = getattr(error, "cause", None) or error
+    return f"{type(of).__name__}: {str(of).splitlines()[0] if str(of) else ''}"
