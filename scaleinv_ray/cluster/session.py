@@ -11,6 +11,9 @@ from pathlib import Path
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when ray is imported: an unset mode leaves
 # a token behind that a later `ray start --head` demands
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# a driver notices that the link to a node is cut after a minute; by default after seven
+os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "20000")
+os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "30000")
 
 import ray  # noqa: E402
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import yaml
 from pyarrow import fs
+from pydantic import TypeAdapter
 
 from scaleinv_ray.cluster.run import Run, run
+from scaleinv_ray.config.fields import Name
 from scaleinv_ray.series.headers import INDEX, WEIGHTS
 from scaleinv_ray.store import PART
 
@@ -44,6 +46,7 @@ def arrivals(uri: str, *, settled_s: float = SETTLED_S) -> list[str]:
         at
         for at, files in folders.items()
         if PART not in at
+        and ".." not in PurePosixPath(at).parts
         and max(info.mtime_ns / 1e9 for info in files.values()) <= now - settled_s
         and _is_whole(filesystem, files)
     ]
@@ -98,7 +101,12 @@ def fetched(uri: str, folder: str, mirror: Path) -> Path:
 
     Returns:
         A folder with the checkpoint.
+
+    Raises:
+        ValueError: for a folder that would lie outside the mirror.
     """
+    if ".." in PurePosixPath(folder).parts or PurePosixPath(folder).is_absolute():
+        raise ValueError(f"folder: got {folder!r}, allowed: below {uri}")
     filesystem, root = _open(uri)
     if isinstance(filesystem, fs.LocalFileSystem):
         return Path(root) / folder
@@ -107,7 +115,11 @@ def fetched(uri: str, folder: str, mirror: Path) -> Path:
         part = target.with_name(f"{PART}{target.name}")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        fs.copy_files(f"{root}/{folder}", str(part), source_filesystem=filesystem)
+        # its own files alone: the names of objects may lead anywhere
+        for info in filesystem.get_file_info(fs.FileSelector(f"{root}/{folder}")):
+            if info.is_file:
+                target_file = str(part / info.base_name)
+                fs.copy_files(info.path, target_file, source_filesystem=filesystem)
         part.rename(target)
     return target
 
@@ -135,9 +147,10 @@ def watch(
         After each look that found something new, the run, or why it could not be made.
     """
     options = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
-    mirror = Path(options.get("out", f"runs/{options['name']}-arrived")) / "arrived"
+    name = TypeAdapter(Name).validate_python(options["name"])  # of a folder, and no way out of it
+    mirror = Path(options.get("out", f"runs/{name}-arrived")) / "arrived"
     if "://" in str(options.get("out", "")):
-        mirror = Path("runs") / options["name"] / "arrived"
+        mirror = Path("runs") / name / "arrived"
     examined: set[str] = set()
     looked = 0
     while rounds is None or looked < rounds:

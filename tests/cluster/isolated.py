@@ -1,6 +1,6 @@
 """Ray clusters of their own, each run as a program in namespaces of its own.
 
-    python -m tests.cluster.isolated lose_node|autoscale FOLDER
+    python -m tests.cluster.isolated TASK FOLDER
 
 Ray's test clusters end with `ray stop`, which kills every Ray process that it can see, and take
 fixed ports: so a program sees neither the processes nor the network of the machine.
@@ -8,10 +8,15 @@ fixed ports: so a program sees neither the processes nor the network of the mach
 
 import json
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +26,8 @@ import ray
 import yaml
 
 from scaleinv_ray.cluster.conclude import completed
-from scaleinv_ray.cluster.jobs import WeightSource
+from scaleinv_ray.cluster.jobs import MeasureJob, WeightSource
+from scaleinv_ray.cluster.settings import Settings
 from scaleinv_ray.series import Checkpoint
 from scaleinv_ray.store import Store
 
@@ -31,8 +37,11 @@ CHECKPOINT = Checkpoint(
 )  # fmt: skip
 HEALTH = {
     "health_check_initial_delay_ms": 500, "health_check_period_ms": 500,
-    "health_check_timeout_ms": 500, "health_check_failure_threshold": 3,
+    "health_check_timeout_ms": 1500, "health_check_failure_threshold": 4,
 }  # fmt: skip
+
+
+NOTICE_S = 25.0
 
 
 class Slow(WeightSource):
@@ -47,17 +56,51 @@ class Slow(WeightSource):
         """The same model for all."""
         where = ray.get_runtime_context().get_node_id()
         with self.log.open("a") as stream:
-            stream.write(f"{self.key} {where}\n")
+            stream.write(f"{self.key} {where} {time.time()}\n")
         time.sleep(self.seconds)
         return self.model
 
 
-def _lines(log: Path) -> list[list[str]]:
-    return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+def started(log: Path) -> list[tuple[str, str, float]]:
+    """Key, node and time of whatever has begun, again or for the first time."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    words = [line.split() for line in lines]
+    return [(key, where, float(at)) for key, where, at in words]
 
 
-def lose_node(folder: Path) -> dict[str, Any]:
-    """A node dies while it works on measurements."""
+def outcome(
+    store: Store, jobs: list[MeasureJob], events: list[dict[str, Any]], log: Path
+) -> dict[str, Any]:
+    """What came of jobs during which something broke."""
+    finished = {e["key"]: e["time"] for e in events if e["event"] == "measured"}
+    begun = started(log)
+    return {
+        "completed": len(completed(store)), "jobs": len(jobs),
+        "lost": [e["error"] for e in events if e["event"] == "lost"],
+        "failed": [e["error"] for e in events if e["event"] == "measured" and e["error"]],
+        "twice": sum(n > 1 for n in Counter(key for key, _, _ in begun).values()),
+        "redone": [key for key, _, at in begun if at > finished[key]],
+        "nodes": len({where for _, where, _ in begun}),
+    }  # fmt: skip
+
+
+def during(
+    folder: Path,
+    fault: Callable[[Any, Any], None],
+    *,
+    seconds: float,
+    count: int = 12,
+    settings: Settings | None = None,
+) -> dict[str, Any]:
+    """Measurements of so many seconds on two nodes, one of which has a fault while it works.
+
+    Args:
+        folder: has the model.
+        fault: takes the cluster and its node.
+        seconds: that a measurement takes.
+        count: of measurements.
+        settings: of the driver.
+    """
     from ray.cluster_utils import Cluster
 
     from tests.cluster.synthetic_work import execute, of_weights
@@ -69,28 +112,73 @@ def lose_node(folder: Path) -> dict[str, Any]:
     ray.init(address=cluster.address, log_to_driver=False)
     node = cluster.add_node(num_cpus=1)
     log, store = folder / "log", Store(folder / "out")
+    began: list[float] = []
 
-    def kill() -> None:
-        while not any(where == node.node_id for _, where in _lines(log)):
+    def strike() -> None:
+        # the first one takes long: its worker starts
+        while sum(where == node.node_id for _, where, _ in started(log)) < 2:
             time.sleep(0.05)
-        cluster.remove_node(node, allow_graceful=False)
+        began.append(time.time())
+        fault(cluster, node)
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    model = folder / "model"
-    jobs = [of_weights(f"k{i}", Slow(f"k{i}", model, log, 0.5)) for i in range(24)]
-    events = execute(store, jobs)
-    killer.join()
-    started = Counter(key for key, _ in _lines(log))
+    striker = threading.Thread(target=strike)
+    striker.start()
+    sources = {f"k{i}": Slow(f"k{i}", folder / "model", log, seconds) for i in range(count)}
+    jobs = [of_weights(key, source) for key, source in sources.items()]
+    events = execute(store, jobs, settings)
+    striker.join()
+    found = outcome(store, jobs, events, log)
+    late = [(where == node.node_id, at - began[0]) for _, where, at in started(log)]
+    found |= {"there": max(t for on, t in late if on), "here": max(t for on, t in late if not on)}
     ray.shutdown()
     cluster.shutdown()
-    return {
-        "completed": len(completed(store)), "jobs": len(jobs),
-        "lost": sum(e["event"] == "lost" for e in events),
-        "failed": [e["error"] for e in events if e["event"] == "measured" and e["error"]],
-        "twice": sum(n > 1 for n in started.values()),
-        "nodes": len({where for _, where in _lines(log)}),
-    }  # fmt: skip
+    return found
+
+
+def lose_node(folder: Path) -> dict[str, Any]:
+    """A node dies while it works on measurements."""
+    return during(
+        folder, lambda cluster, node: cluster.remove_node(node, allow_graceful=False), seconds=0.5
+    )
+
+
+def kill_raylet(folder: Path) -> dict[str, Any]:
+    """The raylet of a node is killed by its pid."""
+
+    def kill(_: Any, node: Any) -> None:
+        (raylet,) = node.all_processes[ray._private.ray_constants.PROCESS_TYPE_RAYLET]
+        os.kill(raylet.process.pid, signal.SIGKILL)
+        raylet.process.wait()  # its workers take a raylet for alive that nobody has buried
+
+    return during(folder, kill, seconds=2.0)
+
+
+def preempt(folder: Path) -> dict[str, Any]:
+    """A node has notice that it will be taken away, and is."""
+    from tests.cluster.test_notice import Metadata
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    job = Path(__file__).resolve().parents[2] / "jobs" / "spot_notice.py"
+
+    def notice(cluster: Any, node: Any) -> None:
+        given = {
+            "metadata": f"http://127.0.0.1:{server.server_port}", "node": node.node_id,
+            "address": cluster.address, "every": "0.2",
+        }  # fmt: skip
+        words = [word for name, value in given.items() for word in (f"--{name}", value)]
+        watcher = subprocess.Popen([sys.executable, str(job), *words], stdout=sys.stderr)
+        time.sleep(1)
+        assert watcher.poll() is None, "there is no notice yet"
+        at = datetime.now(UTC) + timedelta(seconds=NOTICE_S)
+        Metadata.notice = json.dumps({"action": "terminate", "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"})
+        assert watcher.wait(timeout=NOTICE_S) == 0
+        time.sleep(max(0.0, at.timestamp() - time.time()))
+        cluster.remove_node(node, allow_graceful=False)
+
+    found = during(folder, notice, seconds=1.0, count=40, settings=Settings(workers=4))
+    server.shutdown()
+    return found
 
 
 def autoscale(folder: Path) -> dict[str, Any]:
@@ -159,6 +247,7 @@ def autoscale(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+TASKS = {f.__name__: f for f in (lose_node, kill_raylet, preempt, autoscale)}
+
 if __name__ == "__main__":
-    task = {"lose_node": lose_node, "autoscale": autoscale}[sys.argv[1]]
-    print(json.dumps(task(Path(sys.argv[2]))))
+    print(json.dumps(TASKS[sys.argv[1]](Path(sys.argv[2]))))

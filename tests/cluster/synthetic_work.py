@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def execute(
     events: list[dict[str, Any]] = []
 
     def log(event: str, **values: Any) -> None:
-        events.append({"event": event, **values})
+        events.append({"time": time.time(), "event": event, **values})
 
     Driver(store, Work([], jobs, {}), settings or Settings(), log).execute()
     return events

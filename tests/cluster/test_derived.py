@@ -81,6 +81,34 @@ def test_a_capability_is_followed_to_its_onset() -> None:
     assert abs(row["lead"]) < row["spacing"] and row["outcome"] != "predicts"
 
 
+def band_of(seed: int, **more: Any) -> dict[str, Any]:
+    """The curve of a band that doubles at step 64 in one run."""
+    row = row_of(10, seed, STEPS[-1], family="bands", invariant="bands.ggn_bands", probe="prose")
+    shared = {name: row.get(name) for name in tables.CURVES.names}
+    rng = np.random.default_rng(seed)
+    y = [float(1 + (step > 64) + 0.01 * rng.normal()) for step in STEPS]
+    return shared | {"curve": "band_1", "x": [float(s) for s in STEPS], "y": y} | more
+
+
+def test_stages_say_what_moved_when() -> None:
+    curves = [band_of(seed) for seed in range(3)]
+    positions = band_of(0, curve="band_2", x=[float(i) for i in range(len(STEPS))])
+    found = derive(rows_of(onset=64.0), [*curves, positions], config_of(), QUANTITIES)
+    transitions = tables.decode(found["transitions"])
+    assert {r["quantity"] for r in transitions if r["family"] == "bands"} == {"band_1"}
+    stages = [r for r in tables.decode(found["stages"]) if (r["model"], r["seed"]) == ("d10", 0)]
+    moved = " ".join(name for stage in stages for name in stage["spectrum"])
+    assert "bands.ggn_bands band_1 (prose): +" in moved
+    for stage in stages:
+        assert stage["n_coincident"] <= stage["n_events"] and len(stage["spectrum"]) == len(
+            stage["spectrum_change"]
+        )
+    orders = tables.decode(found["orders"])
+    assert {r["quantity"] for r in orders} >= {"exponent"}
+    for row in orders:
+        assert row["n_sigmoid"] + row["n_power_law"] <= row["n_runs"] <= 12
+
+
 def test_short_runs_are_not_searched() -> None:
     few = [r for r in rows_of() if r["step"] in STEPS[:5]]
     found = derive(few, [], config_of(), QUANTITIES)

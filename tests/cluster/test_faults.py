@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ from safetensors.numpy import load_file, save_file
 
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.conclude import completed
-from scaleinv_ray.cluster.run import Run, clean, run
+from scaleinv_ray.cluster.jobs import WeightSource
+from scaleinv_ray.cluster.run import Run, run
+from scaleinv_ray.cluster.scratch import clean
+from scaleinv_ray.series import from_folder
 from scaleinv_ray.store import Store
 from tests.cluster.conftest import run_config
+from tests.cluster.synthetic_work import execute, of_weights
 
 pytestmark = pytest.mark.ray
 INVARIANTS = {
@@ -131,3 +136,38 @@ def test_more_gpus_than_a_node_has_are_refused_in_seconds(
     config = small_config(text_folder, ladder, tmp_path / "out", cluster={"gpus_per_model": 2})
     with pytest.raises(ValueError, match="gpus_per_model: got 2, no node has more than 0 GPUs"):
         run(config)
+
+
+def test_a_killed_worker_costs_the_measurement_that_it_was_at(
+    text_folder: Path, ladder: Path, ray_session: None, tmp_path: Path
+) -> None:
+    (checkpoint,) = from_folder(ladder / "d16-s0", steps="last", cache_dir=tmp_path / "cache")
+    log = tmp_path / "log"
+
+    class Slow(WeightSource):  # defined here, so that workers get it by value
+        def folder(self) -> Path:
+            import os
+            import time
+
+            with log.open("a") as stream:
+                stream.write(f"{self.checkpoint.seed} {os.getpid()}\n")
+            time.sleep(1)
+            return super().folder()
+
+    sources = [Slow(replace(checkpoint, seed=i), "trained") for i in range(6)]
+
+    def kill_the_first_worker() -> None:
+        limit = time.monotonic() + 120
+        while not (log.exists() and log.read_text()) and time.monotonic() < limit:
+            time.sleep(0.05)
+        os.kill(int(log.read_text().split()[1]), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_the_first_worker)
+    killer.start()
+    found = execute(
+        Store(tmp_path / "out"), [of_weights(f"k{i}", s) for i, s in enumerate(sources)]
+    )
+    killer.join()
+    assert completed(Store(tmp_path / "out")) == {f"k{i}" for i in range(6)}
+    assert [e["tries"] for e in found if e["event"] == "lost"] == [1]
+    assert len(log.read_text().splitlines()) == 7, "one of them ran twice"

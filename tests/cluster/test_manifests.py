@@ -58,11 +58,34 @@ def test_the_autoscaler_takes_cluster_yaml_offline() -> None:
     for name in ("cpu", "gpu"):
         assert types[name]["min_workers"] == 0
         assert types[name]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert all(t["node_config"]["BlockDeviceMappings"] for t in types.values())
     starts = [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]
-    for command in starts:
-        if "ray start" in command:
-            assert "RAY_AUTH_MODE=token" in command and "keepalive_time_ms" in command
+    for command in (c for c in starts if "ray start" in c):
+        assert "RAY_AUTH_MODE=token" in command
+        check_keepalive(dict(re.findall(r"(RAY_grpc\S+)=(\d+)", command)))
     assert "--dashboard-host=127.0.0.1" in starts[1]
+    (token,) = config["file_mounts"]
+    assert token == "/root/.ray/auth_token" and f"chmod 600 {token}" in config["setup_commands"]
+    (notice,) = (c for c in config["worker_start_ray_commands"] if "spot_notice" in c)
+    assert (ROOT / "jobs" / Path(notice.split()[2]).name).is_file()
+
+
+def check_keepalive(settings: dict[str, str]) -> None:
+    """A cut link is noticed within a minute, and not at every hiccup."""
+    names = [f"RAY_grpc_client_keepalive_{what}_ms" for what in ("time", "timeout")]
+    assert all(20_000 <= int(settings[name]) <= 30_000 for name in names)
+
+
+def test_the_image_has_what_clusters_call_in_it_and_states_how_it_authenticates() -> None:
+    lines = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    (env,) = (dict(w.split("=", 1) for w in x.split()[1:]) for x in lines if x.startswith("ENV "))
+    assert env["RAY_AUTH_MODE"] == "token"
+    check_keepalive(env)
+    (system,) = (x.split() for x in lines if "apt-get install" in x)
+    assert {"openssh-client", "rsync", "wget"} <= set(system)
+    copied = {x.split()[-2].strip("./") for x in lines if x.startswith("COPY")}
+    assert {"scaleinv_ray", "jobs", "LICENSE"} <= copied
+    assert all((ROOT / name).exists() for name in copied)
 
 
 def test_both_checks_can_fail() -> None:
@@ -88,16 +111,20 @@ def check_job(spec: dict[str, Any], job: str) -> None:
     assert cluster["enableInTreeAutoscaling"] is True
     head, workers = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
     assert set(head) <= HEAD and {w["groupName"] for w in workers} == {"cpu", "gpu"}
+    # the operator submits through the head's service, which loopback would not answer
+    assert head["rayStartParams"]["dashboard-host"] == "0.0.0.0"
     for group in (head, *workers):
         assert all(type(v) is str for v in group["rayStartParams"].values()), "a map of strings"
         pod = group["template"]["spec"]
         (container,) = pod["containers"]
         mounted = {m["name"] for m in container["volumeMounts"]}
         assert mounted == {v["name"] for v in pod["volumes"]}
+        check_keepalive({e["name"]: e["value"] for e in container["env"]})
         assert all(type(e["value"]) is str for e in container["env"])
         assert container["resources"]["limits"]["memory"]
     for worker in workers:
         assert set(worker) <= WORKER
+        assert worker["template"]["spec"]["terminationGracePeriodSeconds"] > 30, "Ray drains for 30"
         assert worker["minReplicas"] == worker["replicas"] == 0 < worker["maxReplicas"]
 
 

@@ -34,13 +34,16 @@ def namespaces() -> Iterator[Path]:
         yield Path(folder)
 
 
-def isolated(task: str, folder: Path, scratch: Path) -> dict[str, Any]:
-    command = f"{sys.executable} -m tests.cluster.isolated {task} {folder}"
+def isolated(
+    task: str, folder: Path, scratch: Path, *, program: str = "isolated", **settings: str
+) -> dict[str, Any]:
+    """What the program prints as JSON; `settings` are added to its environment."""
+    command = f"{sys.executable} -m tests.cluster.{program} {task} {folder}"
     # bash stays as the first process of the namespace and buries the dead
     script = f"ip link set lo up; {command}; exit $?"
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    environment |= {"PATH": path, "RAY_TMPDIR": str(scratch), "PYTHONPATH": str(ROOT)}
+    environment |= {"PATH": path, "RAY_TMPDIR": str(scratch), "PYTHONPATH": str(ROOT), **settings}
     done = subprocess.run(
         [*UNSHARE, script], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=400
     )
@@ -49,11 +52,25 @@ def isolated(task: str, folder: Path, scratch: Path) -> dict[str, Any]:
     return result
 
 
-def test_what_a_lost_node_had_is_done_again(namespaces: Path, ladder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["lose_node", "kill_raylet"])
+def test_what_a_lost_node_had_is_done_again(
+    fault: str, namespaces: Path, ladder: Path, tmp_path: Path
+) -> None:
     shutil.copytree(ladder / "d16-s0" / "step-000006", tmp_path / "model")
-    found = isolated("lose_node", tmp_path, namespaces)
-    assert found["nodes"] == 2 and found["lost"] >= 1 and found["twice"] >= 1
-    assert found["completed"] == found["jobs"] and found["failed"] == []
+    found = isolated(fault, tmp_path, namespaces)
+    assert found["nodes"] == 2 and found["lost"] and found["twice"] >= 1
+    assert found["completed"] == found["jobs"]
+    assert found["failed"] == found["redone"] == []
+
+
+def test_a_node_with_notice_finishes_what_it_has_and_gets_no_more(
+    namespaces: Path, ladder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(ladder / "d16-s0" / "step-000006", tmp_path / "model")
+    found = isolated("preempt", tmp_path, namespaces)
+    assert found["nodes"] == 2 and found["there"] < 20.0 < found["here"], "notice of 25 s"
+    assert found["completed"] == found["jobs"] and found["twice"] == 0
+    assert found["failed"] == found["lost"] == []
 
 
 def test_workers_come_for_a_sweep_and_go_after_it(

@@ -1,0 +1,49 @@
+"""Fewer tasks at a time on a node whose memory was too small for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scaleinv_ray.cluster.jobs import CaptureJob, MeasureJob
+from scaleinv_ray.cluster.session import ray
+
+
+class Shrinking:
+    """What measurements ask for that Ray killed because their node ran out of memory.
+
+    Ray grants a request by counting, and kills by what is used. A measurement that was killed asks
+    for twice as much as before, so that less runs beside it, until it has a node to itself.
+    """
+
+    def __init__(self, asked: int | None) -> None:
+        """Begins with what every measuring task asks for, None for nothing."""
+        self._all = asked
+        self._one: dict[str, int] = {}
+
+    def killed(self, job: CaptureJob | Sequence[MeasureJob], error: Exception) -> None:
+        """Learns why work was lost; only want of memory counts, and only of measurements."""
+        if isinstance(error, ray.exceptions.OutOfMemoryError) and not isinstance(job, CaptureJob):
+            nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+            for one in job:
+                self._one[one.name] = doubled(self.of([one]), nodes)
+
+    def of(self, group: Sequence[MeasureJob]) -> int | None:
+        """Bytes that a task asks for which makes these one after the other."""
+        return max((self._one[j.name] for j in group if j.name in self._one), default=self._all)
+
+
+def doubled(asked: int | None, nodes: Sequence[Mapping[str, Any]]) -> int:
+    """Twice what was asked for.
+
+    Args:
+        asked: bytes; None counts as a CPU's share of the memory of the node with the smallest.
+        nodes: resources of those that are there.
+
+    Returns:
+        Bytes; no more than the largest node has, for a larger request would wait for ever.
+    """
+    working = [n for n in nodes if n.get("CPU", 0) >= 1 and "memory" in n]
+    share = min((n["memory"] / n["CPU"] for n in working), default=0)
+    largest = max((n["memory"] for n in working), default=0)
+    return int(min(2 * (asked or share), largest))

@@ -1,0 +1,110 @@
+"""A node whose memory runs out, as its own cgroup tells Ray.
+
+    python -m tests.cluster.isolated_memory fill FOLDER
+
+The memory of the machine is not touched by it: in a mount namespace of its own, the program stands
+for the kernel and writes what the processes of its namespace have allocated.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ["RAY_AUTH_MODE"] = "disabled"  # on loopback, in a network of its own
+os.environ["RAY_memory_usage_threshold"] = "0.9"
+
+import numpy as np
+import ray
+
+from scaleinv_ray.cluster.conclude import completed
+from scaleinv_ray.cluster.jobs import FAILED, WeightSource
+from scaleinv_ray.store import Store
+from tests.cluster.isolated import CHECKPOINT
+
+GROUP = Path("/sys/fs/cgroup")
+LIMIT = 4 * 2**30
+
+
+def allocated() -> int:
+    """Bytes of all processes that can be seen here."""
+    found = 0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            lines = status.read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            continue
+        found += sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
+    return 1024 * found
+
+
+def watch_memory() -> None:
+    """Keeps the files of a cgroup up to date, beginning before it returns."""
+    subprocess.run(["mount", "-t", "tmpfs", "memory", str(GROUP)], check=True)
+    (GROUP / "memory.max").write_text(f"{LIMIT}\n")
+    files = {name: (GROUP / name).open("wb", buffering=0) for name in ("current", "stat")}
+    stat = "anon {0:020}\nshmem 0\ninactive_file 0\nactive_file 0\n"
+    texts = {"current": "{0:020}\n", "stat": stat}
+
+    def write() -> None:
+        used = allocated()
+        for name, file in files.items():  # in place: a reader never finds it empty
+            os.pwrite(file.fileno(), texts[name].format(used).encode(), 0)
+
+    def forever() -> None:
+        while True:
+            write()
+            time.sleep(0.1)
+
+    for name in files:
+        (GROUP / name).rename(GROUP / f"memory.{name}")
+    write()
+    threading.Thread(target=forever, daemon=True).start()
+
+
+class Greedy(WeightSource):
+    """Weights the reading of which takes more memory than there is."""
+
+    def __init__(self, log: Path) -> None:
+        super().__init__(CHECKPOINT, "trained")
+        object.__setattr__(self, "log", log)  # the base class is frozen
+
+    def folder(self) -> Path:
+        """Never comes to an end of its own."""
+        asked = ray.get_runtime_context().get_assigned_resources().get("memory", 0)
+        with self.log.open("a") as stream:
+            stream.write(f"{asked:.0f}\n")
+        taken = []
+        while sum(block.nbytes for block in taken) < LIMIT:
+            taken.append(np.ones(8 * 2**20))
+            time.sleep(0.05)
+        raise ValueError("nobody stopped it")
+
+
+def fill(folder: Path) -> dict[str, Any]:
+    """A measurement takes all the memory of a node, beside others that take none."""
+    from tests.cluster.synthetic_work import capture_file, execute, good, of_weights
+
+    watch_memory()
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    log, store = folder / "log", Store(folder / "out")
+    jobs = good(8, capture_file(folder))
+    jobs.insert(0, of_weights("greedy", Greedy(log)))
+    events = execute(store, jobs)
+    (node,) = ray.nodes()
+    errors = store.read_table(f"measurements/greedy{FAILED}", ["error"])["error"].to_pylist()
+    return {
+        "completed": sorted(completed(store)),
+        "errors": errors,
+        "lost": [e["error"] for e in events if e["event"] == "lost"],
+        "asked": [int(line) for line in log.read_text().split()],
+        "memory": int(node["Resources"]["memory"]),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps({"fill": fill}[sys.argv[1]](Path(sys.argv[2]))), flush=True)
