@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter, defaultdict
@@ -12,6 +13,8 @@ from typing import Annotated
 import typer
 
 from scaleinv_ray.config import RunConfig, load_run_config, load_train_config
+from scaleinv_ray.cost_model import predict
+from scaleinv_ray.cost_model import report as cost_report
 from scaleinv_ray.costs import (
     available_memory,
     capture_bytes,
@@ -29,6 +32,7 @@ app = typer.Typer(
 )
 Config = Annotated[Path, typer.Argument(help="YAML file; see jobs/series/")]
 Out = Annotated[str | None, typer.Option(help="URI of the run folder, instead of the config's")]
+Nodes = Annotated[int, typer.Option(min=1, help="Nodes like this machine that may form a chain")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster; none embeds Ray")]
 
 
@@ -43,16 +47,22 @@ def train(config: Config, address: Address = None) -> None:
 
 
 @app.command()
-def plan(config: Config, out: Out = None) -> None:
-    """Prints units, captures, invariants, bytes and what is missing; computes nothing."""
+def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
+    """Prints units, captures, bytes, what is missing and what it costs; computes nothing."""
     from scaleinv_ray.cluster.conclude import completed
     from scaleinv_ray.plan import make_plan
     from scaleinv_ray.store import Store
 
     checked = load_run_config(config)
     made = make_plan(checked)
-    typer.echo(_describe(made, completed(Store(out or checked.out))))
-    typer.echo(_loadings(made, checked))
+    done = completed(Store(out or checked.out))
+    typer.echo(_describe(made, done))
+    typer.echo(_loadings(made, checked, nodes))
+    missing = made.missing(done)
+    cores = nodes * (os.cpu_count() or 1)
+    device = "cpu" if not checked.cluster.gpus_per_model else "a100"
+    if missing:
+        typer.echo(cost_report(predict(made, missing, device=device), workers=cores))
 
 
 @app.command()
@@ -70,7 +80,7 @@ def _describe(plan: Plan, done: set[str]) -> str:
     left: Counter[tuple[str, str]] = Counter()
     for m in plan.measurements:
         c = m.unit.checkpoint
-        captures[m.kind][m.capture_key] = capture_bytes(c, m.kind, protocol)
+        captures[m.kind][m.capture_key] = capture_bytes(c, m.kind, protocol, plan.spectroscopy)
         if m.probe is not None:
             shuffled = str(m.unit.variant == "shuffled_tokens")
             passes[(*m.unit.content, m.probe, shuffled)] = forward_flops(c, protocol)
@@ -98,18 +108,22 @@ def _describe(plan: Plan, done: set[str]) -> str:
     return "\n".join(lines)
 
 
-def _loadings(plan: Plan, config: RunConfig) -> str:
-    """How each model would be put into the memory of this machine; actors ask their own node."""
-    memory = available_memory()
+def _loadings(plan: Plan, config: RunConfig, nodes: int) -> str:
+    """How each model would be put into memory on machines like this; actors ask their own node."""
+    memory, load = available_memory(), config.cluster.load
+    # a chain that the config asks for may have several actors on one node
+    actors = max(nodes, os.cpu_count() or 1) if load == "chained" else nodes
     lines = {}
-    for unit in plan.units:
-        checkpoint = unit.checkpoint
-        if not checkpoint.captures:
-            size = model_bytes(checkpoint)
-            chosen = choose_loading(size, config.cluster.load, memory=memory)
-            lines[checkpoint.model] = (
-                f"{checkpoint.model}: {size / 1e9:.3f} GB, {chosen.how} ({chosen.reason})"
-            )
+    for checkpoint in (u.checkpoint for u in plan.units if not u.checkpoint.captures):
+        size, most = model_bytes(checkpoint), min(actors, checkpoint.n_layers)
+        try:
+            chosen = choose_loading(size, load, memory=memory, actors=most)
+            how = f"{chosen.how} ({chosen.reason})"
+            if chosen.how == "chained":
+                how = f"chained in {chosen.actors} actors ({chosen.reason})"
+        except ValueError as error:
+            how = f"impossible ({error})"
+        lines[checkpoint.model] = f"{checkpoint.model}: {size / 1e9:.3f} GB, {how}"
     return "\n".join(["loading on this machine's CPU:", *lines.values()]) if lines else ""
 
 

@@ -87,6 +87,7 @@ class Record:
             invariants project the all-ones direction out first.
         protocol: digest of the protocol.
         dtype: dtype in which the values were stored by the model.
+        step: of training, None where there is none.
         arrays: names of the array fields, in order (class attribute).
     """
 
@@ -102,6 +103,7 @@ class Record:
     removes_mean: bool = False
     protocol: str | None = None
     dtype: str | None = None
+    step: int | None = None
 
     @property
     def depth(self) -> float | None:
@@ -209,8 +211,8 @@ class Lanczos(Record):
     sum_k weights_rk f(nodes_rk) estimates v_r^T f(H) v_r, whose mean over r is tr f(H) / dim.
 
     Attributes:
-        sketch_RKM: count sketch (M buckets, one hash for all steps of a run) of the unit Ritz vector
-            of every node, None where no basis was kept.
+        sketch_RKM: count sketch (M buckets, one hash for all steps of a run) of the unit Ritz
+            vector of every node, None where no basis was kept.
         operator: of which curvature.
         block: name of the restricted set of parameters, None for all.
         dim: parameters, the size of the operator.

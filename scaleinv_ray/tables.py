@@ -71,6 +71,31 @@ TRANSITIONS = pa.schema(
         _TYPES,
     )
 )
+STAGES = pa.schema(
+    _fields(
+        """series:s model:s seed:i step_low:f step_high:f spectrum:S spectrum_change:F behaviour:S
+        behaviour_change:F n_events:i n_coincident:i expected:f p:f p_series:f reason:s""",
+        _TYPES,
+    )
+)
+"""When, what moved in the spectrum, what moved in behaviour; changes as transitions are judged."""
+ORDERS = pa.schema(
+    _fields(
+        """series:s probe:s family:s invariant:s quantity:s site:s depth_bin:s n_runs:i n_sizes:i
+        n_sigmoid:i n_power_law:i bic:f middle:f width:f slope:f slope_low:f slope_high:f p:f
+        outcome:s reason:s""",
+        _TYPES,
+    )
+)
+"""Order of transitions; widths in ln(1 + step), slope d ln width / d ln n_params."""
+MATCHES = pa.schema(
+    _fields(
+        """series:s model:s seed:i step:i variant:s probe:s site:s layer:i value:f stderr:f
+        outcome:s names:S predicted:F probability:F no_match_probability:f coverage:f reason:s""",
+        _TYPES,
+    )
+)
+"""Learning coefficients beside the dictionary of known singularities."""
 COLLAPSES = pa.schema(
     _fields(
         """series:s probe:s family:s invariant:s curve:s site:s depth_bin:s step:i variant:s S:f

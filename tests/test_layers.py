@@ -24,8 +24,9 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "singularities": (PURE, CORE),
     "conservation": (PURE, CORE),
     "probes": (PURE, CORE),
-    "capture": (TORCH | {"numpy"}, CORE | {"probes"}),
-    "ladder": (TORCH | {"numpy"}, CORE | {"probes"}),
+    "attention_only": ({"torch", "transformers"}, set()),
+    "capture": (TORCH | {"numpy"}, CORE | {"probes", "attention_only"}),
+    "ladder": (TORCH | {"numpy"}, CORE | {"probes", "attention_only"}),
     "store": ({"numpy", "pyarrow"}, {"tables", "records"}),
     "states": ({"numpy", "pyarrow"}, {"store"}),
     "series": ({"huggingface_hub", "numpy", "safetensors"}, {"tables", "records"}),
@@ -33,7 +34,8 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"pydantic", "pydantic_core", "yaml"},
         {"tables", "records", "protocols", "contract", "invariants", "probes", "series"},
     ),
-    "costs": (set(), {"records", "series"}),
+    "costs": (set(), {"records", "protocols", "series"}),
+    "cost_model": ({"yaml"}, {"records", "contract", "series", "costs", "plan"}),
     "plan": (
         {"numpy", "pyarrow", "tokenizers"},
         CORE | {"tables", "invariants", "probes", "series", "config", "costs"},
@@ -42,12 +44,13 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         ALL_THIRD,
         CORE
         | {"tables", "invariants", "singularities", "conservation", "probes", "capture", "ladder"}
-        | {"series", "config", "costs", "plan", "store", "states", "report"},
+        | {"series", "config", "costs", "cost_model", "plan", "store", "states", "report"},
     ),
     "report": ({"plotly", "numpy", "scipy", "pyarrow"}, {"tables", "conservation", "store"}),
     "cli": (
         {"typer", "yaml"},
-        {"cluster", "report", "config", "costs", "plan", "store", "contract", "invariants"},
+        {"cluster", "report", "config", "costs", "cost_model", "plan", "store", "contract"}
+        | {"invariants"},
     ),
 }
 FREE = {"", "__init__", "__main__"}

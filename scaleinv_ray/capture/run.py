@@ -16,12 +16,13 @@ from scaleinv_ray.capture.forward import FORWARD_KINDS, forward_records
 from scaleinv_ray.capture.jacobians import jacobian_records
 from scaleinv_ray.capture.loading import LoadOptions
 from scaleinv_ray.capture.partial import StreamedModel
-from scaleinv_ray.capture.streamed_records import streamed_records
+from scaleinv_ray.capture.localised import model_chains, model_curvature
+from scaleinv_ray.capture.streamed_records import Allocate, streamed_records
 from scaleinv_ray.capture.streaming import States
 from scaleinv_ray.capture.variants import InitSource, materialise, shuffle_tokens
 from scaleinv_ray.capture.weights import iter_weights
 from scaleinv_ray.protocols import Spectroscopy
-from scaleinv_ray.records import KINDS, ON_REQUEST, TOKEN_FREE, Protocol, Record, Variant
+from scaleinv_ray.records import KINDS, TOKEN_FREE, Protocol, Record, Variant
 
 Settings = TypeVar("Settings")
 
@@ -138,8 +139,6 @@ class Session:
                 self.model, tokens_ST, protocol, labels=labels, seed_rows=draws
             )
             records["jacobians"] = [*jacobians]
-        if kinds & ON_REQUEST:
-            from scaleinv_ray.capture.localised import model_chains, model_curvature
         for operator in ("hessian", "ggn"):
             if operator in kinds:
                 records[operator] = [
@@ -211,6 +210,7 @@ class StreamedSession:
         batch_size: int,
         labels: Mapping[str, Any] | None = None,
         keep: Callable[[Record], Record] = lambda record: record,
+        allocate: Allocate = np.empty,
     ) -> dict[str, list[Record]]:
         """Captures one probe, as `Session.records`.
 
@@ -222,6 +222,7 @@ class StreamedSession:
             batch_size: sequences in a batch.
             labels: unit, probe and other fields of Record.
             keep: as of `streamed_records`.
+            allocate: as of `streamed_records`.
 
         Returns:
             Kind -> records, for exactly the kinds asked for.
@@ -246,6 +247,7 @@ class StreamedSession:
             labels=labels,
             seed_units=int(protocol.digest(), 16),
             keep=keep,
+            allocate=allocate,
         )
 
 

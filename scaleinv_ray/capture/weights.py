@@ -6,7 +6,7 @@ Shape suffixes: O outputs, I inputs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,9 @@ def read_config(folder: Path) -> PreTrainedConfig:
     """The transformers config of a checkpoint folder, with the defaults of its class."""
     from transformers import AutoConfig
 
+    from scaleinv_ray.attention_only import configuration
+
+    assert configuration, "importing the module makes the architecture known to AutoConfig"
     return AutoConfig.from_pretrained(folder, local_files_only=True)
 
 
@@ -50,6 +53,9 @@ def build_from_config(
     """
     from transformers import AutoModelForCausalLM
 
+    from scaleinv_ray.attention_only import modeling
+
+    assert modeling, "importing the module makes the architecture known to AutoModelForCausalLM"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(
@@ -80,8 +86,12 @@ def shuffled(tensor: torch.Tensor, name: str, *, model_type: str, seed: int) -> 
     return moved.view(tensor.dtype).view(tensor.shape)
 
 
-def _stored(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+def _stored(folder: Path, tensors: Collection[str] | None) -> Iterator[tuple[str, torch.Tensor]]:
     where = check_folder(folder)
+    if tensors is not None:
+        if absent := sorted(set(tensors).difference(where)):
+            raise ValueError(f"{folder}: lacks tensors {absent}")
+        where = {name: shard for name, shard in where.items() if name in tensors}
     for shard in dict.fromkeys(where.values()):
         with safe_open(shard, framework="pt") as file:
             for name in (n for n, s in where.items() if s == shard):
@@ -93,11 +103,20 @@ def _built(folder: Path, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _tensors(
-    folder: Path, variant: Variant, seed: int, init_folder: Path | None
+    folder: Path,
+    variant: Variant,
+    seed: int,
+    init_folder: Path | None,
+    *,
+    tensors: Collection[str] | None,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     if variant != "random_init":
-        return _stored(folder)
-    return _stored(init_folder) if init_folder else _built(folder, seed)
+        return _stored(folder, tensors)
+    if init_folder:
+        return _stored(init_folder, tensors)
+    if tensors is not None:
+        raise ValueError("tensors: got some, random_init without a step 0 is built whole")
+    return _built(folder, seed)
 
 
 def _as_array(tensor: torch.Tensor) -> np.ndarray:
@@ -112,6 +131,7 @@ def iter_weights(
     seed: int = 0,
     init_folder: Path | None = None,
     per_head: bool = False,
+    tensors: Collection[str] | None = None,
     labels: Mapping[str, Any] | None = None,
 ) -> Iterator[WeightMatrix]:
     """Streams the weight matrices of a checkpoint.
@@ -128,13 +148,15 @@ def iter_weights(
         seed: of random_init and shuffled_weights.
         init_folder: the run's own step 0, for random_init.
         per_head: split attention projections by head.
+        tensors: names of those wanted, as stored; None for all.
         labels: unit and other fields of Record.
 
     Yields:
         WeightMatrix: float32, or float64 where stored so; `dtype` names the stored dtype.
 
     Raises:
-        ValueError: where a folder is not whole, or for the variant shuffled_tokens.
+        ValueError: where a folder is not whole or lacks one of `tensors`, for the variant
+            shuffled_tokens, and for `tensors` of a model that has to be built.
     """
     if variant == "shuffled_tokens":
         raise ValueError("variant: got 'shuffled_tokens', weights do not depend on tokens")
@@ -144,7 +166,7 @@ def iter_weights(
         tensor_role(name, config.model_type).role == "embedding" for name in check_folder(folder)
     )
     skip_head = config.tie_word_embeddings and embeddings_stored
-    for name, tensor in _tensors(folder, variant, seed, init_folder):
+    for name, tensor in _tensors(folder, variant, seed, init_folder, tensors=tensors):
         tensor_is = tensor_role(name, config.model_type)
         if tensor.ndim < 2 or is_mask(name, tensor.ndim):
             continue

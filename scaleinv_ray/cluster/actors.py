@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaleinv_ray.cluster.jobs import CaptureJob, CaptureOutcome, MeasureJob, Outcome, Target
-from scaleinv_ray.cluster.measure import measure
+from scaleinv_ray.cluster.chain import Chain, NotJoinedError, chained, joinable
+from scaleinv_ray.cluster.jobs import (
+    CaptureJob,
+    CaptureOutcome,
+    MeasureJob,
+    Outcome,
+    Place,
+    Target,
+    Unfetched,
+)
+from scaleinv_ray.cluster.members import Kept, gpu_memory, source_of
+from scaleinv_ray.cluster.parts import perform
 from scaleinv_ray.cluster.session import ray
+from scaleinv_ray.cluster.transfer import Supply, address_of, this_node
 from scaleinv_ray.costs import Loading, available_memory, choose_loading, model_bytes
-from scaleinv_ray.records import Record
 from scaleinv_ray.states import STATES, StateFiles
-from scaleinv_ray.store import Store, read_record, write_record, write_records
+from scaleinv_ray.store import Store, write_records
 
 if TYPE_CHECKING:
     from scaleinv_ray.capture.run import Session, StreamedSession
+
+    _AnySession = Session | StreamedSession | Chain
 
 
 class Capturer:
@@ -37,14 +51,12 @@ class Capturer:
         import torch
 
         torch.set_num_threads(num_threads)
-        self._device_map = "auto" if num_gpus else None
-        self._sharing = sharing
+        self._num_threads, self._num_gpus, self._sharing = num_threads, num_gpus, sharing
 
-    def pid(self) -> int:
-        """Process id, for logs and for tests that kill it."""
-        import os
-
-        return os.getpid()
+    def place(self) -> Place:
+        """Process and node: for logs, for tests that kill it, and to find its captures."""
+        node = this_node()
+        return Place(os.getpid(), node, address_of(node))
 
     def capture(self, job: CaptureJob, tokens: Mapping[str, np.ndarray]) -> CaptureOutcome:
         """Loads the weights once and writes every file of the job, each whole or not at all.
@@ -58,28 +70,12 @@ class Capturer:
         Returns:
             Bytes written and errors, by path, and seconds.
         """
-        from scaleinv_ray.capture.loading import LoadOptions
-        from scaleinv_ray.capture.run import Session, Source, StreamedSession
-
         start = time.perf_counter()
-        weights = job.weights
-        loading = self._loading(job)
-        whole = loading.how == "resident"
-        options = LoadOptions(
-            device_map=self._device_map if whole else None, trust_remote_code=weights.trusted
-        )
-        source = Source(
-            weights.folder(),
-            weights.variant,
-            weights.checkpoint.seed,
-            weights.init_folder(),
-            options,
-        )
-        session = Session.open(source) if whole else StreamedSession.open(source)
-        written: dict[str, int] = {}
-        failed: dict[str, str] = {}
-        for target in job.targets:
-            for kinds in _passes(target):
+        with ExitStack() as stack:
+            session, loading = self._session(job, stack)
+            written: dict[str, int] = {}
+            failed: dict[str, str] = {}
+            for target, kinds in ((t, kinds) for t in job.targets for kinds in _passes(t)):
                 try:
                     written |= _write(session, job, target, kinds, tokens)
                 except (ValueError, RuntimeError, OSError) as error:
@@ -89,16 +85,32 @@ class Capturer:
         seconds = time.perf_counter() - start
         return CaptureOutcome(written, failed, seconds, loading.how, loading.reason, passed)
 
-    def _loading(self, job: CaptureJob) -> Loading:
-        import torch
+    def _session(self, job: CaptureJob, stack: ExitStack) -> tuple[_AnySession, Loading]:
+        """The model in memory, in the way that fits, and which way that is."""
+        from scaleinv_ray.capture.run import Session, StreamedSession
 
-        gpu_memory = 0
-        if self._device_map is not None:
-            devices = range(torch.cuda.device_count())  # those that Ray has given to this actor
-            gpu_memory = sum(torch.cuda.mem_get_info(d)[0] for d in devices)
-        memory = available_memory() // self._sharing
-        size = model_bytes(job.weights.checkpoint)
-        return choose_loading(size, job.load, memory=memory, gpu_memory=gpu_memory)
+        loading = self._loading(job)
+        if loading.how == "resident":
+            device_map = "auto" if self._num_gpus else None
+            return Session.open(source_of(job.weights, device_map)), loading
+        if loading.how == "chained":
+            each = {"num_threads": self._num_threads, "num_gpus": self._num_gpus}
+            chain = chained(job.weights, loading, sharing=self._sharing, **each)
+            try:
+                return stack.enter_context(chain), loading
+            except NotJoinedError as error:
+                loading = Loading("streamed", f"no chain: {error}")
+        return StreamedSession.open(source_of(job.weights)), loading
+
+    def _loading(self, job: CaptureJob) -> Loading:
+        checkpoint = job.weights.checkpoint
+        return choose_loading(
+            model_bytes(checkpoint),
+            job.load,
+            memory=available_memory() // self._sharing,
+            gpu_memory=gpu_memory() if self._num_gpus else 0,
+            actors=min(joinable(self._num_gpus, job.load), checkpoint.n_layers),
+        )
 
 
 def _passes(target: Target) -> list[frozenset[str]]:
@@ -112,7 +124,7 @@ def _passes(target: Target) -> list[frozenset[str]]:
 
 
 def _write(
-    session: Session | StreamedSession,
+    session: _AnySession,
     job: CaptureJob,
     target: Target,
     kinds: frozenset[str],
@@ -129,14 +141,18 @@ def _write(
     with ExitStack() as stack:
         if isinstance(session, Session):
             observed = {probe: tokens[digest] for probe, digest in job.observed.items()}
-            of_loss = {"spectroscopy": job.spectroscopy, "observed": observed}
+            of_loss: dict[str, Any] = {"spectroscopy": job.spectroscopy, "observed": observed}
             records = session.records(tokens_ST, job.protocol, **asked, **of_loss)
         else:
             states = states_of(job, target, kinds)
             # what the pass raises stays an error of the pass: only a killed one is resumed
             stack.callback(shutil.rmtree, states.folder, ignore_errors=True)
-            keep = _Kept(states.folder)
-            records = session.records(tokens_ST, job.protocol, states, keep=keep, **asked)
+            if isinstance(session, Chain):
+                records = session.records(tokens_ST, job.protocol, states.folder, **asked)
+            else:
+                keep = Kept(states.folder)
+                kept: dict[str, Any] = {"keep": keep, "allocate": keep.allocate}
+                records = session.records(tokens_ST, job.protocol, states, **kept, **asked)
         return {
             target.paths[kind]: write_records(
                 Path(target.paths[kind]), records[kind], kind=kind, facts=job.facts
@@ -170,25 +186,14 @@ def states_of(job: CaptureJob, target: Target, kinds: frozenset[str]) -> StateFi
     return StateFiles(folder, keep=2 * level * (checkpoint.n_layers + 1) < room)
 
 
-class _Kept:
-    """Puts the moments of a block on disk and gives them back mapped."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._count = folder, 0
-
-    def __call__(self, record: Record) -> Record:
-        path = self._folder / f"moments-{self._count:04d}.arrow"
-        self._count += 1
-        write_record(path, record, kind="moments", facts={})
-        return read_record(path)
-
-
 CaptureActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(Capturer)
 """Restarts lose state and order: the driver makes a new actor and resubmits the whole job."""
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def measure_all(jobs: Sequence[MeasureJob], store_uri: str) -> list[Outcome]:
+def measure_all(
+    jobs: Sequence[MeasureJob], store_uri: str, supply: Supply | None
+) -> list[Outcome | Unfetched]:
     """Makes a group of measurements on one thread and writes their tables.
 
     Ray does not try again by itself: the driver counts the tries, one measurement at a time.
@@ -196,12 +201,23 @@ def measure_all(jobs: Sequence[MeasureJob], store_uri: str) -> list[Outcome]:
     Args:
         jobs: names and paths.
         store_uri: where the tables go.
+        supply: where captures are that lie on single nodes; None reads all at their paths.
 
     Returns:
-        An outcome for each job.
+        For each job its outcome, or the file for want of which it was not begun.
     """
     from threadpoolctl import threadpool_limits
 
     store = Store(store_uri)
     with threadpool_limits(1):
-        return [measure(job, store) for job in jobs]
+        return [_measured(job, store, supply) for job in jobs]
+
+
+def _measured(job: MeasureJob, store: Store, supply: Supply | None) -> Outcome | Unfetched:
+    if supply is None:
+        return perform(job, store)
+    found = supply.localised(job)
+    if isinstance(found, Unfetched):
+        return found
+    here, fetches = found
+    return replace(perform(here, store), fetches=fetches)

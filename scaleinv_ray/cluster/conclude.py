@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from scaleinv_ray import conservation, invariants, report, tables
 from scaleinv_ray.cluster.derived import capability_digest, derive, predicted
 from scaleinv_ray.cluster.jobs import FAILED, code_version
+from scaleinv_ray.cluster.parts import FOLDER, sweep
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.store import Store
@@ -110,6 +111,8 @@ def compact(store: Store) -> None:
     Args:
         store: of the run. Failed measurements keep their own files.
     """
+    if store.names(FOLDER):
+        sweep(store, completed(store))
     for folder in ("curves", "diagrams", "measurements"):
         names = store.names(folder)
         good = [n for n in names if not n.endswith(FAILED)]

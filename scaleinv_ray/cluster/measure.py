@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,9 @@ from scaleinv_ray.store import Store, read_records
 assert invariants, "importing the package registers the invariants, on every worker"
 
 
-def _records(source: str | WeightSource) -> Iterable[Record]:
+def _records(
+    source: str | WeightSource, tensors: tuple[str, ...] | None = None
+) -> Iterable[Record]:
     if isinstance(source, WeightSource):
         # imports torch, which the other measurements do without
         from scaleinv_ray.capture.weights import iter_weights
@@ -34,6 +36,7 @@ def _records(source: str | WeightSource) -> Iterable[Record]:
             seed=source.checkpoint.seed,
             init_folder=source.init_folder(),
             per_head=source.per_head,
+            tensors=tensors,
         )
     return read_records(Path(source))
 
@@ -41,7 +44,7 @@ def _records(source: str | WeightSource) -> Iterable[Record]:
 def _read(job: MeasureJob, signature: Signature) -> Iterator[tuple[Any, ...]]:
     """Arguments of the invariant, one after the other, beginning with the record they belong to."""
     if signature == "one":
-        for record in _records(job.source):
+        for record in _records(job.source, (job.part.tensor,) if job.part else None):
             yield (record,)
     elif signature == "pair":
         others = list(_records(job.more[0]))
@@ -170,6 +173,50 @@ def _extra_rows(
     return curves, diagrams
 
 
+class Rows(NamedTuple):
+    """What comes of a measurement.
+
+    Attributes:
+        values: of tables.MEASUREMENTS.
+        curves: of tables.CURVES.
+        diagrams: of tables.DIAGRAMS.
+    """
+
+    values: list[dict[str, Any]]
+    curves: list[dict[str, Any]]
+    diagrams: list[dict[str, Any]]
+
+
+def rows_of(job: MeasureJob) -> Rows:
+    """Applies the invariant to every record; what fails as a whole becomes failed rows.
+
+    Args:
+        job: what to measure.
+
+    Returns:
+        The rows; none only of a part.
+    """
+    spec = REGISTRY[job.invariant]
+    made = Rows([], [], [])
+    shared = {**job.labels, "key": job.key, **_what(spec, job.params)}
+    try:
+        for records in _read(job, spec.signature):
+            began = time.perf_counter()
+            measured = _apply(spec, records, job)
+            wall_s = time.perf_counter() - began
+            place = records[0] if isinstance(records[0], Record) else records[0][-1]
+            common = {**shared, **_place(place, spec.kind), "wall_s": wall_s}
+            made.values.extend(_value_rows(spec, measured, common))
+            curves, diagrams = _extra_rows(measured, common)
+            made.curves.extend(curves)
+            made.diagrams.extend(diagrams)
+    except Exception as error:
+        return Rows(failed_rows(job, f"{type(error).__name__}: {error}"), [], [])
+    if made.values or job.part:  # a stored tensor may be none that is measured, as a tied head
+        return made
+    return Rows(failed_rows(job, "the capture holds no record"), [], [])
+
+
 def measure(job: MeasureJob, store: Store) -> Outcome:
     """Makes one measurement and writes its tables, the measurement last.
 
@@ -181,30 +228,22 @@ def measure(job: MeasureJob, store: Store) -> Outcome:
         Rows by status and the time taken.
     """
     start = time.perf_counter()
-    spec = REGISTRY[job.invariant]
-    rows: list[dict[str, Any]] = []
-    curves: list[dict[str, Any]] = []
-    diagrams: list[dict[str, Any]] = []
-    wall_s = 0.0
-    shared = {**job.labels, "key": job.key, **_what(spec, job.params)}
-    try:
-        for records in _read(job, spec.signature):
-            began = time.perf_counter()
-            measured = _apply(spec, records, job)
-            wall_s = time.perf_counter() - began
-            place = records[0] if isinstance(records[0], Record) else records[0][-1]
-            common = {**shared, **_place(place, spec.kind), "wall_s": wall_s}
-            rows += _value_rows(spec, measured, common)
-            more_curves, more_diagrams = _extra_rows(measured, common)
-            curves += more_curves
-            diagrams += more_diagrams
-    except Exception as error:
-        rows = failed_rows(job, f"{type(error).__name__}: {error}")
-    rows = rows or failed_rows(job, "the capture holds no record")
-    write_measurement(store, job.key, rows, curves, diagrams)
-    counts = {s: sum(r["status"] == s for r in rows) for s in ("ok", "refused", "failed")}
-    error_text = next((r["error"] for r in rows if r["status"] == "failed"), None)
-    return Outcome(job.key, job.invariant, counts, time.perf_counter() - start, error_text)
+    made = rows_of(job)
+    write_measurement(store, job.key, *made)
+    return outcome_of(job, made, time.perf_counter() - start)
+
+
+def outcome_of(job: MeasureJob, made: Rows, wall_s: float) -> Outcome:
+    """What is reported of rows that were made in so many seconds."""
+    counts = {s: sum(r["status"] == s for r in made.values) for s in ("ok", "refused", "failed")}
+    error = next((r["error"] for r in made.values if r["status"] == "failed"), None)
+    return Outcome(job.key, job.invariant, counts, wall_s, error)
+
+
+def unmade(job: MeasureJob, error: str | None) -> Outcome:
+    """What is reported of a measurement that was given up, or was found made (no error)."""
+    counts = {"ok": 0, "refused": 0, "failed": int(error is not None)}
+    return Outcome(job.key, job.invariant, counts, 0.0, error)
 
 
 def write_measurement(
@@ -246,4 +285,8 @@ def failed_rows(job: MeasureJob, error: str) -> list[dict[str, Any]]:
     """
     spec = REGISTRY[job.invariant]
     common = {**job.labels, "key": job.key, **_what(spec, job.params), "wall_s": 0.0}
-    return _value_rows(spec, error, {**common, **_place(None, spec.kind)})
+    place = _place(None, spec.kind)
+    if job.part:
+        place |= {k: getattr(job.part, k) for k in ("layer", "depth", "role")}
+        error = f"{job.part.tensor}: {error}"
+    return _value_rows(spec, error, {**common, **place})

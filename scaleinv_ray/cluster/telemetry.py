@@ -109,6 +109,7 @@ class _Metrics:
 
         self._done = Rising("scaleinv_units_done", "Measurements made", tag_keys=("status",))
         self._read = Rising("scaleinv_bytes_read", "Bytes of captures read by measurements")
+        self._fetched = Rising("scaleinv_bytes_fetched", "Bytes of captures copied to other nodes")
         self._tokens = Rising("scaleinv_tokens", "Tokens that went through models")
         self._queue = Gauge("scaleinv_queue", "Jobs that wait to be submitted")
 
@@ -116,7 +117,10 @@ class _Metrics:
         """Counts an event."""
         if event == "measured":
             self._done.inc(1, tags={"status": "failed" if values["failed"] else "ok"})
-        for metric, name in ((self._read, "bytes_read"), (self._tokens, "tokens")):
+        amounts = {
+            "bytes_read": self._read, "bytes_fetched": self._fetched, "tokens": self._tokens
+        }  # fmt: skip
+        for name, metric in amounts.items():
             if amount := values.get(name):
                 metric.inc(amount)
         if "queue" in values:

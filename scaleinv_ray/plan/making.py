@@ -136,7 +136,7 @@ def _check_widths(checkpoint: Checkpoint, protocol: Protocol, kinds: set[str]) -
             f"protocol.sequences x length: got {have} tokens, {where} of width "
             f"{checkpoint.d_model} needs {need} (tokens_per_dim {protocol.tokens_per_dim})"
         )
-    if "stream" not in kinds:
+    if "stream" not in kinds or checkpoint.d_mlp == 0:
         return
     if have < TOKENS_PER_UNIT * protocol.stream_units:
         raise ValueError(
@@ -168,6 +168,8 @@ class _Keys:
             return []
         if kind in TOKEN_FREE and unit.variant == "shuffled_tokens":
             return []
+        if kind == "stream" and unit.checkpoint.d_mlp == 0:
+            return []  # hidden units of an MLP that is not there
         return [None] if kind in TOKEN_FREE else list(dict.fromkeys(n for n, _ in self.tokens))
 
     def capture(self, unit: Unit, probe: str | None, kind: str) -> str:

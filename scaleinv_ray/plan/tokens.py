@@ -44,9 +44,10 @@ def probe_tokens(
         tokenizer = Tokenizer.from_file(str(checkpoint.tokenizer_file))
         vocab = min(c.vocab_size for c in checkpoints if c.tokenizer_digest == tokenizer_digest)
         special = [i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special]
-        for name in config.probes:
+        for probe in _probe_sets(config):
+            name = probe.name
             tokens = probes.build_tokens(
-                name,
+                probe,
                 partial(_encode, tokenizer),
                 sequences=protocol.sequences,
                 length=protocol.length,
@@ -58,6 +59,13 @@ def probe_tokens(
             content = hashlib.sha256(np.ascontiguousarray(tokens).tobytes()).hexdigest()[:20]
             found[name, tokenizer_digest] = ProbeTokens(name, tokens, content)
     return found
+
+
+def _probe_sets(config: RunConfig) -> list[probes.ProbeSet]:
+    return [
+        probes.find(p) if isinstance(p, str) else probes.json_lines(p.name, p.file, field=p.field)
+        for p in config.probes
+    ]
 
 
 def _encode(tokenizer: Tokenizer, text: str) -> list[int]:

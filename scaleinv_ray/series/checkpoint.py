@@ -35,7 +35,7 @@ class Checkpoint:
         n_params: parameters; tied ones once, buffers (masks, rotary frequencies) not.
         n_layers: blocks.
         d_model: width of the residual stream.
-        d_mlp: neurons of a block's MLP, None where config.json does not say.
+        d_mlp: neurons of a block's MLP, 0 without one, None where config.json does not say.
         vocab_size: rows of the embedding.
         max_positions: longest sequence, None without a limit.
         dtype: in which most parameters are stored.

@@ -44,7 +44,7 @@ def matches_table(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _outcome(found: Match | Refused) -> dict[str, Any]:
     if isinstance(found, Refused):
-        nothing = {"names": [], "predicted": [], "probability": []}
+        nothing: dict[str, list[Any]] = {"names": [], "predicted": [], "probability": []}
         numbers = {"no_match_probability": None, "coverage": None}
         return {"outcome": "refused", **nothing, **numbers, "reason": str(found)}
     reason = None

@@ -1,0 +1,349 @@
+"""What measurements of a plan and their captures will cost, and how it is printed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from scaleinv_ray.contract import REGISTRY
+from scaleinv_ray.cost_model.laws import (
+    Calibration,
+    Device,
+    calibration,
+    law_seconds,
+    matrices,
+    matrix_work,
+    record_work,
+    task_params,
+)
+from scaleinv_ray.costs import capture_bytes, forward_flops, model_bytes
+from scaleinv_ray.plan import Measurement, Plan
+from scaleinv_ray.records import ON_REQUEST, Protocol
+from scaleinv_ray.series import Checkpoint
+
+
+class Line(NamedTuple):
+    """What an invariant costs.
+
+    Attributes:
+        kind: of the captures it reads.
+        invariant: its name.
+        tasks: measurements.
+        seconds: on one core, all together.
+        longest: seconds of the longest one (of the longest tensor, where it is made in parts).
+        stored: bytes of its rows, curves and diagrams.
+    """
+
+    kind: str
+    invariant: str
+    tasks: int
+    seconds: float
+    longest: float
+    stored: float
+
+
+class Captures(NamedTuple):
+    """What captures of one kind take on disk."""
+
+    kind: str
+    files: int
+    num_bytes: int
+
+
+class Prediction(NamedTuple):
+    """What measurements will cost.
+
+    Attributes:
+        lines: by invariant.
+        captures: by kind.
+        passes: over a probe.
+        flops: of them all.
+        device: on which captures are made.
+        device_seconds: of one device.
+        checkpoint_bytes: read of checkpoints, to load models and to measure weights.
+        read_bytes: of captures, read by measurements.
+        unpriced: invariants and kinds of captures without constants, not in the sums.
+        start_s: seconds until Ray has started.
+        machine: on which the constants were measured.
+    """
+
+    lines: tuple[Line, ...]
+    captures: tuple[Captures, ...]
+    passes: int
+    flops: float
+    device: Device
+    device_seconds: float
+    checkpoint_bytes: int
+    read_bytes: int
+    unpriced: tuple[str, ...]
+    start_s: float
+    machine: str
+
+    @property
+    def task_seconds(self) -> float:
+        """Of all measurements, on one core."""
+        return sum(line.seconds for line in self.lines)
+
+    @property
+    def capture_bytes(self) -> int:
+        """Of all captures, were they kept."""
+        return sum(of.num_bytes for of in self.captures)
+
+    @property
+    def stored_bytes(self) -> float:
+        """Of the tables in the store."""
+        return sum(line.stored for line in self.lines)
+
+    def wall_seconds(self, workers: int, devices: int = 0) -> float:
+        """Time from start to end, were all evenly loaded.
+
+        Args:
+            workers: cores; without devices, actors share them with the tasks.
+            devices: capture actors on devices of their own.
+
+        Returns:
+            The start of Ray and the longer of captures and measurements, or of the longest task.
+        """
+        if not devices:
+            return self.start_s + max(
+                (self.task_seconds + self.device_seconds) / workers, self._longest
+            )
+        both = self.task_seconds / workers, self.device_seconds / devices
+        return self.start_s + max(*both, self._longest)
+
+    @property
+    def _longest(self) -> float:
+        return max((line.longest for line in self.lines), default=0.0)
+
+
+def predict(
+    plan: Plan,
+    measurements: Sequence[Measurement],
+    *,
+    device: str = "cpu",
+    constants: Calibration | None = None,
+) -> Prediction:
+    """What it costs to make some measurements of a plan, their captures included.
+
+    Args:
+        plan: gives the protocol.
+        measurements: those to be made.
+        device: on which captures are made, a name in the table.
+        constants: the table; the packaged one by default.
+
+    Returns:
+        The prediction. Checkpoints that are captures made elsewhere cost nothing but tasks.
+
+    Raises:
+        ValueError: for a device that is not in the table.
+    """
+    table = constants or calibration()
+    if device not in table.devices:
+        raise ValueError(f"device: got {device!r}, allowed {sorted(table.devices)}")
+    lines = _lines(measurements, plan.protocol, table)
+    made = _made(measurements)
+    on = table.devices[device]
+    sizes = {
+        key: capture_bytes(c, kind, plan.protocol, plan.spectroscopy)
+        for key, (c, kind) in made.captures.items()
+    }
+    files: dict[str, list[int]] = defaultdict(list)
+    for key, (_, kind) in made.captures.items():
+        files[kind].append(sizes[key])
+    seconds = sum(load_seconds(c, on, table.constants) for c in made.loads.values())
+    for checkpoint, kinds in made.passes.values():
+        seconds += pass_seconds(checkpoint, kinds, plan.protocol, device=on, table=table)
+    streamed = sum(
+        model_bytes(m.unit.checkpoint) * len(m.readings)
+        for m in measurements
+        if m.kind == "weights" and not m.unit.checkpoint.captures
+    )
+    read = sum(sizes.get(r.capture_key, 0) for m in measurements for r in m.readings)
+    unpriced = {m.invariant for m in measurements if m.invariant not in table.laws}
+    unpriced |= {f"capture of {kind}" for _, kind in made.captures.values() if kind in ON_REQUEST}
+    return Prediction(
+        lines=lines,
+        captures=tuple(Captures(k, len(v), sum(v)) for k, v in sorted(files.items())),
+        passes=len(made.passes),
+        flops=sum(forward_flops(c, plan.protocol) for c, _ in made.passes.values()),
+        device=on,
+        device_seconds=seconds,
+        checkpoint_bytes=streamed + sum(model_bytes(c) for c in made.loads.values()),
+        read_bytes=read,
+        unpriced=tuple(sorted(unpriced)),
+        start_s=table.constants["start_s"],
+        machine=table.machine,
+    )
+
+
+class _Made(NamedTuple):
+    """What captures are made: by key, by loaded weights, by pass over a probe."""
+
+    captures: dict[str, tuple[Checkpoint, str]]
+    loads: dict[tuple[str, ...], Checkpoint]
+    passes: dict[tuple[tuple[str, ...], str, bool], tuple[Checkpoint, set[str]]]
+
+
+def _made(measurements: Sequence[Measurement]) -> _Made:
+    made = _Made({}, {}, {})
+    for m in measurements:
+        if m.probe is None:
+            continue
+        for unit, key in m.readings:
+            if unit.checkpoint.captures:
+                continue
+            at = unit.content, m.probe, unit.variant == "shuffled_tokens"
+            made.captures[key] = unit.checkpoint, m.kind
+            made.loads[unit.content] = unit.checkpoint
+            made.passes.setdefault(at, (unit.checkpoint, set()))[1].add(m.kind)
+    return made
+
+
+def _lines(
+    measurements: Sequence[Measurement], protocol: Protocol, table: Calibration
+) -> tuple[Line, ...]:
+    held: dict[tuple[str, str], list[tuple[float, float, float]]] = defaultdict(list)
+    known: dict[tuple[object, ...], tuple[float, float, float]] = {}
+    for m in measurements:
+        c = m.unit.checkpoint
+        at = (c.model, c.n_params, m.kind, m.invariant, m.params, len(m.more))
+        if at not in known:
+            known[at] = task_costs(m, protocol, table)
+        held[m.kind, m.invariant].append(known[at])
+    return tuple(
+        Line(
+            kind,
+            name,
+            len(of),
+            *(sum(c[0] for c in of), max(c[1] for c in of)),
+            sum(c[2] for c in of),
+        )
+        for (kind, name), of in held.items()
+    )
+
+
+def task_costs(
+    m: Measurement, protocol: Protocol, table: Calibration
+) -> tuple[float, float, float]:
+    """Seconds of a measurement, of its longest indivisible piece, and bytes of its tables.
+
+    Args:
+        m: the measurement.
+        protocol: gives the rows.
+        table: the constants.
+
+    Returns:
+        The three; of an invariant without constants the overhead of a task alone.
+    """
+    overhead = table.constants["task_s"]
+    law = table.laws.get(m.invariant)
+    if law is None:
+        return overhead, overhead, 0.0
+    params = task_params(m.invariant, m.params)
+    each = [(count, law_seconds(law, work, params)) for count, work in _works(m, protocol)]
+    steps = len(m.readings) if REGISTRY[m.invariant].signature == "trajectory" else 1
+    seconds = overhead + steps * sum(count * s for count, s in each)
+    large = m.kind == "weights" and steps == 1
+    longest = max(s for _, s in each) if large else seconds
+    rows = law.stored
+    if "num_points" in law.params:  # diagrams have as many
+        rows *= params["num_points"] / law.params["num_points"][0]
+    return seconds, longest, sum(count for count, _ in each) * rows
+
+
+def _works(m: Measurement, protocol: Protocol) -> list[tuple[int, float]]:
+    """How many records of which work a measurement reads."""
+    c = m.unit.checkpoint
+    if m.kind == "weights":
+        return [(count, matrix_work(shape)) for shape, count in matrices(c).items()]
+    each = {"cloud": c.n_layers + 1, "depth_stack": 1, "token_losses": 1}
+    each |= {"attention": c.n_layers * (c.d_model // 64 + 1)}
+    each |= dict.fromkeys(ON_REQUEST, 1)
+    count = each.get(m.kind, c.n_layers)
+    return [(count, record_work(m.kind, c.d_model, protocol, n_layers=c.n_layers))]
+
+
+def load_seconds(checkpoint: Checkpoint, device: Device, constants: Mapping[str, float]) -> float:
+    """Seconds until a model is in memory: building it, and reading its weights once."""
+    built = constants["build_s"] + checkpoint.n_layers * constants["build_layer_s"]
+    return built + model_bytes(checkpoint) / device.load
+
+
+def pass_seconds(
+    checkpoint: Checkpoint,
+    kinds: Collection[str],
+    protocol: Protocol,
+    *,
+    device: Device,
+    table: Calibration,
+) -> float:
+    """Seconds of the captures of one probe by a loaded model.
+
+    Args:
+        checkpoint: its sizes.
+        kinds: of captures.
+        protocol: gives the tokens.
+        device: that computes.
+        table: the other constants.
+
+    Returns:
+        The forward pass (2 N a token; `values` D a token and block), moments (2 D^2 a token and
+        block in float64, half the speed), Jacobians (48 D^3 a position and block), and writing.
+    """
+    c, p = checkpoint, protocol
+    tokens = p.sequences * p.length
+    seconds = 0.0
+    if set(kinds) - {"jacobians", "attention"} - ON_REQUEST:
+        seconds += (
+            forward_flops(c, p) / device.flops + tokens * c.n_layers * c.d_model / device.values
+        )
+    if "moments" in kinds:
+        counted = min(tokens, p.tokens_per_dim * c.d_model)
+        seconds += c.n_layers * counted * 2.0 * c.d_model**2 / (device.flops / 2)
+    if "jacobians" in kinds:
+        seconds += (
+            c.n_layers
+            * p.jacobian_positions
+            * (device.call_s + 48.0 * c.d_model**3 / device.backward)
+        )
+    if "attention" in kinds:
+        few = p.attention_sequences * p.length
+        seconds += 2.0 * c.n_params * few / device.flops + c.n_layers * device.call_s
+    written = sum(capture_bytes(c, kind, p) for kind in kinds)
+    return (
+        seconds
+        + written / table.constants["write_bytes_s"]
+        + len(kinds) * table.constants["file_s"]
+    )
+
+
+def report(prediction: Prediction, *, workers: int = 2) -> str:
+    """A prediction as lines of text.
+
+    Args:
+        prediction: of what is missing.
+        workers: cores of the wall time.
+
+    Returns:
+        Costs by invariant and in all; where the constants come from.
+    """
+    p = prediction
+    lines = [f"{'cost of what is missing':<51}{'tasks':>8}{'core-s':>11}{'longest s':>11}"]
+    for line in sorted(p.lines, key=lambda of: -of.seconds):
+        what = f"{line.kind:<14} {line.invariant:<36}"
+        lines.append(f"{what}{line.tasks:>8}{line.seconds:>11.1f}{line.longest:>11.2f}")
+    measured = "measured" if p.device.measured else "assumed"
+    lines += [
+        f"measuring: {p.task_seconds / 3600:.3g} core-hours",
+        f"capturing: {p.device_seconds / 3600:.3g} device-hours ({p.passes} passes, "
+        f"{p.flops:.3g} FLOP; {p.device.name}, {measured})",
+        f"bytes: {p.checkpoint_bytes / 1e9:.3g} GB of checkpoints read, "
+        f"{p.capture_bytes / 1e9:.3g} GB of captures, {p.read_bytes / 1e9:.3g} GB of them read, "
+        f"{p.stored_bytes / 1e6:.3g} MB of tables",
+        f"wall time on {workers} cores: {p.wall_seconds(workers) / 60:.1f} min",
+        f"constants: {p.machine}",
+    ]
+    if p.unpriced:
+        lines.append(f"not in these sums: {', '.join(p.unpriced)}")
+    return "\n".join(lines)
