@@ -21,7 +21,7 @@ class Architecture:
         blocks: path of the list of blocks in the causal language model.
         attention: path, in a block, of the module that returns (output, pattern).
         down_projection: path, in a block, of the projection whose input is mlp_hidden (the units
-            after the nonlinearity, after the gate where there is one).
+            after the nonlinearity, after the gate where there is one), None without an MLP.
         final_norm: path of the norm after the last block, None where there is none.
         head: path of the module that turns the body's output into logits.
         causal: attention sees no later position.
@@ -37,7 +37,7 @@ class Architecture:
     num_layers: int
     blocks: str
     attention: str
-    down_projection: str
+    down_projection: str | None
     final_norm: str | None
     head: str = "lm_head"
     causal: bool = True
@@ -119,11 +119,24 @@ def _llama_like(config: Any) -> Architecture:
     )
 
 
+def _attention_only(config: Any) -> Architecture:
+    return Architecture(
+        config.model_type,
+        config.num_hidden_layers,
+        blocks="model.layers",
+        attention="self_attn",
+        down_projection=None,
+        final_norm="model.norm" if config.layer_norm else None,
+        removes_mean=config.layer_norm,
+    )
+
+
 _ARCHITECTURES: dict[str, Callable[[Any], Architecture]] = {
     "gpt2": _gpt2,
     "gpt_neox": _gpt_neox,
     "opt": _opt,
     "bert": _bert,
+    "scaleinv_attention_only": _attention_only,
     **dict.fromkeys(LLAMA_LIKE, _llama_like),
 }
 

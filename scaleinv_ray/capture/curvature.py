@@ -1,4 +1,4 @@
-"""Curvature of a loss at fixed batches: Hessian and Gauss-Newton products, Lanczos quadrature.
+"""Curvature of a loss at fixed batches: Hessian and Gauss-Newton products, and their records.
 
 A loss is any function of named parameters and a batch, so small nets and Hugging Face models share
 this code. Shape suffixes: P parameters of a block, R probe vectors, K Lanczos steps.
@@ -6,31 +6,22 @@ this code. Shape suffixes: P parameters of a block, R probe vectors, K Lanczos s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
+from scaleinv_ray.capture.lanczos import Products, lanczos_record
 from scaleinv_ray.records import Lanczos
 
 Parameters = Mapping[str, torch.Tensor]
 Loss = Callable[[Parameters, Any], torch.Tensor]
 Operator = Literal["hessian", "ggn"]
-Products = Callable[[torch.Tensor], torch.Tensor]
-"""v_RP -> products of the operator with each of the R vectors."""
-
-STORED_BASIS = 20_000_000
-"""Parameters above which a stored basis is limited to SHORT steps (K R P values)."""
-SHORT = 30
-WEIGHTLESS = 1e-24
-"""Squared components below it are rounding: what is decoupled after a Krylov space closed."""
 
 
 @dataclass(frozen=True)
@@ -196,76 +187,6 @@ def ggn_products(
     return _Products(graph, batches)
 
 
-def tridiagonal(
-    products: Products, start_RP: torch.Tensor, num_steps: int, *, keep_basis: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Lanczos recursion from R start vectors side by side.
-
-    With the basis kept, every new vector is orthogonalised twice against all earlier ones, so
-    that no ghost (second copy of a converged eigenvalue) appears; without it ghosts share the
-    weight of the eigenvalue and leave the quadrature as it is (Greenbaum 1989), for memory 3 R P.
-
-    Args:
-        products: of a symmetric operator.
-        start_RP: start vectors, of any length but zero.
-        num_steps: K, at most P.
-        keep_basis: full reorthogonalisation, for memory K R P.
-
-    Returns:
-        Diagonal alpha_RK and, float64, off-diagonal beta_RK of the tridiagonal matrices; beta_RK
-        [:, -1] leads out of the K steps. Once the Krylov space of a row is closed, zeros follow.
-    """
-    q_RP = start_RP / start_RP.norm(dim=1, keepdim=True)
-    before_RP = torch.zeros_like(q_RP)
-    beta_R = q_RP.new_zeros(len(q_RP))
-    size_R = q_RP.new_zeros(len(q_RP))
-    basis: list[torch.Tensor] = []
-    alphas, betas = [], []
-    rounding = torch.finfo(q_RP.dtype).eps * math.sqrt(q_RP.shape[1])
-    for _ in range(num_steps):
-        w_RP = products(q_RP) - beta_R[:, None] * before_RP
-        alpha_R = (w_RP * q_RP).sum(dim=1)
-        w_RP -= alpha_R[:, None] * q_RP
-        if keep_basis:
-            basis.append(q_RP)
-            for _twice in range(2):
-                for b_RP in basis:
-                    w_RP -= (w_RP * b_RP).sum(dim=1, keepdim=True) * b_RP
-        beta_R = w_RP.norm(dim=1)
-        size_R = torch.maximum(size_R, alpha_R.abs() + beta_R)
-        beta_R = torch.where(beta_R > rounding * size_R, beta_R, 0.0)
-        before_RP, q_RP = q_RP, w_RP / torch.where(beta_R > 0, beta_R, torch.inf)[:, None]
-        alphas.append(alpha_R)
-        betas.append(beta_R)
-    return _numbers(alphas), _numbers(betas)
-
-
-def quadrature(alpha_RK: np.ndarray, beta_RK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gauss quadrature of tridiagonal matrices: eigenvalues, squared first components.
-
-    Golub & Welsch 1969.
-
-    Args:
-        alpha_RK: diagonals.
-        beta_RK: off-diagonals; the last column is not used.
-
-    Returns:
-        nodes_RK ascending and weights_RK, which sum to one in every row.
-
-    >>> nodes, weights = quadrature(np.zeros((1, 2)), np.ones((1, 2)))
-    >>> nodes[0].round(12).tolist(), weights[0].round(12).tolist()
-    ([-1.0, 1.0], [0.5, 0.5])
-    """
-    num_steps = alpha_RK.shape[1]
-    index = np.arange(num_steps - 1)
-    t_RKK = alpha_RK[:, :, None] * np.eye(num_steps)
-    t_RKK[:, index, index + 1] = t_RKK[:, index + 1, index] = beta_RK[:, :-1]
-    nodes_RK, vectors_RKK = np.linalg.eigh(t_RKK)
-    weights_RK = vectors_RKK[:, 0, :] ** 2
-    weights_RK[weights_RK < WEIGHTLESS] = 0.0
-    return nodes_RK, weights_RK / weights_RK.sum(axis=1, keepdims=True)
-
-
 def curvature_records(
     loss: Loss,
     parameters: Parameters,
@@ -277,6 +198,7 @@ def curvature_records(
     num_steps: int = 80,
     num_probes: int = 4,
     keep_basis: bool = True,
+    sketch: int = 0,
     labels: Mapping[str, Any] | None = None,
 ) -> Iterator[Lanczos]:
     """Quadrature of the density of states of an operator, for the whole net or block by block.
@@ -285,50 +207,51 @@ def curvature_records(
         loss: a `SplitLoss` where the operator is 'ggn'.
         parameters: all parameters of the loss.
         batches: fixed batches.
-        generator: on the CPU; draws the probe vectors, uniform on the sphere.
+        generator: on the CPU; draws the probe vectors, uniform on the sphere. For bands to be
+            followed it is seeded alike at every step of a run.
         operator: 'hessian' or 'ggn'.
         blocks: name -> parameters of a block (a restricted operator, not a row of blocks); None
             for all parameters.
         num_steps: K, cut to the size of the block.
         num_probes: R.
         keep_basis: see `tridiagonal`.
+        sketch: buckets of the count sketches of the Ritz vectors, 0 for none.
         labels: further fields of the records.
 
     Yields:
         A record for every block; its block is also its site, unless `labels` names another.
 
     Raises:
-        ValueError: as `hessian_products`; for a GGN of a loss in one part; and above 20 million
-            parameters for a kept basis of more than 30 steps.
+        ValueError: as `hessian_products` and `lanczos_record`, and for a GGN of a loss in one part.
     """
+    make = products_of(operator)
     chosen = {None: tuple(parameters)} if blocks is None else blocks
     for name, block in chosen.items():
         varied = _split(parameters, block)[1]
-        dim = sum(p.numel() for p in varied.values())
-        if keep_basis and dim > STORED_BASIS and num_steps > SHORT:
-            raise ValueError(
-                f"num_steps: got {num_steps} on {dim} parameters, allowed 1..{SHORT} above "
-                f"{STORED_BASIS}, or keep_basis=False"
-            )
-        products = _products_of(operator)(loss, parameters, batches, block=block)
-        start_RP = torch.randn(num_probes, dim, generator=generator, dtype=torch.float64)
-        like = next(iter(varied.values()))
-        tri = tridiagonal(products, start_RP.to(like), min(num_steps, dim), keep_basis=keep_basis)
-        nodes_RK, weights_RK = quadrature(*tri)
-        yield Lanczos(**{
-            "nodes_RK": nodes_RK,
-            "weights_RK": weights_RK,
-            "dim": dim,
-            "operator": operator,
-            "block": name,
-            "site": name,
-            "weight_norm": float(_flat(varied.values()).double().norm()),
-            "dtype": str(like.dtype).removeprefix("torch."),
-            **(labels or {}),
-        })  # fmt: skip
+        yield lanczos_record(
+            make(loss, parameters, batches, block=block),
+            varied,
+            generator=generator,
+            num_steps=num_steps,
+            num_probes=num_probes,
+            keep_basis=keep_basis,
+            sketch=sketch,
+            labels={"operator": operator, "block": name, "site": name} | dict(labels or {}),
+        )
 
 
-def _products_of(operator: str) -> Callable[..., Products]:
+def products_of(operator: str) -> Callable[..., Products]:
+    """The function that makes products with an operator.
+
+    Args:
+        operator: hessian or ggn.
+
+    Returns:
+        `hessian_products` or `ggn_products`.
+
+    Raises:
+        ValueError: for another name.
+    """
     kinds: dict[str, Callable[..., Products]] = {"hessian": hessian_products, "ggn": ggn_products}
     if operator not in kinds:
         raise ValueError(f"operator: got {operator!r}, allowed {tuple(kinds)}")
@@ -394,7 +317,3 @@ def _flat(parts: Any) -> torch.Tensor:
 def _unflatten(v_P: torch.Tensor, like: Parameters) -> list[torch.Tensor]:
     parts = v_P.split([p.numel() for p in like.values()])
     return [v.view_as(p) for v, p in zip(parts, like.values(), strict=True)]
-
-
-def _numbers(rows: Sequence[torch.Tensor]) -> np.ndarray:
-    return torch.stack(list(rows), dim=1).double().cpu().numpy()

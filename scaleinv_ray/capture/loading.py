@@ -10,7 +10,10 @@ from typing import Any, Literal
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from scaleinv_ray.attention_only import modeling as attention_only
 from scaleinv_ray.capture.folders import check_folder
+
+assert attention_only, "importing the module makes the architecture known to AutoModelForCausalLM"
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,7 @@ _FAMILIES: dict[str, _Family] = {
     "gpt_neox": _GPT_NEOX,
     "opt": _OPT,
     "bert": _BERT,
+    "scaleinv_attention_only": _LLAMA,
     **dict.fromkeys(LLAMA_LIKE, _LLAMA),
 }
 # Causal masks that older checkpoints store beside the weights; they are constants, not weights.

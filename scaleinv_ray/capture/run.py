@@ -15,8 +15,8 @@ from scaleinv_ray.capture.attention import attention_records
 from scaleinv_ray.capture.forward import FORWARD_KINDS, forward_records
 from scaleinv_ray.capture.jacobians import jacobian_records
 from scaleinv_ray.capture.loading import LoadOptions
-from scaleinv_ray.capture.partial import StreamedModel
 from scaleinv_ray.capture.localised import model_chains, model_curvature
+from scaleinv_ray.capture.partial import StreamedModel
 from scaleinv_ray.capture.streamed_records import Allocate, streamed_records
 from scaleinv_ray.capture.streaming import States
 from scaleinv_ray.capture.variants import InitSource, materialise, shuffle_tokens

@@ -98,10 +98,15 @@ def watch(
         None; the hooks are removed afterwards, after an exception too.
 
     Raises:
-        ValueError: for an unknown site.
+        ValueError: for an unknown site, and for mlp_hidden of an architecture without an MLP.
     """
     if unknown := sites.difference(SITES):
         raise ValueError(f"sites: got {sorted(unknown)}, allowed {SITES}")
+    if "mlp_hidden" in sites and architecture.down_projection is None:
+        allowed = tuple(s for s in SITES if s != "mlp_hidden")
+        raise ValueError(
+            f"sites: got 'mlp_hidden', allowed {allowed}: {architecture.model_type} has no MLP"
+        )
     blocks = architecture.layers(model)
     handles: list[Any] = []
 
@@ -115,7 +120,7 @@ def watch(
         for layer, block in enumerate(blocks):
             if "resid_post" in sites:
                 handles.append(block.register_forward_hook(partial(_on_output, visit, layer)))
-            if "mlp_hidden" in sites:
+            if "mlp_hidden" in sites and architecture.down_projection is not None:
                 before(block.get_submodule(architecture.down_projection), "mlp_hidden", layer)
         yield
     finally:

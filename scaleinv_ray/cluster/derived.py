@@ -1,4 +1,4 @@
-"""What follows from measurements beside the verdicts: collapse, classes, pairs, emergence.
+"""What follows from measurements beside the verdicts: collapse, classes, stages, emergence.
 
 Each function of `conservation` gets the rows it needs; nothing is captured or measured here.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scaleinv_ray import conservation, tables
+from scaleinv_ray import conservation, singularities, tables
 from scaleinv_ray.config import CapabilityFile, RunConfig
 from scaleinv_ray.contract import Quantity
 
@@ -25,6 +25,8 @@ SEED = 20_230_817
 """Of bootstraps over checkpoints and runs: fixed, so that a conclusion can be repeated."""
 BEHAVIOUR = "behaviour"
 """Family whose quantities are capabilities of their own."""
+BANDS = "bands"
+"""Family whose curves are eigenvalues over training."""
 MIN_CHECKPOINTS = 6
 """A break needs two segments of three checkpoints; runs with fewer are not searched."""
 
@@ -33,6 +35,9 @@ DERIVED: dict[str, pa.Schema] = {
     "classes": tables.CLASSES,
     "pairs": tables.PAIRS,
     "transitions": tables.TRANSITIONS,
+    "stages": tables.STAGES,
+    "orders": tables.ORDERS,
+    "matches": tables.MATCHES,
     "capabilities": tables.CAPABILITIES,
     "emergence": tables.EMERGENCE,
 }
@@ -58,6 +63,10 @@ def derive(
         *(row for file in config.capabilities for row in read_capabilities(file)),
     ]
     followed = _followed(measurements)
+    moving = [*followed, *band_rows(curves, followed)]
+    transitions = conservation.transitions_table(
+        moving, quantities=quantities, rng=np.random.default_rng(SEED)
+    )
     inner = [row for row in followed if row["family"] != BEHAVIOUR]
     rows = {
         "collapses": conservation.collapse_table(curves),
@@ -68,15 +77,47 @@ def derive(
             margin=config.conservation.margin,
         ),
         "pairs": conservation.ceiling_table(measurements),
-        "transitions": conservation.transitions_table(
-            followed, quantities=quantities, rng=np.random.default_rng(SEED)
-        ),
+        "transitions": transitions,
+        "stages": conservation.stages_table(transitions, moving, quantities=quantities),
+        "orders": conservation.order_table(transitions, moving, quantities=quantities),
+        "matches": singularities.matches_table(measurements),
         "capabilities": [{k: r.get(k) for k in tables.CAPABILITIES.names} for r in capabilities],
         "emergence": conservation.emergence_table(
             inner, capabilities, quantities=quantities, rng=np.random.default_rng(SEED)
         ),
     }
     return {name: tables.encode(rows[name], schema) for name, schema in DERIVED.items()}
+
+
+def band_rows(curves: Sequence[Row], followed: Sequence[Row]) -> list[Row]:
+    """Bands over training as rows of measurements, a value for every checkpoint of its track.
+
+    Args:
+        curves: rows of tables.CURVES; those of the family of bands are read, over checkpoints that
+            the run has (a curve over positions is none).
+        followed: rows of the runs that are followed over training.
+
+    Returns:
+        Rows with the columns of tables.MEASUREMENTS, the curve's name as quantity.
+    """
+    blank = dict.fromkeys(tables.MEASUREMENTS.names)
+    steps: dict[tuple[str, int], set[int]] = {}
+    for row in followed:
+        steps.setdefault((row["model"], row["seed"]), set()).add(row["step"])
+    shared = [name for name in tables.CURVES.names if name in blank]
+    out = []
+    for curve in curves:
+        known = steps.get((curve["model"], curve["seed"]), set())
+        if curve["family"] != BANDS or len(curve["x"]) < MIN_CHECKPOINTS or set(curve["x"]) - known:
+            continue
+        common = blank | {name: curve[name] for name in shared}
+        common |= {"quantity": curve["curve"], "law": "none", "status": "ok"}
+        common |= {"train_tokens": None, "eval_loss": None}
+        out += [
+            common | {"step": int(x), "value": y}
+            for x, y in zip(curve["x"], curve["y"], strict=True)
+        ]
+    return out
 
 
 def read_capabilities(file: CapabilityFile) -> list[Row]:

@@ -6,7 +6,9 @@ from scaleinv_ray.conservation.curves import collapse_table, over_depth, over_tr
 from scaleinv_ray.conservation.emergence_table import Emergence, emergence_table
 from scaleinv_ray.conservation.judge import judge
 from scaleinv_ray.conservation.nulls import NullClass, NullComparison, compare_with_null
+from scaleinv_ray.conservation.order import order_table
 from scaleinv_ray.conservation.pairs import ceiling_table
+from scaleinv_ray.conservation.stages import stages_table
 from scaleinv_ray.conservation.table import judge_table, predict_named
 from scaleinv_ray.conservation.transitions import Kind, transitions_table
 from scaleinv_ray.conservation.universality import Agreement, universality_classes
@@ -29,9 +31,11 @@ __all__ = [
     "from_pythia",
     "judge",
     "judge_table",
+    "order_table",
     "over_depth",
     "over_training",
     "predict_named",
+    "stages_table",
     "transitions_table",
     "universality_classes",
 ]

@@ -14,7 +14,12 @@ import numpy as np
 
 from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, mean_of, unknown
-from scaleinv_ray.kernels.quadrature import count_outliers, null_gap
+from scaleinv_ray.kernels.quadrature import (
+    checked_quadrature,
+    count_outliers,
+    curved_size,
+    null_gap,
+)
 from scaleinv_ray.records import Lanczos
 from scaleinv_ray.resample import jackknife
 
@@ -82,7 +87,7 @@ def hessian_density(
     >>> [found[q].value for q in ("lambda_max", "scaled_sharpness", "negative_fraction")]
     [3.0, 12.0, 0.25]
     """
-    nodes_RK, weights_RK = _checked(lanczos, "hessian", flat, num_null)
+    nodes_RK, weights_RK = checked_quadrature(lanczos, "hessian", flat=flat, num_null=num_null)
     share = _Shares(nodes_RK, weights_RK, flat)
     values = _shared(lanczos, share, rng=rng, num_null=num_null)
     lowest_R = np.where(weights_RK > 0, nodes_RK, np.inf).min(axis=1)
@@ -126,7 +131,7 @@ def ggn_density(
     >>> ggn_density(record, rng=np.random.default_rng(0)).values["effective_rank"].value
     5.0
     """
-    nodes_RK, weights_RK = _checked(lanczos, "ggn", flat, num_null)
+    nodes_RK, weights_RK = checked_quadrature(lanczos, "ggn", flat=flat, num_null=num_null)
     share = _Shares(nodes_RK, weights_RK, flat)
     return _measured(_shared(lanczos, share, rng=rng, num_null=num_null), lanczos)
 
@@ -138,10 +143,8 @@ class _Shares:
         self.nodes_RK, self.weights_RK = nodes_RK, weights_RK
         self.largest_R = np.where(weights_RK > 0, nodes_RK, -np.inf).max(axis=1)
         self.largest = float(self.largest_R.max())
-        modulus = float(np.abs(nodes_RK[weights_RK > 0]).max())
-        if modulus == 0:
-            raise Refused("nodes_RK: got zeros only, an operator that vanishes has no scale")
-        self.floor = flat * modulus
+        self.flat = flat
+        self.floor = flat * float(np.abs(nodes_RK[weights_RK > 0]).max())
 
     def of(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """<function> for every probe."""
@@ -167,24 +170,6 @@ def _shared(
         "flat_fraction": share.mean(np.abs(share.nodes_RK) < share.floor),
         "outlier_count": _outliers(lanczos, share, rng=rng, num_null=num_null),
     }
-
-
-def _checked(
-    lanczos: Lanczos, operator: str, flat: float, num_null: int
-) -> tuple[np.ndarray, np.ndarray]:
-    if not 0 < flat < 1:
-        raise ValueError(f"flat: got {flat}, allowed 0 < flat < 1")
-    if num_null < 1:
-        raise ValueError(f"num_null: got {num_null}, allowed 1 or more")
-    if lanczos.operator != operator:
-        raise Refused(f"operator: got {lanczos.operator!r}, allowed {operator!r}")
-    nodes_RK = np.asarray(lanczos.nodes_RK, dtype=np.float64)
-    weights_RK = np.asarray(lanczos.weights_RK, dtype=np.float64)
-    if not (np.isfinite(nodes_RK).all() and np.isfinite(weights_RK).all()):
-        raise Refused("nodes_RK, weights_RK: got values that are not finite")
-    if (weights_RK < 0).any() or not np.allclose(weights_RK.sum(axis=1), 1.0, atol=1e-6):
-        raise Refused("weights_RK: got rows that are no probabilities")
-    return nodes_RK, weights_RK
 
 
 def _same(x: np.ndarray) -> np.ndarray:
@@ -247,8 +232,7 @@ def _entropy(share: _Shares, dim: int) -> Estimate | Refused:
 def _outliers(
     lanczos: Lanczos, share: _Shares, *, rng: np.random.Generator, num_null: int
 ) -> Estimate | Refused:
-    curved = float((share.weights_RK * (np.abs(share.nodes_RK) >= share.floor)).sum(axis=1).mean())
-    size = max(2, round(curved * lanczos.dim))
+    size = curved_size(share.nodes_RK, share.weights_RK, dim=lanczos.dim, flat=share.flat)
     steps = share.nodes_RK.shape[1]
     limit = null_gap(size, min(steps, size), num_null=num_null, rng=rng)
     counts = [

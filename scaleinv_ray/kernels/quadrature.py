@@ -1,14 +1,76 @@
-"""Outliers in the Gauss quadrature of a density of states. Suffix K: nodes of one probe vector."""
+"""The Gauss quadrature of a density of states: what may be read, how much is curved, outliers.
+
+Shape suffixes: R probe vectors, K nodes of one of them.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
 
+from scaleinv_ray.contract import Refused
+from scaleinv_ray.records import Lanczos
+
 OUTLIER_WEIGHT = 0.05
 """Largest share of the spectrum that may count as outliers."""
 SAME = 1e-6
 """Nodes nearer than this share of the largest are one eigenvalue (ghosts)."""
+
+
+def checked_quadrature(
+    lanczos: Lanczos, operator: str, *, flat: float, num_null: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of a record, float64, if they are a quadrature of the operator.
+
+    Args:
+        lanczos: the record.
+        operator: hessian or ggn.
+        flat: relative size below which an eigenvalue counts as flat, in (0, 1).
+        num_null: null matrices, one or more.
+
+    Returns:
+        nodes_RK and weights_RK.
+
+    Raises:
+        Refused: for another operator, values that are not finite, weights that are no
+            probabilities, and an operator that vanishes.
+        ValueError: with flat outside (0, 1), or without a null.
+    """
+    if not 0 < flat < 1:
+        raise ValueError(f"flat: got {flat}, allowed 0 < flat < 1")
+    if num_null < 1:
+        raise ValueError(f"num_null: got {num_null}, allowed 1 or more")
+    if lanczos.operator != operator:
+        raise Refused(f"operator: got {lanczos.operator!r}, allowed {operator!r}")
+    nodes_RK = np.asarray(lanczos.nodes_RK, dtype=np.float64)
+    weights_RK = np.asarray(lanczos.weights_RK, dtype=np.float64)
+    if not (np.isfinite(nodes_RK).all() and np.isfinite(weights_RK).all()):
+        raise Refused("nodes_RK, weights_RK: got values that are not finite")
+    if (weights_RK < 0).any() or not np.allclose(weights_RK.sum(axis=1), 1.0, atol=1e-6):
+        raise Refused("weights_RK: got rows that are no probabilities")
+    if not nodes_RK[weights_RK > 0].any():
+        raise Refused("nodes_RK: got zeros only, an operator that vanishes has no scale")
+    return nodes_RK, weights_RK
+
+
+def curved_size(nodes_RK: np.ndarray, weights_RK: np.ndarray, *, dim: int, flat: float) -> int:
+    """Number of eigenvalues that are not flat, the size of a null: share of the weight times dim.
+
+    Args:
+        nodes_RK: of the quadrature.
+        weights_RK: sum to one in every row.
+        dim: eigenvalues.
+        flat: size relative to the largest modulus below which an eigenvalue is flat.
+
+    Returns:
+        The number, at least 2.
+
+    >>> curved_size(np.array([[0.0, 1.0]]), np.array([[0.75, 0.25]]), dim=40, flat=1e-3)
+    10
+    """
+    floor = flat * np.abs(nodes_RK[weights_RK > 0]).max()
+    curved = float((weights_RK * (np.abs(nodes_RK) >= floor)).sum(axis=1).mean())
+    return max(2, round(curved * dim))
 
 
 def relative_gaps(nodes_K: np.ndarray, weights_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

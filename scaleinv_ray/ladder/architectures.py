@@ -7,6 +7,7 @@ Initialisation of the matrices (D width, L blocks), as is usual for the family:
     llama: N(0, 0.02^2), the default of transformers.
     granite (muP): hidden N(0, 1 / fan_in), embedding and unembedding N(0, 0.02^2) with logits
         divided by D / base_width (Yang et al. 2022, Table 8).
+    attention_only: N(0, 1 / D), the gain of a linear map that keeps the norm.
 """
 
 from __future__ import annotations
@@ -18,12 +19,19 @@ from typing import Literal
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from scaleinv_ray.attention_only import modeling
+from scaleinv_ray.attention_only.configuration import MODEL_TYPE
 from scaleinv_ray.ladder.spec import Rung, TrainSpec
 from scaleinv_ray.ladder.tokenizer import END_OF_TEXT_ID, VOCAB_SIZE
+
+assert modeling, "importing the module makes the architecture known to AutoModelForCausalLM"
 
 Role = Literal["hidden", "embedding", "unembedding", "vector"]
 
 _STD = 0.02
+_EMBEDDINGS = tuple(
+    f"{name}.weight" for name in ("embed_in", "embed_tokens", "embed_positions", "wte", "wpe")
+)
 _EMBEDDING_MULTIPLIER = 12.0  # Granite 3.0's own value
 # Learning rate ~ (width / base_width) ** power: Yang et al. 2022, Table 8. "vector" are gains and
 # biases, which count as input weights.
@@ -49,9 +57,10 @@ def model_config(spec: TrainSpec, rung: Rung) -> PreTrainedConfig:
         "gpt2": _gpt2,
         "llama": _llama,
         "granite": _granite,
+        "attention_only": _attention_only,
     }
     return AutoConfig.for_model(
-        spec.architecture,
+        MODEL_TYPE if spec.architecture == "attention_only" else spec.architecture,
         vocab_size=VOCAB_SIZE,
         bos_token_id=END_OF_TEXT_ID,
         eos_token_id=END_OF_TEXT_ID,
@@ -108,6 +117,16 @@ def _granite(spec: TrainSpec, rung: Rung) -> dict[str, object]:
     }
 
 
+def _attention_only(spec: TrainSpec, rung: Rung) -> dict[str, object]:
+    return {
+        "hidden_size": rung.width,
+        "num_hidden_layers": rung.depth,
+        "num_attention_heads": rung.width // spec.head_dim,
+        "max_position_embeddings": spec.length,
+        "initializer_range": 1 / math.sqrt(rung.width),
+    }
+
+
 def build_model(spec: TrainSpec, rung: Rung) -> PreTrainedModel:
     """The model at step 0: a function of the rung's width, depth and seed.
 
@@ -147,7 +166,7 @@ def _init_factor(architecture: str, name: str, parameter: torch.nn.Parameter, ru
 
 def role_of(name: str, parameter: torch.Tensor) -> Role:
     """What a tensor is to the parametrisation: embedding, unembedding, hidden matrix or vector."""
-    if name.endswith(("embed_in.weight", "embed_tokens.weight", "wte.weight", "wpe.weight")):
+    if name.endswith(_EMBEDDINGS):
         return "embedding"
     if name.endswith(("embed_out.weight", "lm_head.weight")):
         return "unembedding"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-ARCHITECTURES: tuple[str, ...] = ("gpt_neox", "gpt2", "llama", "granite")
+ARCHITECTURES: tuple[str, ...] = ("gpt_neox", "gpt2", "llama", "granite", "attention_only")
 OPTIMIZERS: tuple[str, ...] = ("adamw", "sgd")
 SCHEDULES: tuple[str, ...] = ("linear", "constant", "cosine")
 DTYPES: tuple[str, ...] = ("float32", "bfloat16")
@@ -93,7 +93,7 @@ class TrainSpec:
 
     Attributes:
         name: of the series.
-        architecture: gpt_neox, gpt2, llama, or granite (muP).
+        architecture: gpt_neox, gpt2, llama, granite (muP), or attention_only (no MLP).
         widths: D of each size, rising.
         depth: number of blocks at every width (or `depths`).
         depths: number of blocks at each width, by width or in the order of `widths`.

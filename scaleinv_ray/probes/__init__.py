@@ -15,11 +15,21 @@ import numpy as np
 
 from scaleinv_ray.probes.corpus import Corpus, load_corpus
 from scaleinv_ray.probes.registry import PROBES, ProbeRequest, ProbeSet
+from scaleinv_ray.probes.user import json_lines
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["PROBES", "Corpus", "ProbeRequest", "ProbeSet", "build_tokens", "find", "load_corpus"]
+__all__ = [
+    "PROBES",
+    "Corpus",
+    "ProbeRequest",
+    "ProbeSet",
+    "build_tokens",
+    "find",
+    "json_lines",
+    "load_corpus",
+]
 
 
 def find(name: str) -> ProbeSet:
@@ -46,7 +56,7 @@ def find(name: str) -> ProbeSet:
 
 
 def build_tokens(
-    name: str,
+    name: str | ProbeSet,
     encode: Callable[[str], list[int]],
     *,
     sequences: int,
@@ -59,7 +69,7 @@ def build_tokens(
     """Token sequences of a probe set: equal arguments (and rng state) give equal tokens.
 
     Args:
-        name: a key of `PROBES`.
+        name: a key of `PROBES`, or a probe set of the user's (`json_lines`).
         encode: text -> token ids, without special tokens added.
         sequences: S, sequences wanted.
         length: tokens in a sequence.
@@ -81,13 +91,13 @@ def build_tokens(
     >>> bool((tokens[:, :4] == tokens[:, 4:]).all())
     True
     """
-    probe = find(name)
+    probe = find(name) if isinstance(name, str) else name
     if sequences < 1:
         raise ValueError(f"sequences: got {sequences}, allowed integers >= 1")
     if length < 2:
         raise ValueError(f"length: got {length}, allowed integers >= 2")
     if probe.needs_corpus and corpus is None:
-        raise ValueError(f"corpus: got None, probe {name!r} reads held-out text")
+        raise ValueError(f"corpus: got None, probe {probe.name!r} reads held-out text")
     tokens_ST = probe.function(
         ProbeRequest(
             encode=encode,

@@ -17,9 +17,8 @@ from scaleinv_ray.capture.curvature import (
     ggn_products,
     hessian_products,
     language_loss,
-    quadrature,
-    tridiagonal,
 )
+from scaleinv_ray.capture.lanczos import quadrature, tridiagonal
 
 _GENERATOR = torch.Generator().manual_seed(0)
 
@@ -151,7 +150,7 @@ def test_full_lanczos_finds_all_eigenvalues() -> None:
     a_PP = torch.tensor(half + half.T)
     start = torch.tensor(rng.normal(size=(2, 30)))
     nodes_RK, weights_RK = quadrature(
-        *tridiagonal(_matrix_products(a_PP), start, 30, keep_basis=True)
+        tridiagonal(_matrix_products(a_PP), start, 30, keep_basis=True)
     )
     exact, vectors = np.linalg.eigh(a_PP.numpy())
     unit = start.numpy() / np.linalg.norm(start.numpy(), axis=1, keepdims=True)
@@ -167,7 +166,7 @@ def test_ghosts_only_without_a_basis_and_harmless_there() -> None:
     start = torch.ones(1, 200, dtype=torch.float64)
     products = _matrix_products(torch.diag(eigenvalue_P))
     kept, free = (
-        quadrature(*tridiagonal(products, start, 80, keep_basis=keep)) for keep in (True, False)
+        quadrature(tridiagonal(products, start, 80, keep_basis=keep)) for keep in (True, False)
     )
     assert (kept[0] > 79).sum() == 1
     assert (free[0] > 79).sum() > 1, "this spectrum is one where ghosts appear"
@@ -181,7 +180,7 @@ def test_a_closed_krylov_space_leaves_weightless_nodes() -> None:
     a_PP = torch.diag(torch.tensor([1.0, 1.0, 1.0, 3.0, 3.0, 5.0], dtype=torch.float64))
     start = torch.ones(1, 6, dtype=torch.float64)
     nodes_RK, weights_RK = quadrature(
-        *tridiagonal(_matrix_products(a_PP), start, 6, keep_basis=True)
+        tridiagonal(_matrix_products(a_PP), start, 6, keep_basis=True)
     )
     carried = weights_RK > 0
     np.testing.assert_allclose(nodes_RK[carried], [1.0, 3.0, 5.0])
@@ -234,7 +233,7 @@ def test_dropout_is_refused(model: Callable[[str], tf.PreTrainedModel]) -> None:
 
 
 def test_a_stored_basis_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scaleinv_ray.capture.curvature.STORED_BASIS", 50)
+    monkeypatch.setattr("scaleinv_ray.capture.lanczos.STORED_BASIS", 50)
     loss, parameters, x = _normed_net()
     with pytest.raises(ValueError, match=r"allowed 1\.\.30"):
         next(curvature_records(loss, parameters, [x], generator=_GENERATOR, num_steps=31))

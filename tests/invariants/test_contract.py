@@ -14,6 +14,7 @@ from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.records import (
     Activations,
     Attention,
+    Chains,
     DepthStack,
     Jacobians,
     Lanczos,
@@ -22,6 +23,7 @@ from scaleinv_ray.records import (
     TokenLosses,
     WeightMatrix,
 )
+from tests.invariants.synthetic_chains import gaussian_chains
 
 assert scaleinv_ray.invariants
 SMALL: dict[str, dict[str, Any]] = {
@@ -125,6 +127,20 @@ def _lanczos(rng: np.random.Generator) -> Lanczos:
     return Lanczos(nodes_RK=nodes_RK, weights_RK=weights_RK, dim=100, weight_norm=3.0)
 
 
+def _chains(rng: np.random.Generator) -> Chains:
+    curvature_D = np.linspace(0.2, 1, 30)
+    nbetas = [300.0] * 2 + [1000.0] * 2 + [3000.0] * 2
+    return gaussian_chains(
+        rng,
+        curvature_D=curvature_D,
+        nbetas=nbetas,
+        gammas=[1e-7 * nbeta * (1 + 9 * (k % 2)) for k, nbeta in enumerate(nbetas)],
+        num_draws=300,
+        observed_QD=np.array([curvature_D, np.ones(30), rng.uniform(size=30)]),
+        probe="probe0",
+    )
+
+
 def _trajectory(record: Record) -> list[Record]:
     """The record at three steps of a run, the last one as it is."""
     name = record.arrays[0]
@@ -143,6 +159,7 @@ MAKE: dict[str, Callable[[np.random.Generator], Record]] = {
     "token_losses": _token_losses,
     "hessian": _lanczos,
     "ggn": lambda rng: dataclasses.replace(_lanczos(rng), operator="ggn"),
+    "chains": _chains,
 }
 
 

@@ -12,7 +12,7 @@ from scaleinv_ray.ladder.architectures import build_model, rate_factor, role_of
 from scaleinv_ray.ladder.spec import OptimizerSpec, Rung, TrainSpec, rungs
 from scaleinv_ray.ladder.tokenizer import VOCAB_SIZE
 
-ARCHITECTURES = ["gpt_neox", "gpt2", "llama", "granite"]
+ARCHITECTURES = ["gpt_neox", "gpt2", "llama", "granite", "attention_only"]
 
 
 def ladder(architecture: str, base_width: int | None = None, lr: float = 1e-3) -> TrainSpec:
@@ -78,6 +78,14 @@ def test_initialisation_of_mup_is_one_over_fan_in_inside_and_constant_outside() 
         assert float(p.detach().std()) == pytest.approx(expected, rel=0.03), name
     assert model.config.logits_scaling == 4.0
     assert model.config.attention_multiplier == 1 / 16
+
+
+def test_attention_only_keeps_norms_and_has_no_mlp() -> None:
+    for name, std in stds("attention_only", 128).items():
+        assert std == pytest.approx(1 / math.sqrt(128), rel=0.03), name  # >= 16384 entries
+    model = build_model(ladder("attention_only"), Rung(64, 2, 0))
+    norms = 3 * 2 * 64
+    assert sum(p.numel() for p in model.parameters()) == 2 * VOCAB_SIZE * 64 + 8 * 64**2 + norms
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

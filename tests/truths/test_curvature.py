@@ -7,9 +7,8 @@ import torch
 from scaleinv_ray.capture.curvature import (
     SplitLoss,
     curvature_records,
-    quadrature,
-    tridiagonal,
 )
+from scaleinv_ray.capture.lanczos import quadrature, tridiagonal
 from scaleinv_ray.contract import Measured
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.invariants.curvature import ggn_density, hessian_density
@@ -23,7 +22,7 @@ def _of_matrix(
     a = torch.tensor(a_PP)
     start_RP = torch.tensor(np.random.default_rng(5).normal(size=(num_probes, dim)))
     nodes_RK, weights_RK = quadrature(
-        *tridiagonal(lambda v_RP: v_RP @ a, start_RP, num_steps, keep_basis=True)
+        tridiagonal(lambda v_RP: v_RP @ a, start_RP, num_steps, keep_basis=True)
     )
     return Lanczos(nodes_RK=nodes_RK, weights_RK=weights_RK, dim=dim, operator=operator)
 

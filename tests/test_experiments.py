@@ -1,0 +1,143 @@
+"""The experiments: each runs, its last line is JSON, and its folders can be read by a run."""
+
+import importlib
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scaleinv_ray.config import load_run_config
+from scaleinv_ray.conservation.onsets import OnsetFinder
+from scaleinv_ray.conservation.transitions import TransitionFinder
+from scaleinv_ray.series import resolve
+
+EXPERIMENTS = Path(__file__).parents[1] / "scripts" / "experiments"
+
+
+def _quick(name: str, cwd: Path) -> dict[str, Any]:
+    command = [sys.executable, str(EXPERIMENTS / f"{name}.py"), "--quick", "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    folder = cwd / "runs" / "experiments" / name
+    assert json.loads((folder / "result.json").read_text())["summary"] == summary
+    assert list(folder.glob("*.html"))
+    return summary
+
+
+def _units(folder: Path) -> list[tuple[str, int | None]]:
+    """Model and step of everything in a folder of records, as a run would resolve it."""
+    models = [{"records": str(p)} for p in sorted(folder.iterdir())]
+    config = {"name": "x", "models": models, "invariants": ["curvature.ggn_density"]}
+    found = resolve(load_run_config(config).models)
+    return [(c.model, c.step) for c in found]
+
+
+@pytest.mark.slow
+def test_clusters(tmp_path: Path) -> None:
+    summary = _quick("gaussian_clusters", tmp_path)
+    assert summary["trained"] == [9.0] * 3
+    assert 9.0 not in summary["untrained"]
+    kept = _units(tmp_path / "runs/experiments/gaussian_clusters/records")
+    assert kept == [(f"clusters-s{seed}", step) for seed in range(3) for step in (0, 30)]
+
+
+@pytest.mark.slow
+def test_known_coefficients(tmp_path: Path) -> None:
+    summary = _quick("known_coefficients", tmp_path)
+    # a tenth of the draws that the 5 % need: chains from a Gaussian's width, not yet relaxed
+    assert summary["ratios"]["8-4-8, rank 2"] == pytest.approx(1.0, abs=0.15)
+    assert summary["not_as_expected"] == []
+    assert len(_units(tmp_path / "runs/experiments/known_coefficients/records")) == 2
+
+
+@pytest.mark.slow
+def test_induction_stages(tmp_path: Path) -> None:
+    summary = _quick("induction_stages", tmp_path)
+    assert summary["agreement"]["llc"].startswith("undetermined")  # three checkpoints say nothing
+    out = tmp_path / "runs/experiments/induction_stages"
+    kept = _units(out / "records")
+    assert kept == [(n, s) for n in ("induction-s0", "shuffled-s0") for s in (0, 8, 64)]
+    source = {"path": str(out / "models" / "induction-s0")}
+    config = {"name": "x", "models": [source], "invariants": ["weights.weight_tail"]}
+    checkpoints = resolve(load_run_config(config).models)
+    assert [(c.step, c.seed, c.train_tokens) for c in checkpoints] == [
+        (0, 0, 0), (8, 0, 8 * 8 * 24), (64, 0, 64 * 8 * 24),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    return importlib.import_module("induction_stages")
+
+
+STEPS = (0, 20, 50, 100, 150, 200, 250, 300, 350, 400, 500, 600, 800)
+
+
+def _run(jump: float, rng: np.random.Generator) -> list[dict[str, float | None]]:
+    """A score that rises at step 250, and a coefficient that jumps at `jump`."""
+    rows: list[dict[str, float | None]] = []
+    for step in STEPS:
+        rows.append({
+            "step": step,
+            "score": 0.8 / (1 + math.exp(-(step - 250) / 15)) + 0.01 * rng.normal(),
+            "llc": math.exp(2 + 1.5 * (step >= jump) + 0.02 * rng.normal()),
+        })  # fmt: skip
+    return rows
+
+
+@pytest.mark.parametrize(("jump", "said"), [(250, "agrees"), (50, "undetermined: meets the onset")])
+def test_agreement_is_told_from_transitions_elsewhere(
+    stages: ModuleType, jump: float, said: str
+) -> None:
+    rng = np.random.default_rng(0)
+    onsets, finder = OnsetFinder(rng), TransitionFinder(rng)
+    found = []
+    for _ in range(3):
+        rows = _run(jump, rng)
+        onset = onsets.find([r["step"] for r in rows], [r["score"] for r in rows])
+        found.append(stages.stage(rows, "llc", onset, finder))
+    assert stages.agreement(found)["verdict"].startswith(said)
+
+
+def test_one_seed_and_no_onset_are_undetermined(stages: ModuleType) -> None:
+    rng = np.random.default_rng(0)
+    finder = TransitionFinder(rng)
+    rows = _run(250, rng)
+    wide = OnsetFinder(rng).find([r["step"] for r in rows], [r["score"] for r in rows])
+    single = stages.agreement([stages.stage(rows, "llc", wide, finder)])
+    assert single["verdict"].startswith("undetermined: intervals as wide would by a chance of")
+    none = stages.stage(rows, "llc", "no change established", finder)
+    assert none.meets is None
+    few = [r | {"llc": None} for r in rows[:9]] + rows[9:]
+    assert stages.stage(few, "llc", wide, finder).meets is None
+
+
+def test_repeated_sequences_repeat_and_the_control_does_not(stages: ModuleType) -> None:
+    plan, rng = stages.Plan(), np.random.default_rng(0)
+    rows_ST, period_S1 = stages.repeated(plan, 50, rng)
+    for row_T, (period,) in zip(rows_ST, period_S1, strict=True):
+        np.testing.assert_array_equal(row_T[period:], row_T[:-period])
+    assert set(period_S1.ravel().tolist()) == set(range(8, 17))
+    text = {"prose": np.frombuffer(b"some words that are long enough " * 10, dtype=np.uint8)}
+    plain, shuffled = (
+        stages.mixture(plan, text, 8, seed=0, step=0, shuffled=s).numpy() for s in (False, True)
+    )
+    assert (plain != shuffled).any(axis=1).all()
+    np.testing.assert_array_equal(np.sort(plain, axis=1), np.sort(shuffled, axis=1))
+
+
+def test_ngrams_are_those_of_the_text(stages: ModuleType) -> None:
+    unigram_V, bigram_VV = stages.ngrams(np.frombuffer(b"abab" * 5000, dtype=np.uint8))
+    assert unigram_V.sum() == pytest.approx(1.0)
+    np.testing.assert_allclose(bigram_VV.sum(axis=1), 1.0)
+    assert unigram_V[ord("a")] == pytest.approx(0.5, abs=0.01)
+    assert bigram_VV[ord("a"), ord("b")] > 0.99
+    np.testing.assert_allclose(bigram_VV[ord("z")], unigram_V, atol=1e-12)  # a context never seen
