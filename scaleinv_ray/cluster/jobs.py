@@ -85,6 +85,7 @@ class MeasureJob:
         source: path of the capture file, or where weights are streamed from.
         labels: the columns of the unit, equal in all rows.
         more: the second model of a pair, or the earlier steps of a trajectory.
+        steps: of a trajectory, those of `more`; that of the source stands in the labels.
         parts: where the weights are many, the tensors that are measured one by one.
         part: of those, the one that this job is; None for the whole, which is assembled of them.
     """
@@ -96,6 +97,7 @@ class MeasureJob:
     source: str | WeightSource
     labels: Mapping[str, Any]
     more: tuple[str | WeightSource, ...] = ()
+    steps: tuple[int | None, ...] = ()
     parts: tuple[Part, ...] = ()
     part: Part | None = None
 

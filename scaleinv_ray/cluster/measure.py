@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +58,9 @@ def _read(job: MeasureJob, signature: Signature) -> Iterator[tuple[Any, ...]]:
             places = {(r.layer, r.role, r.head, r.site) for r in steps}
             if len(places) > 1:
                 raise ValueError(f"steps of a run: got {sorted(map(str, places))} at one place")
-            yield (steps,)
+            # a capture of equal weights may serve several steps: only the job knows which
+            known = (*job.steps, job.labels["step"])
+            yield ([replace(r, step=step) for r, step in zip(steps, known, strict=True)],)
 
 
 def nearest_in_depth(record: Record, others: Sequence[Record]) -> Record:

@@ -82,6 +82,7 @@ def assemble(
             source=sources[0],
             labels=labels_of(plan, m, run_id),
             more=tuple(sources[1:]),
+            steps=tuple(r.unit.checkpoint.step for r in m.more),
         )
         jobs.append(job)
     captures = [_capture_job(plan, group, config, scratch) for group in passes.values()]

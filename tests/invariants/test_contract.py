@@ -1,6 +1,7 @@
 """What every registered invariant owes: reproducible, complete, finite or refused, symmetric."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,10 @@ def _token_losses(rng: np.random.Generator) -> Record:
 def _lanczos(rng: np.random.Generator) -> Lanczos:
     nodes_RK = np.sort(rng.exponential(size=(4, 12)), axis=1)
     weights_RK = rng.dirichlet(np.ones(12), size=4)
-    return Lanczos(nodes_RK=nodes_RK, weights_RK=weights_RK, dim=100, weight_norm=3.0)
+    sketch_RKM = rng.normal(size=(4, 12, 32)) / math.sqrt(32)
+    return Lanczos(
+        nodes_RK=nodes_RK, weights_RK=weights_RK, sketch_RKM=sketch_RKM, dim=100, weight_norm=3.0
+    )
 
 
 def _chains(rng: np.random.Generator) -> Chains:
@@ -145,7 +149,10 @@ def _trajectory(record: Record) -> list[Record]:
     """The record at three steps of a run, the last one as it is."""
     name = record.arrays[0]
     first = getattr(record, name)
-    return [dataclasses.replace(record, **{name: first * (1 - 0.2 * k)}) for k in (2, 1, 0)]
+    return [
+        dataclasses.replace(record, **{name: first * (1 - 0.2 * k)}, step=30 - 10 * k)
+        for k in (2, 1, 0)
+    ]
 
 
 MAKE: dict[str, Callable[[np.random.Generator], Record]] = {
