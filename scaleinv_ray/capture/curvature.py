@@ -167,6 +167,8 @@ def ggn_products(
 
     def graph(batch: Any) -> Products:
         z = loss.outputs({**held, **varied}, batch)
+        if not z.requires_grad:  # the outputs read none of them
+            return torch.zeros_like
         u = torch.zeros_like(z, requires_grad=True)
         pulled = _pull([z], varied, [u], create_graph=True)
         at = z.detach().requires_grad_()
@@ -290,6 +292,8 @@ def _check_loss(loss: Loss, parameters: Parameters, batches: Sequence[Any]) -> N
 
 def _gradient(value: torch.Tensor, varied: Parameters) -> tuple[torch.Tensor, ...]:
     leaves = tuple(varied.values())
+    if not value.requires_grad:  # the loss reads none of them
+        return tuple(torch.zeros_like(p) for p in leaves)
     return torch.autograd.grad(value, leaves, create_graph=True, materialize_grads=True)
 
 

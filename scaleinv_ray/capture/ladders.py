@@ -177,9 +177,15 @@ class Pilot:
         return cls(nbeta, llc, at_P, draws.square_P.nan_to_num())
 
     def scale(self, posterior: Posterior) -> torch.Tensor:
-        """Lengths (sqrt(v) + mean / 10)^-1/2 of RMSprop's preconditioner, of geometric mean 1."""
+        """Lengths (sqrt(v) + mean / 10)^-1/2 of RMSprop's preconditioner, of geometric mean 1.
+
+        Returns:
+            The lengths, as they were where the pilot diverged or saw no gradient.
+        """
         before_P = torch.ones_like(self.at_P) if posterior.scale_P is None else posterior.scale_P
         root_P = self.square_P.sqrt() / before_P
+        if not 0 < float(root_P.mean()) < torch.inf:
+            return before_P
         scale_P = (root_P + root_P.mean() / 10).rsqrt()
         return scale_P / scale_P.log().mean().exp()
 
@@ -224,6 +230,9 @@ class Settings:
         if asked.gammas is not None:
             gammas = _fitting("gammas", asked.gammas, len(nbetas))
         factors = np.array(asked.gamma_factors, dtype=float)
+        if not len(factors) or not factors.min() >= 0:
+            got = list(asked.gamma_factors)
+            raise ValueError(f"gamma_factors: got {got}, allowed one or more, none below 0")
         nbeta_N = np.repeat(nbetas, len(factors))
         gamma_N = (gammas[:, None] * factors).ravel()
         noise_N = noise.at(nbeta_N, asked.sampler)

@@ -68,6 +68,9 @@ def tridiagonal(
 
     Returns:
         The matrices; zeros once the Krylov space of a row is closed.
+
+    Raises:
+        ValueError: for products that are not finite.
     """
     q_RP = start_RP / start_RP.norm(dim=1, keepdim=True)
     before_RP = torch.zeros_like(q_RP)
@@ -91,7 +94,10 @@ def tridiagonal(
         before_RP, q_RP = q_RP, w_RP / torch.where(beta_R > 0, beta_R, torch.inf)[:, None]
         alphas.append(alpha_R)
         betas.append(beta_R)
-    return Tridiagonal(_numbers(alphas), _numbers(betas), _numbers(kept) if seen else None)
+    alpha_RK = _numbers(alphas)
+    if not np.isfinite(alpha_RK).all():
+        raise ValueError("products: got values that are not finite, needs derivatives that are")
+    return Tridiagonal(alpha_RK, _numbers(betas), _numbers(kept) if seen else None)
 
 
 def quadrature(matrices: Tridiagonal) -> tuple[np.ndarray, np.ndarray]:

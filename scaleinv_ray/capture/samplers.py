@@ -91,7 +91,10 @@ class Draws:
     def empty(cls, rows: Rows, length: Length, num_observed: int) -> Draws:
         """Of NaN, to be filled."""
         shape = (len(rows.x_RP), length.num_steps)
-        loss, base, virial, drift = (torch.full(shape, torch.nan) for _ in range(4))
+        # losses in the precision of the net: their difference is what counts
+        kept = rows.x_RP.dtype
+        loss, base = (torch.full(shape, torch.nan, dtype=kept) for _ in range(2))
+        virial, drift = (torch.full(shape, torch.nan) for _ in range(2))
         observed = torch.full((num_observed, *shape), torch.nan)
         accepted, square = torch.ones(shape[0]), torch.zeros_like(rows.x_RP[0])
         return cls(loss, base, virial, drift, observed, accepted, square)

@@ -183,7 +183,10 @@ def states_of(job: CaptureJob, target: Target, kinds: frozenset[str]) -> StateFi
     level = protocol.sequences * protocol.length * checkpoint.d_model * 4
     first.parent.mkdir(parents=True, exist_ok=True)
     room = shutil.disk_usage(first.parent).free
-    return StateFiles(folder, keep=2 * level * (checkpoint.n_layers + 1) < room)
+    states = StateFiles(folder, keep=2 * level * (checkpoint.n_layers + 1) < room)
+    if not all(states.complete(n) for n in range(states.latest() or 0)):
+        shutil.rmtree(folder)  # of a killed pass on a full disk: what its records need is gone
+    return states
 
 
 CaptureActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(Capturer)

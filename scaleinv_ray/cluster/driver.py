@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scaleinv_ray.cluster.actors import CaptureActor, measure_all
-from scaleinv_ray.cluster.checks import node_kinds
+from scaleinv_ray.cluster.checks import most_memory, node_kinds
 from scaleinv_ray.cluster.flights import LOST, Flight, cause, mark_running
 from scaleinv_ray.cluster.jobs import (
     CaptureJob,
@@ -70,6 +70,7 @@ class Driver:
     _places: dict[Any, Place] = field(default_factory=dict)
     _alive: set[str] = field(default_factory=set)
     _largest: float = 0.0
+    _not_started: int = 0
     _cpus: int = 1
     _counted: float = 0.0
 
@@ -111,8 +112,11 @@ class Driver:
 
     def _look_at_nodes(self) -> None:
         """What lay on a node that is gone is lost; where one goes, an idle actor makes way."""
-        cpus = {n["NodeID"]: n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]}
-        self._largest = max(kind.resources.get("memory", 0.0) for kind in node_kinds())
+        nodes = {n["NodeID"]: n["Resources"] for n in ray.nodes() if n["Alive"]}
+        cpus, self._nodes.memory = (
+            {n: of.get(what, 0.0) for n, of in nodes.items()} for what in ("CPU", "memory")
+        )
+        self._largest = most_memory(node_kinds())
         gone, self._alive = self._alive - cpus.keys(), set(cpus)
         leaving = gone | ray._private.state.state.get_draining_nodes().keys()  # has notice
         self._nodes.cpus = {n: c for n, c in cpus.items() if c >= 1 and n not in leaving}
@@ -143,13 +147,14 @@ class Driver:
         """As many as fit while a CPU is left for the tasks that read their captures."""
         gpus = self.settings.gpus_per_model
         room = int(ray.cluster_resources().get("GPU", 0) // gpus) if gpus else self._cpus // 2
+        if gpus and any(job.load == "chained" for job, _ in self._captures):
+            room = 1  # the other GPUs are for the members of its chain
         wanted = min(self.settings.actors or room, self._cpus - 1, len(self._captures))
         return max(1, wanted) if self._captures else 0
 
     def _sharing(self) -> int:
-        """Actors that may come to lie on one node."""
-        nodes = sum(node["Alive"] for node in ray.nodes())
-        return max(1, math.ceil(self._num_actors() / max(1, nodes)))
+        """Actors that may come to lie on one node, one more than there are included."""
+        return math.ceil(max(self._num_actors(), len(self._actors) + 1) / max(1, len(self._nodes.cpus)))
 
     def _new_actor(self) -> None:
         """Starts an actor; it gets work when it has answered, not while it waits for a place."""
@@ -195,15 +200,14 @@ class Driver:
         """Submits measurements to the node where they are done soonest."""
         node = self._nodes.best(group[0], self._files, settled=tries > 1)
         seconds = self._waiting.seconds(group)
-        scratch = self.settings.scratch
-        apart = scratch is not None and not scratch.shared
-        supply = Supply(scratch, self._files.held(group)) if scratch and apart else None
+        scratch = self.settings.scratch if self._files.apart else None
+        supply = Supply(scratch, self._files.held(group)) if scratch else None
         where = pinned(node, soft=True) if node else None
         memory = memory_of(group, asked=self._asking.of(group), largest=self._largest)
         task = measure_all.options(memory=memory, scheduling_strategy=where)
         ref = task.remote(group, self.store.uri, supply)
         self._nodes.queue(node, seconds)
-        self._flights[ref] = Flight(group, tries, node=node, seconds=seconds)
+        self._flights[ref] = Flight(group, tries, None, None, node, seconds, memory or 0.0)
 
     def _collect(self) -> None:
         mark_running(self._flights.values(), self._slots)
@@ -233,16 +237,22 @@ class Driver:
             place = self._places[actor] = ray.get(ref)
         except LOST as error:
             self._actors.remove(actor)
-            self.log("lost", tries=1, error=f"{type(error).__name__}: {error}")
-            self._new_actor()
+            self._not_started += 1
+            said = f"{type(error).__name__}: {error}"
+            self.log("lost", tries=self._not_started, error=said)
+            if self._not_started < TRIES:
+                self._new_actor()
+            while self._captures and not self._actors:  # it is always so
+                self._fail(self._captures.popleft()[0].paths(), said)
         else:
+            self._not_started = 0
             self._idle.append(actor)
             self.log("actor", pid=place.pid, node=place.node, address=place.address)
 
-    def _slots(self, node: str | None) -> int:
-        """Measuring tasks that a node, or the cluster, runs at a time."""
+    def _slots(self, node: str | None, memory: float) -> int:
+        """Measuring tasks of so much memory that a node, or the cluster, runs at a time."""
         free = self._nodes.free(node) if node else self._cpus - len(self._actors)
-        return max(1, int(free))
+        return max(1, int(min(free, self._nodes.fitting(node, memory))))
 
     def _enforce_deadlines(self) -> None:
         """Gives up what runs too long."""
@@ -294,15 +304,13 @@ class Driver:
 
     def _captured(self, flight: Flight, outcome: CaptureOutcome) -> None:
         self._idle.append(flight.actor)
-        size = sum(outcome.written.values())
-        assert isinstance(flight.job, CaptureJob)
-        unit = flight.job.facts.get("unit")
+        assert isinstance(flight.job, CaptureJob) and flight.node is not None
         self.log(
-            "captured", unit=unit, files=len(outcome.written), bytes=size, wall_s=outcome.wall_s,
-            failed=len(outcome.failed), load=outcome.load, reason=outcome.reason,
-            tokens=outcome.tokens, node=flight.node, queue=self._queue(),
+            "captured", unit=flight.job.facts.get("unit"), files=len(outcome.written),
+            bytes=sum(outcome.written.values()), wall_s=outcome.wall_s, failed=len(outcome.failed),
+            load=outcome.load, reason=outcome.reason, tokens=outcome.tokens, node=flight.node,
+            queue=self._queue(),
         )  # fmt: skip
-        assert flight.node is not None
         names = self._files.names(flight.job, flight.node)
         for written, num_bytes in outcome.written.items():
             self._files.made(names[written], num_bytes, flight.node)

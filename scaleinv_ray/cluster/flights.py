@@ -33,6 +33,7 @@ class Flight:
         since: when it was first seen where it must be running, by the monotonic clock.
         node: to which it was sent, None where Ray chose.
         seconds: that a group of measurements is expected to take.
+        memory: bytes that it asked for, 0 for none.
     """
 
     job: CaptureJob | tuple[MeasureJob, ...]
@@ -41,6 +42,7 @@ class Flight:
     since: float | None = None
     node: str | None = None
     seconds: float = 0.0
+    memory: float = 0.0
 
     def waited(self, error: Exception, alive: Iterable[str]) -> bool:
         """Whether it was lost with a node on which it had not begun, which is no try of it."""
@@ -49,19 +51,22 @@ class Flight:
         return self.actor is None and self.since is None and died
 
 
-def mark_running(flights: Iterable[Flight], slots: Callable[[str | None], int]) -> None:
+def mark_running(flights: Iterable[Flight], slots: Callable[[str | None, float], int]) -> None:
     """Notes since when tasks run: on a node they start in order, so its oldest are running.
 
     Args:
         flights: in the order in which they were submitted.
-        slots: how many tasks run on a node at a time.
+        slots: how many tasks run on a node at a time that ask for so much memory each.
     """
     now = time.monotonic()
     seen: Counter[str | None] = Counter()
+    asked: dict[str | None, float] = {}
     for flight in flights:
         if flight.actor is None:
             seen[flight.node] += 1
-            if seen[flight.node] <= slots(flight.node):
+            # each as much as the largest before it: one that waits for memory is not at work
+            asked[flight.node] = max(asked.get(flight.node, 0.0), flight.memory)
+            if seen[flight.node] <= slots(flight.node, asked[flight.node]):
                 flight.since = flight.since or now
 
 

@@ -5,6 +5,7 @@ Needs no Ray.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -153,11 +154,19 @@ class Nodes:
         cpus: by id.
         busy: CPUs that capture actors have taken, by id.
         queued_s: seconds of work sent to a node and not yet done, by id.
+        memory: bytes for tasks, by id.
     """
 
     cpus: Mapping[str, float] = field(default_factory=dict)
     busy: Counter[str] = field(default_factory=Counter)
     queued_s: dict[str, float] = field(default_factory=dict)
+    memory: Mapping[str, float] = field(default_factory=dict)
+
+    def fitting(self, node: str | None, memory: float) -> float:
+        """How many tasks that ask for so much memory fit on a node, or on all of them."""
+        if not memory:
+            return math.inf
+        return sum(self.memory.get(n, 0.0) // memory for n in ([node] if node else self.cpus))
 
     def free(self, node: str) -> float:
         """CPUs for tasks; a node without any still does one after the other, much later."""

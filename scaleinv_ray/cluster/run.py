@@ -124,6 +124,7 @@ def _execute(
 
     run_id = uuid.uuid4().hex[:12]
     scratch = _scratch(store, config)
+    _check_load(missing, config)
     with connected(address):
         work = assemble(plan, missing, config, scratch=scratch.folder, run_id=run_id)
         discard = config.captures == "discard"
@@ -139,6 +140,7 @@ def _execute(
                 actors=config.cluster.actors,
                 memory=config.cluster.memory,
                 shared_bytes=sum(tokens_ST.nbytes for tokens_ST in work.tokens.values()),
+                load=config.cluster.load if work.captures else "auto",
             ),
             grounds=grounds,
         )
@@ -160,6 +162,18 @@ def _execute(
             progress("ended", run_id=run_id, **progress.counts)
             progress.close()
     return progress.counts["failed_measurements"]
+
+
+def _check_load(missing: list[Measurement], config: RunConfig) -> None:
+    """A chain needs two blocks, whichever cluster it is on."""
+    if config.cluster.load != "chained":
+        return
+    for unit in {reading.unit for m in missing if m.probe is not None for reading in m.readings}:
+        if unit.checkpoint.n_layers < 2 and not unit.checkpoint.captures:
+            raise ValueError(
+                f"cluster.load: got 'chained', model {unit.checkpoint.model} has one block; "
+                "allowed for it: 'auto', 'resident', 'streamed'"
+            )
 
 
 def _scratch(store: Store, config: RunConfig) -> Scratch:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scaleinv_ray.cluster.jobs import CaptureJob, MeasureJob
+from scaleinv_ray.cluster.parts import memory_of
 from scaleinv_ray.cluster.session import ray
 
 
@@ -26,7 +28,8 @@ class Shrinking:
         if isinstance(error, ray.exceptions.OutOfMemoryError) and not isinstance(job, CaptureJob):
             nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
             for one in job:
-                self._one[one.name] = doubled(self.of([one]), nodes)
+                asked = memory_of([one], asked=self.of([one]), largest=math.inf)
+                self._one[one.name] = doubled(asked, nodes)
 
     def of(self, group: Sequence[MeasureJob]) -> int | None:
         """Bytes that a task asks for which makes these one after the other."""

@@ -333,7 +333,7 @@ def _flags(
     grade = max((r.grade for r in reasons), default=Grade.OK)
     draws = chains.loss_NCS.shape[2]
     reach = main.numbers.get("reach")
-    locality = None if reach is None else main.gamma * main.step / reach
+    locality = main.gamma * main.step / reach if reach else None
     flags: dict[str, float | int | str] = {
         "verdict": grade.verdict,
         "reasons": _said(reasons),
@@ -348,7 +348,7 @@ def _flags(
     }
     shown = ("rhat", "rhat_rank", "ess", "mcse", "geweke", "acceptance", "discretisation")
     flags |= {name: main.numbers[name] for name in shown if name in main.numbers}
-    if reach is not None:
+    if locality is not None:
         flags["comparable_at"] = (
             f"eps h_max nbeta {reach:.3g}, gamma / (h_max nbeta) {locality:.3g}, {draws} steps"
         )

@@ -187,8 +187,8 @@ def _judged(chains: Chains, n: int) -> Setting:
     if kept:
         scaled_CS = nbeta * _excess(chains, n, kept, chains.burn_in)
         try:
-            llc = chain_mean(scaled_CS)
             numbers |= _diagnostics(scaled_CS)
+            llc = chain_mean(scaled_CS)
         except Refused as refusal:
             reasons.append(Reason(Grade.VOID, f"loss_NCS: {refusal}"))
         virial = _virial(chains, n, kept)

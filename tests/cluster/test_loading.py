@@ -166,6 +166,25 @@ def test_an_actor_goes_on_where_a_killed_one_stopped(
             np.testing.assert_array_equal(x.x_TD, y.x_TD)
 
 
+def test_a_pass_that_kept_no_lower_levels_begins_again(
+    text_folder: Path, ladder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"cluster": {"load": "streamed"}, "invariants": {"topology.persistence": {
+        "num_points": 30, "num_subsamples": 3, "max_dimension": 1}}}  # fmt: skip
+    config = one_model(text_folder, ladder, tmp_path / "o", **changes)
+    job, tokens = the_job(load_run_config(config))
+    (target,) = job.targets
+    usage = actors.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(actors.shutil, "disk_usage", lambda _: usage._replace(free=1))
+    states = states_of(job, target, frozenset({"cloud"}))
+    for level in range(2):  # as a pass leaves them that was killed in its second block
+        with states.write(level) as write:
+            write(np.zeros((96, 48, 16), np.float32))
+    assert [states.complete(n) for n in range(3)] == [False, True, False]
+    outcome = Capturer(num_threads=1, num_gpus=0).capture(job, tokens)
+    assert not outcome.failed and len(outcome.written) == 1
+
+
 def test_cleaning_keeps_the_states_of_wanted_captures_alone(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"states-{name}").mkdir()
