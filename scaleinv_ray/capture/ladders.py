@@ -160,8 +160,10 @@ class Pilot:
     def _round(
         cls, posterior: Posterior, curvature: Curvature, asked: Asked, *, nbeta: float, noise: float
     ) -> Pilot:
-        # no longer than what it prepares
-        steps = min(PILOT_STEPS, asked.length.num_steps)
+        # no longer than what it prepares, but a ladder stands on what it finds
+        steps = PILOT_STEPS
+        if asked.nbetas is not None:
+            steps = min(steps, asked.length.num_steps)
         length = Length(steps, steps // 2, asked.length.batch)
         plain = replace(
             asked, sampler="sgld", nbetas=[nbeta], gammas=None, gamma_factors=[1.0], steps=None,

@@ -125,8 +125,8 @@ def _whole(model: PreTrainedModel) -> Parameters:
     """The parameters, in float32 at least: second derivatives want them all, and precise."""
     placed: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {}
     places = {str(place) for place in placed.values()}
-    if "disk" in places or ("cpu" in places and len(places) > 1):
-        raise ValueError("model: got offloaded weights, allowed a model whole on its devices")
+    if "disk" in places or len(places) > 1:
+        raise ValueError(f"model: got weights on {sorted(places)}, allowed a model on one device")
     named = dict(model.named_parameters())
     absent = [n for n, p in named.items() if p.is_meta]
     if absent:

@@ -171,8 +171,8 @@ def language_losses(model: PreTrainedModel) -> LanguageLosses:
     """
     language_loss(model)  # refuses dropout and fused attention
     places = {str(place) for place in (getattr(model, "hf_device_map", None) or {}).values()}
-    if "disk" in places or ("cpu" in places and len(places) > 1):
-        raise ValueError(f"model: got weights offloaded to {sorted(places)}, allowed one device")
+    if "disk" in places or len(places) > 1:
+        raise ValueError(f"model: got weights on {sorted(places)}, allowed one device")
     for name, p in model.named_parameters():
         if p.is_meta:
             raise ValueError(f"model.{name}: got a meta tensor, allowed weights in memory")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from scipy import stats
@@ -70,7 +71,8 @@ def hessian_bands(
 
     Raises:
         Refused: for fewer than two checkpoints, another operator or other sizes, values that are
-            not finite, weights that are no probabilities, and an operator that vanishes.
+            not finite, weights that are no probabilities, an operator that vanishes, and steps that
+            do not ascend.
         ValueError: with flat outside (0, 1), or without a null.
     """
     return _measured(lanczos_S, "hessian", rng=rng, flat=flat, num_null=num_null)
@@ -154,7 +156,11 @@ def _lacking(lanczos_S: Sequence[Lanczos]) -> Refused | None:
 def _steps(lanczos_S: Sequence[Lanczos]) -> list[int] | None:
     steps = [record.step for record in lanczos_S]
     known = [step for step in steps if step is not None]
-    return known if len(known) == len(steps) else None
+    if len(known) < len(steps):
+        return None
+    if any(a >= b for a, b in pairwise(known)):
+        raise Refused(f"step: got {known}, allowed ascending steps, each once")
+    return known
 
 
 def _outside(bands: Sequence[Band], num_probes: int) -> Estimate:

@@ -25,12 +25,16 @@ def brackets(request: ProbeRequest) -> np.ndarray:
         int64 tokens [sequences, length].
 
     Raises:
-        ValueError: where a bracket is not a single token.
+        ValueError: where a bracket is not a single token of its own.
     """
     ids = {c: request.encode(c) for pair in PAIRS for c in pair}
     split = [c for c, found in ids.items() if len(found) != 1]
     if split:
         raise ValueError(f"tokenizer: got several tokens for {split}, allowed one each")
+    if len({found[0] for found in ids.values()}) < len(ids):
+        raise ValueError(
+            f"tokenizer: got tokens {ids} for brackets, allowed one of its own for each"
+        )
     open_V = np.array([ids[pair[0]][0] for pair in PAIRS])
     close_V = np.array([ids[pair[1]][0] for pair in PAIRS])
     blocks = -(-request.length // (2 * DEPTH))

@@ -121,6 +121,10 @@ def _rows(
             if not ids:
                 raise ValueError(f"tokenizer: got no tokens for {problems[0]!r}, allowed some")
             problems += draw(request.rng, len(problems))
+        if len(set(ids)) < 2:
+            raise ValueError(
+                f"tokenizer: got one token for all of {problems[0]!r}, allowed several"
+            )
         count = max(count, len(problems))
         rows.append(ids[: request.length])
     return np.asarray(rows, dtype=np.int64)

@@ -45,7 +45,7 @@ def _tokens(file: Path, field: str, request: ProbeRequest) -> np.ndarray:
 
 def _documents(file: Path, field: str) -> Iterator[Document]:
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise ValueError(f"probes: got {str(file)!r}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -66,4 +66,8 @@ def _text(line: str, field: str, where: str) -> str:
         raise ValueError(f"{where}: got fields {sorted(value)}, needs {field!r}")
     if not isinstance(value[field], str):
         raise ValueError(f"{where}: {field}: got {value[field]!r:.40}, allowed a text")
+    try:
+        value[field].encode()
+    except UnicodeEncodeError as error:  # JSON may hold halves of surrogate pairs
+        raise ValueError(f"{where}: {field}: allowed Unicode text ({error})") from error
     return value[field]

@@ -79,7 +79,7 @@ class SpectroscopyPage {
   buildRidge() {
     const [ridge] = this.here(this.data.ridges);
     if (!ridge) return null;
-    const height = Math.max(...ridge.y.flat(), 1);
+    const height = Math.max(...ridge.y.map((y) => Math.max(...y)), 1);
     const lift = 0.45 * height;
     const last = ridge.steps.length - 1;
     const traces = ridge.steps.flatMap((step, i) => {
@@ -106,7 +106,7 @@ class SpectroscopyPage {
         yaxis: axis("checkpoint (step)", { tickvals: shown.map(([, i]) => lift * i), ticktext: shown.map(([step]) => (step < 0 ? "–" : count(step))), range: [-0.05 * height, lift * last + 1.1 * height] }),
       }),
       note: `${runText(ridge)}, ${operatorText(ridge.invariant)}, ${words(blockText(ridge))}. log₁₀ of the density over six decades, smoothed by ${0.06} decades for the eye alone; `
-        + `both axes logarithmic, eigenvalues below 10⁻⁴ of the largest stand at zero.${this.data.left_out ? ` ${count(this.data.left_out)} further densities are in the curves table.` : ""}`,
+        + `both axes logarithmic, eigenvalues below 10⁻⁴ of the largest stand at zero.${ridge.num_steps > ridge.steps.length ? ` ${count(ridge.steps.length)} of ${count(ridge.num_steps)} checkpoints.` : ""}${this.data.left_out ? ` ${count(this.data.left_out)} further densities are in the curves table.` : ""}`,
     };
   }
 
@@ -132,8 +132,9 @@ class SpectroscopyPage {
   buildCoefficients() {
     const own = this.here(this.data.coefficients, false);
     const points = own.flatMap((r) => r.points.filter((p) => p.value !== null).map((p) => ({ ...p, quantity: r.quantity })));
-    if (!points.length) return null;
-    const quantity = own[0].quantity;
+    const shown = ["lambda", "lambda_hat_t"].map((q) => own.find((r) => r.quantity === q && r.points.some((p) => p.value !== null))).find(Boolean);
+    if (!shown) return null;
+    const quantity = shown.quantity;
     const line = points.filter((p) => p.quantity === quantity);
     const place = (p) => Math.max(p.step, 0) + 1;
     const traces = [
@@ -150,7 +151,7 @@ class SpectroscopyPage {
         }];
       }),
     ];
-    const rejected = own[0].points.filter((p) => p.value === null).length;
+    const rejected = shown.points.filter((p) => p.value === null).length;
     return {
       traces, name: `learning-coefficient-${own[0].model}`,
       layout: layout({ height: 380, xaxis: stepAxis(line.map((p) => Math.max(p.step, 0))), yaxis: axis(safe(quantity)) }),

@@ -30,6 +30,8 @@ WIDTH = 0.06
 FLOOR = 1e-6
 MAX_RIDGES = 120
 """Ridges that travel with the page; whole models and trained ones come first."""
+MAX_STEPS = 60
+"""Checkpoints of a ridge that are drawn, evenly over the run, the first and the last among them."""
 SITES = ("model", "layer", "attention", "mlp", "embedding")
 
 Key = tuple[Any, ...]
@@ -66,7 +68,8 @@ def ridges(curves: pa.Table) -> list[dict[str, Any]]:
         curves: of schema tables.CURVES.
 
     Returns:
-        Dicts with the run, the place, `top`, `t`, `steps` and `y`, a list for every step.
+        Dicts with the run, the place, `top`, `t`, `num_steps` (all checkpoints), and of at most
+        MAX_STEPS of them `steps` and `y`, a list for every step.
     """
     rows = curves.filter(pc.equal(curves["curve"], DENSITY))
     out = []
@@ -76,11 +79,14 @@ def ridges(curves: pa.Table) -> list[dict[str, Any]]:
         if top == 0:
             continue
         grid = np.linspace(-DECADES - 0.4, DECADES + 0.4, NUM_POINTS)
-        drawn = sorted((step, _smooth(x, w, top, grid)) for step, x, w in spectra)
+        spectra.sort(key=lambda spectrum: spectrum[0])
+        used = np.linspace(0, len(spectra) - 1, min(len(spectra), MAX_STEPS)).round().astype(int)
+        drawn = [(step, _smooth(x, w, top, grid)) for step, x, w in (spectra[i] for i in used)]
         out.append({
             **_named(key),
             "top": rounded(top, 4),
             "t": [rounded(t, 4) for t in grid],
+            "num_steps": len(spectra),
             "steps": [step for step, _ in drawn],
             "y": [y for _, y in drawn],
         })

@@ -219,6 +219,47 @@ def test_refused_inputs() -> None:
         list(curvature_records(loss, parameters, [x], generator=_GENERATOR, operator="fisher"))
 
 
+@pytest.mark.parametrize("operator", ["hessian", "ggn"])
+def test_a_block_that_the_loss_does_not_read_has_no_curvature(operator: str) -> None:
+    loss, parameters, x = _normed_net()
+    more = parameters | {"unused": torch.ones(2, dtype=torch.float64)}
+    (record,) = curvature_records(
+        loss, more, [x], generator=_GENERATOR, operator=operator, blocks={"u": ["unused"]}
+    )
+    assert not record.nodes_RK.any() and record.dim == 2
+
+
+def test_a_tied_embedding_counts_twice(tokens_ST: np.ndarray) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = tf.GPT2Config(
+            vocab_size=13, n_positions=8, n_embd=4, n_layer=1, n_head=1, bos_token_id=0,
+            eos_token_id=0,
+        )  # fmt: skip
+        net = tf.GPT2LMHeadModel(config).double().eval()
+    parameters = {n: p.detach() for n, p in net.named_parameters()}
+    assert "lm_head.weight" not in parameters
+    tokens = torch.from_numpy(tokens_ST[:4, :8]).long() % 13
+    loss = language_loss(net)
+    name = "transformer.wte.weight"
+    along = _random_like(parameters, [name])
+    product = hessian_products(loss, parameters, [tokens], block=[name])
+    found = product(along[name].reshape(1, -1))[0]
+
+    def gradient(h: float) -> torch.Tensor:
+        moved = copy.deepcopy(net)
+        with torch.no_grad():
+            moved.transformer.wte.weight += h * along[name]
+        logits = moved(input_ids=tokens).logits[:, :-1].flatten(0, 1)
+        nn.functional.cross_entropy(logits, tokens[:, 1:].flatten()).backward()
+        assert moved.lm_head.weight is moved.transformer.wte.weight
+        return moved.transformer.wte.weight.grad.reshape(-1)
+
+    h = 1e-6
+    expected = (gradient(h) - gradient(-h)) / (2 * h)
+    assert float((found - expected).norm() / expected.norm()) < 1e-5
+
+
 def test_dropout_is_refused(model: Callable[[str], tf.PreTrainedModel]) -> None:
     def noisy(parameters: Parameters, batch: torch.Tensor) -> torch.Tensor:
         return nn.functional.dropout(parameters["w"] * batch, 0.5).square().mean()

@@ -99,7 +99,7 @@ def test_a_loss_that_writes_to_the_parameters_is_seen() -> None:
 
     def losses(parameters: Parameters, batch: torch.Tensor) -> torch.Tensor:
         calls.append(1)
-        if len(calls) == 60:
+        if len(calls) == 30:
             w.add_(1e-3)
         return (parameters["w"] - batch).square().sum(dim=1)
 
@@ -224,9 +224,10 @@ def test_refused_models(model: Callable[[str], tf.PreTrainedModel]) -> None:
     with pytest.raises(ValueError, match="allowed 'sdpa' or 'eager'"):
         language_losses(flash)
     offloaded = copy.deepcopy(model("gpt2"))
-    offloaded.hf_device_map = {"transformer": 0, "lm_head": "disk"}
-    with pytest.raises(ValueError, match="got weights offloaded to"):
-        language_losses(offloaded)
+    for place in ("disk", "cpu", 1):
+        offloaded.hf_device_map = {"transformer": 0, "lm_head": place}
+        with pytest.raises(ValueError, match="got weights on .*, allowed one device"):
+            language_losses(offloaded)
     with pytest.raises(ValueError, match="got a meta tensor, allowed weights in memory"):
         language_losses(copy.deepcopy(model("gpt2")).to("meta"))
 
@@ -251,6 +252,7 @@ def test_chance_in_the_loss_is_refused() -> None:
         ({"nbetas": [0.0]}, "nbetas: got"),
         ({"gammas": [1.0, 2.0]}, "gammas: got .* allowed 1 numbers"),
         ({"steps": [1e-3, 1e-3]}, "steps: got .* allowed 1 numbers"),
+        ({"gamma_factors": []}, r"gamma_factors: got \[\], allowed one or more"),
         ({"blocks": {"b": ["none"]}}, "block: got .*'none'.* allowed names of"),
         ({"blocks": {"b": {"w": slice(3, 3)}}}, "block.w: got no entries"),
     ],
@@ -275,6 +277,38 @@ def test_refused_losses_and_data() -> None:
     flat = Task(lambda p, batch: (0 * (p["w"] - batch[0])).sum(dim=1), parameters, (x,))
     with pytest.raises(ValueError, match="largest_curvature: got 0.0"):
         _one(flat)
+    unused = Task(losses, {**parameters, "unused": torch.ones(2)}, (x,))
+    with pytest.raises(ValueError, match="largest_curvature: got 0.0"):
+        _one(unused, blocks={"unused": ["unused"]})
+
+    def root(p: Parameters, batch: tuple[torch.Tensor]) -> torch.Tensor:
+        return (p["w"] - parameters["w"]).abs().sum().sqrt() + 0 * batch[0][:, 0]
+
+    with pytest.raises(ValueError, match="products: got values that are not finite"):
+        _one(Task(root, parameters, (x,)))
+
+
+def test_double_precision_keeps_the_excess_beside_a_large_loss() -> None:
+    def losses(parameters: Parameters, batch: torch.Tensor) -> torch.Tensor:
+        return 10.0000003 + parameters["w"].square().sum() / 2 + 0 * batch
+
+    zero = {"w": torch.zeros(2, dtype=torch.float64)}
+    found = [
+        _one(Task(losses, zero, torch.zeros(8).double()), sampler="mala", nbetas=[nbeta])
+        for nbeta in (1e2, 1e8)
+    ]
+    few, many = (c.nbeta_N[0] * (c.loss_NCS - c.base_loss_NCS) for c in found)
+    np.testing.assert_allclose(many, few, rtol=1e-4, atol=1e-4)
+
+
+def test_a_pilot_that_diverges_leaves_the_chains_to_their_verdict() -> None:
+    def quartic(parameters: Parameters, batch: torch.Tensor) -> torch.Tensor:
+        w_P = parameters["w"]
+        return 1e-6 * w_P.square().sum() + 1e6 * (w_P**4).sum() + batch * w_P.sum()
+
+    data = 1e-3 * torch.randn(64, generator=_seeded())
+    chains = _one(Task(quartic, {"w": torch.zeros(3)}, data), sampler="rmsprop_sgld", num_steps=50)
+    assert not np.isfinite(chains.loss_NCS[..., -1]).any() and chains.restored
 
 
 def _spectrum(task: Task) -> tuple[torch.Tensor, float]:

@@ -73,11 +73,12 @@ def test_without_sketches_nothing_is_followed() -> None:
         ([RUN[0], dataclasses.replace(RUN[1], dim=65)], r"sizes \[64, 65\]"),
         ([RUN[0], dataclasses.replace(RUN[1], operator="ggn")], "allowed 'hessian'"),
         ([RUN[0], dataclasses.replace(RUN[1], nodes_RK=np.zeros((4, 21)))], "vanishes"),
-        ([RUN[1], RUN[0]], "allowed 2 ascending"),
+        ([RUN[1], RUN[0]], r"step: got \[9, 0\], allowed ascending"),
+        ([RUN[1], RUN[1]], r"step: got \[9, 9\], allowed ascending"),
     ],
 )
 def test_refusals(records: list[Lanczos], text: str) -> None:
-    with pytest.raises(ValueError, match=text):
+    with pytest.raises(Refused, match=text):
         _of(records)
 
 

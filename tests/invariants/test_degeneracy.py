@@ -207,6 +207,15 @@ def test_chains_that_do_not_move_have_no_value() -> None:
     still = np.full(GOOD.loss_NCS.shape, 2.0)
     with pytest.raises(Refused, match="no setting has a value: loss_NCS: .* a chain does not move"):
         _measured(dataclasses.replace(GOOD, loss_NCS=still + 0.01, base_loss_NCS=still))
+    # these move, but never in their distance to the median
+    swing = still + np.where(np.arange(still.shape[-1]) % 2, 0.25, 0.75)
+    with pytest.raises(Refused, match="no setting has a value: loss_NCS: .* a chain does not move"):
+        _measured(dataclasses.replace(GOOD, loss_NCS=swing, base_loss_NCS=still))
+
+
+def test_no_curvature_on_record_is_nothing_to_compare_at() -> None:
+    flags = _measured(dataclasses.replace(GOOD, largest_curvature=0.0)).flags
+    assert "comparable_at" not in flags and flags["discretisation"] == 0
 
 
 @pytest.mark.parametrize("name", ["heating_N", "restored"])

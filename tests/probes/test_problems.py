@@ -89,3 +89,20 @@ def test_a_tokenizer_without_tokens_is_refused() -> None:
             "counting", lambda text: [], sequences=1, length=8, vocab_size=9, corpus=None,
             rng=np.random.default_rng(0),
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("arithmetic", "got one token for all of"),
+        ("counting", "got one token for all of"),
+        ("names", "got one token for all of"),
+        ("brackets", "allowed one of its own for each"),
+    ],
+)
+def test_a_tokenizer_that_knows_none_of_the_characters(name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build_tokens(
+            name, lambda text: [0] * len(text), sequences=2, length=8, vocab_size=4, corpus=None,
+            rng=np.random.default_rng(0),
+        )  # fmt: skip

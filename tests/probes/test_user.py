@@ -49,8 +49,9 @@ def test_texts_follow_each_other_in_an_order_of_the_seed(tmp_path: Path) -> None
 
 def test_another_field_and_empty_lines(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
-    file.write_text('\n{"prompt": "' + "x" * 70 + '"}\n\n')
-    assert set(tokens(file, field="prompt").ravel().tolist()) == {ord("x")}
+    for start in ("", "\ufeff"):  # a byte order mark, as some editors write
+        file.write_text(start + '{"prompt": "' + "x" * 70 + '"}\r\n \n\n', encoding="utf-8")
+        assert set(tokens(file, field="prompt").ravel().tolist()) == {ord("x")}
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,7 @@ def test_another_field_and_empty_lines(tmp_path: Path) -> None:
         ),
         (b"", "got 0 tokens of field 'text'"),
         (b"\xff\xfe", "a.jsonl', allowed UTF-8 text"),
+        (b'{"text": "a\\ud800"}\n', "line 1: text: allowed Unicode text .*surrogates"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, content: bytes, said: str) -> None:

@@ -10,7 +10,14 @@ import pytest
 
 from scaleinv_ray import tables
 from scaleinv_ray.report import write_report
-from scaleinv_ray.report.spectroscopy import DECADES, FLOOR, coefficients, ridges, tracks
+from scaleinv_ray.report.spectroscopy import (
+    DECADES,
+    FLOOR,
+    MAX_STEPS,
+    coefficients,
+    ridges,
+    tracks,
+)
 from tests.report.in_browser import drawn, figure, opened
 from tests.report.synthetic_spectroscopy import coefficients as coefficient_rows
 from tests.report.synthetic_spectroscopy import curves, matches, stages
@@ -30,6 +37,16 @@ def test_a_ridge_keeps_the_mass_of_the_density_and_the_place_of_an_outlier() -> 
         outlier = np.trapezoid(np.where(t > 3.5, density, 0.0), t)
         assert outlier == pytest.approx(1e-3 if step >= 30 else 0.0, abs=2e-4)
     assert t[0] < -DECADES and t[-1] > DECADES
+
+
+def test_a_long_run_is_thinned_evenly_and_says_so() -> None:
+    (row,) = [r for r in curves().to_pylist() if (r["model"], r["site"]) == ("d32", "model")
+              and r["curve"] == "density" and r["step"] == 0]  # fmt: skip
+    rows = [row | {"step": step} for step in range(2000)]
+    (ridge,) = ridges(tables.encode(rows, tables.CURVES))
+    assert ridge["num_steps"] == 2000 and len(ridge["y"]) == len(ridge["steps"]) == MAX_STEPS
+    assert (ridge["steps"][0], ridge["steps"][-1]) == (0, 1999)
+    assert max(np.diff(ridge["steps"])) - min(np.diff(ridge["steps"])) <= 1
 
 
 def test_an_operator_that_vanishes_has_no_ridge() -> None:
@@ -94,3 +111,30 @@ def test_a_run_without_spectroscopy_says_so(browser: Any, tmp_path: Path) -> Non
         section.evaluate("(node) => node.scrollIntoView({ behavior: 'instant' })")
         section.locator(".waiting").wait_for(state="detached")
         assert "no densities of states" in section.inner_text()
+
+
+@pytest.mark.browser
+def test_where_no_coefficient_is_accepted_the_conditional_ones_are_drawn(
+    browser: Any, tmp_path: Path
+) -> None:
+    rows = coefficient_rows().to_pylist(maps_as_pydicts="strict")
+    refused = [
+        row | {"value": None, "stderr": None, "status": "refused", "error": "not equilibrated"}
+        for row in rows
+    ]
+    flags = {"verdict": "reject", "reasons": "not equilibrated"}
+    conditional = [
+        row | {"quantity": "lambda_hat_t", "value": 3.0, "stderr": 0.1, "flags": flags,
+               "status": "ok", "error": None}
+        for row in rows
+    ]  # fmt: skip
+    given = {"measurements": tables.encode(refused + conditional, tables.MEASUREMENTS)}
+    path = write_report(given, title="conditional", facts={}, out=tmp_path / "report.html")
+    with opened(browser, path) as (page, _heard):
+        section = page.locator("#spectroscopy")
+        section.evaluate("(node) => node.scrollIntoView({ behavior: 'instant' })")
+        section.locator(".waiting").wait_for(state="detached")
+        llc = drawn(figure(section, "Learning coefficient over training"))
+        seen = llc.evaluate("(node) => node.querySelector('.plot').data.map((t) => [t.name, t.y])")
+        assert ["reject", [3.0] * len(STEPS)] in seen
+        assert "lambda_hat_t" in llc.locator("figcaption").inner_text()
