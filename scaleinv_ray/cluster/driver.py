@@ -5,7 +5,6 @@ It keeps no state but the store: what is done is what has its measurement file t
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -154,7 +153,8 @@ class Driver:
 
     def _sharing(self) -> int:
         """Actors that may come to lie on one node, one more than there are included."""
-        return math.ceil(max(self._num_actors(), len(self._actors) + 1) / max(1, len(self._nodes.cpus)))
+        actors = max(self._num_actors(), len(self._actors) + 1)
+        return -(-actors // max(1, len(self._nodes.cpus)))
 
     def _new_actor(self) -> None:
         """Starts an actor; it gets work when it has answered, not while it waits for a place."""

@@ -1,0 +1,139 @@
+"""Since when a task runs, how many actors there are, and an end where none can be started."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from scaleinv_ray import tables
+from scaleinv_ray.cluster import driver as driver_module
+from scaleinv_ray.cluster.driver import Driver
+from scaleinv_ray.cluster.flights import Flight, mark_running
+from scaleinv_ray.cluster.jobs import (
+    FAILED,
+    CaptureJob,
+    Part,
+    Target,
+    WeightSource,
+    Work,
+)
+from scaleinv_ray.cluster.placement import TRIES, Nodes
+from scaleinv_ray.cluster.run import _check_load
+from scaleinv_ray.cluster.settings import Settings
+from scaleinv_ray.cluster.shrinking import Shrinking
+from scaleinv_ray.config import load_run_config
+from scaleinv_ray.costs import Load
+from scaleinv_ray.plan import Measurement, Unit
+from scaleinv_ray.records import Protocol
+from scaleinv_ray.store import Store
+from tests.cluster.isolated import CHECKPOINT
+from tests.cluster.synthetic_work import good
+
+NODES = Nodes(cpus={"a": 8.0, "b": 8.0}, memory={"a": 10e9, "b": 25e9, "head": 99e9})
+
+
+def running(flights: Sequence[Flight]) -> list[bool]:
+    mark_running(flights, lambda node, memory: int(min(16.0, NODES.fitting(node, memory))))
+    return [flight.since is not None for flight in flights]
+
+
+def flight(memory: float = 0.0, node: str | None = None) -> Flight:
+    return Flight(tuple(good(1, "f")), 1, node=node, memory=memory)
+
+
+def test_what_waits_for_memory_does_not_run_and_has_no_deadline_yet() -> None:
+    assert running([flight() for _ in range(17)]) == [True] * 16 + [False]
+    assert running([flight(10e9) for _ in range(5)]) == [True] * 3 + [False] * 2
+    assert running([flight(10e9, "a"), flight(1e9, "a"), flight(10e9, "b")]) == [True, False, True]
+    waiting = [flight(6e9, "a"), flight(6e9, "a")]
+    assert running(waiting) == [True, False]
+    began, now = waiting[0].since, time.monotonic()
+    assert running(waiting[1:]) == [True], "its turn has come"
+    assert began is not None and waiting[1].since is not None
+    assert began <= now <= waiting[1].since
+
+
+def capture(folder: Path, load: Load = "auto") -> CaptureJob:
+    paths = {"jacobians": str(folder / "j.arrow")}
+    target = Target("prose", "d", None, paths)
+    return CaptureJob(WeightSource(CHECKPOINT, "trained"), (target,), Protocol(), load=load)
+
+
+@pytest.mark.ray
+def test_an_actor_that_never_starts_ends_in_failed_rows(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def __init__(self, **_: Any) -> None:
+            raise ImportError("no torch here")
+
+        def place(self) -> None:
+            """Never asked."""
+
+    monkeypatch.setattr(driver_module, "CaptureActor", ray.remote(max_restarts=0)(Broken))
+    job = capture(tmp_path)
+    lost: list[str] = []
+
+    def log(event: str, **values: Any) -> None:
+        if event == "lost":
+            lost.append(values["error"])
+            assert len(lost) <= 2 * TRIES, "it would go on for ever"
+
+    store = Store(tmp_path / "out")
+    Driver(store, Work([job], good(2, job.paths()[0]), {}), Settings(), log).execute()
+    assert len(lost) == TRIES and all("no torch here" in error for error in lost)
+    assert store.names("measurements") == [f"good{i}{FAILED}" for i in range(2)]
+    (row, *_) = tables.decode(store.read_table(f"measurements/good0{FAILED}"))
+    assert row["status"] == "failed" and "no torch here" in row["error"]
+
+
+def test_a_chain_has_the_gpus_of_other_actors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": 8.0, "CPU": 64.0})
+
+    def actors(load: Load, **given: Any) -> int:
+        made = Driver(Store(tmp_path), Work([], [], {}), Settings(**given), print)
+        made._cpus = 64
+        made._captures.extend([(capture(tmp_path, load), 1)] * 20)
+        return made._num_actors()
+
+    assert actors("auto", gpus_per_model=2) == 4
+    assert actors("chained", gpus_per_model=2) == 1, "its members have the other three pairs"
+    assert actors("chained", gpus_per_model=2, actors=2) == 2, "as the user says"
+    assert actors("chained") == 20, "on CPUs members take none"
+
+
+def test_an_actor_that_replaces_another_shares_its_node_with_those_there(tmp_path: Path) -> None:
+    made = Driver(Store(tmp_path), Work([], [], {}), Settings(), print)
+    made._cpus, made._nodes.cpus = 16, {"worker": 16.0}
+    made._actors.extend([None] * 3)  # the last captures are under way, none is waiting
+    assert made._sharing() == 4
+    made._nodes.cpus = {"worker": 8.0, "other": 8.0}
+    assert made._sharing() == 2
+
+
+@pytest.mark.ray
+def test_a_part_that_was_killed_asks_for_more_than_it_had(ray_session: None) -> None:
+    (job,) = good(1, "f")
+    part = replace(job, part=Part("t", 0, memory=10**7, seconds=1.0))
+    asking = Shrinking(1000)
+    asking.killed((part,), ray.exceptions.OutOfMemoryError("killed"))
+    assert asking.of([part]) == 2 * 10**7
+
+
+def test_a_model_of_one_block_is_no_chain() -> None:
+    def measured(layers: int) -> list[Measurement]:
+        unit = Unit("s", replace(CHECKPOINT, n_layers=layers), "trained")
+        return [Measurement("k", "c", unit, "prose", "cloud", "topology.persistence", "{}")]
+
+    given = {"name": "t", "models": [{"path": "m"}], "cluster": {"load": "chained"}}
+    config = load_run_config(given)
+    _check_load(measured(2), config)
+    with pytest.raises(ValueError, match=r"cluster\.load: got 'chained', model .* has one block"):
+        _check_load(measured(1), config)
+    _check_load(measured(1), load_run_config({**given, "cluster": {}}))
