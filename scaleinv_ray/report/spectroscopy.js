@@ -188,10 +188,13 @@ function stagesOf(rows) {
   return [el("h3", {}, "When, what moved in the spectrum, what moved in behaviour"), table.frame];
 }
 
+/* Names hold their changes; the largest first, those beyond the fourth on request. */
 function movedList(names, changes) {
-  const arrow = (change) => (change === null || change === undefined ? "" : change > 0 ? " ↑ " : " ↓ ");
-  const item = (name, i) => el("li", {}, breakable(name), `${arrow(changes[i])}${num(changes[i] === null ? null : Math.abs(changes[i]), 2)}`);
-  return names && names.length ? el("ul", { class: "moved" }, ...names.map(item)) : "nothing";
+  if (!names || !names.length) return "nothing";
+  const order = names.map((_, i) => i).sort((i, j) => Math.abs(changes[j] ?? 0) - Math.abs(changes[i] ?? 0));
+  const list = (some) => el("ul", { class: "moved" }, ...some.map((i) => el("li", {}, breakable(names[i]))));
+  if (order.length <= 4) return list(order);
+  return el("div", {}, list(order.slice(0, 4)), el("details", {}, el("summary", {}, `${order.length - 4} more`), list(order.slice(4))));
 }
 
 function ordersOf(rows) {

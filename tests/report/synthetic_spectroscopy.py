@@ -82,8 +82,8 @@ def stages() -> pa.Table:
     """One in which an eigenvalue and the copying gain moved."""
     row = {
         "series": "ladder", "model": "d32", "seed": 0, "step_low": 20.0, "step_high": 40.0,
-        "spectrum": ["curvature.hessian_density lambda_max"], "spectrum_change": [1.5],
-        "behaviour": ["behaviour.capabilities copying_gain"], "behaviour_change": [-0.4],
+        "spectrum": ["curvature.hessian_density lambda_max: +1.5"], "spectrum_change": [1.5],
+        "behaviour": ["behaviour.capabilities copying_gain: -0.4"], "behaviour_change": [-0.4],
         "n_events": 1, "n_coincident": 1, "expected": 0.3, "p": 0.3, "p_series": 0.04,
         "reason": None,
     }  # fmt: skip

@@ -96,7 +96,7 @@ def test_the_section_draws_ridge_bands_and_coefficients(browser: Any, report: Pa
         assert "1 checkpoint has no number" in llc.locator("figcaption").inner_text()
         text = section.inner_text()
         assert "not a local minimum" in text and "no match" in text
-        assert "copying_gain ↓ 0.40" in text and "1 of 1; 0.30 by chance" in text
+        assert "copying_gain: -0.4" in text and "1 of 1; 0.30 by chance" in text
         section.get_by_label("Model", exact=True).select_option(index=1)
         assert "(w1^2 - w2^3)^2" in section.inner_text()
         section.get_by_label("Parameters", exact=True).select_option("layer 0")
