@@ -17,7 +17,6 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # loopback only
 
 import numpy as np
 import ray
-
 from _table import machine, record
 
 from scaleinv_ray.cluster.driver import Driver, Settings
