@@ -34,7 +34,7 @@ def test_quick_controls(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["balancedness", "attention_heads", "sharpness", "lattices"])
 def test_controls(name: str, tmp_path: Path) -> None:
-    _run(name, cwd=tmp_path)
+    assert "expected" in _run(name, cwd=tmp_path)
 
 
 def test_a_figure_out_of_range_is_an_exit_status(

@@ -243,7 +243,8 @@ def order_table(
     Returns:
         Rows of `tables.ORDERS`. All runs of the place with seven checkpoints count (those alone
         that are sharp enough to be a transition would be a choice by width); width and middle are
-        medians over those that are sigmoids, the slope is theirs.
+        medians over those that are sigmoids. The slope is that of the sigmoids whose width the
+        checkpoints resolve; the reason counts the others.
     """
     moving = {Kind.BREAK.value, Kind.JUMP.value}
     moved = {tuple(row[n] for n in _PLACE) for row in transitions if row["kind"] in moving}
@@ -291,18 +292,20 @@ def _sharpening(
 ) -> tuple[Sharpening, FiniteSize | None, str]:
     resolved = {run: order for run, order in sigmoids.items() if order.width_low > 0}
     sizes = {run.n_params for run in resolved}
+    lost = len(sigmoids) - len(resolved)
+    below = f"{lost} of {len(sigmoids)} widths below the checkpoints'" if lost else ""
     if 2 * len(resolved) < len(sigmoids):
-        few = f"{len(sigmoids) - len(resolved)} of {len(sigmoids)} widths below the checkpoints'"
-        return Sharpening.UNRESOLVED, None, few
+        return Sharpening.UNRESOLVED, None, below
+    without = f"without {below}" if below else ""
     if len(sizes) < LEAST_SIZES:
-        reason = f"sigmoids of {len(sizes)} sizes, needs {LEAST_SIZES}"
-        return Sharpening.UNDETERMINED, None, reason
+        few = f"sigmoids of {len(sizes)} sizes, needs {LEAST_SIZES}"
+        return Sharpening.UNDETERMINED, None, "; ".join(filter(None, (few, without)))
     size = finite_size([run.n_params for run in resolved], [o.width for o in resolved.values()])
     if size.high < 0:
-        return Sharpening.SHARPENS, size, ""
+        return Sharpening.SHARPENS, size, without
     if size.low > 0:
-        return Sharpening.WIDENS, size, ""
-    return Sharpening.KEEPS, size, "no slope established"
+        return Sharpening.WIDENS, size, without
+    return Sharpening.KEEPS, size, "; ".join(filter(None, ("no slope established", without)))
 
 
 def _prepared(x_K: np.ndarray) -> _Search:

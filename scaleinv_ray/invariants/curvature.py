@@ -73,8 +73,7 @@ def hessian_density(
     Returns:
         The quantities (lambda_ratio refused where a probe has no node above zero, trace,
         effective_rank and spectral_entropy where one sees zeros only) and the curve `density` (all
-        nodes, and weights that sum to one). Flags:
-        num_steps, num_probes, null_gap.
+        nodes, and weights that sum to one). Flags: num_steps, num_probes.
 
     Raises:
         Refused: for another operator, values that are not finite, weights that are no

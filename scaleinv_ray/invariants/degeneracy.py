@@ -150,8 +150,8 @@ def susceptibilities(chains: Chains, *, rng: np.random.Generator) -> Measured:
     regular minimum. susceptibility_rms: sqrt(mean_q chi_q^2). susceptibility_participation:
     (sum chi^2)^2 / (Q sum chi^4), the share of probes that answer. susceptibility_entropy:
     -sum p ln p / ln Q with p = |chi_q| / sum |chi|. Of the setting that `learning_coefficient`
-    takes, and refused where that is rejected; the last three where more than half of sum chi^2 is
-    noise.
+    takes, and refused where that setting is rejected by itself (how lambda depends on gamma is not
+    looked at); the last three where more than half of sum chi^2 is noise.
 
     Args:
         chains: with observed_QNCS and its names.

@@ -166,7 +166,7 @@ def write_report(
     Args:
         tables: name -> table: measurements, curves, diagrams, verdicts, predictions, of the
             schemas in `tables` (missing ones count as empty), and, where the run has them,
-            transitions, pairs, collapses, classes, capabilities, emergence.
+            those of `across.READ`.
         title: heading of the page.
         facts: what the header lists of the run (series, dates, versions).
         out: the file; its folder is made where it does not exist.

@@ -20,6 +20,8 @@ from scaleinv_ray.report.series import NO_STEP, rounded
 DENSITY = "density"
 BAND = re.compile(r"band_(\d+)")
 COEFFICIENT = "degeneracy.learning_coefficient"
+STANDS_FOR = {"curvature": "mean_square", "bands": "num_tracks"}
+"""Family -> quantity that has a value wherever its curves can be had."""
 RUN: tuple[str, ...] = ("series", "model", "seed", "n_params", "variant")
 PLACE: tuple[str, ...] = ("probe", "family", "invariant", "site", "layer")
 NUM_POINTS = 161
@@ -45,15 +47,17 @@ def spectroscopy(curves: pa.Table, measurements: pa.Table) -> dict[str, Any]:
         measurements: of schema tables.MEASUREMENTS.
 
     Returns:
-        `ridges`, `left_out` (ridges beyond `MAX_RIDGES`), `tracks` and `coefficients`, each a list
-        of dicts with the names of `RUN` and `PLACE`.
+        `ridges`, `left_out` (places of ridges beyond `MAX_RIDGES`), `tracks`, `coefficients`,
+        `absent` and `followed`, each a list of dicts with the names of `RUN` and `PLACE`.
     """
     found = sorted(ridges(curves), key=_rank)
     return {
         "ridges": found[:MAX_RIDGES],
-        "left_out": max(0, len(found) - MAX_RIDGES),
+        "left_out": [{name: at[name] for name in (*RUN, *PLACE)} for at in found[MAX_RIDGES:]],
         "tracks": sorted(tracks(curves), key=_rank),
         "coefficients": sorted(coefficients(measurements), key=_rank),
+        "absent": sorted(absent(measurements), key=_rank),
+        "followed": sorted(followed(measurements), key=_rank),
     }
 
 
@@ -108,8 +112,8 @@ def tracks(curves: pa.Table) -> list[dict[str, Any]]:
         curves: of schema tables.CURVES.
 
     Returns:
-        Dicts with the run, the place and `bands`, each with its number, x (steps) and y
-        (eigenvalues).
+        Dicts with the run, the place and `bands`, each with its number, x (steps), y (eigenvalues)
+        and e (their errors over probe vectors, None where unknown).
     """
     names = [name for name in pc.unique(curves["curve"]).to_pylist() if BAND.fullmatch(name or "")]
     rows = curves.filter(pc.is_in(curves["curve"], pa.array(names, pa.string())))
@@ -118,15 +122,67 @@ def tracks(curves: pa.Table) -> list[dict[str, Any]]:
         bands = []
         for row in sorted(group, key=_number):
             x, y = _numbers(row)
-            xy = zip(x.tolist(), y.tolist(), strict=True)
-            kept = [(a, b) for a, b in xy if np.isfinite(b)]
+            errors = row["y_stderr"] or [None] * len(x)
+            points = zip(x.tolist(), y.tolist(), errors, strict=True)
+            kept = [point for point in points if np.isfinite(point[1])]
             bands.append({
                 "band": _number(row),
-                "x": [a for a, _ in kept],
-                "y": [rounded(b, 4) for _, b in kept],
+                "x": [a for a, *_ in kept],
+                "y": [rounded(b, 4) for _, b, _ in kept],
+                "e": [rounded(e, 2) for *_, e in kept],
             })
         out.append({**_named(key), "bands": bands})
     return out
+
+
+def absent(measurements: pa.Table) -> list[dict[str, Any]]:
+    """Operators and bands that were asked for and have nothing to draw at some checkpoints.
+
+    Args:
+        measurements: of schema tables.MEASUREMENTS.
+
+    Returns:
+        Dicts with the run, the place and `reasons`, each with its text and its `steps`.
+    """
+    out = []
+    for key, group in _grouped(_standing_for(measurements)).items():
+        reasons: dict[str, list[int]] = defaultdict(list)
+        for row in sorted(group, key=_step):
+            if row["status"] != "ok":
+                reasons[row["error"] or row["status"]].append(_step(row))
+            elif row["quantity"] == STANDS_FOR["bands"] and row["value"] == 0:
+                reasons["no band stands apart from the bulk"].append(_step(row))
+        if reasons:
+            said = [{"text": text, "steps": steps} for text, steps in reasons.items()]
+            out.append({**_named(key), "reasons": said})
+    return out
+
+
+def followed(measurements: pa.Table) -> list[dict[str, Any]]:
+    """What was said of the bands of one operator of one run while they were followed.
+
+    Args:
+        measurements: of schema tables.MEASUREMENTS.
+
+    Returns:
+        Dicts with the run, the place, `requests` (checkpoints in between that would tell which
+        band is which) and `crossings`, texts, one of them at least not empty.
+    """
+    out = []
+    for key, group in _grouped(_standing_for(measurements)).items():
+        flags = dict(group[-1]["flags"] or ())
+        said = {name: flags.get(name, "") for name in ("requests", "crossings")}
+        if any(said.values()):
+            out.append({**_named(key), **said})
+    return out
+
+
+def _standing_for(measurements: pa.Table) -> pa.Table:
+    wanted = [
+        pc.and_(pc.equal(measurements["family"], family), pc.equal(measurements["quantity"], name))
+        for family, name in STANDS_FOR.items()
+    ]
+    return measurements.filter(pc.or_(*wanted))
 
 
 def _number(row: dict[str, Any]) -> int:
@@ -143,7 +199,8 @@ def coefficients(measurements: pa.Table) -> list[dict[str, Any]]:
 
     Returns:
         Dicts with the run, the place, the quantity and `points`: step, value and stderr (None
-        where refused), verdict, reasons.
+        where refused), verdict (of the chains; `none` where they are not rejected and this quantity
+        cannot be had of them), reasons.
     """
     rows = measurements.filter(
         pc.and_(
@@ -161,11 +218,13 @@ def coefficients(measurements: pa.Table) -> list[dict[str, Any]]:
 def _point(row: dict[str, Any]) -> dict[str, Any]:
     flags = dict(row["flags"] or ())
     refused = row["status"] != "ok"
+    # a record without a value has no flags
+    verdict = flags.get("verdict", "reject" if refused else "ok")
     return {
         "step": _step(row),
         "value": None if refused else rounded(row["value"], 5),
         "stderr": None if refused else rounded(row["stderr"], 3),
-        "verdict": "reject" if refused else flags.get("verdict", "ok"),
+        "verdict": "none" if refused and verdict != "reject" else verdict,
         "reasons": row["error"] if refused else flags.get("reasons", ""),
     }
 

@@ -2,7 +2,8 @@
 
 As losses: K = f where f is definite, and K = f^2 for all of them. Forms are told apart up to a
 change of real coordinates and the sign of f, which K = f^2 does not see (Arnold, Gusein-Zade and
-Varchenko 1985, vol. 1, section 17.1).
+Varchenko 1985, vol. 1, section 17.1); in the plane both signs of D_k are listed, as is usual, but
+for odd k y -> -y turns one into minus the other.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def ade_table(*, largest_index: int = 8) -> Iterator[Singularity]:
 
 
 def _plane_forms(letter: Letter, index: int) -> list[tuple[int, ...]]:
-    # Where y -> -y, or x -> -x with the sign of f, undoes the sign, one form is left.
+    # Where y -> -y, or x -> -x with the sign of f, undoes the sign, one form is left (but of D).
     split = letter == "D" or (letter == "A" and index % 2 == 1)
     return [(1,), (-1,)] if split else [(1,)]
 

@@ -29,6 +29,8 @@ _TINY = 1e-150
 """Losses below it count as it where ratios are taken."""
 _SETTLED = 10
 """Last levels over which thresholds must still fall as an exponent <= num_variables / 2 demands."""
+_SHORT = 6
+"""Levels up to which nothing is asked of their fall: nobody fits a law to so few."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def subset_simulation(
 
     Raises:
         ValueError: for a K that is negative or not finite, or fewer than 8 particles a block.
-        Refused: where the thresholds stop falling: K has no zero inside the cube.
+        Refused: where the thresholds stop falling: K has no zero inside the cube; and where there
+            is no level, as for a K that vanishes on half of the cube.
 
     >>> found = subset_simulation(lambda w: w[..., 0] ** 2, 1, rng=np.random.default_rng(0))
     >>> exact = 0.5 * found.log_eps_BL  # V(eps) = sqrt(eps)
@@ -123,6 +126,9 @@ def subset_simulation(
         )
         acceptance.append(float((gain_SBP >= 0).mean()))
         proposal = _adapted(kind_SBP, np.maximum(gain_SBP, 0.0))
+    if not thresholds:
+        ends = f"smallest_loss {smallest_loss:.3g}, smallest_volume {smallest_volume:.3g}"
+        raise Refused(f"no level: half of the cube has K <= {np.median(eps_B):.3g} ({ends})")
     _require_zero(thresholds, num_variables)
     return StateDensity(
         log_eps_BL=np.log(np.array(thresholds).T.reshape(num_blocks, -1)),
@@ -196,7 +202,7 @@ def _require_zero(thresholds: list[np.ndarray], num_variables: int) -> None:
     # 4^(1 / N); half of that, in the logarithm, over the last levels leaves room for noise.
     last = np.log(np.median(np.array(thresholds[-_SETTLED - 1 :]), axis=1))
     fall = float(last[0] - last[-1]) / max(len(last) - 1, 1)
-    if len(last) > _SETTLED and fall < math.log(2) / num_variables:
+    if len(last) > _SHORT and fall < math.log(2) / num_variables:
         raise Refused(f"K stays near {math.exp(last[-1]):.2g}: it has no zero inside the cube")
 
 

@@ -98,58 +98,88 @@ def capture_constants(root: Path) -> tuple[dict[str, Any], dict[str, float], dic
     """Device, constants, and a folder of captures for each width."""
     import torch
 
-    from scaleinv_ray.capture.forward import FORWARD_KINDS
-    from scaleinv_ray.capture.run import Session, Source
-
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     tokens_ST = rng.integers(VOCABULARY, size=(PROTOCOL.sequences, PROTOCOL.length), dtype=np.int32)
-    folders, forward, jacobian = {}, {}, {}
-    for width in WIDTHS:
-        session = Session.open(Source(save_model(root / f"m{width}", width, LAYERS)))
-        folders[width] = root / f"c{width}"
+    folders = {width: root / f"c{width}" for width in WIDTHS}
+    forward, jacobian = {}, {}
+    for width, folder in folders.items():
+        model = save_model(root / f"m{width}", width, LAYERS)
+        forward[width], jacobian[width] = captured(model, tokens_ST, folder)
+        side = SIDES[width]
+        weights = WeightMatrix(w_OI=rng.normal(size=(4 * side, side)), layer=0, num_layers=LAYERS)
+        write_records(folder / "weights.arrow", [weights, weights], kind="weights", facts={})
+    device = device_of(forward, jacobian, *wide_forward(root, tokens_ST[:32]))
+    constants = {**build_seconds(root), **write_seconds(root, rng), "start_s": 8.0}
+    print(f"forward {forward}, jacobians {jacobian}", device, constants, flush=True)
+    return device, constants, folders
 
-        def captured(kinds: frozenset[str]) -> dict[str, list[Record]]:
-            return session.records(tokens_ST, PROTOCOL, kinds=kinds, batch_size=64)  # noqa: B023
 
-        kinds = frozenset({"cloud", "stream", "token_losses"})
-        forward[width] = shortest(lambda: captured(kinds), 2)  # noqa: B023
-        jacobian[width] = shortest(lambda: captured(frozenset({"jacobians"})), 2)  # noqa: B023
-        found = captured(FORWARD_KINDS) | captured(frozenset({"jacobians"}))
-        found |= captured(frozenset({"attention"}))
-        for kind, records in found.items():
-            write_records(folders[width] / f"{kind}.arrow", records, kind=kind, facts={})
-        weights = [
-            WeightMatrix(
-                w_OI=rng.normal(size=(4 * SIDES[width], SIDES[width])), layer=0, num_layers=LAYERS
-            )
-        ]
-        write_records(folders[width] / "weights.arrow", 2 * weights, kind="weights", facts={})
-    big = save_model(root / "big", BIG, LAYERS)
-    session = Session.open(Source(big))
-    few_ST = tokens_ST[:32]
-    few = Protocol(**{**dataclasses.asdict(PROTOCOL), "sequences": len(few_ST)})
-    forward[BIG] = shortest(
-        lambda: session.records(few_ST, few, kinds=frozenset({"cloud"}), batch_size=32), 2
+def captured(model: Path, tokens_ST: np.ndarray, folder: Path) -> tuple[float, float]:
+    """Writes all captures of a model; seconds of a forward pass and of its Jacobians."""
+    from scaleinv_ray.capture.forward import FORWARD_KINDS
+    from scaleinv_ray.capture.run import Session, Source
+
+    session = Session.open(Source(model))
+
+    def records(kinds: frozenset[str]) -> dict[str, list[Record]]:
+        return session.records(tokens_ST, PROTOCOL, kinds=kinds, batch_size=64)
+
+    passed = frozenset({"cloud", "stream", "token_losses"})
+    forward = shortest(lambda: records(passed), 2)
+    jacobian = shortest(lambda: records(frozenset({"jacobians"})), 2)
+    for kinds in (FORWARD_KINDS, frozenset({"jacobians"}), frozenset({"attention"})):
+        for kind, found in records(kinds).items():
+            write_records(folder / f"{kind}.arrow", found, kind=kind, facts={})
+    return forward, jacobian
+
+
+def wide_forward(root: Path, tokens_ST: np.ndarray) -> tuple[float, int]:
+    """Seconds of a forward pass at the width where products decide, and its tokens."""
+    from scaleinv_ray.capture.run import Session, Source
+
+    session = Session.open(Source(save_model(root / "big", BIG, LAYERS)))
+    few = Protocol(**{**dataclasses.asdict(PROTOCOL), "sequences": len(tokens_ST)})
+    took = shortest(
+        lambda: session.records(tokens_ST, few, kinds=frozenset({"cloud"}), batch_size=32), 2
     )
-    rows, each = [], []
+    return took, len(tokens_ST) * PROTOCOL.length
+
+
+def device_of(
+    forward: Mapping[int, float], jacobian: Mapping[int, float], wide_s: float, wide_tokens: int
+) -> dict[str, Any]:
+    """Speeds of this machine's core, from passes of several widths."""
+    rows = []
     for width in (WIDTHS[0], BIG):  # seconds of a token: 2 N / flops + L D / values
         n_params = LAYERS * 12 * width**2 + 2 * VOCABULARY * width
         rows.append([2.0 * n_params, float(LAYERS * width)])
-        sequences = len(few_ST) if width == BIG else PROTOCOL.sequences
-        each.append(forward[width] / (sequences * PROTOCOL.length))
+    each = [forward[WIDTHS[0]] / (PROTOCOL.sequences * PROTOCOL.length), wide_s / wide_tokens]
     per_flop, per_value = np.linalg.solve(np.array(rows), np.array(each))
     positions = LAYERS * PROTOCOL.jacobian_positions
     low, high = (jacobian[w] / positions for w in WIDTHS)
     per_backward = (high - low) / (48.0 * (WIDTHS[1] ** 3 - WIDTHS[0] ** 3))
     call_s = low - 48 * WIDTHS[0] ** 3 * per_backward
-    opened = {
-        size: shortest(lambda at=size: Session.open(Source(root / f"o{at}")))
-        for size in (2, 8)
-        if save_model(root / f"o{size}", 64, size)
-    }
+    return {
+        "flops": 1 / per_flop, "values": 1 / per_value, "backward": 1 / per_backward,
+        "call_s": max(call_s, 1e-3), "load": LOAD, "measured": True,
+    }  # fmt: skip
+
+
+def build_seconds(root: Path) -> dict[str, float]:
+    """Seconds to build a model, and for each of its layers."""
+    from scaleinv_ray.capture.run import Session, Source
+
+    opened = {}
+    for size in (2, 8):
+        folder = save_model(root / f"o{size}", 64, size)
+        opened[size] = shortest(lambda at=folder: Session.open(Source(at)))
     layer_s = max((opened[8] - opened[2]) / 6, 0.0)
-    build_s = opened[2] - 2 * layer_s
+    return {"build_s": opened[2] - 2 * layer_s, "build_layer_s": layer_s}
+
+
+def write_seconds(root: Path, rng: np.random.Generator) -> dict[str, float]:
+    """Seconds to write a file, and bytes written a second."""
     block = [WeightMatrix(w_OI=rng.normal(size=(1024, 8192)))]
     small = [WeightMatrix(w_OI=np.ones((8, 8)))]
 
@@ -158,16 +188,7 @@ def capture_constants(root: Path) -> tuple[dict[str, Any], dict[str, float], dic
 
     file_s = shortest(lambda: written(small), 9, time.perf_counter)
     wrote = shortest(lambda: written(block), 5, time.perf_counter)
-    device = {
-        "flops": 1 / per_flop, "values": 1 / per_value, "backward": 1 / per_backward,
-        "call_s": max(call_s, 1e-3), "load": LOAD, "measured": True,
-    }  # fmt: skip
-    constants = {
-        "build_s": build_s, "build_layer_s": layer_s, "file_s": file_s,
-        "write_bytes_s": 8 * 1024 * 8192 / max(wrote - file_s, 1e-3), "start_s": 8.0,
-    }  # fmt: skip
-    print(f"forward {forward}, jacobians {jacobian}", device, constants, flush=True)
-    return device, constants, folders
+    return {"file_s": file_s, "write_bytes_s": 8 * 1024 * 8192 / max(wrote - file_s, 1e-3)}
 
 
 def job_of(spec: Invariant, params: Mapping[str, Any], folder: Path) -> MeasureJob:
@@ -275,7 +296,7 @@ def calibrate() -> None:
         device, constants, folders = capture_constants(root)
         laws = {}
         for spec in REGISTRY.values():
-            if spec.kind in ON_REQUEST or spec.kind in {"chains"}:
+            if spec.kind in ON_REQUEST:
                 continue
             try:
                 laws[spec.name] = law_of(spec, folders, root)

@@ -13,8 +13,6 @@ Prints as its last line one JSON object.
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +23,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 
 import numpy as np
+from _peer import Peer, interpreter
 from _table import machine, record
 
 from scaleinv_ray.invariants.geometry import gride_dimension, neighbour_dimension
@@ -32,8 +31,8 @@ from scaleinv_ray.kernels.clouds import neighbour_distances
 from scaleinv_ray.records import Activations
 
 ORDERS = [1, 2, 4, 8, 16, 32, 64]
+Numbers = dict[str, list[float]]
 PEERS = {"dadapy": "dadapy==0.3.4", "scikit-dimension": "scikit-dimension==0.5.0"}
-CACHE = Path.home() / ".cache" / "scaleinv_ray" / "bench"
 
 SERVER = """
 import json, sys, time, warnings
@@ -62,40 +61,16 @@ for _ in sys.stdin:
 """
 
 
-def interpreter(requirement: str) -> Path:
-    """The peer's interpreter, in an environment that is made once."""
-    folder = CACHE / requirement.replace("==", "-")
-    python, done = folder / "bin" / "python", folder / "installed"
-    if not done.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", requirement], check=True)
-        done.touch()
-    return python
-
-
-class Peer:
+class Warm(Peer):
     """A peer that waits in its own process, warm, for lines that ask it to compute."""
 
     def __init__(self, name: str, points: Path) -> None:
-        self.process = subprocess.Popen(
-            [str(interpreter(PEERS[name])), "-c", SERVER, name, str(points)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        super().__init__(interpreter(PEERS[name]), SERVER, name, str(points))
 
     def __call__(self) -> tuple[float, list[float]]:
         """Seconds, and TwoNN followed by Gride at n1 = 1, 2, 4, .., 64."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        print("go", file=self.process.stdin, flush=True)
-        seconds, values = json.loads(self.process.stdout.readline())
+        seconds, values = self.ask("go")
         return seconds, values
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def ours(x_PD: np.ndarray) -> list[float]:
@@ -119,30 +94,42 @@ def whole_invariant(x_PD: np.ndarray) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in (("points", 5000), ("width", 256), ("rounds", 5)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    asked = parser.parse_args()
-    # A curved cloud of dimension 10: what the estimators are made for.
+def curved_cloud(points: int, width: int) -> np.ndarray:
+    """A curved cloud of dimension 10: what the estimators are made for."""
     rng = np.random.default_rng(0)
-    latent_PD = rng.normal(size=(asked.points, 11))
+    latent_PD = rng.normal(size=(points, 11))
     latent_PD /= np.linalg.norm(latent_PD, axis=1, keepdims=True)
-    x_PD = latent_PD @ np.linalg.qr(rng.normal(size=(asked.width, 11)))[0].T
-    x_PD -= x_PD.mean(axis=0)
-    seconds: dict[str, list[float]] = {name: [] for name in ("scaleinv_ray", *PEERS)}
-    values: dict[str, list[float]] = {}
+    x_PD = latent_PD @ np.linalg.qr(rng.normal(size=(width, 11)))[0].T
+    return x_PD - x_PD.mean(axis=0)
+
+
+def compared(
+    x_PD: np.ndarray, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of all rounds, and the values, of ours and of the peers."""
+    seconds: Numbers = {name: [] for name in ("scaleinv_ray", *PEERS)}
+    values: Numbers = {}
     with tempfile.TemporaryDirectory() as folder:
         points = Path(folder) / "points.npy"
         np.save(points, x_PD)
-        peers = {name: Peer(name, points) for name in PEERS}
+        peers = {name: Warm(name, points) for name in PEERS}
         ours(x_PD)
-        for _ in range(asked.rounds):
+        for _ in range(rounds):
             for name in seconds:
                 took, values[name] = peers[name]() if name in peers else timed(lambda: ours(x_PD))
                 seconds[name].append(took)
         for peer in peers.values():
             peer.close()
+    return seconds, values
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, default in (("points", 5000), ("width", 256), ("rounds", 5)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    asked = parser.parse_args()
+    x_PD = curved_cloud(asked.points, asked.width)
+    seconds, values = compared(x_PD, asked.rounds)
     best = {name: min(of) for name, of in seconds.items()}
     own = np.array(values["scaleinv_ray"])
     apart = {name: float(np.abs(np.array(values[name]) / own - 1).max()) for name in PEERS}

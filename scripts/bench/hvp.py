@@ -109,17 +109,22 @@ class Peer:
     """A peer in its own interpreter, one measurement for each line."""
 
     def __init__(self, name: str, folder: Path) -> None:
+        # a file: a pipe that nobody reads stops the peer when it is full
+        self.said = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             [str(peer_python(name)), "-c", LOOP, str(folder), name, str(STEPS)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True,
         )  # fmt: skip
         self._line()
 
     def _line(self) -> dict:
-        assert self.process.stdout is not None and self.process.stderr is not None
+        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(self.process.stderr.read().strip().splitlines()[-1])
+            status = self.process.wait()
+            self.said.seek(0)
+            last = self.said.read().strip().splitlines()[-1:]
+            raise RuntimeError(last[0] if last else f"ended with status {status}")
         return json.loads(line)
 
     def seconds(self, what: str) -> float:
@@ -134,6 +139,7 @@ class Peer:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()
+        self.said.close()
 
 
 def model_of(layers: int, width: int) -> GPT2LMHeadModel:

@@ -16,8 +16,6 @@ Prints as its last line one JSON object.
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,6 +28,7 @@ os.environ["TQDM_DISABLE"] = "1"
 
 import numpy as np
 import torch
+from _peer import Peer, interpreter
 from _table import machine, record
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -42,7 +41,6 @@ from scaleinv_ray.singularities import deep_linear
 from scaleinv_ray.store import write_records
 
 PEER = "devinterp==2.0.1"
-CACHE = Path.home() / ".cache" / "scaleinv_ray" / "bench"
 NETS = (((8, 4, 8), 2), ((20, 5, 20), 5), ((48, 48, 48), 8))
 NBETA, BATCH, SAMPLES, NOISE = 200.0, 32, 1024, 0.5
 STABLE = 0.08
@@ -94,44 +92,20 @@ for line in sys.stdin:
 """
 
 
-def interpreter() -> Path:
-    """The peer's interpreter, in an environment that is made once, with our build of torch."""
-    folder = CACHE / PEER.replace("==", "-")
-    python, done = folder / "bin" / "python", folder / "installed"
-    if not done.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        wanted = [PEER, f"torch=={torch.__version__}"]
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *wanted], check=True)
-        done.touch()
-    return python
-
-
-class Peer:
-    """The peer in a process of its own that answers a line with a line."""
+class Devinterp(Peer):
+    """The peer in a process of its own, in an environment with our build of torch."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [str(interpreter()), "-c", SERVER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        super().__init__(interpreter(PEER, f"torch=={torch.__version__}"), SERVER)
 
     def __call__(self, file: Path, steps: int, chains: int) -> tuple[float, list[float], int]:
         """Seconds, estimate of every chain, and bytes stored."""
-        assert self.process.stdin is not None and self.process.stdout is not None
         asked = {
             "file": str(file), "lr": _step(), "n_beta": NBETA, "localization": _gamma(),
             "num_chains": chains, "num_draws": steps, "batch_size": BATCH,
         }  # fmt: skip
-        print(json.dumps(asked), file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+        took, found, size = self.ask(asked)
+        return took, found, size
 
 
 def _step() -> float:
@@ -155,7 +129,7 @@ def ours(task: Task, steps: int, chains: int, seed: int) -> tuple[float, list[fl
     return time.perf_counter() - start, found.tolist(), made
 
 
-def against_peer(peer: Peer, asked: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+def against_peer(peer: Devinterp, asked: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     figures = []
     for widths, rank in NETS:
         generator = torch.Generator().manual_seed(0)
@@ -251,7 +225,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    peer = Peer()
+    peer = Devinterp()
     with tempfile.TemporaryDirectory() as name:
         figures = against_peer(peer, asked, Path(name))
     peer.close()

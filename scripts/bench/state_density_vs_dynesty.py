@@ -5,8 +5,8 @@ dynesty with so many live points that its log V is as precise, level by level, a
 simulation (perfect moves assumed of both). The peer runs in an environment and interpreter of its
 own, on one thread, its loss in plain floats, which suits its calls point by point, and samples by
 random slices: its default, uniform in ellipsoids, takes minutes in the valley of the cusp, and
-random walks come out 15 % off there. The law with its
-errors is fitted within our time; what both are compared by is the slope of log V over log K.
+random walks come out 15 % off there. The law with its errors is fitted within our time; what both
+are compared by is the slope of log V over log K.
 
     scripts/bench/state_density_vs_dynesty.py [--particles 500] [--rounds 2]
 
@@ -16,23 +16,20 @@ Prints as its last line one JSON object.
 import argparse
 import json
 import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before numpy; the peer inherits it
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 
 import numpy as np
+from _peer import Peer, interpreter
 from _table import machine, record
 from scipy.special import polygamma
 
 from scaleinv_ray.singularities import Singularity, subset_simulation, toys, volume_law
 
 PEER = "dynesty==3.1.0"
-CACHE = Path.home() / ".cache" / "scaleinv_ray" / "bench"
 NAMES = ("w1^2 + w2^4", "(w1^2 - w2^3)^2", "(4 |w|^2 - 1)^2")
 SMALLEST = 1e-16
 BLOCKS = 20
@@ -73,40 +70,21 @@ for line in sys.stdin:
 """
 
 
-def interpreter() -> Path:
-    """The peer's interpreter, in an environment that is made once."""
-    folder = CACHE / PEER.replace("==", "-")
-    python, done = folder / "bin" / "python", folder / "installed"
-    if not done.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", PEER], check=True)
-        done.touch()
-    return python
-
-
-class Peer:
-    """Dynesty in a process of its own that answers a line with a line."""
+class Dynesty(Peer):
+    """Dynesty in a process of its own."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [str(interpreter()), "-c", SERVER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        super().__init__(interpreter(PEER), SERVER)
 
     def __call__(self, name: str, live: int, *, seed: int, smallest: float) -> list[float]:
         """Seconds, slope, calls of the loss and log V at the end."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        asked = {"name": name, "live": live, "smallest": smallest, "seed": seed}
-        print(json.dumps(asked), file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+        found: list[float] = self.ask({
+            "name": name,
+            "live": live,
+            "smallest": smallest,
+            "seed": seed,
+        })
+        return found
 
 
 def ours(toy: Singularity, particles: int, *, seed: int, smallest: float) -> list[float]:
@@ -140,7 +118,7 @@ def main() -> None:
     variance = float(polygamma(1, size // 2 + 1) - polygamma(1, size + 1)) / BLOCKS
     live = round(np.log(2) / variance)
     toy_of = {toy.name: toy for toy in toys()}
-    peer = Peer()
+    peer = Dynesty()
     peer("w1^2 + w2^4", 50, seed=0, smallest=1e-2)  # warm
     ours(toy_of["w1^2 + w2^4"], 400, seed=0, smallest=1e-6)
     rows, figures, ratios = [], {}, []

@@ -109,6 +109,12 @@ def test_a_crossover_keeps_its_width():
     assert row["slope_low"] < 0 < row["slope_high"]
 
 
+def test_widths_that_the_checkpoints_do_not_resolve_are_left_out_and_counted():
+    (row,) = table(rows_of(-0.5))
+    assert row["outcome"] == "sharpens" and row["n_sigmoid"] == 8
+    assert row["reason"] == "without 2 of 8 widths below the checkpoints'"
+
+
 def test_two_sizes_say_nothing_of_the_limit():
     (row,) = table([r for r in rows_of(-0.2) if r["n_params"] > 10**4])
     assert row["outcome"] == "undetermined" and "needs 3" in row["reason"]

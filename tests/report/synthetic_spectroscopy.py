@@ -22,10 +22,13 @@ def place(site: str, layer: int | None, family: str, invariant: str) -> dict[str
     }  # fmt: skip
 
 
-def curve(width: int, step: int, at: dict[str, Any], name: str, xy: Any) -> dict[str, Any]:
+def curve(
+    width: int, step: int, at: dict[str, Any], name: str, xy: Any, stderr: list[float] | None = None
+) -> dict[str, Any]:
     key = unit(width, 0, step, "trained")
     base = {n: key[n] for n in tables.CURVES.names if n in key}
-    return {**base, **at, "params": "{}", "curve": name, "x": xy[0], "y": xy[1], "y_stderr": None}
+    values = {"x": xy[0], "y": xy[1], "y_stderr": stderr}
+    return {**base, **at, "params": "{}", "curve": name, **values}
 
 
 def nodes(step: int) -> tuple[list[float], list[float]]:
@@ -45,7 +48,8 @@ def curves() -> pa.Table:
             rows += [curve(width, step, at, "density", nodes(step)) for step in STEPS]
         at = place("model", None, "bands", "hessian_bands")
         late = [float(s) for s in STEPS if s >= 30]
-        rows.append(curve(width, 300, at, "band_1", (late, [3 + np.log(s) for s in late])))
+        outlier = (late, [3 + np.log(s) for s in late])
+        rows.append(curve(width, 300, at, "band_1", outlier, [0.1, 0.2, 0.3]))
         rows.append(curve(width, 300, at, "band_2", ([float(s) for s in STEPS], [1.0] * 5)))
     return tables.encode(rows, tables.CURVES)
 
@@ -73,6 +77,7 @@ def coefficients() -> pa.Table:
             row = coefficient(width, step, flags=flags)
             if step == 0:
                 reason = "not a local minimum: lambda -3 +- .1"
+                row["flags"] = {"verdict": "reject", "reasons": reason}
                 row |= {"value": None, "stderr": None, "status": "refused", "error": reason}
             rows.append(row)
     return tables.encode(rows, tables.MEASUREMENTS)
@@ -95,3 +100,21 @@ def matches() -> pa.Table:
     rows = coefficients().to_pylist(maps_as_pydicts="strict")
     rows[-1] |= {"value": 5 / 12, "stderr": 0.002}
     return tables.encode(matches_table(rows), tables.MATCHES)
+
+
+def operators(*, refused: str | None = None, requests: str = "") -> pa.Table:
+    """What stands for the curves of both families: one row a checkpoint, one a run."""
+    values = {"value": 2.0, "stderr": 0.0, "law": "none", "flags": {}}
+    rows = []
+    for width in (32, 64):
+        at = place("model", None, "curvature", "hessian_density") | {"quantity": "mean_square"}
+        rows += [measurement(**unit(width, 0, step, "trained"), **at | values) for step in STEPS]
+        at = place("model", None, "bands", "hessian_bands") | {"quantity": "num_tracks"}
+        flags = {"requests": requests} if requests else {}
+        rows.append(
+            measurement(**unit(width, 0, STEPS[-1], "trained"), **at | values | {"flags": flags})
+        )
+    if refused:
+        nothing = {"value": None, "stderr": None, "status": "refused", "error": refused}
+        rows = [row | nothing for row in rows]
+    return tables.encode(rows, tables.MEASUREMENTS)

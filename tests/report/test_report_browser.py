@@ -312,5 +312,7 @@ def test_csv_holds_what_is_shown_or_every_verdict(page: Any) -> None:
 def test_the_page_is_as_wide_as_the_window(figures: Any, width: int) -> None:
     figures.set_viewport_size({"width": width, "height": 800})
     drawn(figure(in_view(figures, "weights"), "Value against parameters"))
-    until(figures, lambda: figures.evaluate("document.documentElement.scrollWidth") <= width)
+    wide = "document.documentElement.scrollWidth"
+    until(figures, lambda: figures.evaluate(wide) <= width)
+    assert figures.evaluate(wide) <= width
     figures.set_viewport_size({"width": 1280, "height": 900})

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from scaleinv_ray import tables
@@ -13,14 +14,18 @@ from scaleinv_ray.report import write_report
 from scaleinv_ray.report.spectroscopy import (
     DECADES,
     FLOOR,
+    MAX_RIDGES,
     MAX_STEPS,
+    absent,
     coefficients,
+    followed,
     ridges,
+    spectroscopy,
     tracks,
 )
-from tests.report.in_browser import drawn, figure, opened
+from tests.report.in_browser import drawn, figure, opened, until
 from tests.report.synthetic_spectroscopy import coefficients as coefficient_rows
-from tests.report.synthetic_spectroscopy import curves, matches, stages
+from tests.report.synthetic_spectroscopy import curves, matches, operators, stages
 from tests.report.synthetic_tables import STEPS
 
 
@@ -60,6 +65,7 @@ def test_tracks_and_coefficients_are_those_of_the_rows() -> None:
     (track,) = [t for t in tracks(curves()) if t["model"] == "d64"]
     assert [b["band"] for b in track["bands"]] == [1, 2]
     assert track["bands"][0]["x"] == [30.0, 100.0, 300.0]
+    assert [band["e"] for band in track["bands"]] == [[0.1, 0.2, 0.3], [None] * 5]
     (run,) = [c for c in coefficients(coefficient_rows()) if c["model"] == "d64"]
     first, second, *_, last = run["points"]
     assert (first["value"], first["verdict"]) == (None, "reject")
@@ -68,21 +74,71 @@ def test_tracks_and_coefficients_are_those_of_the_rows() -> None:
     assert last["value"] == pytest.approx(10 + np.log(301), rel=1e-4)
 
 
+def test_a_quantity_that_accepted_chains_do_not_give_is_not_a_rejection() -> None:
+    (row, *_) = [r for r in coefficient_rows().to_pylist(maps_as_pydicts="strict") if r["step"]]
+    needs = "lambda_m1: needs 2 values of nbeta"
+    row |= {"quantity": "lambda_m1", "value": None, "status": "refused", "error": needs}
+    assert row["flags"]["verdict"] == "warn"
+    lost = row | {"flags": {}, "status": "failed", "error": "OutOfMemoryError", "step": 30}
+    (run,) = coefficients(tables.encode([row, lost], tables.MEASUREMENTS))
+    assert [p["verdict"] for p in run["points"]] == ["none", "reject"]
+    assert [p["reasons"] for p in run["points"]] == [needs, "OutOfMemoryError"]
+
+
+def test_what_has_no_curve_says_why_and_at_which_steps() -> None:
+    assert absent(operators()) == [] == followed(operators())
+    found = absent(operators(refused="nodes_RK: got zeros only"))
+    assert {(a["model"], a["family"]) for a in found} == {
+        (model, family) for model in ("d32", "d64") for family in ("bands", "curvature")
+    }
+    (density,) = [a for a in found if (a["model"], a["family"]) == ("d32", "curvature")]
+    assert density["reasons"] == [{"text": "nodes_RK: got zeros only", "steps": list(STEPS)}]
+    rows = operators().to_pylist(maps_as_pydicts="strict")
+    none = [r | {"value": 0.0} for r in rows if r["quantity"] == "num_tracks"]
+    (first, _) = absent(tables.encode(none, tables.MEASUREMENTS))
+    assert first["reasons"] == [{"text": "no band stands apart from the bulk", "steps": [300]}]
+
+
+def test_the_checkpoints_that_bands_ask_for_are_told() -> None:
+    (first, second) = followed(operators(requests="step 10..30: overlap 0.41, try 17"))
+    assert (first["model"], second["model"]) == ("d32", "d64")
+    assert first["requests"] == "step 10..30: overlap 0.41, try 17" and first["crossings"] == ""
+
+
+def test_ridges_that_do_not_travel_are_named() -> None:
+    (row,) = [r for r in curves().to_pylist() if (r["model"], r["site"]) == ("d32", "model")
+              and r["curve"] == "density" and r["step"] == 0]  # fmt: skip
+    rows = [row | {"site": "layer", "layer": layer} for layer in range(MAX_RIDGES + 2)]
+    found = spectroscopy(tables.encode(rows, tables.CURVES), tables.MEASUREMENTS.empty_table())
+    assert len(found["ridges"]) == MAX_RIDGES
+    assert [at["layer"] for at in found["left_out"]] == [MAX_RIDGES, MAX_RIDGES + 1]
+
+
 @pytest.fixture
 def report(tmp_path: Path) -> Path:
+    measured = [coefficient_rows(), operators(requests="step 10..30: overlap 0.41, try 17")]
     given = {
-        "curves": curves(), "measurements": coefficient_rows(), "stages": stages(),
+        "curves": curves(), "measurements": pa.concat_tables(measured), "stages": stages(),
         "matches": matches(),
     }  # fmt: skip
     return write_report(given, title="spectroscopy", facts={}, out=tmp_path / "report.html")
 
 
+SPARE = "(node) => node.clientWidth - node.querySelector('.main-svg').clientWidth"
+"""Width of a figure that its drawing leaves empty."""
+
+
+def section_of(page: Any) -> Any:
+    section = page.locator("#spectroscopy")
+    section.evaluate("(node) => node.scrollIntoView({ behavior: 'instant' })")
+    section.locator(".waiting").wait_for(state="detached")
+    return section
+
+
 @pytest.mark.browser
 def test_the_section_draws_ridge_bands_and_coefficients(browser: Any, report: Path) -> None:
     with opened(browser, report) as (page, _heard):
-        section = page.locator("#spectroscopy")
-        section.evaluate("(node) => node.scrollIntoView({ behavior: 'instant' })")
-        section.locator(".waiting").wait_for(state="detached")
+        section = section_of(page)
         ridge = drawn(figure(section, "Density of states over checkpoints"))
         lines = ridge.evaluate("(node) => node.querySelector('.plot').data.map((t) => t.name)")
         named = [name for name in lines if name]
@@ -90,6 +146,9 @@ def test_the_section_draws_ridge_bands_and_coefficients(browser: Any, report: Pa
         bands = drawn(figure(section, "Bands over training"))
         data = bands.evaluate("(node) => node.querySelector('.plot').data.map((t) => [t.x, t.y])")
         assert data[0][0] == [31, 101, 301]
+        bars = "(node) => node.querySelector('.plot').data.map((t) => t.error_y.array)"
+        assert bands.evaluate(bars) == [[0.1, 0.2, 0.3], [0] * 5]
+        assert "step 10..30: overlap 0.41, try 17" in bands.locator("figcaption").inner_text()
         llc = drawn(figure(section, "Learning coefficient over training"))
         names = llc.evaluate("(node) => node.querySelector('.plot').data.map((t) => t.name)")
         assert "ok" in names and "warn" in names and "reject" not in names
@@ -101,16 +160,53 @@ def test_the_section_draws_ridge_bands_and_coefficients(browser: Any, report: Pa
         assert "(w1^2 - w2^3)^2" in section.inner_text()
         section.get_by_label("Parameters", exact=True).select_option("layer 0")
         assert figure(section, "Bands over training").is_hidden()
+        assert "No bands of these choices: not measured" in section.inner_text()
 
 
 @pytest.mark.browser
 def test_a_run_without_spectroscopy_says_so(browser: Any, tmp_path: Path) -> None:
     path = write_report({}, title="none", facts={}, out=tmp_path / "report.html")
     with opened(browser, path) as (page, _heard):
-        section = page.locator("#spectroscopy")
-        section.evaluate("(node) => node.scrollIntoView({ behavior: 'instant' })")
-        section.locator(".waiting").wait_for(state="detached")
-        assert "no densities of states" in section.inner_text()
+        assert "no densities of states" in section_of(page).inner_text()
+
+
+@pytest.mark.browser
+def test_a_figure_alone_is_as_wide_as_the_page(browser: Any, tmp_path: Path) -> None:
+    rows = [row for row in curves().to_pylist() if row["curve"] == "density"]
+    given = {"curves": tables.encode(rows, tables.CURVES)}
+    path = write_report(given, title="alone", facts={}, out=tmp_path / "report.html")
+    with opened(browser, path) as (page, _heard):
+        section = section_of(page)
+        ridge = drawn(figure(section, "Density of states over checkpoints"))
+        until(page, lambda: figure(section, "Bands over training").is_hidden())
+        assert ridge.evaluate(SPARE) < 80
+
+
+@pytest.mark.browser
+def test_orders_are_shown_without_spectra_and_stages(browser: Any, tmp_path: Path) -> None:
+    row = dict.fromkeys(tables.ORDERS.names) | {
+        "series": "ladder", "family": "topology", "invariant": "topology.persistence",
+        "quantity": "betti_peak_1", "depth_bin": "all", "n_runs": 3, "n_sizes": 3,
+        "n_sigmoid": 3, "n_power_law": 0, "bic": 9.0, "outcome": "keeps its width",
+        "reason": "no slope established",
+    }  # fmt: skip
+    given = {"orders": tables.encode([row], tables.ORDERS)}
+    path = write_report(given, title="orders", facts={}, out=tmp_path / "report.html")
+    with opened(browser, path) as (page, _heard):
+        text = section_of(page).inner_text()
+        assert "no densities of states" in text and "keeps its width" in text
+
+
+@pytest.mark.browser
+def test_operators_that_are_refused_everywhere_say_why(browser: Any, tmp_path: Path) -> None:
+    given = {"measurements": operators(refused="nodes_RK: got zeros only")}
+    path = write_report(given, title="refused", facts={}, out=tmp_path / "report.html")
+    with opened(browser, path) as (page, _heard):
+        text = section_of(page).inner_text()
+        assert "nodes_RK: got zeros only (step 0, 10, 30, 100, 300)" in text
+        assert "No learning coefficients were measured" in text
+        assert "This run has no table of stages" in text
+        assert "its config" not in text.split("No learning coefficients")[0]
 
 
 @pytest.mark.browser
@@ -131,10 +227,10 @@ def test_where_no_coefficient_is_accepted_the_conditional_ones_are_drawn(
     given = {"measurements": tables.encode(refused + conditional, tables.MEASUREMENTS)}
     path = write_report(given, title="conditional", facts={}, out=tmp_path / "report.html")
     with opened(browser, path) as (page, _heard):
-        section = page.locator("#spectroscopy")
-        section.evaluate("(node) => node.scrollIntoView({ behavior: 'instant' })")
-        section.locator(".waiting").wait_for(state="detached")
-        llc = drawn(figure(section, "Learning coefficient over training"))
+        llc = drawn(figure(section_of(page), "Learning coefficient over training"))
         seen = llc.evaluate("(node) => node.querySelector('.plot').data.map((t) => [t.name, t.y])")
         assert ["reject", [3.0] * len(STEPS)] in seen
-        assert "lambda_hat_t" in llc.locator("figcaption").inner_text()
+        caption = llc.locator("figcaption").inner_text()
+        assert "lambda_hat_t" in caption and "compare at equal settings alone" in caption
+        axis = "(node) => node.querySelector('.plot').layout.yaxis.title.text"
+        assert llc.evaluate(axis) == "λ̂(T): conditional, no learning coefficient"

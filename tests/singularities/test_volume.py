@@ -42,6 +42,18 @@ def test_a_positive_loss_has_no_zero():
         run(lambda w: 0.1 + w[..., 0] ** 2)
 
 
+def test_a_positive_loss_has_no_zero_on_few_levels_either():
+    with pytest.raises(Refused, match="no zero"):
+        run(lambda w: 0.1 + w[..., 0] ** 2, smallest_volume=2e-3)
+
+
+def test_a_loss_that_vanishes_on_half_of_the_cube_has_no_levels():
+    with pytest.raises(Refused, match=r"no level: half of the cube has K <= 0 "):
+        run(lambda w: np.maximum(w[..., 0] - 0.5, 0.0) ** 2)
+    with pytest.raises(Refused, match=r"no level: .* smallest_volume 0\.9"):
+        run(smallest_volume=0.9)
+
+
 @pytest.mark.parametrize("bad", [lambda w: w[..., 0], lambda w: np.full(w.shape[:-1], np.nan)])
 def test_losses_below_zero_or_not_finite_are_refused(bad):
     with pytest.raises(ValueError, match="negative or non-finite"):
