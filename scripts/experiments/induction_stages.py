@@ -20,8 +20,9 @@ n-grams come first.
 
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,162 +30,42 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 from _experiment import Net, Outcome, Row, in_processes, main, value, write_net
+from _induction import QUICK, BatchedLosses, Behaviour, Plan, built, mixture
 from plotly.subplots import make_subplots
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from scaleinv_ray.attention_only import modeling
-from scaleinv_ray.attention_only.configuration import AttentionOnlyConfig
-from scaleinv_ray.capture.attention import eager_attention
 from scaleinv_ray.capture.curvature import curvature_records, language_loss
-from scaleinv_ray.capture.sampling import chain_records, language_losses
+from scaleinv_ray.capture.sampling import chain_records
 from scaleinv_ray.conservation.onsets import Onset, OnsetFinder
 from scaleinv_ray.conservation.transitions import Kind, Transition, TransitionFinder
+from scaleinv_ray.contract import Refused
+from scaleinv_ray.invariants.bands import ggn_bands, hessian_bands
 from scaleinv_ray.invariants.curvature import ggn_density, hessian_density
 from scaleinv_ray.invariants.degeneracy import learning_coefficient
 from scaleinv_ray.ladder.checkpoint import write_checkpoint
-from scaleinv_ray.ladder.data import evaluation_set, token_stream, training_batch
+from scaleinv_ray.ladder.data import token_stream
 from scaleinv_ray.ladder.folders import step_folder
-from scaleinv_ray.ladder.tokenizer import END_OF_TEXT_ID, VOCAB_SIZE, byte_tokenizer
+from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 from scaleinv_ray.probes import load_corpus
 from scaleinv_ray.records import Record
 
-assert modeling
-RANDOM_IDS = 32
-"""Repeated sequences are of the first ids: control characters, which prose hardly has."""
-SMOOTHING = 0.1
 SPECTRAL = ("llc", "hessian_max", "hessian_mean", "ggn_max", "ggn_mean")
 LEVEL = 0.05
+Kept = tuple[str, str, list[Record]]
+"""Kind, probe and records."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How large everything is."""
-
-    seeds: tuple[int, ...] = (0, 1, 2)
-    steps: tuple[int, ...] = (0, 20, 50, 100, 150, 200, 250, 300, 350, 400, 500, 600, 800)
-    width: int = 64
-    heads: int = 4
-    length: int = 48
-    periods: tuple[int, int] = (8, 16)
-    batch: int = 24
-    rate: float = 4e-3
-    evaluated: int = 64
-    sampled: int = 256
-    chains: tuple[int, int, int, int] = (2, 100, 50, 8)
-    """Chains, draws, burn-in, sequences in a batch."""
-    nbeta: float = 300.0
-    curved: int = 16
-    lanczos: tuple[int, int] = (12, 2)
-    """Steps, probe vectors."""
-
-
-QUICK = Plan(
-    seeds=(0,), steps=(0, 8, 64), width=16, heads=2, length=24, periods=(4, 8), batch=8,
-    evaluated=16, sampled=32, chains=(2, 20, 10, 4), curved=4, lanczos=(4, 2),
-)  # fmt: skip
-
-
-def repeated(plan: Plan, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Random sequences and the period of each, [S, T] and [S, 1]."""
-    low, high = plan.periods
-    block_ST = rng.integers(RANDOM_IDS, size=(count, plan.length))
-    period_S1 = rng.integers(low, high + 1, size=(count, 1))
-    return np.take_along_axis(block_ST, np.arange(plan.length)[None] % period_S1, 1), period_S1
-
-
-def mixture(
-    plan: Plan, streams: Mapping[str, np.ndarray], count: int, *, seed: int, step: int,
-    shuffled: bool,
-) -> torch.Tensor:  # fmt: skip
-    """A quarter prose, the rest repeated; each row in random order where shuffled."""
-    prose_ST = training_batch(
-        streams, batch=count // 4, length=plan.length - 1, seed=seed, step=step
-    )
-    rng = np.random.default_rng((seed, step, 1))
-    rows_ST = np.concatenate([prose_ST, repeated(plan, count - count // 4, rng)[0]])
-    return torch.from_numpy(rng.permuted(rows_ST, axis=1) if shuffled else rows_ST)
-
-
-def ngrams(prose_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Smoothed probabilities of bytes [V], and given the one before [V, V]."""
-    ids_T = prose_T.astype(np.int64)
-    pairs = np.bincount(ids_T[:-1] * VOCAB_SIZE + ids_T[1:], minlength=VOCAB_SIZE**2)
-    unigram_V = np.bincount(ids_T, minlength=VOCAB_SIZE) + SMOOTHING
-    unigram_V = unigram_V / unigram_V.sum()
-    # rare contexts fall back to the unigram
-    bigram_VV = pairs.reshape(VOCAB_SIZE, VOCAB_SIZE) + SMOOTHING * VOCAB_SIZE * unigram_V
-    return unigram_V, bigram_VV / bigram_VV.sum(axis=1, keepdims=True)
-
-
-class Behaviour:
-    """What a model does, on sequences that are fixed."""
-
-    def __init__(self, plan: Plan, streams: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-        self._plan = plan
-        held_out = evaluation_set({"prose": streams["held_out"]["prose"]}, length=plan.length - 1)
-        self._prose_ST = torch.from_numpy(held_out["prose"][: plan.evaluated])
-        rows_ST, period_S1 = repeated(plan, plan.evaluated, np.random.default_rng(123))
-        self._rows_ST, self._period_S1 = torch.from_numpy(rows_ST), torch.from_numpy(period_S1)
-        self._ngrams = [torch.from_numpy(p) for p in ngrams(streams["train"]["prose"])]
-
-    def of(self, model: PreTrainedModel) -> Row:
-        """All figures of a model in eval mode."""
-        with torch.no_grad():
-            return self._divergences(model) | self._copying(model) | self._heads(model)
-
-    def _divergences(self, model: PreTrainedModel) -> Row:
-        logits_STV = model(self._prose_ST, use_cache=False).logits[:, :-1]
-        logq_STV = logits_STV.double().log_softmax(dim=-1)
-        unigram_V, bigram_VV = self._ngrams
-        truth = self._prose_ST[:, 1:]
-        expected = {"unigram": unigram_V, "bigram": bigram_VV[self._prose_ST[:, :-1]]}
-        found = {
-            f"kl_{name}": float((p * (p.log() - logq_STV)).sum(dim=-1).mean())
-            for name, p in expected.items()
-        }
-        return found | {"loss_prose": float(-logq_STV.gather(2, truth[..., None]).mean())}
-
-    def _copying(self, model: PreTrainedModel) -> Row:
-        logits = model(self._rows_ST, use_cache=False).logits[:, :-1]
-        truth = self._rows_ST[:, 1:]
-        loss_ST = cross_entropy(logits.flatten(0, 1), truth.flatten(), reduction="none")
-        loss_ST = loss_ST.view(truth.shape)
-        # the first token of a second period follows nothing: what precedes it stood nowhere before
-        again_ST = torch.arange(truth.shape[1])[None] >= self._period_S1
-        return {
-            "loss_first": float(loss_ST[~again_ST].mean()),
-            "loss_again": float(loss_ST[again_ST].mean()),
-            "copying": float((logits.argmax(dim=-1) == truth)[again_ST].double().mean()),
-        }
-
-    def _heads(self, model: PreTrainedModel) -> Row:
-        with eager_attention(model):
-            patterns = model(self._rows_ST, use_cache=False, output_attentions=True).attentions
-        a_SHTT = torch.cat(patterns, dim=1)
-        length = a_SHTT.shape[-1]
-        at_T = torch.arange(length)
-        before = a_SHTT[:, :, at_T[1:], at_T[:-1]].mean(dim=(0, 2))
-        after_ST = (at_T[None] - self._period_S1 + 1).clamp(min=0)
-        to_after_SHT = a_SHTT.gather(
-            3, after_ST[:, None, :, None].expand(-1, a_SHTT.shape[1], -1, 1)
-        )[..., 0]
-        again_ST = (at_T[None] >= self._period_S1).double()
-        matching = (to_after_SHT * again_ST[:, None]).sum(dim=(0, 2)) / again_ST.sum()
-        return {"previous_token": float(before.max()), "prefix_matching": float(matching.max())}
-
-
-def spectra(
-    plan: Plan, model: PreTrainedModel, rows_ST: torch.Tensor
-) -> tuple[Row, list[tuple[str, str, list[Record]]]]:
+def spectra(plan: Plan, model: PreTrainedModel, rows_ST: torch.Tensor) -> tuple[Row, list[Kept]]:
     """Learning coefficient and curvatures on the training mixture, and their records."""
     parameters = dict(model.named_parameters())
     labels = {"num_layers": model.config.num_hidden_layers}
-    chains, draws, burn_in, batch = plan.chains
+    (chains, draws, burn_in, batch), (nbeta, gamma, step) = plan.chains, plan.setting
     (sampled,) = chain_records(
-        language_losses(model), parameters, rows_ST, generator=torch.Generator().manual_seed(0),
-        nbetas=[plan.nbeta], gamma_factors=(1.0,), num_chains=chains, num_dispersed=0,
-        num_steps=draws, burn_in=burn_in, batch_size=batch, labels={"site": "model", **labels},
+        BatchedLosses(model, plan.length), parameters, rows_ST,
+        generator=torch.Generator().manual_seed(0), nbetas=[nbeta], gammas=[gamma], steps=[step],
+        gamma_factors=(1.0,), num_chains=chains, num_dispersed=0, num_steps=draws,
+        burn_in=burn_in, batch_size=batch, labels={"site": "model", **labels},
     )  # fmt: skip
     measured = learning_coefficient(sampled, rng=np.random.default_rng(0))
     llc, stderr = value(measured, "lambda_hat_t")
@@ -193,13 +74,13 @@ def spectra(
         "llc_reasons": str(measured.flags["reasons"]),
         "lowest": sampled.lowest_curvature,
     }  # fmt: skip
-    kept: list[tuple[str, str, list[Record]]] = [("chains", "mixture", [sampled])]
-    steps, probes = plan.lanczos
+    kept: list[Kept] = [("chains", "mixture", [sampled])]
+    steps, probes, sketch = plan.lanczos
     every_ST = rows_ST[:: len(rows_ST) // plan.curved]  # mixed as the whole
     for operator, density in (("hessian", hessian_density), ("ggn", ggn_density)):
         (lanczos,) = curvature_records(
             language_loss(model), parameters, [every_ST],
-            operator=operator, num_steps=steps, num_probes=probes,
+            operator=operator, num_steps=steps, num_probes=probes, keep_basis=True, sketch=sketch,
             generator=torch.Generator().manual_seed(0), labels={"site": "model", **labels},
         )  # fmt: skip
         curved = density(lanczos, rng=np.random.default_rng(0))
@@ -209,8 +90,33 @@ def spectra(
     return found, kept
 
 
-def run(plan: Plan, seed: int, shuffled: bool, folder: Path) -> list[Row]:
-    """Trains one model; rows of its checkpoints, whose folders and records are kept."""
+def run(plan: Plan, seed: int, shuffled: bool, folder: Path) -> dict[str, Any]:
+    """Trains and measures one model, or reads what an earlier run of the same plan has found.
+
+    Returns:
+        Its `rows`, one a checkpoint, and its `bands`; the checkpoints and the records are kept.
+    """
+    name = f"{'shuffled' if shuffled else 'induction'}-s{seed}"
+    file = folder / "found" / f"{name}.json"
+    planned = json.loads(json.dumps(asdict(plan)))
+    if file.exists() and (kept := json.loads(file.read_text()))["plan"] == planned:
+        return kept
+    rows, records = trained(plan, seed, shuffled, folder / "models" / name)
+    num_params = sum(p.numel() for p in built(plan, seed).parameters())
+    facts = {r["step"]: {k: training(plan, r)[k] for k in ("train_tokens", "eval_loss")}
+             for r in rows}  # fmt: skip
+    write_net(folder / "records", Net(name, seed, num_params, 2, plan.width), records, facts=facts)
+    found = {"plan": planned, "rows": rows, "bands": bands(records)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def trained(
+    plan: Plan, seed: int, shuffled: bool, folder: Path
+) -> tuple[list[Row], dict[int, list[Kept]]]:
+    """Rows and records of every checkpoint, which are written into the folder."""
+    shutil.rmtree(folder, ignore_errors=True)  # of another plan
     corpus = load_corpus("python-stdlib")
     streams = {side: token_stream(corpus, side) for side in ("train", "held_out")}
     prose = {"prose": streams["train"]["prose"]}
@@ -219,22 +125,16 @@ def run(plan: Plan, seed: int, shuffled: bool, folder: Path) -> list[Row]:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=plan.rate, betas=(0.9, 0.95), weight_decay=0.0
     )
-    name = f"{'shuffled' if shuffled else 'induction'}-s{seed}"
     fixed_ST = mixture(plan, prose, plan.sampled, seed=10_000, step=0, shuffled=shuffled)
     rows: list[Row] = []
-    kept: dict[int, list] = {}
+    records: dict[int, list[Kept]] = {}
     for step in range(max(plan.steps) + 1):
         if step in plan.steps:
             model.eval()
-            figures, kept[step] = spectra(plan, model, fixed_ST)
-            rows.append({
-                "model": name,
-                "seed": seed,
-                "step": step,
-                **behaviour.of(model),
-                **figures,
-            })
-            save(folder / "models" / name, model, plan, rows[-1])
+            figures, records[step] = spectra(plan, model, fixed_ST)
+            place = {"model": folder.name, "seed": seed, "step": step}
+            rows.append({**place, **behaviour.of(model), **figures})
+            save(folder, model, plan, rows[-1])
             model.train()
         ids_ST = mixture(plan, prose, plan.batch, seed=seed, step=step, shuffled=shuffled)
         logits = model(ids_ST, use_cache=False).logits[:, :-1]
@@ -242,36 +142,43 @@ def run(plan: Plan, seed: int, shuffled: bool, folder: Path) -> list[Row]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    num_params = sum(p.numel() for p in model.parameters())
-    facts = {
-        r["step"]: {"train_tokens": r["step"] * plan.batch * plan.length,
-                    "eval_loss": r["loss_prose"]}
-        for r in rows
-    }  # fmt: skip
-    write_net(folder / "records", Net(name, seed, num_params, 2, plan.width), kept, facts=facts)
-    return rows
+    return rows, records
 
 
-def built(plan: Plan, seed: int) -> PreTrainedModel:
-    config = AttentionOnlyConfig(
-        vocab_size=VOCAB_SIZE, hidden_size=plan.width, num_attention_heads=plan.heads,
-        max_position_embeddings=plan.length, initializer_range=1 / math.sqrt(plan.width),
-        bos_token_id=END_OF_TEXT_ID, eos_token_id=END_OF_TEXT_ID,
-    )  # fmt: skip
-    torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+def bands(records: Mapping[int, Sequence[Kept]]) -> dict[str, Any]:
+    """Outlying bands of both operators, followed over the checkpoints."""
+    found: dict[str, Any] = {}
+    for operator, followed in (("hessian", hessian_bands), ("ggn", ggn_bands)):
+        lanczos = [
+            replace(record, step=step)
+            for step, kinds in records.items()
+            for kind, _, (record,) in kinds
+            if kind == operator
+        ]
+        try:
+            measured = followed(lanczos, rng=np.random.default_rng(0))
+        except Refused as refused:
+            found[operator] = str(refused)
+            continue
+        found[operator] = {
+            **{name: value(measured, name)[0] for name in measured.values},
+            "tracks": {n: [c.x.tolist(), c.y.tolist()] for n, c in measured.curves.items()},
+            "told": {k: v for k, v in measured.flags.items() if isinstance(v, str)},
+        }
+    return found
 
 
 def save(folder: Path, model: PreTrainedModel, plan: Plan, row: Row) -> None:
-    """A checkpoint that `{path: ...}` of a config reads; an earlier run's stays."""
-    target = step_folder(folder, row["step"])
-    if target.exists():
-        return
-    training = {
+    """A checkpoint that `{path: ...}` of a config reads."""
+    write_checkpoint(step_folder(folder, row["step"]), model, byte_tokenizer(), training(plan, row))
+
+
+def training(plan: Plan, row: Row) -> dict[str, Any]:
+    """How far training was."""
+    return {
         "step": row["step"], "seed": row["seed"], "eval_loss": row["loss_prose"],
         "train_tokens": row["step"] * plan.batch * plan.length,
     }  # fmt: skip
-    write_checkpoint(target, model, byte_tokenizer(), training)
 
 
 @dataclass(frozen=True)
@@ -303,16 +210,18 @@ def stage(
         values = np.log(values)
     listed = finder.find([s for s, _ in pairs], values.tolist())
     found = tuple(t for t in listed if t.kind in {Kind.BREAK, Kind.JUMP})
-    if not found or isinstance(onset, str):
-        undetermined = isinstance(onset, str) or listed[0].kind is Kind.UNDETERMINED
-        return Stage(quantity, found, None if undetermined else False, 1.0, listed[0].reason)
+    if isinstance(onset, str):
+        return Stage(quantity, found, None, 1.0, f"no onset: {onset}")
+    if not found:
+        undetermined = listed[0].kind is Kind.UNDETERMINED
+        return Stage(quantity, (), None if undetermined else False, 1.0, listed[0].reason)
     axis = math.log1p(max(r["step"] for r in rows))
-    low, high = math.exp(onset.low), math.exp(onset.high)
-    meets = any(t.step_low <= high and t.step_high >= low for t in found)  # type: ignore[operator]
-    miss = 1.0
-    for t in found:
-        widths = math.log1p(t.step_high or 0) - math.log1p(t.step_low or 0)
-        miss *= 1 - min(1.0, (widths + math.log1p(high) - math.log1p(low)) / axis)
+    low, high = math.log1p(math.exp(onset.low)), math.log1p(math.exp(onset.high))
+    intervals = [(math.log1p(t.step_low or 0), math.log1p(t.step_high or 0)) for t in found]
+    meets = any(before < high and after > low for before, after in intervals)
+    miss = math.prod(
+        1 - min(1.0, (after - before + high - low) / axis) for before, after in intervals
+    )
     return Stage(quantity, found, meets, 1 - miss)
 
 
@@ -359,9 +268,9 @@ def experiment(folder: Path, quick: bool, workers: int) -> Outcome:
     """All seeds and the control."""
     plan = QUICK if quick else Plan()
     runs = [(plan, seed, False, folder) for seed in plan.seeds]
-    found = in_processes(run, [*runs, (plan, plan.seeds[0], True, folder)], workers)
+    made = in_processes(run, [*runs, (plan, plan.seeds[0], True, folder)], workers)
+    found = [m["rows"] for m in made]
     seeds, control = found[:-1], found[-1]
-    (folder / "rows.json").write_text(json.dumps([r for rows in found for r in rows], indent=1))
     onset_finder = OnsetFinder(np.random.default_rng(0))
     onsets = {
         rows[0]["model"]: onset_finder.find(
@@ -380,6 +289,9 @@ def experiment(folder: Path, quick: bool, workers: int) -> Outcome:
         "agreement": {q: a["verdict"] for q, a in table.items()},
         "chance": {q: a["chance"] for q, a in table.items()},
         "transitions": {q: a["intervals"] for q, a in table.items()},
+        "bands": {
+            rows[0]["model"]: counted(m["bands"]) for m, rows in zip(made, found, strict=True)
+        },
     }
     shown = [{k: v for k, v in r.items() if k not in {"llc_reasons", "seed", "lowest"}}
              for rows in found for r in rows]  # fmt: skip
@@ -387,14 +299,23 @@ def experiment(folder: Path, quick: bool, workers: int) -> Outcome:
     return Outcome(shown, {"stages": drawn}, summary)
 
 
+def counted(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers of bands, tracks, crossings and requests of both operators."""
+    return {
+        operator: told if isinstance(told, str) else {
+            k: v for k, v in told.items() if k.startswith("num_")
+        }
+        for operator, told in found.items()
+    }  # fmt: skip
+
+
 def summarised(
     seeds: Sequence[Sequence[Row]], control: Sequence[Row], onsets: Mapping[str, Onset | str],
     quick: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """What came when, and whether that is as expected."""
-    nearest = {
-        name: [min(rows, key=lambda r, k=f"kl_{name}": r[k])["step"] for rows in seeds]
-        for name in ("unigram", "bigram")
+    fallen = {
+        name: [fallen_at(rows, f"kl_{name}") for rows in seeds] for name in ("unigram", "bigram")
     }
     copied = {
         name: [rows[at]["copying"] for rows in seeds] for name, at in (("first", 0), ("last", -1))
@@ -406,18 +327,24 @@ def summarised(
     verdicts = [r["llc_verdict"] for rows in seeds for r in rows]
     begun = [onsets[rows[0]["model"]] for rows in seeds]
     ordered = all(
-        isinstance(o, Onset) and unigram <= math.exp(o.high)
-        for o, unigram in zip(begun, nearest["unigram"], strict=True)
+        isinstance(o, Onset) and max(fallen["unigram"][i], fallen["bigram"][i]) <= math.exp(o.low)
+        for i, o in enumerate(begun)
     )
     holds = min(copied["last"]) >= 0.8 and max(*copied["first"], control[-1]["copying"]) < 0.3
     return {
         "holds": quick or (holds and ordered),  # a quick run trains too little to tell
-        "onset_of_prefix_matching": told, "nearest_to": nearest,
+        "onset_of_prefix_matching": told, "ngrams_fallen": fallen,
         "copying_untrained": copied["first"],
         "copying_trained": copied["last"], "copying_shuffled_control": control[-1]["copying"],
         "llc_verdicts": {v: verdicts.count(v) for v in ("ok", "warn", "reject")},
         "llc_none": sum(r["llc"] is None for rows in seeds for r in rows),
     }  # fmt: skip
+
+
+def fallen_at(rows: Sequence[Row], quantity: str) -> int:
+    """First checkpoint at which four fifths of the way to the lowest value are made."""
+    first, lowest = rows[0][quantity], min(r[quantity] for r in rows)
+    return next(r["step"] for r in rows if r[quantity] <= first - 0.8 * (first - lowest))
 
 
 if __name__ == "__main__":
