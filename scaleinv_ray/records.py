@@ -328,7 +328,11 @@ KINDS: dict[str, type[Record]] = {
     "ggn": Lanczos,
     "chains": Chains,
 }
-CAPTURE_VERSION: dict[str, int] = dict.fromkeys(KINDS, 1)
+CAPTURE_VERSION: dict[str, int] = dict.fromkeys(KINDS, 1) | {
+    "hessian": 2,
+    "ggn": 2,
+    "chains": 2,
+}
 """Part of the key of a capture: raised whenever what is captured changes."""
 ON_REQUEST: frozenset[str] = frozenset({"hessian", "ggn", "chains"})
 """Kinds that a run captures only where its config has their section (see `protocols`)."""

@@ -65,13 +65,13 @@ class StateFiles:
 
             try:
                 yield append
-            except BaseException:
+                for opened in writer:
+                    opened.close()
+                stream.flush()
+                os.fsync(stream.fileno())
+            except BaseException:  # whatever ends it, an interrupt or a full disk, leaves no part
                 part.unlink(missing_ok=True)
                 raise
-            for opened in writer:
-                opened.close()
-            stream.flush()
-            os.fsync(stream.fileno())
         part.replace(self.path(level))
         if not self._keep and level > 0:
             self.path(level - 1).unlink(missing_ok=True)

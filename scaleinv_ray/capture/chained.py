@@ -186,6 +186,9 @@ class Link:
 
         Returns:
             The records of these blocks; none where values were not finite.
+
+        Raises:
+            ValueError: where the pass was ended before all sequences had gone through.
         """
         self._watching.close()
         nonfinite = self._passing.nonfinite()
@@ -193,6 +196,7 @@ class Link:
             return Handed({}, nonfinite)
         for layer in self.layers:
             self._passing.end_block(layer)
+        self._passing.check_complete()
         return Handed(self._passing.records(), {})
 
 

@@ -173,10 +173,8 @@ class Pilot:
         rows = starts(posterior, found, plain)
         draws = run(posterior, rows, "sgld", length, generator=asked.generator)
         excess = float((draws.loss_RS - draws.base_RS)[:, length.burn_in :].nanmean())
-        finite_R = torch.isfinite(rows.x_RP).all(dim=1)
-        at_P = rows.x_RP[finite_R][0] if finite_R.any() else torch.zeros_like(rows.x_RP[0])
         llc = nbeta * excess if np.isfinite(excess) else 0.0
-        return cls(nbeta, llc, at_P, draws.square_P.nan_to_num())
+        return cls(nbeta, llc, draws.end_P.nan_to_num(), draws.square_P.nan_to_num())
 
     def scale(self, posterior: Posterior) -> torch.Tensor:
         """Lengths (sqrt(v) + mean / 10)^-1/2 of RMSprop's preconditioner, of geometric mean 1.
@@ -261,10 +259,12 @@ def starts(posterior: Posterior, settings: Settings, asked: Asked) -> Rows:
         asked: numbers of chains and the generator are used.
 
     Returns:
-        Rows, setting by setting.
+        Rows, setting by setting; where all start at w0 they share the memory of one.
     """
     num_chains, num_settings = asked.num_chains, len(settings.nbeta_N)
-    x_RP = posterior.start_P.new_zeros(num_settings * num_chains, posterior.dim)
+    x_RP = torch.zeros_like(posterior.start_P).expand(num_settings * num_chains, -1)
+    if asked.num_dispersed:
+        x_RP = x_RP.contiguous()
     for c in range(asked.num_dispersed):
         krylov = posterior.krylov(torch.empty_like(x_RP[:1]).normal_(generator=asked.generator))
         for n, (nbeta, gamma) in enumerate(zip(settings.nbeta_N, settings.gamma_N, strict=True)):
@@ -288,6 +288,7 @@ def _spread(ritz_RK: torch.Tensor, *, nbeta: float, gamma: float) -> torch.Tenso
 
 
 def _fitting(name: str, values: Sequence[float], count: int) -> np.ndarray:
-    if len(values) != count or not min(values) >= 0:
+    found = np.array(values, dtype=float)
+    if len(found) != count or not (np.isfinite(found) & (found >= 0)).all():
         raise ValueError(f"{name}: got {list(values)}, allowed {count} numbers, none below 0")
-    return np.array(values, dtype=float)
+    return found

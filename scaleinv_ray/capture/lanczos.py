@@ -23,6 +23,11 @@ STORED_BASIS = 20_000_000
 SHORT = 30
 WEIGHTLESS = 1e-24
 """Squared components below it are rounding: what is decoupled after a Krylov space closed."""
+CLOSED = 8.0
+"""Off-diagonals, in eps of the largest norm, up to which a Krylov space is closed.
+
+Rounding leaves .6 of them however many parameters there are (the sum over them is not what counts).
+More would take the bulk of a float32 spectrum with an outlier for closed: it lies 1e5 below."""
 MUCH = 0.7
 """Share of the norm left below which rounding spoils the orthogonality."""
 MOST_BUCKETS = 4096
@@ -78,7 +83,7 @@ def tridiagonal(
     size_R = q_RP.new_zeros(len(q_RP))
     basis_RKP = q_RP.new_empty(len(q_RP), num_steps if keep_basis else 0, q_RP.shape[1])
     alphas, betas, kept = [], [], []
-    rounding = torch.finfo(q_RP.dtype).eps * math.sqrt(q_RP.shape[1])
+    rounding = torch.finfo(q_RP.dtype).eps * min(CLOSED, math.sqrt(q_RP.shape[1]))
     for step in range(num_steps):
         if seen is not None:
             kept.append(seen(q_RP))

@@ -13,6 +13,7 @@ from scaleinv_ray.capture.architectures import architecture_of
 from scaleinv_ray.capture.blocks import ParameterBlock, parameter_blocks
 from scaleinv_ray.capture.curvature import Operator, Parameters, curvature_records, language_loss
 from scaleinv_ray.capture.sampling import chain_records, language_losses
+from scaleinv_ray.capture.sites import check_tokens, check_whole, to_device
 from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol
 from scaleinv_ray.records import Chains, Lanczos
 
@@ -40,12 +41,12 @@ def model_curvature(
         A record for each block of parameters; its site is the kind of block.
 
     Raises:
-        ValueError: for parameters that are not in memory, and as `curvature_records`.
+        ValueError: for a model that is not causal or not whole in memory, bad tokens (see
+            `check_tokens`) or too few sequences, and as `curvature_records`.
     """
     loss = language_loss(model)
-    parameters = _whole(model)
-    device = next(iter(parameters.values())).device
-    used = torch.from_numpy(tokens_ST[: protocol.sequences]).long().to(device)
+    parameters = _parameters(model)
+    used = _first(model, tokens_ST, protocol.sequences)
     for block in parameter_blocks(model, protocol.blocks):
         yield from curvature_records(
             loss,
@@ -79,29 +80,28 @@ def model_chains(
         protocol: sampler, ladder and blocks of parameters.
         seed: of the chains.
         observed: tokens of other probes, the first `batch` sequences of which are followed, and
-            those of the probe itself beside them.
+            those of the probe itself beside them (of `tokens_ST`, whatever is given by its name).
         labels: unit, probe and other fields of Record.
 
     Yields:
         A record for each block of parameters; its site is the kind of block.
 
     Raises:
-        ValueError: for parameters that are not in memory, and as `chain_records`.
+        ValueError: for a model that is not causal or not whole in memory, bad tokens (see
+            `check_tokens`) or too few sequences, and as `chain_records`.
     """
-    parameters = _whole(model)
-    device = next(iter(parameters.values())).device
+    parameters = _parameters(model)
+    used = _first(model, tokens_ST, protocol.sequences)
     own = str((labels or {}).get("probe"))
-    # the probe itself on a fixed batch: a susceptibility of its own, without batch noise
-    seen = {own: tokens_ST, **observed} if observed else {}
-    others = {
-        name: torch.from_numpy(other_ST[: protocol.batch]).long().to(device)
-        for name, other_ST in seen.items()
-    }
+    # the probe itself on a fixed batch: a susceptibility of its own, without batch noise; as it is
+    # sampled from, where its tokens are shuffled too
+    seen = {own: tokens_ST} | dict(observed) | {own: tokens_ST} if observed else {}
+    others = {name: _first(model, tokens, protocol.batch) for name, tokens in seen.items()}
     for block in parameter_blocks(model, protocol.blocks):
         yield from chain_records(
             language_losses(model),
             parameters,
-            torch.from_numpy(tokens_ST[: protocol.sequences]).long().to(device),
+            used,
             generator=torch.Generator().manual_seed(seed),
             sampler=protocol.sampler,
             blocks={block.name: block.parameters},
@@ -121,15 +121,19 @@ def _place(model: PreTrainedModel, block: ParameterBlock) -> dict[str, Any]:
     return {"site": block.site, "layer": block.layer, "num_layers": layers}
 
 
-def _whole(model: PreTrainedModel) -> Parameters:
+def _parameters(model: PreTrainedModel) -> Parameters:
     """The parameters, in float32 at least: second derivatives want them all, and precise."""
-    placed: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {}
-    places = {str(place) for place in placed.values()}
-    if "disk" in places or len(places) > 1:
-        raise ValueError(f"model: got weights on {sorted(places)}, allowed a model on one device")
-    named = dict(model.named_parameters())
-    absent = [n for n, p in named.items() if p.is_meta]
-    if absent:
-        raise ValueError(f"model: got {absent[0]!r} out of memory, allowed weights in memory")
+    if not architecture_of(model.config).causal:
+        raise ValueError("model: got attention that is not causal, allowed next-token models")
+    check_whole(model)
     low = {torch.float16, torch.bfloat16}
-    return {n: p.detach().float() if p.dtype in low else p.detach() for n, p in named.items()}
+    named = model.named_parameters()
+    return {n: p.detach().float() if p.dtype in low else p.detach() for n, p in named}
+
+
+def _first(model: PreTrainedModel, tokens_ST: np.ndarray, sequences: int) -> torch.Tensor:
+    """The first sequences of a probe, on the model's device."""
+    check_tokens(model, tokens_ST)
+    if sequences > len(tokens_ST):
+        raise ValueError(f"sequences: got {sequences}, allowed 1..{len(tokens_ST)} (of the probe)")
+    return to_device(tokens_ST[:sequences], model)

@@ -51,6 +51,7 @@ class BlockSums:
         self._means: list[np.ndarray] = []
         self._second_BDD: np.ndarray
         self._held = 0
+        self._added = 0
 
     def _start(self, x_BTD: torch.Tensor) -> torch.Tensor:
         width = x_BTD.shape[-1]
@@ -74,6 +75,7 @@ class BlockSums:
         x_BTD = x_BTD if x_BTD.dtype == torch.float64 else x_BTD.float()
         if self._shift_D is None:
             self._shift_D = self._start(x_BTD)
+        self._added = first + len(x_BTD)
         for b, (low, high) in enumerate(zip(self.edges, self.edges[1:], strict=False)):
             part = x_BTD[max(low - first, 0) : max(high - first, 0)]
             if len(part):
@@ -128,8 +130,11 @@ class BlockSums:
         Raises:
             ValueError: before all sequences were added.
         """
-        if self._shift_D is None or len(self._means) < len(self.count_B) - 1:
-            raise ValueError("moments: got too few sequences, allowed all of them, at least one")
+        if self._shift_D is None or self._added < self.num_sequences:
+            raise ValueError(
+                f"moments: got too few sequences, {self._added}, allowed all {self.num_sequences} "
+                "of them, at least one"
+            )
         if len(self._means) < len(self.count_B):
             self._end_block()
         return self.count_B, np.stack(self._means), self._second_BDD

@@ -31,7 +31,7 @@ NOISE_SAMPLES = 128
 NOISE_VALUES = 100_000_000
 """Limit on samples times coordinates whose gradients are held for their covariance."""
 CHUNK = 256
-"""Samples in one forward pass over all data."""
+"""Most samples in one forward pass over all data."""
 _DTYPES = (torch.float32, torch.float64)
 
 
@@ -48,6 +48,8 @@ class Posterior:
         block: what moves.
         together: rows are evaluated in one call (torch.vmap), else one after the other.
         scale_P: length of a unit step along every coordinate, None for ones.
+        chunk: most samples that one row is evaluated on in one call, unless rows go together:
+            as many as there is memory for with their graph.
     """
 
     losses: Losses
@@ -56,6 +58,7 @@ class Posterior:
     block: Block | None = None
     together: bool = True
     scale_P: torch.Tensor | None = None
+    chunk: int = CHUNK
     base_D: torch.Tensor = field(init=False)
     start_P: torch.Tensor = field(init=False)
 
@@ -97,6 +100,8 @@ class Posterior:
         Returns:
             Both detached.
         """
+        if index_RM is None and not self.together and self.num_samples > self.chunk:
+            return self._over_all(x_RP)
         w_RP = self._placed(x_RP).requires_grad_()
         batch = self.data if index_RM is None else self.take(index_RM)
         loss_R = self._each(w_RP, batch, shared=index_RM is None).mean(dim=1)
@@ -105,10 +110,17 @@ class Posterior:
 
     def full_gradient(self, x_1P: torch.Tensor) -> torch.Tensor:
         """Gradient [1, P] of the mean loss over all data, in chunks."""
-        total_1P = torch.zeros_like(x_1P)
-        for at in torch.arange(self.num_samples, device=x_1P.device).split(CHUNK):
-            total_1P += self.gradient(x_1P, at[None])[1] * (len(at) / self.num_samples)
-        return total_1P
+        return self._over_all(x_1P)[1]
+
+    def _over_all(self, x_RP: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean losses and gradients over all data, in chunks."""
+        loss_R, slope_RP = x_RP.new_zeros(len(x_RP)), torch.zeros_like(x_RP)
+        for at in torch.arange(self.num_samples, device=x_RP.device).split(self.chunk):
+            share = len(at) / self.num_samples
+            one_R, one_RP = self.gradient(x_RP, at.expand(len(x_RP), -1))
+            loss_R += one_R * share
+            slope_RP += one_RP * share
+        return loss_R, slope_RP
 
     def base(self, index_RM: torch.Tensor | None) -> torch.Tensor:
         """Mean loss of batches at w0: [R], or of all data [1]."""
@@ -132,10 +144,11 @@ class Posterior:
     @torch.no_grad()
     def within(self, x_RP: torch.Tensor, most: float) -> torch.Tensor:
         """Rows halved until their excess loss is at most `most`, or zero if ten times do not do."""
-        batch, used = self._fixed()
+        batches, used = self._fixed()
         x_RP, base = x_RP.clone(), self.base_D[used].mean()
         for _ in range(10):
-            far_R = ~(self.each(x_RP, batch, shared=True).mean(dim=1) - base <= most)
+            loss_RM = torch.cat([self.each(x_RP, b, shared=True) for b in batches], dim=1)
+            far_R = ~(loss_RM.mean(dim=1) - base <= most)
             if not far_R.any():
                 return x_RP
             x_RP[far_R] /= 2
@@ -144,27 +157,34 @@ class Posterior:
 
     def flat(self, values: Mapping[str, torch.Tensor | float]) -> torch.Tensor:
         """One value for every coordinate, from tensors or numbers by name (1 where absent)."""
+        if unknown := sorted(values.keys() - self.parameters.keys()):
+            raise ValueError(f"scales: got {unknown}, allowed names of {tuple(self.parameters)}")
         parts = []
         for name, at in self._places.items():
             p = self.parameters[name]
             value = torch.as_tensor(values.get(name, 1.0)).to(p.detach())
+            if not (value > 0).all() or not torch.isfinite(value).all():
+                raise ValueError(f"scales.{name}: got {value}, allowed finite numbers above 0")
             parts.append(_part(value.expand(p.shape), at))
         return torch.cat(parts)
 
     def _products(self) -> Products:
         """Of the Hessian in x at w0, to be used in the MATH kernel of attention."""
-        batch, _ = self._fixed()
+        batches, used = self._fixed()
 
         def loss(named: Parameters, batch: Data) -> torch.Tensor:
-            return self._one(self._placed(named["x"][None])[0], batch).mean()
+            each_M = self._one(self._placed(named["x"][None])[0], batch)
+            # the mean over batches is to be that over samples, where the last one is smaller
+            return each_M.mean() * (len(each_M) * len(batches) / len(used))
 
-        return hessian_products(loss, {"x": torch.zeros_like(self.start_P)}, [batch])
+        return hessian_products(loss, {"x": torch.zeros_like(self.start_P)}, batches)
 
-    def _fixed(self) -> tuple[Data, torch.Tensor]:
-        """Up to CURVATURE_SAMPLES samples, spread over the data."""
+    def _fixed(self) -> tuple[list[Data], torch.Tensor]:
+        """Up to CURVATURE_SAMPLES samples, spread over the data: in batches, and which they are."""
         stride = -(-self.num_samples // CURVATURE_SAMPLES)
         used = torch.arange(0, self.num_samples, stride, device=self.start_P.device)
-        return self.take(used), used
+        parts = [used] if self.together else used.split(self.chunk)
+        return [self.take(part) for part in parts], used
 
     def gradient_noise(self, x_1P: torch.Tensor, *, residual: bool) -> float:
         """Largest eigenvalue of the covariance of per-sample gradients at x.
@@ -223,7 +243,7 @@ class Posterior:
     def _base(self) -> torch.Tensor:
         device = self.start_P.device
         rows = []
-        for at in torch.arange(self.num_samples, device=device).split(CHUNK):
+        for at in torch.arange(self.num_samples, device=device).split(self.chunk):
             batch = self.take(at)
             rows.append(self.losses(self.parameters, batch))
             if rows[-1].shape != at.shape:

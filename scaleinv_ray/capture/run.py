@@ -1,4 +1,4 @@
-"""A checkpoint folder -> records: the one entry for an actor."""
+"""A checkpoint folder -> records: sessions, which an actor keeps open, and all at once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from scaleinv_ray.capture.attention import attention_records
+from scaleinv_ray.capture.curvature import Operator
 from scaleinv_ray.capture.forward import FORWARD_KINDS, forward_records
 from scaleinv_ray.capture.jacobians import jacobian_records
 from scaleinv_ray.capture.loading import LoadOptions
@@ -25,6 +26,7 @@ from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import KINDS, TOKEN_FREE, Protocol, Record, Variant
 
 Settings = TypeVar("Settings")
+OPERATORS: tuple[Operator, ...] = ("hessian", "ggn")
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,6 @@ class Session:
             raise ValueError(f"kinds: got {sorted(unknown)}, allowed {allowed}")
         if self.source.variant == "shuffled_tokens":
             tokens_ST = shuffle_tokens(tokens_ST, self.source.seed)
-        spectroscopy = spectroscopy or Spectroscopy()
         draws = int(protocol.digest(), 16)  # the same units and rows for every model
         records: dict[str, list[Record]] = {}
         if one_pass := kinds & FORWARD_KINDS:
@@ -139,21 +140,39 @@ class Session:
                 self.model, tokens_ST, protocol, labels=labels, seed_rows=draws
             )
             records["jacobians"] = [*jacobians]
-        for operator in ("hessian", "ggn"):
+        of_loss = self._of_loss(
+            tokens_ST, kinds, spectroscopy or Spectroscopy(),
+            seed=draws % 2**63, observed=observed, labels=labels,
+        )  # fmt: skip
+        return records | of_loss
+
+    def _of_loss(
+        self,
+        tokens_ST: np.ndarray,
+        kinds: frozenset[str],
+        spectroscopy: Spectroscopy,
+        *,
+        seed: int,
+        observed: Mapping[str, np.ndarray] | None,
+        labels: Mapping[str, Any] | None,
+    ) -> dict[str, list[Record]]:
+        """The kinds that look at the loss as a function of the weights."""
+        records: dict[str, list[Record]] = {}
+        for operator in OPERATORS:
             if operator in kinds:
+                asked = _asked(spectroscopy.curvature, operator)
                 records[operator] = [
                     *model_curvature(
-                        self.model, tokens_ST, _asked(spectroscopy.curvature, operator), operator,
-                        seed=draws % 2**63, labels=labels,
+                        self.model, tokens_ST, asked, operator, seed=seed, labels=labels
                     )
-                ]  # fmt: skip
+                ]
         if "chains" in kinds:
+            sampling = _asked(spectroscopy.sampling, "chains")
             records["chains"] = [
                 *model_chains(
-                    self.model, tokens_ST, _asked(spectroscopy.sampling, "chains"),
-                    seed=draws % 2**63, observed=observed, labels=labels,
+                    self.model, tokens_ST, sampling, seed=seed, observed=observed, labels=labels
                 )
-            ]  # fmt: skip
+            ]
         return records
 
 
@@ -260,6 +279,8 @@ def capture(
     batch_size: int,
     labels: Mapping[str, Any] | None = None,
     threads: int | None = None,
+    spectroscopy: Spectroscopy | None = None,
+    observed: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, list[Record]]:
     """Captures one checkpoint on one probe; the model is loaded once, for weights alone not at all.
 
@@ -272,12 +293,15 @@ def capture(
         batch_size: sequences in a batch.
         labels: unit, probe and other fields of Record; weights get no probe.
         threads: torch's CPU threads in this process; None leaves them.
+        spectroscopy: as of `Session.records`.
+        observed: as of `Session.records`.
 
     Returns:
         Kind -> records of numpy arrays, for exactly the kinds asked for.
 
     Raises:
-        ValueError: for an unknown kind, tokens that are missing, or where a capture refuses.
+        ValueError: for an unknown kind, tokens or settings that are missing, or where a capture
+            refuses.
     """
     if unknown := kinds - KINDS.keys():
         raise ValueError(f"kinds: got {sorted(unknown)}, allowed {sorted(KINDS)}")
@@ -298,6 +322,7 @@ def capture(
             raise ValueError(f"tokens_ST: got None, {sorted(with_tokens)} need tokens")
         session = Session.open(source, threads=threads)
         records |= session.records(
-            tokens_ST, protocol, kinds=with_tokens, batch_size=batch_size, labels=labels
-        )
+            tokens_ST, protocol, kinds=with_tokens, batch_size=batch_size, labels=labels,
+            spectroscopy=spectroscopy, observed=observed,
+        )  # fmt: skip
     return records

@@ -30,7 +30,7 @@ class Rows:
     """Where chains are and how they move; a row is one chain at one setting.
 
     Attributes:
-        x_RP: coordinates, moved in place.
+        x_RP: coordinates; `langevin` and `metropolis` move them in place.
         nbeta_R1: inverse temperatures.
         gamma_R1: localisers.
         step_R1: step sizes eps, adapted in place during the burn-in of MALA.
@@ -77,6 +77,7 @@ class Draws:
         observed_QRS: excess losses of other probes.
         accepted_R: share of proposals accepted after the burn-in.
         square_P: mean squared gradient after the burn-in over all rows.
+        end_P: where the first row that stayed finite ended, NaN where none did.
     """
 
     loss_RS: torch.Tensor
@@ -86,6 +87,7 @@ class Draws:
     observed_QRS: torch.Tensor
     accepted_R: torch.Tensor
     square_P: torch.Tensor
+    end_P: torch.Tensor
 
     @classmethod
     def empty(cls, rows: Rows, length: Length, num_observed: int) -> Draws:
@@ -97,11 +99,19 @@ class Draws:
         virial, drift = (torch.full(shape, torch.nan) for _ in range(2))
         observed = torch.full((num_observed, *shape), torch.nan)
         accepted, square = torch.ones(shape[0]), torch.zeros_like(rows.x_RP[0])
-        return cls(loss, base, virial, drift, observed, accepted, square)
+        end = torch.full_like(square, torch.nan)
+        return cls(loss, base, virial, drift, observed, accepted, square, end)
+
+    def end(self, x_RP: torch.Tensor) -> None:
+        """Notes where the rows ended."""
+        finite_R = torch.isfinite(x_RP).all(dim=1)
+        if finite_R.any():
+            self.end_P.copy_(x_RP[finite_R][0])
 
     @classmethod
     def joined(cls, parts: Sequence[Draws]) -> Draws:
         """Of all rows of several parts."""
+        ended = (p.end_P for p in parts if not p.end_P.isnan().any())
         return cls(
             loss_RS=torch.cat([p.loss_RS for p in parts]),
             base_RS=torch.cat([p.base_RS for p in parts]),
@@ -110,6 +120,7 @@ class Draws:
             observed_QRS=torch.cat([p.observed_QRS for p in parts], dim=1),
             accepted_R=torch.cat([p.accepted_R for p in parts]),
             square_P=torch.stack([p.square_P for p in parts]).nanmean(dim=0),
+            end_P=next(ended, parts[0].end_P),
         )
 
 
@@ -178,8 +189,9 @@ def run(
 
     Args:
         posterior: with its data.
-        rows: setting by setting, moved in place; a part holds whole settings with mala, whose
-            chains share a step.
+        rows: setting by setting; their coordinates are left as they are (each part moves a copy, so
+            that as many rows are in memory as move at one time), the steps of mala are adapted in
+            place. A part holds whole settings with mala, whose chains share a step.
         sampler: of SAMPLERS.
         length: of the chains.
         generator: on the device of the parameters.
@@ -196,6 +208,7 @@ def run(
     parts = []
     for at in range(0, len(rows.x_RP), size):
         part = rows.part(slice(at, at + size))
+        part.x_RP = part.x_RP.clone()
         if sampler == "mala":
             found = metropolis(posterior, part, length, generator=generator, observer=observer)
         else:
@@ -259,6 +272,7 @@ def langevin(
             x_RP.addcmul_(drift_RP, half_R1)
             x_RP.addcmul_(xi_RP.normal_(generator=generator), noise_R1)
     draws.square_P.div_(max(length.num_steps - length.burn_in, 1))
+    draws.end(x_RP)
     return draws
 
 
@@ -318,6 +332,7 @@ def metropolis(
         else:
             accepted_R += taken_R
     draws.accepted_R.copy_(accepted_R / max(length.num_steps - length.burn_in, 1))
+    draws.end(rows.x_RP)
     return draws
 
 

@@ -8,6 +8,7 @@ chains, R = N C rows, S draws, Q other probes.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -20,8 +21,9 @@ from transformers import PreTrainedModel
 
 from scaleinv_ray.capture.curvature import Parameters, language_loss
 from scaleinv_ray.capture.ladders import Asked, Curvature, GradientNoise, Pilot, Settings, starts
-from scaleinv_ray.capture.posterior import Block, Data, Losses, Posterior
+from scaleinv_ray.capture.posterior import CHUNK, Block, Data, Losses, Posterior
 from scaleinv_ray.capture.samplers import SAMPLERS, Length, run
+from scaleinv_ray.capture.sites import check_whole
 from scaleinv_ray.records import Chains
 
 TOGETHER_PARAMETERS = 100_000
@@ -78,11 +80,12 @@ def chain_records(
             that follow a rescaling of the net need them. None for 1.
         num_chains: at every setting.
         num_dispersed: of them start at twice the standard deviations of the Gaussian approximation
-            (closer to w0 where the loss there is too high); None for half, none above 5 million
-            parameters.
+            (closer to w0 where the loss there is too high); None for half of them up to 5 million
+            parameters that move, none above, where no other number is allowed.
         num_steps: draws of a chain.
         burn_in: of them that count for nothing.
-        batch_size: m, from 2 (32 and more is advised); all data where they are no more.
+        batch_size: m, from 2 (32 and more is advised); all data where they are no more. Nets above
+            100,000 parameters and language models see no more samples than that in one call.
         observed: name -> data of other probes, whose excess loss is kept at every draw.
         loss_kind: what the loss is.
         noise: variance that makes a squared error a likelihood.
@@ -105,34 +108,24 @@ def chain_records(
     ((3, 8, 500), 2, True, 2.0)
     """
     _check(sampler, num_chains, num_dispersed, num_steps, burn_in, batch_size, nbetas)
-    chosen: dict[str | None, Block | None] = {None: None}
-    if blocks is not None:
-        chosen = dict(blocks.items())
-    together = getattr(losses, "together", True) and _size(parameters) <= TOGETHER_PARAMETERS
+    observed = observed or {}
     before = _digest(parameters)
-    for name, block in chosen.items():
-        posterior = Posterior(losses, parameters, data, block, together)
-        if scales is not None:
-            posterior.scale_P = posterior.flat(scales)
+    for name, block in ({None: None} if blocks is None else blocks).items():
+        posterior = _around(losses, parameters, data, block, scales=scales, batch_size=batch_size)
         full = sampler == "mala" or batch_size >= posterior.num_samples
-        length = Length(num_steps, burn_in, None if full else batch_size)
-        half = num_chains // 2 if num_dispersed is None else num_dispersed
         asked = Asked(
             sampler, nbetas, gammas, gamma_factors, steps, num_chains,
-            half if posterior.dim <= DISPERSED_PARAMETERS else 0, length,
+            _dispersed(num_dispersed, num_chains, posterior.dim),
+            Length(num_steps, burn_in, None if full else batch_size),
             torch.Generator(posterior.start_P.device).manual_seed(_seed(generator)),
         )  # fmt: skip
-        fields = _sampled(posterior, asked, observed or {})
         yield Chains(**{
-            **fields,
-            "sampler": sampler,
+            **_sampled(posterior, asked, observed),
             "block": name,
             "site": name,
-            "observed": ",".join(observed) if observed else None,
             "loss_kind": loss_kind,
             "noise": noise,
             "restored": _digest(parameters) == before,
-            "dtype": str(posterior.start_P.dtype).removeprefix("torch."),
             **(labels or {}),
         })  # fmt: skip
 
@@ -170,13 +163,33 @@ def language_losses(model: PreTrainedModel) -> LanguageLosses:
             derivative that sets the step), and with weights offloaded or not loaded.
     """
     language_loss(model)  # refuses dropout and fused attention
-    places = {str(place) for place in (getattr(model, "hf_device_map", None) or {}).values()}
-    if "disk" in places or len(places) > 1:
-        raise ValueError(f"model: got weights on {sorted(places)}, allowed one device")
-    for name, p in model.named_parameters():
-        if p.is_meta:
-            raise ValueError(f"model.{name}: got a meta tensor, allowed weights in memory")
+    check_whole(model)
     return LanguageLosses(model)
+
+
+def _around(
+    losses: Losses, parameters: Parameters, data: Data, block: Block | None,
+    *, scales: Mapping[str, torch.Tensor | float] | None, batch_size: int,
+) -> Posterior:  # fmt: skip
+    """The posterior around w0, evaluated in calls that fit into memory."""
+    size = sum(p.numel() for p in parameters.values())
+    together = getattr(losses, "together", True) and size <= TOGETHER_PARAMETERS
+    chunk = CHUNK if together else min(CHUNK, batch_size)
+    posterior = Posterior(losses, parameters, data, block, together, chunk=chunk)
+    if scales is not None:
+        posterior.scale_P = posterior.flat(scales)
+    return posterior
+
+
+def _dispersed(asked: int | None, num_chains: int, dim: int) -> int:
+    if dim <= DISPERSED_PARAMETERS:
+        return num_chains // 2 if asked is None else asked
+    if asked:
+        raise ValueError(
+            f"num_dispersed: got {asked} of chains in {dim} parameters, allowed 0 above "
+            f"{DISPERSED_PARAMETERS}"
+        )
+    return 0
 
 
 def _sampled(posterior: Posterior, asked: Asked, observed: Mapping[str, Data]) -> dict[str, Any]:
@@ -220,6 +233,9 @@ def _sampled(posterior: Posterior, asked: Asked, observed: Mapping[str, Data]) -
         "num_samples": posterior.num_samples,
         "batch": batch,
         "burn_in": asked.length.burn_in,
+        "sampler": asked.sampler,
+        "observed": ",".join(observed) or None,
+        "dtype": str(posterior.start_P.dtype).removeprefix("torch."),
         "largest_curvature": curvature.largest,
         "lowest_curvature": curvature.lowest,
         "gradient_noise": noise.residual if asked.sampler == "sgld_cv" else noise.origin,
@@ -232,7 +248,9 @@ def _check(
 ) -> None:  # fmt: skip
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler: got {sampler!r}, allowed {SAMPLERS}")
-    if num_chains < 1 or not 0 <= (num_dispersed or 0) <= num_chains:
+    if num_chains < 1:
+        raise ValueError(f"num_chains: got {num_chains}, allowed 1 or more")
+    if not 0 <= (num_dispersed or 0) <= num_chains:
         raise ValueError(
             f"num_dispersed: got {num_dispersed} of {num_chains} chains, allowed 0..num_chains"
         )
@@ -242,16 +260,12 @@ def _check(
         raise ValueError(
             f"batch_size: got {batch_size}, allowed 2 or more (nbeta is undefined at batch 1)"
         )
-    if nbetas is not None and (not len(nbetas) or min(nbetas) <= 0):
+    if nbetas is not None and not (len(nbetas) and all(0 < n < math.inf for n in nbetas)):
         raise ValueError(f"nbetas: got {list(nbetas)}, allowed one or more above 0")
 
 
 def _seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (), generator=generator))
-
-
-def _size(parameters: Parameters) -> int:
-    return sum(p.numel() for p in parameters.values())
 
 
 def _digest(parameters: Parameters) -> str:

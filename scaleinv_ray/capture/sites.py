@@ -56,6 +56,23 @@ def check_tokens(model: PreTrainedModel, tokens_ST: np.ndarray) -> None:
         raise ValueError(f"tokens_ST: got token ids {got}, allowed 0..{vocabulary - 1}")
 
 
+def check_whole(model: PreTrainedModel) -> None:
+    """Checks that gradients can be had: offloaded or divided weights leave out some of them.
+
+    Args:
+        model: a causal language model.
+
+    Raises:
+        ValueError: for weights on several devices, offloaded, or not loaded.
+    """
+    places = {str(place) for place in (getattr(model, "hf_device_map", None) or {}).values()}
+    if "disk" in places or len(places) > 1:
+        raise ValueError(f"model: got weights on {sorted(places)}, allowed one device")
+    for name, p in model.named_parameters():
+        if p.is_meta:
+            raise ValueError(f"model.{name}: got a meta tensor, allowed weights in memory")
+
+
 def to_device(tokens_ST: np.ndarray, model: PreTrainedModel) -> torch.Tensor:
     """Token ids on the device of the model's embedding."""
     weight = next(model.get_input_embeddings().parameters())

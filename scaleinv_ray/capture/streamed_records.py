@@ -53,6 +53,8 @@ class _BlockMoments:
 
     def end_block(self, layer: int) -> None:
         """Makes the record of a block and frees its sums."""
+        if layer not in self._open:
+            raise ValueError(f"moments: got too few sequences, none, at layer {layer}")
         self._found += [self._keep(record) for record in self._record(self._open.pop(layer))]
 
     def records(self, labels: dict, *, removes_mean: bool) -> dict[str, list[Record]]:
@@ -104,6 +106,17 @@ class PartialPass(Pass):
         """Called after the last batch of a block."""
         if self._moments:
             self._moments.end_block(layer)
+
+    def check_complete(self) -> None:
+        """Checks, after the last batch of the last block, that enough of them have passed.
+
+        Raises:
+            ValueError: where a record would lack sequences.
+        """
+        seen = self._first + self._batch_shape[0]
+        wanted: list[Any] = [*self._collectors, *([self.losses] if self.losses else [])]
+        if not all(collector.complete(seen) for collector in wanted):
+            raise ValueError(f"sequences: got {seen}, allowed all that the records are of")
 
     def lose(self, hidden_BTD: torch.Tensor, tokens_BT: torch.Tensor) -> None:
         """Adds the next-token losses of a batch that has gone through all blocks and the norm."""

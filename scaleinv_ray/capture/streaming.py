@@ -98,7 +98,10 @@ def _replay(
     passing: Passing,
     dtype: torch.dtype,
 ) -> None:
-    """Hands over the levels that an earlier pass has left; level `reached` is the input of none."""
+    """Hands over the levels that an earlier pass has left (hooks see level 0 if block 0 is to run).
+
+    That is the case where no level but that one was reached.
+    """
     for level in range(reached + 1 if reached > 0 else 0):
         site, layer = ("resid_pre", 0) if level == 0 else ("resid_post", level - 1)
         for first, count in parts:

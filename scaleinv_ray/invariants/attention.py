@@ -31,6 +31,7 @@ _FEWEST = 4
         "sink_mass_uniform": Quantity(law="none", control=True),
     },
     curves=("mass", "mass_uniform"),
+    version=2,
 )
 def attention_decay(
     attention: Attention, *, rng: np.random.Generator, skip_positions: int = 1

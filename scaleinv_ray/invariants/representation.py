@@ -101,6 +101,7 @@ def covariance_decay(moments: Moments, *, rng: np.random.Generator) -> Measured:
         "participation_dimensions": Quantity(law="power_law"),
     },
     symmetries=("rotation", "permutation", "scale", "translation", "mean_shift"),
+    version=2,
 )
 def participation(moments: Moments, *, rng: np.random.Generator) -> Measured:
     """Dimensions over which the variance of activations is spread, without finite-token bias.

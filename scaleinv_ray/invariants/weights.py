@@ -226,6 +226,7 @@ def fixed_aspect_tail(
         "alpha_shuffle_z": Quantity(law="none", margin=1.0, unit=1.0),
         "norm_excess": Quantity(law="none", unit=1.0),
     },
+    version=2,
 )
 def shuffle_null(
     matrix: WeightMatrix, *, rng: np.random.Generator, num_shuffles: int = 10

@@ -168,6 +168,13 @@ def _check(chains: Chains) -> None:
     if len(shape) != 3 or not all(shape) or np.shape(chains.base_loss_NCS) != shape:
         got = f"{shape} and {np.shape(chains.base_loss_NCS)}"
         raise Refused(f"loss_NCS, base_loss_NCS: got shapes {got}, allowed one [N, C, S]")
+    for name, allowed in (
+        ("virial_NCS", shape), ("drift_NCS", shape), ("acceptance_NC", shape[:2]),
+        ("heating_N", shape[:1]), ("dispersed_C", shape[1:2]),
+    ):  # fmt: skip
+        value = getattr(chains, name)
+        if value is not None and np.shape(value) != allowed:
+            raise Refused(f"{name}: got shape {np.shape(value)}, allowed {allowed}")
     if not 0 <= chains.burn_in <= shape[2] - 8:
         raise Refused(f"burn_in: got {chains.burn_in}, allowed 0..{shape[2] - 8} of {shape[2]}")
     noise = chains.noise

@@ -164,7 +164,9 @@ def null_score(alpha: Estimate, null_alpha: Sequence[float]) -> Estimate | Refus
     """
     log_null = np.log(null_alpha)
     num_null, spread = len(log_null), float(np.std(log_null, ddof=1))
-    if spread == 0 or alpha.stderr is None:
+    if alpha.stderr is None:
+        return Refused("alpha: got no error, a score of it would have none")
+    if spread == 0:
         return Refused("null: its exponents do not vary")
     score = (math.log(alpha.value) - float(np.mean(log_null))) / spread
     of_fit = alpha.stderr / (alpha.value * spread)

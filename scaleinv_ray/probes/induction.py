@@ -23,11 +23,7 @@ def induction(request: ProbeRequest) -> np.ndarray:
     Raises:
         ValueError: where fewer than two ordinary ids are left.
     """
-    ids_V = np.setdiff1d(np.arange(request.vocab_size), list(request.special_ids))
-    if len(ids_V) < 2:
-        raise ValueError(
-            f"vocab_size: got {request.vocab_size} with {len(ids_V)} ordinary ids, allowed >= 2"
-        )
+    ids_V = request.ordinary_ids(least=2)
     period = (request.length + 1) // 2
     block_SP = request.rng.choice(ids_V, size=(request.sequences, period))
     return np.concatenate([block_SP, block_SP], axis=1)[:, : request.length]

@@ -29,11 +29,7 @@ def rare(request: ProbeRequest) -> np.ndarray:
     Raises:
         ValueError: where fewer than four ordinary ids are left.
     """
-    ids_V = np.setdiff1d(np.arange(request.vocab_size), list(request.special_ids))
-    if len(ids_V) < 4:
-        raise ValueError(
-            f"vocab_size: got {request.vocab_size} with {len(ids_V)} ordinary ids, allowed >= 4"
-        )
+    ids_V = request.ordinary_ids(least=4)
     count_V = _counts(request)[ids_V]
     order_V = np.lexsort((-ids_V, count_V))
     rarest_R = np.sort(ids_V[order_V[: int(SHARE * len(ids_V))]])

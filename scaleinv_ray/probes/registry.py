@@ -23,6 +23,26 @@ class ProbeRequest:
     rng: np.random.Generator
     special_ids: frozenset[int] = frozenset()
 
+    def ordinary_ids(self, *, least: int) -> np.ndarray:
+        """Token ids that are not special, ascending.
+
+        Args:
+            least: how many there have to be.
+
+        Returns:
+            ids_V.
+
+        Raises:
+            ValueError: where there are fewer.
+        """
+        ids_V = np.setdiff1d(np.arange(self.vocab_size), list(self.special_ids))
+        if len(ids_V) < least:
+            raise ValueError(
+                f"vocab_size: got {self.vocab_size} with {len(ids_V)} ordinary ids, "
+                f"allowed >= {least}"
+            )
+        return ids_V
+
 
 ProbeFunction = Callable[[ProbeRequest], np.ndarray]
 

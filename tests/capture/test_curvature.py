@@ -176,6 +176,23 @@ def test_ghosts_only_without_a_basis_and_harmless_there() -> None:
             assert float((weights_RK * nodes_RK**power).sum()) == pytest.approx(exact, rel=1e-10)
 
 
+@pytest.mark.parametrize("keep_basis", [True, False])
+def test_a_bulk_far_below_an_outlier_is_no_closed_krylov_space(keep_basis: bool) -> None:
+    """In single precision, where the square root of as many parameters times eps is 3e-5."""
+    eigenvalue_P = torch.cat([torch.linspace(0, 1e-5, 50_000), torch.ones(1)])
+    start = torch.ones(1, 50_001)
+    nodes_RK, weights_RK = quadrature(
+        tridiagonal(lambda v_RP: v_RP * eigenvalue_P, start, 12, keep_basis=keep_basis)
+    )
+    bulk = (nodes_RK < 0.5) & (weights_RK > 1e-9)
+    share_K = weights_RK[bulk] / weights_RK[bulk].sum()
+    own_K = nodes_RK[bulk] - share_K @ nodes_RK[bulk]
+    variance = share_K @ own_K**2
+    assert variance == pytest.approx(1e-10 / 12, rel=0.02)
+    # of a uniform bulk; the two nodes before a space was taken for closed have 1
+    assert share_K @ own_K**4 / variance**2 == pytest.approx(1.8, rel=0.02)
+
+
 def test_a_closed_krylov_space_leaves_weightless_nodes() -> None:
     a_PP = torch.diag(torch.tensor([1.0, 1.0, 1.0, 3.0, 3.0, 5.0], dtype=torch.float64))
     start = torch.ones(1, 6, dtype=torch.float64)

@@ -9,6 +9,7 @@ import torch
 from scaleinv_ray.capture.loading import LoadOptions
 from scaleinv_ray.capture.run import Session, Source, StreamedSession, capture
 from scaleinv_ray.capture.variants import shuffle_tokens
+from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol, Spectroscopy
 from scaleinv_ray.records import KINDS, ON_REQUEST, TOKEN_FREE
 from scaleinv_ray.states import StateFiles
 
@@ -41,6 +42,24 @@ def test_all_kinds_of_one_checkpoint_as_numpy(folder, tokens_ST):
             assert all(isinstance(a, np.ndarray) for a in _arrays(record).values())
 
 
+def test_kinds_of_the_loss_are_captured_with_their_settings(folder, tokens_ST):
+    kinds = frozenset({"hessian", "ggn", "chains"})
+    asked = {"kinds": kinds, "batch_size": 64, "labels": _LABELS}
+    settings = Spectroscopy(
+        CurvatureProtocol(sequences=8, num_steps=3, num_probes=2, sketch=0),
+        SamplingProtocol(
+            sequences=8, batch=4, chains=2, draws=3, burn_in=1, nbetas=(30.0,), localisers=(1.0,)
+        ),
+    )
+    more = {"spectroscopy": settings, "observed": {"other": tokens_ST[::-1]}}
+    records = capture(Source(folder("llama")), tokens_ST, PROTOCOL, **asked, **more)
+    assert set(records) == kinds
+    assert [records[k][0].operator for k in ("hessian", "ggn")] == ["hessian", "ggn"]
+    assert records["chains"][0].observed == "prose,other"
+    with pytest.raises(ValueError, match="got 'hessian', which needs its settings"):
+        capture(Source(folder("llama")), tokens_ST, PROTOCOL, **asked)
+
+
 def test_weights_alone_need_neither_tokens_nor_a_model(folder, monkeypatch):
     monkeypatch.setattr(Session, "open", None)
     kinds = frozenset({"weights"})
@@ -66,7 +85,7 @@ def test_a_session_serves_several_probes_and_shuffles_its_tokens(folder, tokens_
 
 
 def test_sampled_units_do_not_depend_on_the_source(folder, tokens_ST):
-    """A permuted down projection leaves the hidden units: the stream of both is the same."""
+    """The seed of a source is that of its nulls alone: units are drawn from the protocol."""
     kinds = frozenset({"stream"})
     streams = [
         Session.open(Source(folder("llama"), seed=seed)).records(

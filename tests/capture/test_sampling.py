@@ -11,7 +11,9 @@ import transformers as tf
 from torch import nn
 
 from scaleinv_ray.capture.curvature import Parameters, hessian_products
+from scaleinv_ray.capture.ladders import Asked, Settings, starts
 from scaleinv_ray.capture.posterior import Posterior
+from scaleinv_ray.capture.samplers import Length
 from scaleinv_ray.capture.sampling import LanguageLosses, chain_records, language_losses
 from scaleinv_ray.capture.toy_models import (
     Task,
@@ -248,8 +250,13 @@ def test_chance_in_the_loss_is_refused() -> None:
         ({"batch_size": 1}, "nbeta is undefined at batch 1"),
         ({"sampler": "hmc"}, "sampler: got 'hmc', allowed"),
         ({"burn_in": 12}, r"burn_in: got 12, allowed 0\.\.11"),
+        ({"num_chains": 0}, "num_chains: got 0, allowed 1 or more"),
         ({"num_dispersed": 5}, "num_dispersed: got 5 of 4 chains"),
         ({"nbetas": [0.0]}, "nbetas: got"),
+        ({"nbetas": [50.0, np.nan]}, "nbetas: got"),
+        ({"steps": [np.inf]}, "steps: got .* allowed 1 numbers"),
+        ({"scales": {"W": 2.0}}, "scales: got .*'W'.*, allowed names of"),
+        ({"scales": {"w": 0.0}}, "scales.w: got 0.0, allowed finite numbers above 0"),
         ({"gammas": [1.0, 2.0]}, "gammas: got .* allowed 1 numbers"),
         ({"steps": [1e-3, 1e-3]}, "steps: got .* allowed 1 numbers"),
         ({"gamma_factors": []}, r"gamma_factors: got \[\], allowed one or more"),
@@ -379,3 +386,58 @@ def test_refused_tasks(make: Callable[[], Task], said: str) -> None:
 
 def test_language_losses_go_one_after_the_other() -> None:
     assert LanguageLosses.together is False
+
+
+@pytest.mark.parametrize("sampler", ["sgld", "sgld_cv", "rmsprop_sgld", "mala"])
+def test_rows_that_go_one_by_one_see_no_more_samples_at_once_than_a_batch(sampler: str) -> None:
+    """A language model's logits of all data, and their graph, would not fit into memory."""
+    seen: list[int] = []
+    task = _linear()
+
+    def losses(parameters: Parameters, batch: Any) -> torch.Tensor:
+        seen.append(len(batch[0]))
+        return task.losses(parameters, batch)
+
+    losses.together = False
+    chains = _one(task._replace(losses=losses), sampler=sampler, batch_size=24)
+    assert max(seen) == 24
+    assert chains.batch == (64 if sampler == "mala" else 24)
+
+
+def test_data_in_chunks_are_all_data() -> None:
+    """64 samples in chunks of 24: the last one is smaller."""
+    task = _linear(torch.float64)
+    x_RP = 0.1 * torch.randn(3, 24, generator=_seeded(), dtype=torch.float64)
+    whole, parts = (
+        Posterior(*task, together=together, chunk=24) for together in (True, False)
+    )  # fmt: skip
+    for one, other in zip(whole.gradient(x_RP, None), parts.gradient(x_RP, None), strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(whole.full_gradient(x_RP[:1]), whole.gradient(x_RP[:1], None)[1])
+    torch.testing.assert_close(
+        torch.tensor(parts.extremes(x_RP)), torch.tensor(whole.extremes(x_RP))
+    )
+    for most in (0.01, 0.1):
+        torch.testing.assert_close(parts.within(x_RP, most), whole.within(x_RP, most))
+
+
+def test_chains_that_all_start_at_the_origin_take_the_memory_of_one() -> None:
+    """Those of a language model at a dozen settings would not fit side by side."""
+    posterior = Posterior(*_quadratic())
+    one_N = np.ones(3)
+    settings = Settings(one_N, one_N, one_N, one_N)
+    for dispersed, rows in ((0, 1), (2, 12)):
+        asked = Asked("sgld", None, None, [1.0], None, 4, dispersed, Length(1, 0, 8), _seeded())
+        x_RP = starts(posterior, settings, asked).x_RP
+        assert x_RP.shape == (12, 6)
+        assert x_RP.untyped_storage().nbytes() == rows * 6 * x_RP.itemsize
+
+
+def test_starts_away_from_w0_are_refused_where_no_basis_is_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("scaleinv_ray.capture.sampling.DISPERSED_PARAMETERS", 5)
+    with pytest.raises(ValueError, match="num_dispersed: got 2 of chains in 6 parameters, allowed"):
+        _one(_quadratic(), num_dispersed=2)
+    chains = _one(_quadratic())
+    assert chains.dispersed_C is not None and not chains.dispersed_C.any()

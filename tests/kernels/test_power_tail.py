@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from scaleinv_ray.contract import Refused
-from scaleinv_ray.kernels.power_tail import fit_power_tail, hill_exponent, stored_rounding
+from scaleinv_ray.estimate import Estimate, unknown
+from scaleinv_ray.kernels.power_tail import (
+    fit_power_tail,
+    hill_exponent,
+    null_score,
+    stored_rounding,
+)
 
 
 def test_neither_fit_depends_on_scale_or_order():
@@ -44,3 +50,10 @@ def test_hill_is_the_mean_excess_of_logarithms_over_the_next_value():
     values = np.exp([0.0, 1.0, 2.0, 4.0, 7.0, 9.0])
     assert hill_exponent(values) == pytest.approx(1 + 3 / ((4 - 2) + (7 - 2) + (9 - 2)))
     assert hill_exponent(values, fraction=0.34) == pytest.approx(1 + 2 / ((7 - 4) + (9 - 4)))
+
+
+def test_a_null_score_says_what_it_lacks():
+    with pytest.raises(Refused, match="alpha: got no error"):
+        raise null_score(unknown(3.0, n=40), [2.0, 3.0])
+    with pytest.raises(Refused, match="null: its exponents do not vary"):
+        raise null_score(Estimate(3.0, 0.1, 40, "fit"), [2.0, 2.0])
