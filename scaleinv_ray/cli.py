@@ -60,9 +60,11 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     typer.echo(_loadings(made, checked, nodes))
     missing = made.missing(done)
     cores = nodes * (os.cpu_count() or 1)
-    device = "cpu" if not checked.cluster.gpus_per_model else "a100"
+    on_gpus = checked.cluster.gpus_per_model > 0
+    devices = (checked.cluster.actors or nodes) if on_gpus else 0
     if missing:
-        typer.echo(cost_report(predict(made, missing, device=device), workers=cores))
+        cost = predict(made, missing, device="a100" if on_gpus else "cpu")
+        typer.echo(cost_report(cost, workers=cores, devices=devices))
 
 
 @app.command()
@@ -79,11 +81,14 @@ def _describe(plan: Plan, done: set[str]) -> str:
     rows: Counter[tuple[str, str]] = Counter()
     left: Counter[tuple[str, str]] = Counter()
     for m in plan.measurements:
-        c = m.unit.checkpoint
-        captures[m.kind][m.capture_key] = capture_bytes(c, m.kind, protocol, plan.spectroscopy)
-        if m.probe is not None:
-            shuffled = str(m.unit.variant == "shuffled_tokens")
-            passes[(*m.unit.content, m.probe, shuffled)] = forward_flops(c, protocol)
+        for unit, key in m.readings:  # of a pair both, of a run all its steps
+            c = unit.checkpoint
+            if c.captures:
+                continue  # made elsewhere
+            captures[m.kind][key] = capture_bytes(c, m.kind, protocol, plan.spectroscopy)
+            if m.probe is not None:
+                shuffled = str(unit.variant == "shuffled_tokens")
+                passes[(*unit.content, m.probe, shuffled)] = forward_flops(c, protocol)
         rows[m.kind, m.invariant] += 1
         left[m.kind, m.invariant] += m.key not in done
     variants = Counter(u.variant for u in plan.units)

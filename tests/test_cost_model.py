@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from scaleinv_ray.cli import _describe, app
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.cost_model import (
+    LARGE_BYTES,
     Calibration,
     Device,
     Law,
@@ -23,10 +28,11 @@ from scaleinv_ray.cost_model import (
     report,
     weight_seconds,
 )
-from scaleinv_ray.costs import capture_bytes
+from scaleinv_ray.costs import capture_bytes, model_bytes
 from scaleinv_ray.plan import Measurement, Plan, Reading, Unit
 from scaleinv_ray.records import Protocol, Variant
 from scaleinv_ray.series import Checkpoint
+from tests.test_plan import net
 
 TAIL, DECAY, CLOUD = (
     "weights.weight_tail",
@@ -138,9 +144,23 @@ def test_weights_count_their_matrices_and_are_read_once_for_each_invariant() -> 
     works = [24 * matrix_work((512, 512)), 12 * matrix_work((2048, 512))]
     works += [2 * matrix_work((50304, 512))]
     assert found.task_seconds == pytest.approx(0.01 + 1e-9 * sum(works))
-    assert found.lines[0].longest == pytest.approx(1e-9 * matrix_work((50304, 512)))
+    assert found.lines[0].longest == found.task_seconds, "small enough for one task"
     assert found.checkpoint_bytes == 2 * c.n_params and found.device_seconds == 0
     assert found.captures == () and found.passes == 0
+
+
+def test_large_weights_take_no_longer_than_their_longest_matrix() -> None:
+    c = _checkpoint(dtype="float32")
+    assert model_bytes(c) > LARGE_BYTES > model_bytes(_checkpoint())
+    table = _table(**{TAIL: Law(0.0, 1e-9, {})})
+    made = [_measured(TAIL, c, "trained", None)]
+    found = predict(_plan(*made), made, constants=table)
+    assert found.lines[0].longest == pytest.approx(1e-9 * matrix_work((50304, 512)))
+    assert found.wall_seconds(10**6) == pytest.approx(4 + found.lines[0].longest)
+    # random weights are drawn in the order of construction, so of the whole model at once
+    made = [*made, _measured(TAIL, c, "random_init", None)]
+    found = predict(_plan(*made), made, constants=table)
+    assert found.lines[0].longest == pytest.approx(found.task_seconds / 2)
 
 
 def test_a_capture_is_paid_once_however_many_read_it() -> None:
@@ -209,6 +229,25 @@ def test_wall_time_is_that_of_what_is_slowest() -> None:
     assert found.wall_seconds(1, 1) == pytest.approx(4 + max(tasks, captures))
 
 
+def test_a_plan_names_the_captures_of_both_of_a_pair_and_none_made_elsewhere(
+    tmp_path: Path,
+) -> None:
+    pair = [
+        _checkpoint(weights_digest=f"w{i}", n_params=n) for i, n in enumerate((10**7, 2 * 10**7))
+    ]
+    made = [_measured(OVERLAP, pair[0], "trained", "p", pair[1])]
+    plan = _plan(*made)
+    (cost,) = predict(plan, made, constants=_table()).captures
+    assert cost.files == 2
+    text = _describe(plan, set())
+    assert re.search(rf"^cloud +2 +{cost.num_bytes / 1e6:.1f}MB  {OVERLAP} ", text, re.M), text
+    assert "forward passes: 2, " in text
+    elsewhere = _checkpoint(captures=(("cloud", "p", tmp_path / "c.arrow"),))
+    text = _describe(_plan(_measured(CLOUD, elsewhere)), set())
+    assert re.search(rf"^cloud +0 +0.0MB  {CLOUD} ", text, re.M), text
+    assert "forward passes: 0, " in text
+
+
 def test_captures_made_elsewhere_cost_no_device(tmp_path: Any) -> None:
     c = _checkpoint(captures=(("cloud", "p", tmp_path / "c.arrow"),))
     made = [_measured(CLOUD, c)]
@@ -266,3 +305,27 @@ def test_what_is_printed_names_every_sum() -> None:
     assert "measuring: 0.7 core-hours" in text and "not in these sums: holomorphy" in text
     assert "on 4 cores" in text and "device-hours (1 passes" in text
     assert text.index(CLOUD) < text.index(RESOLVENT), "the dearest first"
+    assert f"on 4 cores: {found.wall_seconds(4) / 60:.1f} min" in text
+    beside = f"on 4 cores and 2 x cpu: {found.wall_seconds(4, 2) / 60:.1f} min"
+    assert beside in report(found, workers=4, devices=2)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "said"),
+    [
+        ({}, r"cores: "),
+        ({"gpus_per_model": 1}, r"cores and 3 x a100: "),
+        ({"gpus_per_model": 2, "actors": 5}, r"cores and 5 x a100: "),
+    ],
+)
+def test_a_plan_counts_the_actors_that_have_gpus(
+    cluster: dict[str, int], said: str, tmp_path: Path
+) -> None:
+    config = {
+        "name": "made", "models": [net(tmp_path, 4, 0)], "invariants": [TAIL], "cluster": cluster,
+        "out": str(tmp_path / "out"),
+    }  # fmt: skip
+    (tmp_path / "series.yaml").write_text(json.dumps(config))
+    printed = CliRunner().invoke(app, ["plan", str(tmp_path / "series.yaml"), "--nodes", "3"])
+    assert printed.exit_code == 0, printed.output
+    assert re.search(rf"wall time on \d+ {said}", printed.output)

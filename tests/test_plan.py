@@ -16,7 +16,7 @@ from scaleinv_ray.store import write_records
 ROWS = 40
 
 
-def _net(root: Path, width: int, seed: int, *, steps: tuple[int, ...] = (0, 5)) -> dict[str, str]:
+def net(root: Path, width: int, seed: int, *, steps: tuple[int, ...] = (0, 5)) -> dict[str, str]:
     """A folder of records: weights and a cloud at every step."""
     folder = root / f"d{width}-s{seed}"
     rng = np.random.default_rng([width, seed])
@@ -53,7 +53,7 @@ def _config(models: list[dict[str, str]], *names: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     root = tmp_path_factory.mktemp("nets")
-    return [_net(root, width, seed) for width in (4, 6, 8) for seed in (0, 1)]
+    return [net(root, width, seed) for width in (4, 6, 8) for seed in (0, 1)]
 
 
 def test_records_are_read_where_they_are(models: list[dict[str, str]]) -> None:
@@ -82,7 +82,7 @@ def test_what_cannot_be_read_is_refused(models: list[dict[str, str]]) -> None:
 
 
 def test_changed_files_are_other_units(tmp_path: Path) -> None:
-    source = _net(tmp_path, 4, 0)
+    source = net(tmp_path, 4, 0)
     before = {c.step: c.weights_digest for c in resolve([source], cache_dir=tmp_path)}
     rng = np.random.default_rng(5)
     matrix = WeightMatrix(w_OI=rng.normal(size=(4, 4)), layer=0, num_layers=1)
@@ -102,7 +102,7 @@ def test_changed_files_are_other_units(tmp_path: Path) -> None:
     ],
 )
 def test_bad_manifests(tmp_path: Path, change: dict[str, Any], text: str) -> None:
-    _net(tmp_path, 4, 0)
+    net(tmp_path, 4, 0)
     path = tmp_path / "d4-s0" / "records.json"
     manifest = json.loads(path.read_text())
     ((name, value),) = change.items()

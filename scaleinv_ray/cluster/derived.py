@@ -134,17 +134,19 @@ def read_capabilities(file: CapabilityFile) -> list[Row]:
         ValueError: where the file is neither.
     """
     path = Path(file.file)
+    needed = ["model", "fewshot", "step", "task", "metric", "value", "stderr"]
+    try:
+        if path.suffix == ".parquet":
+            have = pq.read_schema(path).names
+            table = pq.read_table(path, columns=[n for n in needed if n in have])
+        else:
+            results = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"capabilities: {path}: got no JSON and no Parquet ({error})") from error
     if path.suffix == ".parquet":
-        needed = ["model", "fewshot", "step", "task", "metric", "value", "stderr"]
-        have = pq.read_schema(path).names
         if missing := [n for n in needed if n not in have]:
             raise ValueError(f"capabilities: {path}: got columns {have}, lacks {missing}")
-        rows = tables.decode(pq.read_table(path, columns=needed))
-        return conservation.from_pythia(rows, fewshot=file.fewshot)
-    try:
-        results = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"capabilities: {path}: got no JSON and no Parquet ({error})") from error
+        return conservation.from_pythia(tables.decode(table), fewshot=file.fewshot)
     return conservation.from_lm_eval(results, tokens_per_step=file.tokens_per_step)
 
 

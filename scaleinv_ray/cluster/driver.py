@@ -14,7 +14,7 @@ from typing import Any
 
 from scaleinv_ray.cluster.actors import CaptureActor, measure_all
 from scaleinv_ray.cluster.checks import most_memory, node_kinds
-from scaleinv_ray.cluster.flights import LOST, Flight, cause, mark_running
+from scaleinv_ray.cluster.flights import LOST, Flight, cause, mark_running, said
 from scaleinv_ray.cluster.jobs import (
     CaptureJob,
     CaptureOutcome,
@@ -135,6 +135,7 @@ class Driver:
             self.log("remake", unit=job.facts.get("unit"), files=len(job.paths()), tries=tries,
                      error=error)  # fmt: skip
             self._captures.append((job, tries))
+            self._counted = 0.0  # so that they have actors at once
 
     def _fail(self, paths: Iterable[str], error: str) -> None:
         """These captures will not be made, nor what waits for them."""
@@ -223,10 +224,9 @@ class Driver:
                 result = ray.get(ref)
             except LOST as error:
                 self._asking.killed(flight.job, error)
-                waited = flight.waited(error, self._alive)
-                self._lost(flight, f"{type(error).__name__}: {error}", waited=waited)
-            except ray.exceptions.RayTaskError as error:
-                self._broken(flight, cause(error))
+                self._lost(flight, said(error), waited=flight.waited(error, self._alive))
+            except ray.exceptions.RayError as error:
+                self._broken(flight, error)
             else:
                 self._finished(flight, result)
         self._enforce_deadlines()
@@ -238,12 +238,11 @@ class Driver:
         except LOST as error:
             self._actors.remove(actor)
             self._not_started += 1
-            said = f"{type(error).__name__}: {error}"
-            self.log("lost", tries=self._not_started, error=said)
+            self.log("lost", tries=self._not_started, error=said(error))
             if self._not_started < TRIES:
                 self._new_actor()
             while self._captures and not self._actors:  # it is always so
-                self._fail(self._captures.popleft()[0].paths(), said)
+                self._fail(self._captures.popleft()[0].paths(), said(error))
         else:
             self._not_started = 0
             self._idle.append(actor)
@@ -342,15 +341,16 @@ class Driver:
         else:
             self._captures.append((flight.job, flight.tries + 1))
 
-    def _broken(self, flight: Flight, error: str) -> None:
-        """The work itself raised: what it was becomes failed rows, the rest goes on."""
+    def _broken(self, flight: Flight, error: Exception) -> None:
+        """The work itself raised: it becomes failed rows, unless the store had a bad moment."""
         if isinstance(flight.job, CaptureJob):
             self._idle.append(flight.actor)
-            self._fail(flight.job.paths(), error)
-        elif len(flight.job) > 1:
-            self._again(flight.job, flight.tries, error)
+            self._fail(flight.job.paths(), cause(error))
+        elif len(flight.job) > 1 or isinstance(error, OSError):
+            self.log("lost", tries=flight.tries, error=cause(error))
+            self._again(flight.job, flight.tries, cause(error))
         else:
-            self._give_up(flight.job, error)
+            self._give_up(flight.job, cause(error))
 
     def _again(self, jobs: Iterable[MeasureJob], tries: int, error: str | None) -> None:
         """One by one, so that a job that kills its worker takes no other with it.

@@ -70,7 +70,20 @@ def mark_running(flights: Iterable[Flight], slots: Callable[[str | None, float],
                 flight.since = flight.since or now
 
 
+TEXT_CHARS = 800
+"""Of an error in a row: what Ray says of a node without memory lists its processes, several KB."""
+
+
 def cause(error: Exception) -> str:
     """Name and first line of what a task raised."""
     of = getattr(error, "cause", None) or error
     return f"{type(of).__name__}: {str(of).splitlines()[0] if str(of) else ''}"
+
+
+def said(error: Exception) -> str:
+    """Name and text of what befell a task; of a long text beginning and end, which say why."""
+    text = str(error)
+    if len(text) > TEXT_CHARS:
+        end = TEXT_CHARS // 4
+        text = f"{text[: TEXT_CHARS - end]} ... {text[-end:]}"
+    return f"{type(error).__name__}: {text}"

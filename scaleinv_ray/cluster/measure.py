@@ -142,7 +142,7 @@ def _apply(spec: Invariant, records: tuple[Any, ...], job: MeasureJob) -> Measur
         measured = spec.function(*records, rng=rng, **json.loads(job.params))
     except Refused as refusal:
         return refusal
-    except Exception as error:
+    except Exception as error:  # a plug-in may raise anything: it is the row's, not the run's
         return f"{type(error).__name__}: {error}"
     if set(measured.values) != set(spec.quantities):
         return f"contract: got {sorted(measured.values)}, declared {sorted(spec.quantities)}"
@@ -213,7 +213,7 @@ def rows_of(job: MeasureJob) -> Rows:
             curves, diagrams = _extra_rows(measured, common)
             made.curves.extend(curves)
             made.diagrams.extend(diagrams)
-    except Exception as error:
+    except Exception as error:  # a broken file fails in the ways of every library that reads it
         return Rows(failed_rows(job, f"{type(error).__name__}: {error}"), [], [])
     if made.values or job.part:  # a stored tensor may be none that is measured, as a tied head
         return made

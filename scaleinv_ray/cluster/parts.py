@@ -32,14 +32,12 @@ from scaleinv_ray.cluster.measure import (
     write_measurement,
 )
 from scaleinv_ray.contract import REGISTRY
-from scaleinv_ray.cost_model import weight_seconds
+from scaleinv_ray.cost_model import LARGE_BYTES, weight_seconds
 from scaleinv_ray.costs import model_bytes
 from scaleinv_ray.series import Checkpoint
 from scaleinv_ray.series.headers import TensorHeader, read_header, shard_files
 from scaleinv_ray.store import Store
 
-LARGE_BYTES = 256_000_000
-"""Weights of more bytes than this, as stored, are measured in parts."""
 FOLDER = "parts"
 _CURVES, _DIAGRAMS = ".curves.parquet", ".diagrams.parquet"
 _SUFFIXES = (_CURVES, _DIAGRAMS, ".parquet")
@@ -142,10 +140,17 @@ def _headers(checkpoint: Checkpoint, initial: bool) -> dict[str, dict[str, Tenso
     if folder is None and (not checkpoint.repo or commit is None):
         return {}
     if folder is None and checkpoint.repo:
-        from huggingface_hub import HfApi, is_offline_mode
+        from huggingface_hub import HfApi, errors, is_offline_mode
 
         if not is_offline_mode():
-            found = HfApi().get_safetensors_metadata(checkpoint.repo, revision=commit)
+            try:
+                found = HfApi().get_safetensors_metadata(checkpoint.repo, revision=commit)
+            except (
+                errors.HTTPError,
+                errors.NotASafetensorsRepoError,
+                errors.SafetensorsParsingError,
+            ) as error:
+                raise ValueError(f"{checkpoint.repo}: {error}") from error
             return {
                 file: {n: TensorHeader(t.dtype, tuple(t.shape)) for n, t in of.tensors.items()}
                 for file, of in found.files_metadata.items()

@@ -16,9 +16,12 @@ import pyarrow as pa
 import yaml
 
 from scaleinv_ray import tables
+from scaleinv_ray.cluster.alone import alone
 from scaleinv_ray.cluster.conclude import completed, conclude, concluded, read_planned
+from scaleinv_ray.cluster.derived import read_capabilities
 from scaleinv_ray.cluster.jobs import Work
 from scaleinv_ray.cluster.scratch import Scratch, found_on
+from scaleinv_ray.cluster.settings import Settings
 from scaleinv_ray.cluster.work import assemble
 from scaleinv_ray.config import ProtocolOptions, RunConfig, load_run_config
 from scaleinv_ray.costs import capture_bytes
@@ -95,73 +98,94 @@ def run(
         The finished run.
 
     Raises:
-        ValueError: for whatever is wrong with config, models or folder, before any work starts.
+        ValueError: for whatever is wrong with config, models or folder, and where another run is at
+            the folder, before any work starts.
     """
     checked = config if isinstance(config, RunConfig) else load_run_config(config)
     store = Store(out or checked.out)
+    for file in checked.capabilities:
+        read_capabilities(file)  # raises: they are read after the work, and would be its end
     plan = make_plan(checked)
-    done = completed(store)
-    missing = plan.missing(done)
-    claim(store, checked)
-    store.write_table("plan.parquet", tables.encode(plan_rows(plan, done), tables.PLAN))
-    failed = _execute(plan, missing, checked, store, address) if missing else 0
-    verdicts = None if missing else concluded(store, checked)
-    if verdicts is None:
-        verdicts = conclude(store, checked)
+    with alone(store):
+        done = completed(store)
+        missing = plan.missing(done)
+        claim(store, checked)
+        store.write_table("plan.parquet", tables.encode(plan_rows(plan, done), tables.PLAN))
+        failed = _execute(plan, missing, checked, store, address) if missing else 0
+        verdicts = None if missing else concluded(store, checked)
+        if verdicts is None:
+            verdicts = conclude(store, checked)
     return Run(store, plan, len(missing), failed, verdicts)
 
 
 def _execute(
     plan: Plan, missing: list[Measurement], config: RunConfig, store: Store, address: str | None
 ) -> int:
+    """Captures and measures what is missing; how many measurements failed."""
     # imported here, so that a run with nothing to do starts at once
-    from scaleinv_ray.cluster.checks import Demands
-    from scaleinv_ray.cluster.driver import Driver, Settings
-    from scaleinv_ray.cluster.preflight import preflight
+    from scaleinv_ray.cluster.driver import Driver
     from scaleinv_ray.cluster.session import connected
     from scaleinv_ray.cluster.telemetry import Telemetry
-    from scaleinv_ray.cluster.transfer import survey_nodes
 
     run_id = uuid.uuid4().hex[:12]
     scratch = _scratch(store, config)
     _check_load(missing, config)
     with connected(address):
         work = assemble(plan, missing, config, scratch=scratch.folder, run_id=run_id)
-        discard = config.captures == "discard"
-        read = {path for job in work.measurements for path in job.paths()}
-        wanted = {Path(path).name for path in read if scratch.holds(path)}
-        grounds = survey_nodes(scratch, wanted, only_wanted=discard)
-        work = replace(work, found=found_on(scratch, grounds))
-        resources = preflight(
-            store,
-            capture_bytes=_bytes_of(plan, work, missing, discard=discard),
-            demands=Demands(
-                gpus_per_model=config.cluster.gpus_per_model,
-                actors=config.cluster.actors,
-                memory=config.cluster.memory,
-                shared_bytes=sum(tokens_ST.nbytes for tokens_ST in work.tokens.values()),
-                load=config.cluster.load if work.captures else "auto",
-            ),
-            grounds=grounds,
+        work, resources = _prepared(
+            plan, missing, work, config=config, store=store, scratch=scratch
         )
         captures = sum(not work.found.keys() >= {*job.paths()} for job in work.captures)
         progress = Telemetry(store, captures=captures, measurements=len(missing))
         progress("started", run_id=run_id, measurements=len(missing), resources=resources)
-        settings = Settings(
-            gpus_per_model=config.cluster.gpus_per_model,
-            deadline_s=config.cluster.deadline,
-            discard=discard,
-            scratch=scratch,
-            actors=config.cluster.actors,
-            workers=config.cluster.workers,
-            memory=config.cluster.memory,
-        )
         try:
-            Driver(store, work, settings, progress).execute()
+            Driver(store, work, _settings(config, scratch), progress).execute()
         finally:
             progress("ended", run_id=run_id, **progress.counts)
             progress.close()
     return progress.counts["failed_measurements"]
+
+
+def _prepared(
+    plan: Plan,
+    missing: list[Measurement],
+    work: Work,
+    *,
+    config: RunConfig,
+    store: Store,
+    scratch: Scratch,
+) -> tuple[Work, dict[str, float]]:
+    """The work with the captures that nodes have, and the resources of a cluster that can do it."""
+    from scaleinv_ray.cluster.checks import Demands
+    from scaleinv_ray.cluster.preflight import preflight
+    from scaleinv_ray.cluster.transfer import survey_nodes
+
+    discard = config.captures == "discard"
+    read = {path for job in work.measurements for path in job.paths()}
+    wanted = {Path(path).name for path in read if scratch.holds(path)}
+    grounds = survey_nodes(scratch, wanted, only_wanted=discard)
+    work = replace(work, found=found_on(scratch, grounds))
+    demands = Demands(
+        gpus_per_model=config.cluster.gpus_per_model,
+        actors=config.cluster.actors,
+        memory=config.cluster.memory,
+        shared_bytes=sum(tokens_ST.nbytes for tokens_ST in work.tokens.values()),
+        load=config.cluster.load if work.captures else "auto",
+    )
+    size = _bytes_of(plan, work, missing, discard=discard)
+    return work, preflight(store, capture_bytes=size, demands=demands, grounds=grounds)
+
+
+def _settings(config: RunConfig, scratch: Scratch) -> Settings:
+    return Settings(
+        gpus_per_model=config.cluster.gpus_per_model,
+        deadline_s=config.cluster.deadline,
+        discard=config.captures == "discard",
+        scratch=scratch,
+        actors=config.cluster.actors,
+        workers=config.cluster.workers,
+        memory=config.cluster.memory,
+    )
 
 
 def _check_load(missing: list[Measurement], config: RunConfig) -> None:
@@ -181,8 +205,10 @@ def _scratch(store: Store, config: RunConfig) -> Scratch:
     given = config.cluster.scratch
     if given is None and store.local is not None:
         return Scratch(store.local / "captures", shared=True)
-    owner = hashlib.sha256(f"{store.uri} {os.getuid()}".encode()).hexdigest()[:12]
-    disk = Path(given) if given else Path(tempfile.gettempdir()) / "scaleinv_ray"
+    user = os.getuid()
+    owner = hashlib.sha256(f"{store.uri} {user}".encode()).hexdigest()[:12]
+    # a folder for every user: the one that made it would be the only one that may write there
+    disk = Path(given) if given else Path(tempfile.gettempdir()) / f"scaleinv_ray-{user}"
     return Scratch(disk / f"{config.name}-{owner}")
 
 

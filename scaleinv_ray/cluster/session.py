@@ -15,7 +15,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "20000")
 os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "30000")
 
-import ray  # noqa: E402
+import ray
 
 
 def secure_token() -> None:

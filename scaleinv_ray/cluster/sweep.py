@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+from scaleinv_ray.cluster.alone import OccupiedError
 from scaleinv_ray.cluster.run import run
 from scaleinv_ray.cluster.telemetry import read_events
 from scaleinv_ray.config import load_run_config
@@ -37,6 +38,8 @@ def sweep(configs: Sequence[str | Path], *, address: str | None = None) -> dict[
                 found[str(file)] = SKIPPED
                 continue
             result = run(config, address=address)
+        except OccupiedError:
+            found[str(file)] = SKIPPED
         except (ValueError, OSError) as error:
             found[str(file)] = f"error: {error}"
         else:

@@ -19,7 +19,9 @@ FLUSH_S = 30.0
 
 
 def read_events(store: Store) -> Iterator[dict[str, Any]]:
-    """The events of all runs into a folder, in order; a line that is being written is left out.
+    """The events of all runs into a folder, in order; a torn line is left out.
+
+    The last line may be being written; one before it was, when its run was killed or the disk full.
 
     Args:
         store: of the run.
@@ -31,8 +33,13 @@ def read_events(store: Store) -> Iterator[dict[str, Any]]:
     parts += [f"{LOGS}/{name}" for name in store.names(LOGS)]
     for part in parts:
         for line in store.read_bytes(part).splitlines(keepends=True):
-            if line.endswith(b"\n"):
-                yield json.loads(line)
+            if not line.endswith(b"\n"):
+                continue
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            yield event
 
 
 class Telemetry:

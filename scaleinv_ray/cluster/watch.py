@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
 from pyarrow import fs
 from pydantic import TypeAdapter
 
 from scaleinv_ray.cluster.run import Run, run
 from scaleinv_ray.config.fields import Name
+from scaleinv_ray.config.loading import read_mapping
 from scaleinv_ray.series.headers import INDEX, WEIGHTS
 from scaleinv_ray.store import PART
 
@@ -71,7 +71,9 @@ def _is_whole(filesystem: fs.FileSystem, files: Mapping[str, fs.FileInfo]) -> bo
             index = json.loads(_read(filesystem, files[INDEX]))
             shards = set(index["weight_map"].values())
         return all(_size_told(filesystem, files[s]) == files[s].size for s in shards)
-    except (KeyError, ValueError):  # a file that is absent, or JSON that is not whole
+    except (KeyError, ValueError, FileNotFoundError):  # absent, not whole, or deleted just now
+        return False
+    except (AttributeError, TypeError):  # JSON of another form
         return False
 
 
@@ -110,13 +112,15 @@ def fetched(uri: str, folder: str, mirror: Path) -> Path:
     filesystem, root = _open(uri)
     if isinstance(filesystem, fs.LocalFileSystem):
         return Path(root) / folder
-    target = mirror / folder
+    # what lies at the top, as the last model of a training run, goes beside what lies in folders
+    source = PurePosixPath(root) / folder
+    target = mirror / (source.name if folder == "." else folder)
     if not target.is_dir():
         part = target.with_name(f"{PART}{target.name}")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         # its own files alone: the names of objects may lead anywhere
-        for info in filesystem.get_file_info(fs.FileSelector(f"{root}/{folder}")):
+        for info in filesystem.get_file_info(fs.FileSelector(str(source))):
             if info.is_file:
                 target_file = str(part / info.base_name)
                 fs.copy_files(info.path, target_file, source_filesystem=filesystem)
@@ -144,10 +148,11 @@ def watch(
         address: of a Ray cluster; None embeds Ray.
 
     Yields:
-        After each look that found something new, the run, or why it could not be made.
+        After each look that found something new, the run, or why it could not be made; after one
+        for which the folder or bucket could not be read, why.
     """
-    options = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
-    name = TypeAdapter(Name).validate_python(options["name"])  # of a folder, and no way out of it
+    options = read_mapping(config)
+    name = TypeAdapter(Name).validate_python(options.get("name"))  # of a folder, no way out of it
     mirror = Path(options.get("out", f"runs/{name}-arrived")) / "arrived"
     if "://" in str(options.get("out", "")):
         mirror = Path("runs") / name / "arrived"
@@ -156,11 +161,15 @@ def watch(
     while rounds is None or looked < rounds:
         time.sleep(every if looked else 0.0)
         looked += 1
-        found = arrivals(uri, settled_s=settled_s)
-        if set(found) <= examined:
+        try:
+            found = arrivals(uri, settled_s=settled_s)
+            if set(found) <= examined:
+                continue
+            paths = [{"path": str(fetched(uri, f, mirror))} for f in found]
+        except OSError as error:  # a bucket has bad moments; the next look may find it better
+            yield f"error: {error}"
             continue
         examined |= set(found)
-        paths = [{"path": str(fetched(uri, f, mirror))} for f in found]
         yield _run({**options, "models": [*options.get("models", []), *paths]}, address)
 
 

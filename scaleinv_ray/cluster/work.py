@@ -18,7 +18,7 @@ from scaleinv_ray.cluster.jobs import (
 )
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.plan import Measurement, Plan, Reading, Unit, rng_seed
-from scaleinv_ray.records import TOKEN_FREE
+from scaleinv_ray.records import ON_REQUEST, TOKEN_FREE
 
 
 def labels_of(plan: Plan, measurement: Measurement, run_id: str) -> dict[str, Any]:
@@ -73,7 +73,9 @@ def assemble(
             made_here = isinstance(source, str) and not reading.unit.checkpoint.captures
             if m.probe is not None and made_here:
                 wanted = Pass(reading.unit, m.probe, m.kind, reading.capture_key)
-                passes[reading.unit.content].append(wanted)
+                # hours of chains or curvature are not one actor's alone
+                alone = (m.probe, m.kind) if m.kind in ON_REQUEST else ()
+                passes[*reading.unit.content, *alone].append(wanted)
         job = MeasureJob(
             key=m.key,
             invariant=m.invariant,
@@ -112,7 +114,7 @@ def _source(
 
 
 def _capture_job(plan: Plan, group: Sequence[Pass], config: RunConfig, scratch: Path) -> CaptureJob:
-    """One loading of the weights serves every pass over them."""
+    """One loading of the weights serves all of these passes over them."""
     unit = group[0].unit
     paths: dict[tuple[str, str, int | None], dict[str, str]] = defaultdict(dict)
     for m in group:

@@ -49,9 +49,7 @@ def load(model: type[M], source: str | Path | Mapping[str, Any]) -> M:
         ConfigError: for an unreadable file, and for everything that is wrong with what it says.
     """
     where = "" if isinstance(source, Mapping) else f"{source}: "
-    data = source if isinstance(source, Mapping) else _read(Path(source))
-    if not isinstance(data, Mapping):
-        raise ConfigError(f"{where}got {type(data).__name__}, allowed: a mapping (key: value)")
+    data = source if isinstance(source, Mapping) else read_mapping(source)
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -59,13 +57,27 @@ def load(model: type[M], source: str | Path | Mapping[str, Any]) -> M:
         raise ConfigError(where + "\n  ".join(problems)) from None
 
 
-def _read(file: Path) -> object:
+def read_mapping(file: str | Path) -> Mapping[str, Any]:
+    """What a YAML file holds, not checked any further.
+
+    Args:
+        file: its path.
+
+    Returns:
+        Key -> value.
+
+    Raises:
+        ConfigError: for an unreadable file, and for one that holds no mapping.
+    """
     try:
-        return yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+        data = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not YAML: {error}") from error
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{file}: got {type(data).__name__}, allowed: a mapping (key: value)")
+    return data
 
 
 def _line(loc: Sequence[str | int], error: Mapping[str, Any]) -> str:

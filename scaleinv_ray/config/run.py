@@ -206,8 +206,9 @@ class ClusterOptions(Options):
 
     Attributes:
         gpus_per_model: GPUs of one capture actor.
-        deadline: seconds after which a unit counts as lost; text like `30min` is read.
-        workers: measuring tasks at a time, None for as many as there are CPUs.
+        deadline: seconds after which a capture job or a measurement counts as lost; text like
+            `30min` is read.
+        workers: measuring tasks submitted at a time, None for a few per CPU.
         actors: capture actors at a time, None for as many as fit.
         memory: bytes that a measuring task asks for; text like `4GB` is read.
         scratch: folder on a disk of every node for its captures; `{node}` in it stands for the

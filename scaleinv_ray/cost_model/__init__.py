@@ -9,6 +9,7 @@ finished run.
 """
 
 from scaleinv_ray.cost_model.laws import (
+    LARGE_BYTES,
     Calibration,
     Device,
     Law,
@@ -32,6 +33,7 @@ from scaleinv_ray.cost_model.prediction import (
 )
 
 __all__ = [
+    "LARGE_BYTES",
     "Calibration",
     "Captures",
     "Device",

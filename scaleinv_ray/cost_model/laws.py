@@ -16,6 +16,8 @@ from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.series import Checkpoint
 
+LARGE_BYTES = 256_000_000
+"""Weights of more bytes than this, as stored, are measured in parts, a task for each tensor."""
 Shape = tuple[int, ...]
 
 

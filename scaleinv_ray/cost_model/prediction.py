@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.cost_model.laws import (
+    LARGE_BYTES,
     Calibration,
     Device,
     calibration,
@@ -207,7 +208,7 @@ def _lines(
     known: dict[tuple[object, ...], tuple[float, float, float]] = {}
     for m in measurements:
         c = m.unit.checkpoint
-        at = (c.model, c.n_params, m.kind, m.invariant, m.params, len(m.more))
+        at = (c.model, c.n_params, m.kind, m.invariant, m.params, len(m.more), _divided(m))
         if at not in known:
             known[at] = task_costs(m, protocol, table)
         held[m.kind, m.invariant].append(known[at])
@@ -244,12 +245,18 @@ def task_costs(
     each = [(count, law_seconds(law, work, params)) for count, work in _works(m, protocol)]
     steps = len(m.readings) if REGISTRY[m.invariant].signature == "trajectory" else 1
     seconds = overhead + steps * sum(count * s for count, s in each)
-    large = m.kind == "weights" and steps == 1
-    longest = max(s for _, s in each) if large else seconds
+    longest = max(s for _, s in each) if _divided(m) else seconds
     rows = law.stored
     if "num_points" in law.params:  # diagrams have as many
         rows *= params["num_points"] / law.params["num_points"][0]
     return seconds, longest, sum(count for count, _ in each) * rows
+
+
+def _divided(m: Measurement) -> bool:
+    """Whether each tensor has a task of its own; random weights are drawn for the model as one."""
+    drawn = m.unit.variant == "random_init" and m.unit.checkpoint.init_digest is None
+    single = m.kind == "weights" and REGISTRY[m.invariant].signature == "one"
+    return single and not drawn and model_bytes(m.unit.checkpoint) > LARGE_BYTES
 
 
 def _works(m: Measurement, protocol: Protocol) -> list[tuple[int, float]]:
@@ -318,12 +325,13 @@ def pass_seconds(
     )
 
 
-def report(prediction: Prediction, *, workers: int = 2) -> str:
+def report(prediction: Prediction, *, workers: int = 2, devices: int = 0) -> str:
     """A prediction as lines of text.
 
     Args:
         prediction: of what is missing.
         workers: cores of the wall time.
+        devices: of the wall time, as of `Prediction.wall_seconds`.
 
     Returns:
         Costs by invariant and in all; where the constants come from.
@@ -334,6 +342,8 @@ def report(prediction: Prediction, *, workers: int = 2) -> str:
         what = f"{line.kind:<14} {line.invariant:<36}"
         lines.append(f"{what}{line.tasks:>8}{line.seconds:>11.1f}{line.longest:>11.2f}")
     measured = "measured" if p.device.measured else "assumed"
+    beside = f" and {devices} x {p.device.name}" if devices else ""
+    wall = p.wall_seconds(workers, devices)
     lines += [
         f"measuring: {p.task_seconds / 3600:.3g} core-hours",
         f"capturing: {p.device_seconds / 3600:.3g} device-hours ({p.passes} passes, "
@@ -341,7 +351,7 @@ def report(prediction: Prediction, *, workers: int = 2) -> str:
         f"bytes: {p.checkpoint_bytes / 1e9:.3g} GB of checkpoints read, "
         f"{p.capture_bytes / 1e9:.3g} GB of captures, {p.read_bytes / 1e9:.3g} GB of them read, "
         f"{p.stored_bytes / 1e6:.3g} MB of tables",
-        f"wall time on {workers} cores: {p.wall_seconds(workers) / 60:.1f} min",
+        f"wall time on {workers} cores{beside}: {wall / 60:.1f} min",
         f"constants: {p.machine}",
     ]
     if p.unpriced:

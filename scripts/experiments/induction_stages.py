@@ -10,12 +10,12 @@ copy what followed before (arXiv:2402.02364). At every checkpoint of every seed:
 - share of repeated tokens copied right; the largest attention, over heads, to the token before
   (previous token) and to the one after the last occurrence of the present one (prefix matching).
 Stages are the transitions of each quantity (`conservation.transitions`). One agrees with induction
-in a seed where its interval meets that of the onset of the prefix-matching score
-(`conservation.onsets`); over the seeds it agrees where it does so in all of them and intervals of
-these widths thrown anywhere on the axis would by a chance of 5 % at most. Everything else is
-undetermined. Controls: the untrained twin (step 0 of every seed) and a model trained on the same
-sequences, each in random order. As expected is: every seed copies, neither control does, and the
-n-grams come first.
+in a seed where its interval overlaps a window: that of the onset of the prefix-matching score
+(`conservation.onsets`), or that of its formation, from the onset until it is half way. Over the
+seeds it agrees where it does so in all of them and intervals of these widths thrown anywhere on the
+axis would by a chance of 5 % at most. Everything else is undetermined. Controls: the untrained twin
+(step 0 of every seed) and a model trained on the same sequences, each in random order. As expected
+is: every seed copies, neither control does, and the n-grams come first.
 """
 
 import json
@@ -181,14 +181,32 @@ def training(plan: Plan, row: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
+Window = tuple[float, float]
+"""Steps between which something happens."""
+
+
+def formation(rows: Sequence[Row], onset: Onset | str) -> Window | str:
+    """From the onset of prefix matching to the checkpoint where it is half way to its largest."""
+    if isinstance(onset, str):
+        return onset
+    scores = [r["prefix_matching"] for r in rows]
+    half = (scores[0] + max(scores)) / 2
+    return math.exp(onset.low), next(r["step"] for r in rows if r["prefix_matching"] >= half)
+
+
+def began(onset: Onset | str) -> Window | str:
+    """The interval of the onset, between checkpoints."""
+    return onset if isinstance(onset, str) else (math.exp(onset.low), math.exp(onset.high))
+
+
 @dataclass(frozen=True)
 class Stage:
-    """Transitions of a quantity in a run, and whether one meets the onset of induction.
+    """Transitions of a quantity in a run, and whether one falls into a window of the run.
 
     Attributes:
         quantity: name.
         found: the transitions that there are.
-        meets: whether one does; None without an onset or without enough checkpoints.
+        meets: whether one does; None without a window or without enough checkpoints.
         chance: that as many intervals as wide do, thrown anywhere.
         reason: where there is none.
     """
@@ -201,28 +219,34 @@ class Stage:
 
 
 def stage(
-    rows: Sequence[Row], quantity: str, onset: Onset | str, finder: TransitionFinder
+    rows: Sequence[Row], quantity: str, window: Window | str, finder: TransitionFinder
 ) -> Stage:
-    """The stage of one quantity of one run, over x = ln(1 + step)."""
+    """The stage of one quantity of one run, over x = ln(1 + step), against a window of steps."""
     pairs = [(r["step"], r[quantity]) for r in rows if r[quantity] is not None]
     values = np.array([v for _, v in pairs])
     if quantity in SPECTRAL and (values > 0).all():
         values = np.log(values)
     listed = finder.find([s for s, _ in pairs], values.tolist())
     found = tuple(t for t in listed if t.kind in {Kind.BREAK, Kind.JUMP})
-    if isinstance(onset, str):
-        return Stage(quantity, found, None, 1.0, f"no onset: {onset}")
+    if isinstance(window, str):
+        return Stage(quantity, found, None, 1.0, f"no onset: {window}")
     if not found:
         undetermined = listed[0].kind is Kind.UNDETERMINED
         return Stage(quantity, (), None if undetermined else False, 1.0, listed[0].reason)
     axis = math.log1p(max(r["step"] for r in rows))
-    low, high = math.log1p(math.exp(onset.low)), math.log1p(math.exp(onset.high))
+    low, high = (math.log1p(step) for step in window)
     intervals = [(math.log1p(t.step_low or 0), math.log1p(t.step_high or 0)) for t in found]
     meets = any(before < high and after > low for before, after in intervals)
     miss = math.prod(
         1 - min(1.0, (after - before + high - low) / axis) for before, after in intervals
     )
     return Stage(quantity, found, meets, 1 - miss)
+
+
+def told(rows: Sequence[Row], quantity: str, finder: TransitionFinder) -> list[Any]:
+    """Kind and interval of the transitions of a run."""
+    listed = stage(rows, quantity, "not asked", finder).found
+    return [(t.kind.value, t.step_low, t.step_high) for t in listed]
 
 
 def agreement(stages: Sequence[Stage]) -> dict[str, Any]:
@@ -233,9 +257,7 @@ def agreement(stages: Sequence[Stage]) -> dict[str, Any]:
     elif all(meets):
         verdict = f"undetermined: intervals as wide would by a chance of {chance:.2g}"
     else:
-        verdict = (
-            f"undetermined: meets the onset in {sum(m is True for m in meets)} of {len(meets)}"
-        )
+        verdict = f"undetermined: falls into it in {sum(m is True for m in meets)} of {len(meets)}"
     where = [[(t.step_low, t.step_high) for t in s.found] for s in stages]
     return {"verdict": verdict, "chance": chance, "intervals": where}
 
@@ -279,16 +301,30 @@ def experiment(folder: Path, quick: bool, workers: int) -> Outcome:
         for rows in found
     }
     finder = TransitionFinder(np.random.default_rng(0))
-    table = {
-        quantity: agreement([
-            stage(rows, quantity, onsets[rows[0]["model"]], finder) for rows in seeds
-        ])
-        for quantity in (*SPECTRAL, "kl_bigram", "previous_token", "copying")
+    windows = {
+        "onset": [began(onsets[rows[0]["model"]]) for rows in seeds],
+        "formation": [formation(rows, onsets[rows[0]["model"]]) for rows in seeds],
+    }
+    tables = {
+        name: {
+            quantity: agreement([
+                stage(rows, quantity, window, finder)
+                for rows, window in zip(seeds, held, strict=True)
+            ])
+            for quantity in (*SPECTRAL, "kl_bigram", "previous_token", "copying")
+        }
+        for name, held in windows.items()
     }
     summary = summarised(seeds, control, onsets, quick) | {
-        "agreement": {q: a["verdict"] for q, a in table.items()},
-        "chance": {q: a["chance"] for q, a in table.items()},
-        "transitions": {q: a["intervals"] for q, a in table.items()},
+        "windows": windows,
+        "agreement": {n: {q: a["verdict"] for q, a in t.items()} for n, t in tables.items()},
+        "chance": {n: {q: a["chance"] for q, a in t.items()} for n, t in tables.items()},
+        "transitions": {q: a["intervals"] for q, a in tables["onset"].items()},
+        "transitions_of_control": {q: told(control, q, finder) for q in SPECTRAL},
+        "largest_at": {
+            q: [max(rows, key=lambda r, q=q: r[q])["step"] for rows in found]
+            for q in ("hessian_mean", "ggn_mean")
+        },
         "bands": {
             rows[0]["model"]: counted(m["bands"]) for m, rows in zip(made, found, strict=True)
         },
@@ -320,7 +356,7 @@ def summarised(
     copied = {
         name: [rows[at]["copying"] for rows in seeds] for name, at in (("first", 0), ("last", -1))
     }
-    told = {
+    begins = {
         name: o if isinstance(o, str) else [round(math.exp(v), 1) for v in (o.low, o.t, o.high)]
         for name, o in onsets.items()
     }
@@ -333,7 +369,7 @@ def summarised(
     holds = min(copied["last"]) >= 0.8 and max(*copied["first"], control[-1]["copying"]) < 0.3
     return {
         "holds": quick or (holds and ordered),  # a quick run trains too little to tell
-        "onset_of_prefix_matching": told, "ngrams_fallen": fallen,
+        "onset_of_prefix_matching": begins, "ngrams_fallen": fallen,
         "copying_untrained": copied["first"],
         "copying_trained": copied["last"], "copying_shuffled_control": control[-1]["copying"],
         "llc_verdicts": {v: verdicts.count(v) for v in ("ok", "warn", "reject")},

@@ -56,13 +56,16 @@ class Slow(WeightSource):
         """The same model for all."""
         where = ray.get_runtime_context().get_node_id()
         with self.log.open("a") as stream:
-            stream.write(f"{self.key} {where} {time.time()}\n")
+            stream.write(f"{self.key} {where} {time.monotonic()}\n")
         time.sleep(self.seconds)
         return self.model
 
 
 def started(log: Path) -> list[tuple[str, str, float]]:
-    """Key, node and time of whatever has begun, again or for the first time."""
+    """Key, node and time of whatever has begun, again or for the first time.
+
+    By the monotonic clock, which all processes of a machine share.
+    """
     lines = log.read_text().splitlines() if log.exists() else []
     words = [line.split() for line in lines]
     return [(key, where, float(at)) for key, where, at in words]
@@ -118,7 +121,7 @@ def during(
         # the first one takes long: its worker starts
         while sum(where == node.node_id for _, where, _ in started(log)) < 2:
             time.sleep(0.05)
-        began.append(time.time())
+        began.append(time.monotonic())
         fault(cluster, node)
 
     striker = threading.Thread(target=strike)

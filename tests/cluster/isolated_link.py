@@ -87,7 +87,7 @@ def cut_link(folder: Path) -> dict[str, Any]:
         while sum(where == there for _, where, _ in started(log)) < 3:
             time.sleep(0.05)
         ip("link", "set", "here", "down")
-        cut.append(time.time())
+        cut.append(time.monotonic())
 
     thread = threading.Thread(target=cutter)
     thread.start()
@@ -96,7 +96,7 @@ def cut_link(folder: Path) -> dict[str, Any]:
     thread.join()
     return {
         **outcome(store, jobs, events, log),
-        "seconds": time.time() - cut[0],
+        "seconds": time.monotonic() - cut[0],
         "addresses": sorted(n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"]),
     }
 

@@ -48,11 +48,11 @@ def of_weights(key: str, source: WeightSource) -> MeasureJob:
 def execute(
     store: Store, jobs: Sequence[MeasureJob], settings: Settings | None = None
 ) -> list[dict[str, Any]]:
-    """Runs them; the events of the driver."""
+    """Runs them; the events of the driver, with the monotonic clock."""
     events: list[dict[str, Any]] = []
 
     def log(event: str, **values: Any) -> None:
-        events.append({"time": time.time(), "event": event, **values})
+        events.append({"time": time.monotonic(), "event": event, **values})
 
     Driver(store, Work([], jobs, {}), settings or Settings(), log).execute()
     return events

@@ -17,8 +17,10 @@ from scaleinv_ray.cluster.derived import (
     predicted,
     read_capabilities,
 )
+from scaleinv_ray.cluster.run import run
 from scaleinv_ray.config import CapabilityFile, RunConfig, load_run_config
 from scaleinv_ray.contract import REGISTRY
+from tests.test_plan import net
 
 assert invariants
 QUANTITIES = {(s.name, n): q for s in REGISTRY.values() for n, q in s.quantities.items()}
@@ -172,6 +174,18 @@ def test_files_that_are_no_evaluations(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), table)
     with pytest.raises(ValueError, match="lacks"):
         read_capabilities(CapabilityFile(file=str(table)))
+    table.write_bytes(b"nothing")
+    for file in (table, tmp_path / "absent.parquet", tmp_path / "absent.json"):
+        with pytest.raises(ValueError, match=f"capabilities: {file}: got no JSON and no Parquet"):
+            read_capabilities(CapabilityFile(file=str(file)))
+
+
+def test_evaluations_that_cannot_be_read_are_refused_before_the_work(tmp_path: Path) -> None:
+    file, out = tmp_path / "absent.parquet", tmp_path / "out"
+    config = config_of(models=[net(tmp_path, 4, 0)], capabilities=[{"file": str(file)}])
+    with pytest.raises(ValueError, match=f"capabilities: {file}: got no"):
+        run(config, out=str(out))
+    assert not out.exists()
 
 
 def test_a_changed_file_is_another_conclusion(tmp_path: Path) -> None:

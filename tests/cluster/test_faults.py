@@ -104,6 +104,7 @@ def test_a_killed_actor_is_replaced_and_nothing_is_lost(
     assert completed(result.store) == {m.key for m in result.plan.measurements}
 
 
+@pytest.mark.slow
 def test_what_runs_beyond_the_deadline_is_given_up_with_the_reason(
     text_folder: Path, ladder: Path, tmp_path: Path
 ) -> None:

@@ -11,8 +11,9 @@ import ray
 
 from scaleinv_ray import tables
 from scaleinv_ray.cluster import driver as driver_module
+from scaleinv_ray.cluster.conclude import completed
 from scaleinv_ray.cluster.driver import Driver
-from scaleinv_ray.cluster.flights import Flight, mark_running
+from scaleinv_ray.cluster.flights import TEXT_CHARS, Flight, mark_running, said
 from scaleinv_ray.cluster.jobs import (
     FAILED,
     CaptureJob,
@@ -31,7 +32,7 @@ from scaleinv_ray.plan import Measurement, Unit
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.store import Store
 from tests.cluster.isolated import CHECKPOINT
-from tests.cluster.synthetic_work import good
+from tests.cluster.synthetic_work import capture_file, good
 
 NODES = Nodes(cpus={"a": 8.0, "b": 8.0}, memory={"a": 10e9, "b": 25e9, "head": 99e9})
 
@@ -115,6 +116,93 @@ def test_an_actor_that_replaces_another_shares_its_node_with_those_there(tmp_pat
     assert made._sharing() == 4
     made._nodes.cpus = {"worker": 8.0, "other": 8.0}
     assert made._sharing() == 2
+
+
+def test_captures_to_be_made_again_have_an_actor_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
+    job, started = capture(tmp_path), []
+    (path,) = job.paths()
+    work = Work([job], good(1, path), {})
+    made = Driver(Store(tmp_path), work, Settings(), lambda *_, **__: None)
+    monkeypatch.setattr(made, "_look_at_nodes", lambda: None)
+    monkeypatch.setattr(made, "_new_actor", lambda: started.append(job))
+    made._count_cpus()
+    made._files.made(path, 10, "a")
+    assert not started, "nothing is to be captured"
+    made._remake([path], "ObjectLostError: gone")
+    made._count_cpus()  # within COUNT_S of the look before: the driver would turn idly till then
+    assert len(started) == 1
+
+
+@pytest.mark.ray
+def test_a_store_that_has_a_bad_moment_costs_a_try_and_no_row(
+    ray_session: None, tmp_path: Path
+) -> None:
+    out, lost = tmp_path / "out", []
+    out.mkdir()
+    (out / "measurements").write_text("a file where a folder should be")
+
+    def log(event: str, **values: Any) -> None:
+        if event == "lost":
+            lost.append((values["tries"], values["error"]))
+            (out / "measurements").unlink(missing_ok=True)
+
+    jobs = good(1, capture_file(tmp_path))
+    Driver(Store(out), Work([], jobs, {}), Settings(), log).execute()
+    assert completed(Store(out)) == {"good0"} and not list(out.rglob(f"*{FAILED}"))
+    ((tries, error),) = lost
+    assert tries == 1 and error.startswith("FileExistsError: ")
+
+
+def test_a_store_that_stays_away_is_tried_so_many_times_and_no_more(tmp_path: Path) -> None:
+    (job,) = good(1, str(tmp_path / "c"))
+    store = Store(tmp_path / "out")
+    made = Driver(store, Work([], [job], {}), Settings(), lambda *_, **__: None)
+    for tries in range(1, TRIES):
+        made._broken(Flight((job,), tries), OSError("503: slow down"))
+        assert made._waiting.take() == ((job,), tries + 1)
+    assert not store.names("measurements")
+    made._broken(Flight((job,), TRIES), OSError("503: slow down"))
+    assert made._waiting.take() is None
+    (row, *_) = tables.decode(store.read_table(f"measurements/good0{FAILED}"))
+    assert row["error"] == "OSError: 503: slow down"
+
+
+def test_what_the_work_itself_raises_is_not_tried_again(tmp_path: Path) -> None:
+    (job,) = good(1, str(tmp_path / "c"))
+    store = Store(tmp_path / "out")
+    made = Driver(store, Work([], [job], {}), Settings(), lambda *_, **__: None)
+    made._broken(Flight((job,), 1), ValueError("got 3, allowed 2"))
+    assert made._waiting.take() is None and store.exists(f"measurements/good0{FAILED}")
+
+
+def test_whatever_ray_cannot_do_is_a_failed_row_and_not_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get(_: Any) -> None:
+        raise ray.exceptions.OutOfDiskError("full")
+
+    (job,) = good(1, str(tmp_path / "c"))
+    store = Store(tmp_path / "out")
+    made = Driver(store, Work([], [job], {}), Settings(), lambda *_, **__: None)
+    made._flights["ref"] = Flight((job,), 1)
+    monkeypatch.setattr(ray, "wait", lambda refs, **_: (refs, []))
+    monkeypatch.setattr(ray, "get", get)
+    made._collect()
+    (row, *_) = tables.decode(store.read_table(f"measurements/good0{FAILED}"))
+    assert row["error"] == "OutOfDiskError: full" and not made._flights
+
+
+def test_a_long_error_is_shortened_and_says_what_and_why() -> None:
+    report = "\n".join(f"{pid} 0.10 ray::measure_all --{'x' * 50}" for pid in range(100))
+    text = f"Task was killed due to the node running low on memory.\n{report}\nRefer to: docs"
+    found = said(ray.exceptions.OutOfMemoryError(text))
+    assert found.startswith("OutOfMemoryError: Task was killed due to the node running low on mem")
+    assert found.endswith("Refer to: docs") and len(found) < TEXT_CHARS + 50 < len(text)
+    short = said(ray.exceptions.WorkerCrashedError())
+    assert short == f"WorkerCrashedError: {ray.exceptions.WorkerCrashedError()}"
 
 
 @pytest.mark.ray

@@ -87,6 +87,7 @@ def _events(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
+@pytest.mark.slow
 def test_a_job_killed_halfway_and_submitted_again_computes_only_the_rest(
     head: str, text_folder: Path, ladder: Path, tmp_path: Path
 ) -> None:

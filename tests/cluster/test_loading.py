@@ -83,6 +83,7 @@ def test_available_memory_is_that_of_a_machine() -> None:
     assert 2**20 < costs.available_memory() < 2**50
 
 
+@pytest.mark.slow
 def test_streamed_and_chained_runs_have_the_same_rows_and_say_what_they_cannot_give(
     text_folder: Path, ladder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,13 +123,17 @@ def test_an_actor_streams_what_does_not_fit_into_its_share_and_leaves_no_states(
     assert not list((tmp_path / "out" / "captures").glob("states-*"))
 
 
+def streamed_cloud(text: Path, ladder: Path, out: Path) -> tuple[CaptureJob, Any]:
+    """A job of one cloud, layer by layer, and its tokens."""
+    name = "topology.persistence"
+    changes = {"cluster": {"load": "streamed"}, "invariants": {name: INVARIANTS[name]}}
+    return the_job(load_run_config(one_model(text, ladder, out, **changes)))
+
+
 def test_an_actor_goes_on_where_a_killed_one_stopped(
     text_folder: Path, ladder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"cluster": {"load": "streamed"}, "invariants": {"topology.persistence": {
-        "num_points": 30, "num_subsamples": 3, "max_dimension": 1}}}  # fmt: skip
-    config = one_model(text_folder, ladder, tmp_path / "o", **changes)
-    job, tokens = the_job(load_run_config(config))
+    job, tokens = streamed_cloud(text_folder, ladder, tmp_path / "o")
     (target,) = job.targets
 
     class Killed(BaseException):
@@ -158,8 +163,7 @@ def test_an_actor_goes_on_where_a_killed_one_stopped(
     outcome = Capturer(num_threads=1, num_gpus=0).capture(job, tokens)
     assert not outcome.failed and not states.folder.exists()
     assert sum(read) < 0.75 * costs.model_bytes(job.weights.checkpoint), "one of two blocks"
-    fresh = load_run_config(one_model(text_folder, ladder, tmp_path / "p", **changes))
-    other, tokens = the_job(fresh)
+    other, tokens = streamed_cloud(text_folder, ladder, tmp_path / "p")
     Capturer(num_threads=1, num_gpus=0).capture(other, tokens)
     for a, b in zip(job.paths(), other.paths(), strict=True):
         for x, y in zip(read_records(Path(a)), read_records(Path(b)), strict=True):
@@ -169,10 +173,7 @@ def test_an_actor_goes_on_where_a_killed_one_stopped(
 def test_a_pass_that_kept_no_lower_levels_begins_again(
     text_folder: Path, ladder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"cluster": {"load": "streamed"}, "invariants": {"topology.persistence": {
-        "num_points": 30, "num_subsamples": 3, "max_dimension": 1}}}  # fmt: skip
-    config = one_model(text_folder, ladder, tmp_path / "o", **changes)
-    job, tokens = the_job(load_run_config(config))
+    job, tokens = streamed_cloud(text_folder, ladder, tmp_path / "o")
     (target,) = job.targets
     usage = actors.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(actors.shutil, "disk_usage", lambda _: usage._replace(free=1))

@@ -214,6 +214,28 @@ def test_what_is_made_in_one_piece(checkpoint: Checkpoint, large: None) -> None:
     assert parts_of(replace(job, source=gone)) == (), "the task says what is wrong"
 
 
+def test_a_hub_that_cannot_say_what_it_has_is_the_tasks_affair(
+    checkpoint: Checkpoint, large: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    raised: list[Exception] = [
+        errors.HTTPError("cut off"), errors.NotASafetensorsRepoError("none"),
+        errors.SafetensorsParsingError("torn"),
+    ]  # fmt: skip
+
+    def asked(*_: object, **__: object) -> None:
+        raise raised.pop()
+
+    monkeypatch.setattr(huggingface_hub, "is_offline_mode", lambda: False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "get_safetensors_metadata", asked)
+    there = replace(checkpoint, folder=None, repo="lab/m", commit="c" * 40)
+    job = MeasureJob("k", INVARIANT, PARAMS, 7, WeightSource(there, "trained"), LABELS)
+    while raised:
+        assert parts_of(job) == ()
+
+
 def test_small_checkpoints_are_not_divided(checkpoint: Checkpoint) -> None:
     job = MeasureJob("k", INVARIANT, PARAMS, 7, WeightSource(checkpoint, "trained"), LABELS)
     assert parts_of(job) == ()

@@ -1,6 +1,7 @@
 """Captures on node scratch: paths stay inside, a file comes once and whole, nodes are chosen."""
 
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
+from scaleinv_ray.cluster import run as run_module
 from scaleinv_ray.cluster import transfer
 from scaleinv_ray.cluster.jobs import (
     CaptureJob,
@@ -74,6 +76,17 @@ def test_a_config_names_an_absolute_scratch(folder: str) -> None:
         load_run_config(config)
     config["cluster"] = {"scratch": "/disk/{node}"}
     assert load_run_config(config).cluster.scratch == "/disk/{node}"
+
+
+def test_every_user_of_a_node_has_a_folder_of_his_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, folders = load_run_config({"name": "t", "models": [{"path": "m"}]}), set()
+    for user in (1, 2):
+        monkeypatch.setattr(run_module.os, "getuid", lambda user=user: user)
+        bucket = Store("/unused")
+        bucket.local = None  # as s3:// has none
+        made = run_module._scratch(bucket, config).folder
+        folders.add(made.relative_to(tempfile.gettempdir()).parts[0])
+    assert len(folders) == 2, "who comes second could not write into a folder of the first"
 
 
 def test_of_concurrent_calls_one_copies_and_the_others_wait(tmp_path: Path) -> None:

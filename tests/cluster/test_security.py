@@ -222,6 +222,20 @@ def test_what_arrives_stays_in_its_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert files == [Path("run/arrived/a/model.safetensors")]
 
 
+def test_a_checkpoint_at_the_top_of_a_bucket_lies_beside_those_in_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = fs._MockFileSystem()
+    monkeypatch.setattr(watch_module, "_open", lambda _: (bucket, "bucket/in"))
+    for name in ("step-5/config.json", "config.json"):
+        bucket.create_dir(f"bucket/in/{Path(name).parent}", recursive=True)
+        with bucket.open_output_stream(f"bucket/in/{name}") as stream:
+            stream.write(name.encode())
+    for folder, name in (("step-5", "step-5/config.json"), (".", "config.json")):
+        (file,) = (p for p in fetched("memory", folder, tmp_path).iterdir() if p.is_file())
+        assert file.read_text() == name
+
+
 @pytest.mark.parametrize("name", ["../x", "a/b", "/etc", ".."])
 def test_a_name_is_no_way_out_of_the_runs(tmp_path: Path, name: str) -> None:
     file = tmp_path / "c.yaml"

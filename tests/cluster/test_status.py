@@ -66,6 +66,15 @@ def test_rate_and_time_left_are_those_of_the_last_start(store: Store) -> None:
     assert found.seconds_left == pytest.approx(2 / 0.5) and found.idle_s == pytest.approx(2.0)
 
 
+def test_a_line_torn_by_a_killed_run_does_not_hide_the_rest(store: Store) -> None:
+    log(store, [(1.0, "started"), (2.0, "measured")])
+    with (Path(store.uri) / "log.jsonl").open("a") as stream:
+        stream.write('{"time": 3.0, "eve')  # killed; the next run goes on in the same line
+        stream.write('{"time": 4.0, "event": "started"}\n{"time": 5.0, "event": "ended"}\n')
+    assert [e["time"] for e in read_events(store)] == [1.0, 2.0, 5.0]
+    assert status(store, now=6.0).state == "ended"
+
+
 def test_a_folder_without_a_plan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="without plan.parquet"):
         status(Store(tmp_path), now=0.0)

@@ -6,8 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
 from scaleinv_ray.cluster import sweep as sweep_module
 from scaleinv_ray.cluster import watch as watch_module
@@ -105,6 +107,80 @@ def test_a_watch_really_measures(text_folder: Path, ladder: Path, tmp_path: Path
     second = next(looks)
     assert isinstance(second, Run) and second.computed == 1, "the old one is not measured again"
     assert len(second.plan.measurements) == 2 and list(looks) == []
+
+
+def tiny(folder: Path) -> Path:
+    """What looks like a checkpoint."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    save_file({"w": np.zeros(3, np.float32)}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("model.safetensors.index.json", "[]"),
+        ("model.safetensors.index.json", '{"weight_map": []}'),
+        ("model.safetensors", b"\x02\0\0\0\0\0\0\0[]"),
+        ("model.safetensors", b'\x09\0\0\0\0\0\0\0{"w": []}'),
+    ],
+)
+def test_json_of_another_form_is_no_checkpoint_and_hides_no_other(
+    name: str, text: str | bytes, tmp_path: Path
+) -> None:
+    tiny(tmp_path / "good")
+    bad = tiny(tmp_path / "bad")
+    (bad / "model.safetensors").unlink()
+    (bad / name).write_bytes(text.encode() if isinstance(text, str) else text)
+    assert arrivals(str(tmp_path), settled_s=0) == ["good"]
+
+
+def test_a_checkpoint_that_goes_while_it_is_looked_at_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny(tmp_path / "a"), tiny(tmp_path / "b")  # of a run that keeps its newest few
+    read = watch_module._read
+
+    def gone(filesystem: Any, info: Any) -> bytes:
+        if Path(info.path).parent.name == "a":
+            shutil.rmtree(tmp_path / "a", ignore_errors=True)
+        return read(filesystem, info)
+
+    monkeypatch.setattr(watch_module, "_read", gone)
+    assert arrivals(str(tmp_path), settled_s=0) == ["b"]
+
+
+def test_a_bucket_that_has_a_bad_moment_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "series.yaml"
+    file.write_text("{name: w, conservation: {margin: 2e-1}}")
+    tiny(tmp_path / "in" / "a")
+    bad, look, asked = ["503: slow down"], watch_module.arrivals, []
+
+    def arrivals_of(uri: str, *, settled_s: float) -> list[str]:
+        if bad:
+            raise OSError(bad.pop())
+        return look(uri, settled_s=settled_s)
+
+    monkeypatch.setattr(watch_module, "arrivals", arrivals_of)
+    monkeypatch.setattr(watch_module, "run", lambda options, address: asked.append(options))
+    looks = list(watch(file, str(tmp_path / "in"), every=0.0, rounds=3, settled_s=0))
+    assert looks == ["error: 503: slow down", None] and len(asked) == 1
+    assert asked[0]["conservation"] == {"margin": 0.2}, "numbers as in any other config"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("- w", "got list, allowed: a mapping"), ("out: x", "valid string")]
+)
+def test_a_config_that_is_none_is_said_before_anything_is_looked_at(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "series.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=said):
+        next(watch(file, str(tmp_path)))
 
 
 def test_what_lies_in_a_folder_is_not_copied(last: Path, tmp_path: Path) -> None:
