@@ -78,6 +78,11 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("induction_stages")
 
 
+@pytest.fixture
+def induction(stages: ModuleType) -> ModuleType:
+    return importlib.import_module("_induction")
+
+
 STEPS = (0, 20, 50, 100, 150, 200, 250, 300, 350, 400, 500, 600, 800)
 
 
@@ -87,13 +92,15 @@ def _run(jump: float, rng: np.random.Generator) -> list[dict[str, float | None]]
     for step in STEPS:
         rows.append({
             "step": step,
-            "score": 0.8 / (1 + math.exp(-(step - 250) / 15)) + 0.01 * rng.normal(),
+            "prefix_matching": 0.8 / (1 + math.exp(-(step - 250) / 15)) + 0.01 * rng.normal(),
             "llc": math.exp(2 + 1.5 * (step >= jump) + 0.02 * rng.normal()),
         })  # fmt: skip
     return rows
 
 
-@pytest.mark.parametrize(("jump", "said"), [(250, "agrees"), (50, "undetermined: meets the onset")])
+@pytest.mark.parametrize(
+    ("jump", "said"), [(250, "agrees"), (50, "undetermined: falls into it in 0 of 3")]
+)
 def test_agreement_is_told_from_transitions_elsewhere(
     stages: ModuleType, jump: float, said: str
 ) -> None:
@@ -102,8 +109,8 @@ def test_agreement_is_told_from_transitions_elsewhere(
     found = []
     for _ in range(3):
         rows = _run(jump, rng)
-        onset = onsets.find([r["step"] for r in rows], [r["score"] for r in rows])
-        found.append(stages.stage(rows, "llc", onset, finder))
+        onset = onsets.find([r["step"] for r in rows], [r["prefix_matching"] for r in rows])
+        found.append(stages.stage(rows, "llc", stages.began(onset), finder))
     assert stages.agreement(found)["verdict"].startswith(said)
 
 
@@ -111,7 +118,9 @@ def test_one_seed_and_no_onset_are_undetermined(stages: ModuleType) -> None:
     rng = np.random.default_rng(0)
     finder = TransitionFinder(rng)
     rows = _run(250, rng)
-    wide = OnsetFinder(rng).find([r["step"] for r in rows], [r["score"] for r in rows])
+    onset = OnsetFinder(rng).find([r["step"] for r in rows], [r["prefix_matching"] for r in rows])
+    wide = stages.formation(rows, onset)
+    assert wide[0] < 250 <= wide[1] <= 300
     single = stages.agreement([stages.stage(rows, "llc", wide, finder)])
     assert single["verdict"].startswith("undetermined: intervals as wide would by a chance of")
     none = stages.stage(rows, "llc", "no change established", finder)
@@ -120,22 +129,22 @@ def test_one_seed_and_no_onset_are_undetermined(stages: ModuleType) -> None:
     assert stages.stage(few, "llc", wide, finder).meets is None
 
 
-def test_repeated_sequences_repeat_and_the_control_does_not(stages: ModuleType) -> None:
-    plan, rng = stages.Plan(), np.random.default_rng(0)
-    rows_ST, period_S1 = stages.repeated(plan, 50, rng)
+def test_repeated_sequences_repeat_and_the_control_does_not(induction: ModuleType) -> None:
+    plan, rng = induction.Plan(), np.random.default_rng(0)
+    rows_ST, period_S1 = induction.repeated(plan, 50, rng)
     for row_T, (period,) in zip(rows_ST, period_S1, strict=True):
         np.testing.assert_array_equal(row_T[period:], row_T[:-period])
     assert set(period_S1.ravel().tolist()) == set(range(8, 17))
     text = {"prose": np.frombuffer(b"some words that are long enough " * 10, dtype=np.uint8)}
     plain, shuffled = (
-        stages.mixture(plan, text, 8, seed=0, step=0, shuffled=s).numpy() for s in (False, True)
+        induction.mixture(plan, text, 8, seed=0, step=0, shuffled=s).numpy() for s in (False, True)
     )
     assert (plain != shuffled).any(axis=1).all()
     np.testing.assert_array_equal(np.sort(plain, axis=1), np.sort(shuffled, axis=1))
 
 
-def test_ngrams_are_those_of_the_text(stages: ModuleType) -> None:
-    unigram_V, bigram_VV = stages.ngrams(np.frombuffer(b"abab" * 5000, dtype=np.uint8))
+def test_ngrams_are_those_of_the_text(induction: ModuleType) -> None:
+    unigram_V, bigram_VV = induction.ngrams(np.frombuffer(b"abab" * 5000, dtype=np.uint8))
     assert unigram_V.sum() == pytest.approx(1.0)
     np.testing.assert_allclose(bigram_VV.sum(axis=1), 1.0)
     assert unigram_V[ord("a")] == pytest.approx(0.5, abs=0.01)

@@ -16,9 +16,7 @@ from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, mean_of, unknown
 from scaleinv_ray.kernels.quadrature import (
     checked_quadrature,
-    count_outliers,
-    curved_size,
-    null_gap,
+    outlier_counts,
 )
 from scaleinv_ray.records import Lanczos
 from scaleinv_ray.resample import jackknife
@@ -42,6 +40,7 @@ SHARED = {
         "negative_fraction": Quantity(law="none", unit=1.0),
     },
     scheme="hessian",
+    version=2,
     curves=("density",),
 )
 def hessian_density(
@@ -68,7 +67,7 @@ def hessian_density(
         lanczos: nodes and weights of the Hessian.
         rng: draws the null.
         flat: relative size below which an eigenvalue counts as flat, in (0, 1).
-        num_null: null matrices.
+        num_null: null matrices a probe vector.
 
     Returns:
         The quantities (lambda_ratio refused where a probe has no node above zero, trace,
@@ -101,6 +100,7 @@ def hessian_density(
 @invariant(
     quantities=SHARED,
     scheme="ggn",
+    version=2,
     curves=("density",),
 )
 def ggn_density(
@@ -116,7 +116,7 @@ def ggn_density(
         lanczos: nodes and weights of the GGN.
         rng: draws the null.
         flat: relative size below which an eigenvalue counts as flat, in (0, 1).
-        num_null: null matrices.
+        num_null: null matrices a probe vector.
 
     Returns:
         As `hessian_density`.
@@ -231,13 +231,10 @@ def _entropy(share: _Shares, dim: int) -> Estimate | Refused:
 def _outliers(
     lanczos: Lanczos, share: _Shares, *, rng: np.random.Generator, num_null: int
 ) -> Estimate | Refused:
-    size = curved_size(share.nodes_RK, share.weights_RK, dim=lanczos.dim, flat=share.flat)
-    steps = share.nodes_RK.shape[1]
-    limit = null_gap(size, min(steps, size), num_null=num_null, rng=rng)
-    counts = [
-        count_outliers(nodes_K, weights_K, least_gap=limit)
-        for nodes_K, weights_K in zip(share.nodes_RK, share.weights_RK, strict=True)
-    ]
+    counts = outlier_counts(
+        share.nodes_RK, share.weights_RK, dim=lanczos.dim, flat=share.flat, num_null=num_null,
+        rng=rng,
+    )  # fmt: skip
     return mean_of(counts, "probes")
 
 

@@ -124,6 +124,33 @@ def count_outliers(nodes_K: np.ndarray, weights_K: np.ndarray, *, least_gap: flo
     return int(count_J[np.argmax(gap_J)])
 
 
+def outlier_counts(
+    nodes_RK: np.ndarray, weights_RK: np.ndarray, *, dim: int, flat: float, num_null: int,
+    rng: np.random.Generator,
+) -> list[int]:  # fmt: skip
+    """What every probe vector counts as outliers (`count_outliers`) beside a random matrix's bulk.
+
+    Args:
+        nodes_RK: of the quadrature.
+        weights_RK: sum to one in every row.
+        dim: eigenvalues.
+        flat: as of `curved_size`, the size of the null.
+        num_null: null matrices a vector; the chance that any vector of a bulk without outliers
+            counts some is 1 / (num_null + 1) at most.
+        rng: draws the null.
+
+    Returns:
+        R counts.
+    """
+    size = curved_size(nodes_RK, weights_RK, dim=dim, flat=flat)
+    probes, steps = nodes_RK.shape
+    limit = null_gap(size, min(steps, size), num_null=num_null * probes, rng=rng)
+    return [
+        count_outliers(nodes_K, weights_K, least_gap=limit)
+        for nodes_K, weights_K in zip(nodes_RK, weights_RK, strict=True)
+    ]
+
+
 def null_gap(size: int, num_steps: int, *, num_null: int, rng: np.random.Generator) -> float:
     """Widest relative gap in the quadrature of random symmetric matrices without outliers.
 
@@ -134,7 +161,7 @@ def null_gap(size: int, num_steps: int, *, num_null: int, rng: np.random.Generat
     Args:
         size: of the matrix.
         num_steps: K <= size.
-        num_null: matrices; the level of the test is 1 / (num_null + 1).
+        num_null: matrices; the level of a test of one vector is 1 / (num_null + 1).
         rng: source of randomness.
 
     Returns:

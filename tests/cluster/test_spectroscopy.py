@@ -7,6 +7,7 @@ import pytest
 
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.run import run
+from scaleinv_ray.cluster.work import assemble
 from scaleinv_ray.config import load_run_config
 from scaleinv_ray.plan import make_plan
 from tests.cluster.conftest import run_config
@@ -54,6 +55,23 @@ def test_a_run_captures_what_its_sections_ask_for(
     chains = [r for r in rows if r["invariant"] == ASKED[2]]
     assert {(r["step"], r["probe"]) for r in chains} >= {(3, "prose"), (6, "induction")}
     assert run(config).computed == 0
+
+
+def test_each_actor_gets_chains_or_curvature_of_one_probe(
+    text_folder: Path, ladder: Path, tmp_path: Path
+) -> None:
+    config = load_run_config(spectroscopy_config(text_folder, ladder, tmp_path / "out"))
+    plan = make_plan(config)
+    work = assemble(plan, plan.measurements, config, scratch=tmp_path, run_id="r")
+    given = [
+        (job.weights.checkpoint.step, job.weights.variant, target.probe, kind)
+        for job in work.captures
+        for target in job.targets
+        for kind in target.paths
+    ]
+    assert len(given) == len(work.captures) == len(set(given))
+    kinds = {"hessian", "ggn", "chains"}
+    assert {g[2:] for g in given} == {(p, k) for p in ("prose", "induction") for k in kinds}
 
 
 def test_without_its_section_a_named_invariant_is_refused_and_all_leaves_it_out(

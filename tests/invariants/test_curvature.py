@@ -8,7 +8,7 @@ import pytest
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.invariants.curvature import ggn_density, hessian_density
-from scaleinv_ray.kernels.quadrature import count_outliers, null_gap, relative_gaps
+from scaleinv_ray.kernels.quadrature import count_outliers, null_gap, outlier_counts, relative_gaps
 from scaleinv_ray.records import Lanczos
 
 NODES_RK = np.array([[-1.0, 0.5, 4.0], [-2.0, 0.0, 4.0]])
@@ -62,6 +62,11 @@ def test_ghosts_are_one_outlier() -> None:
     assert count_outliers(nodes_K, weights_K, least_gap=0.3) == 2
 
 
+def _directions(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
+    v_RP = rng.normal(size=(count, dim))
+    return v_RP / np.linalg.norm(v_RP, axis=1, keepdims=True)
+
+
 def test_the_null_has_no_outliers_at_its_level() -> None:
     """The widest gap of 20 nulls is exceeded by a further one at a rate of 1 in 21."""
     rng = _rng()
@@ -69,6 +74,20 @@ def test_the_null_has_no_outliers_at_its_level() -> None:
     fresh = [null_gap(500, 40, num_null=1, rng=rng) for _ in range(300)]
     above = np.mean(np.subtract.outer(fresh, limit) > 0)
     assert 0.01 < above < 0.1
+
+
+def test_no_vector_of_a_bulk_counts_outliers_at_the_level_of_all() -> None:
+    """A limit for one vector would be passed by one of 12 in 4 matrices of 10."""
+    rng = _rng()
+    counted = 0
+    for _ in range(20):
+        a_PP = rng.normal(size=(100, 100))
+        value_P, basis_PP = np.linalg.eigh(a_PP + a_PP.T)
+        weights_RP = (_directions(rng, 12, 100) @ basis_PP) ** 2
+        nodes_RP = np.broadcast_to(value_P, weights_RP.shape)
+        found = outlier_counts(nodes_RP, weights_RP, dim=100, flat=1e-3, num_null=20, rng=rng)
+        counted += any(found)
+    assert counted <= 4  # 20 / 21 expected at most; more than 4 by a chance of .003
 
 
 def test_gaps_of_constant_nodes() -> None:

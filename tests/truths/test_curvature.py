@@ -12,6 +12,7 @@ from scaleinv_ray.capture.lanczos import quadrature, tridiagonal
 from scaleinv_ray.contract import Measured
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.invariants.curvature import ggn_density, hessian_density
+from scaleinv_ray.invariants.holomorphy import ggn_poles, hessian_poles
 from scaleinv_ray.records import Lanczos
 
 
@@ -58,6 +59,51 @@ def test_an_explicit_spectrum() -> None:
     for quantity, expected in exact.items():
         assert _agrees(_get(measured, quantity), expected), quantity
     assert _get(measured, "outlier_count").value == 2
+
+
+@pytest.mark.parametrize("poles", [hessian_poles, ggn_poles])
+def test_isolated_poles_and_their_residues(poles) -> None:
+    """Three eigenvalues outside, the largest of them twice; residues count them."""
+    rng = np.random.default_rng(0)
+    value_P = np.concatenate([rng.uniform(0.0, 1.0, size=400), [9.0, 12.0, 12.0]])
+    basis = np.linalg.qr(rng.normal(size=(len(value_P),) * 2))[0]
+    operator = poles.__name__.removesuffix("_poles")
+    record = _of_matrix(basis * value_P @ basis.T, operator=operator, num_probes=60)
+    measured = poles(record, rng=rng)
+    assert _get(measured, "isolated_poles").value == 2
+    assert _agrees(_get(measured, "leading_residue"), 2.0)
+    assert _agrees(_get(measured, "isolated_residue"), 3.0)
+    for quantity in ("leading_residue", "isolated_residue"):
+        stderr = _get(measured, quantity).stderr
+        assert stderr is not None and stderr < 0.5
+    scale = np.sqrt((value_P**2).mean())
+    found = _get(measured, "leading_over_scale")
+    assert _agrees(found, 12.0 / scale)
+    assert found.stderr is not None and found.stderr < 0.1 * found.value
+
+
+def test_ghosts_are_one_pole() -> None:
+    whole = Lanczos(
+        nodes_RK=np.array([[0.0, 0.1, 5.0]] * 3), weights_RK=np.array([[0.7, 0.29, 0.01]] * 3),
+        dim=100,
+    )  # fmt: skip
+    ghost = Lanczos(
+        nodes_RK=np.array([[0.0, 0.1, 5.0 - 1e-9, 5.0]] * 3),
+        weights_RK=np.array([[0.7, 0.29, 0.004, 0.006]] * 3), dim=100,
+    )  # fmt: skip
+    found = [hessian_poles(r, rng=np.random.default_rng(0)).values for r in (whole, ghost)]
+    for one, two in zip(*(f.values() for f in found), strict=True):
+        assert one.value == pytest.approx(two.value, rel=1e-6)
+    assert found[1]["leading_residue"].value == pytest.approx(1.0)
+
+
+def test_no_pole_stands_apart_in_a_bulk() -> None:
+    rng = np.random.default_rng(3)
+    a_PP = rng.normal(size=(300, 300))
+    record = _of_matrix((a_PP + a_PP.T) / 40, num_probes=8)
+    measured = hessian_poles(record, rng=rng)
+    assert _get(measured, "isolated_poles").value == 0
+    assert _get(measured, "leading_over_scale").value == pytest.approx(2.0, rel=0.05)
 
 
 def test_the_error_over_probes_is_the_scatter_of_the_estimate() -> None:
