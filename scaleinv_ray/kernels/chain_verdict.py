@@ -144,6 +144,29 @@ def chosen(rungs: Sequence[Setting]) -> Setting:
     return max(rungs, key=lambda s: (-max(s.grade, Grade.WARN), s.llc is not None, s.nbeta))
 
 
+def with_value(rungs: Sequence[Setting]) -> Setting:
+    """The setting that stands for a record, if it has a value.
+
+    Args:
+        rungs: the ladder.
+
+    Returns:
+        As `chosen`.
+
+    Raises:
+        Refused: where no chain of it gives a value.
+    """
+    main = chosen(rungs)
+    if main.llc is None:
+        raise Refused(f"no setting has a value: {said(main.reasons)}")
+    return main
+
+
+def said(reasons: Sequence[Reason]) -> str:
+    """The reasons, worst first."""
+    return "; ".join(r.text for r in sorted(reasons, key=lambda r: -r.grade))
+
+
 def excess_draws(chains: Chains, setting: Setting, *, first: int) -> np.ndarray:
     """Paired excess loss of the chains kept from draw `first` on, in float64 [C, S]."""
     return _excess(chains, setting.index, setting.kept, first)

@@ -8,7 +8,11 @@ import pytest
 
 from scaleinv_ray.contract import Measured, Refused
 from scaleinv_ray.estimate import Estimate
-from scaleinv_ray.invariants.degeneracy import learning_coefficient, susceptibilities
+from scaleinv_ray.invariants.degeneracy import (
+    bayesian_influences,
+    learning_coefficient,
+    susceptibilities,
+)
 from scaleinv_ray.records import Chains
 from tests.invariants.synthetic_chains import gaussian_chains
 
@@ -83,7 +87,7 @@ def test_burn_in_is_never_counted(garbage: float) -> None:
     dirty = GOOD
     for name in ("loss_NCS", "base_loss_NCS", "virial_NCS", "drift_NCS", "observed_QNCS"):
         dirty = _changed(name, np.s_[..., :100], garbage, dirty)
-    for invariant in (learning_coefficient, susceptibilities):
+    for invariant in (learning_coefficient, susceptibilities, bayesian_influences):
         before, after = invariant(GOOD, rng=_rng()), invariant(dirty, rng=_rng())
         assert {k: str(v) for k, v in before.values.items()} == {
             k: str(v) for k, v in after.values.items()
@@ -108,7 +112,7 @@ def test_the_order_of_chains_and_settings_changes_nothing() -> None:
             array = permuted(array, letters.index("C"), chain_C)
         fields[name] = array
     moved = dataclasses.replace(GOOD, **fields)
-    for invariant in (learning_coefficient, susceptibilities):
+    for invariant in (learning_coefficient, susceptibilities, bayesian_influences):
         before, after = invariant(GOOD, rng=_rng()), invariant(moved, rng=_rng())
         for name, estimate in before.values.items():
             if isinstance(estimate, Estimate):
@@ -310,7 +314,7 @@ def test_far_from_the_minimum_counts_for_log_likelihoods_only() -> None:
     ],
 )
 def test_refusals(chains: Chains, text: str) -> None:
-    for invariant in (learning_coefficient, susceptibilities):
+    for invariant in (learning_coefficient, susceptibilities, bayesian_influences):
         with pytest.raises(Refused, match=text):
             invariant(chains, rng=_rng())
 
@@ -323,9 +327,36 @@ def test_refusals(chains: Chains, text: str) -> None:
         (_changed("observed_QNCS", np.s_[1, 4, 2, 300], np.nan), "not finite in chains that are"),
     ],
 )
-def test_susceptibilities_that_cannot_be_had(chains: Chains, text: str) -> None:
-    with pytest.raises(Refused, match=text):
-        susceptibilities(chains, rng=_rng())
+def test_responses_that_cannot_be_had(chains: Chains, text: str) -> None:
+    for invariant in (susceptibilities, bayesian_influences):
+        with pytest.raises(Refused, match=text):
+            invariant(chains, rng=_rng())
+
+
+def test_influences_refused() -> None:
+    one = dataclasses.replace(GOOD, observed_QNCS=GOOD.observed_QNCS[:1], observed="probe0")
+    with pytest.raises(Refused, match="got 1 probe, needs 2"):
+        bayesian_influences(one, rng=_rng())
+    still = dataclasses.replace(GOOD, observed_QNCS=GOOD.observed_QNCS.copy())
+    still.observed_QNCS[1] = 0.0
+    with pytest.raises(Refused, match="the loss of probe1 does not move"):
+        bayesian_influences(still, rng=_rng())
+    spoiled = bayesian_influences(dataclasses.replace(GOOD, restored=False), rng=_rng())
+    assert all(isinstance(v, Refused) for v in spoiled.values.values())
+    assert list(spoiled.curves) == ["influences_t"]
+
+
+def test_unrelated_losses_have_full_rank_or_too_few_draws() -> None:
+    rng = _rng()
+    kept = dataclasses.replace(GOOD, observed_QNCS=rng.normal(size=GOOD.observed_QNCS.shape))
+    values = bayesian_influences(kept, rng=rng).values
+    assert values["influence_rank"].value > 0.9
+    assert abs(values["influence_correlation"].value) < 4 * values["influence_correlation"].stderr
+    few = _chains(num_draws=110)
+    noise_QNCS = rng.normal(size=(12, *few.observed_QNCS.shape[1:]))
+    names = ",".join(f"probe{q}" for q in range(12))
+    loud = dataclasses.replace(few, observed_QNCS=noise_QNCS, observed=names)
+    assert "of tr R^2 is noise" in str(bayesian_influences(loud, rng=rng).values["influence_rank"])
 
 
 def test_susceptibilities_refused_one_by_one() -> None:

@@ -7,7 +7,11 @@ import pytest
 
 from scaleinv_ray.contract import Measured, Refused
 from scaleinv_ray.estimate import Estimate
-from scaleinv_ray.invariants.degeneracy import learning_coefficient, susceptibilities
+from scaleinv_ray.invariants.degeneracy import (
+    bayesian_influences,
+    learning_coefficient,
+    susceptibilities,
+)
 from scaleinv_ray.records import Chains
 from tests.invariants.synthetic_chains import gaussian_chains, langevin_chains, singular_chains
 
@@ -222,6 +226,37 @@ def test_susceptibilities_of_quadratic_losses() -> None:
         "susceptibility_rms": np.sqrt(np.mean(exact_Q**2)),
         "susceptibility_participation": (exact_Q**2).sum() ** 2 / (4 * (exact_Q**4).sum()),
         "susceptibility_entropy": -(share_Q * np.log(share_Q)).sum() / np.log(4),
+    }
+    for quantity, value in expected.items():
+        assert _off(_get(measured, quantity), value) < 4, quantity
+        assert _get(measured, quantity).value == pytest.approx(value, rel=0.1), quantity
+
+
+def test_influences_of_quadratic_losses() -> None:
+    """BIF_qp = -nbeta tr(H_q S H_p S) / 2 with S = (nbeta H)^-1."""
+    curvature_D = np.geomspace(0.1, 1, 12)
+    observed_QD = np.array([curvature_D, np.ones(12), np.eye(12)[3], np.zeros(12)])
+    observed_QD[3, :2] = 0.5, -2.0
+    nbeta = 1000.0
+    chains = gaussian_chains(
+        np.random.default_rng(9),
+        curvature_D=curvature_D,
+        observed_QD=observed_QD,
+        num_chains=24,
+        num_draws=1500,
+    )
+    measured = bayesian_influences(chains, rng=np.random.default_rng(0))
+    scaled_QD = observed_QD / curvature_D
+    exact_QQ = scaled_QD @ scaled_QD.T / (2 * nbeta)
+    curve = measured.curves["influences"]
+    assert curve.y_stderr is not None
+    assert (np.abs(curve.y + exact_QQ.ravel()) < 4 * curve.y_stderr).all()
+    size_Q = np.sqrt(np.diag(exact_QQ))
+    correlation_QQ = exact_QQ / np.outer(size_Q, size_Q)
+    expected = {
+        "influence_self": np.trace(exact_QQ) / 4,
+        "influence_correlation": (correlation_QQ.sum() - 4) / 12,
+        "influence_rank": 4 / (correlation_QQ**2).sum(),
     }
     for quantity, value in expected.items():
         assert _off(_get(measured, quantity), value) < 4, quantity

@@ -1,38 +1,32 @@
-"""Degeneracy: learning coefficients and susceptibilities from chains around a minimum.
+"""Learning coefficients from chains around a minimum.
 
 A learning coefficient lambda is what the loss of draws from the localised posterior exceeds that of
 the minimum by, in units of the temperature: half the number of parameters that matter. A value that
 is rejected (`kernels.chain_verdict` has the rules) is refused with the number in the reason.
-Shape suffixes: N settings, C chains, S draws, Q other probes, R replicates.
+Shape suffixes: N settings, K of them in a fit, C chains, S draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, exact
-from scaleinv_ray.kernels.block_replicates import curve_of, estimate_of, replicates
 from scaleinv_ray.kernels.chain_verdict import (
     MOST_SENSITIVE,
     Grade,
     Reason,
     Setting,
-    chosen,
     excess_draws,
     judged_settings,
     ladder,
+    said,
+    with_value,
 )
 from scaleinv_ray.kernels.temperature_ladder import LEAST_OFFSET, log_slope, multiplicity_fit
-from scaleinv_ray.kernels.welford import Welford, merge
 from scaleinv_ray.records import Chains
-
-LEAST_REPLICATES = 8
-"""Chains, or parts of chains, over which the error of a covariance is taken."""
-MOST_NOISE = 0.5
-"""Share of sum chi^2 that may be noise where the shape of chi over probes is described."""
 
 
 @invariant(
@@ -103,7 +97,7 @@ def learning_coefficient(chains: Chains, *, rng: np.random.Generator) -> Measure
     """
     settings = judged_settings(chains)
     rungs = ladder(settings)
-    main = _with_value(rungs)
+    main = with_value(rungs)
     across, sensitivity = _sensitivity(settings)
     slope = _slope(rungs)
     logarithm = _fit(rungs, across, multiplicity=2)
@@ -128,105 +122,13 @@ def learning_coefficient(chains: Chains, *, rng: np.random.Generator) -> Measure
     return Measured(values, curves=curves, flags=_flags(chains, rungs, main, reasons))
 
 
-@invariant(
-    quantities={
-        "susceptibility_self": Quantity(law="power_law"),
-        "susceptibility_rms": Quantity(law="power_law"),
-        "susceptibility_participation": Quantity(law="none", unit=1.0),
-        "susceptibility_entropy": Quantity(law="none", unit=1.0),
-    },
-    curves=("susceptibilities", "susceptibilities_t"),
-)
-def susceptibilities(chains: Chains, *, rng: np.random.Generator) -> Measured:
-    """How the posterior around the minimum answers to more of other data.
-
-    chi_q = -nbeta Cov(excess loss of probe q, excess loss of the sampled data) over the draws after
-    burn-in, nats: the change of the mean loss of q per relative change of the weight of the sampled
-    data (Baker, Wang, Hoogland & Murfet 2025). Negative where both fall together. The batch that
-    gives the sampled loss is independent of the fixed ones of the probes, so its noise widens the
-    error and does not enter chi. Restricted to a component where the chains are.
-
-    susceptibility_self: chi of the record's own probe, among those observed; -lambda / nbeta at a
-    regular minimum. susceptibility_rms: sqrt(mean_q chi_q^2). susceptibility_participation:
-    (sum chi^2)^2 / (Q sum chi^4), the share of probes that answer. susceptibility_entropy:
-    -sum p ln p / ln Q with p = |chi_q| / sum |chi|. Of the setting that `learning_coefficient`
-    takes, and refused where that setting is rejected by itself (how lambda depends on gamma is not
-    looked at); the last three where more than half of sum chi^2 is noise.
-
-    Args:
-        chains: with observed_QNCS and its names.
-        rng: not drawn from.
-
-    Returns:
-        The quantities, errors by a jackknife over chains (parts of chains under 8). Curve
-        `susceptibilities`: chi_q by index of the probe, in the order of the flag `probes`, named
-        `susceptibilities_t` where rejected. Flags: probes, verdict, reasons, nbeta, gamma,
-        noise_share, num_replicates.
-
-    Raises:
-        Refused: without observed probes, for names or shapes that do not fit, and as
-            `learning_coefficient`.
-    """
-    settings = judged_settings(chains)
-    names = _observed_names(chains)
-    main = _with_value(ladder(settings))
-    chi_RQ, count = _susceptibilities(chains, main)
-    variance_Q = (count - 1) * chi_RQ[1:].var(axis=0)
-    total = float((chi_RQ[0] ** 2).sum())
-    noise = float(variance_Q.sum()) / total if total > 0 else 1.0
-    loud = Refused(f"susceptibilities: {noise:.0%} of sum chi^2 is noise, allowed {MOST_NOISE:.0%}")
-
-    def shape(statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate | Refused:
-        return loud if noise > MOST_NOISE else estimate_of(statistic(chi_RQ), n=count)
-
-    own: Estimate | Refused = Refused(
-        "susceptibility_self: needs the own probe among those observed"
-    )
-    if chains.probe in names:
-        own = estimate_of(chi_RQ[:, names.index(chains.probe)], n=count)
-    few = Refused("susceptibility_entropy: needs two probes or more")
-    values: dict[str, Estimate | Refused] = {
-        "susceptibility_self": own,
-        "susceptibility_rms": shape(lambda x_RQ: np.sqrt((x_RQ**2).mean(axis=1))),
-        "susceptibility_participation": shape(_participation),
-        "susceptibility_entropy": few if len(names) < 2 else shape(_entropy),
-    }
-    name = "susceptibilities"
-    if main.grade > Grade.WARN:
-        name = "susceptibilities_t"
-        values = dict.fromkeys(values, Refused(f"rejected: {_said(main.reasons)}"))
-    flags: dict[str, float | int | str] = {
-        "probes": ",".join(names),
-        "verdict": main.grade.verdict,
-        "reasons": _said(main.reasons),
-        "nbeta": main.nbeta,
-        "gamma": main.gamma,
-        "noise_share": noise,
-        "num_replicates": count,
-    }
-    index_Q = np.arange(float(len(names)))
-    return Measured(values, curves={name: curve_of(index_Q, chi_RQ)}, flags=flags)
-
-
-def _said(reasons: Sequence[Reason]) -> str:
-    """The reasons, worst first."""
-    return "; ".join(r.text for r in sorted(reasons, key=lambda r: -r.grade))
-
-
-def _with_value(rungs: Sequence[Setting]) -> Setting:
-    main = chosen(rungs)
-    if main.llc is None:
-        raise Refused(f"no setting has a value: {_said(main.reasons)}")
-    return main
-
-
 def _unless(
     llc: Estimate | None, grade: Grade, worst: Grade, reasons: Sequence[Reason]
 ) -> Estimate | Refused:
     if llc is None:
-        return Refused(f"no value: {_said(reasons)}")
+        return Refused(f"no value: {said(reasons)}")
     if grade > worst:
-        return Refused(f"got {llc.value:.4g} +- {llc.stderr or 0:.2g}, rejected: {_said(reasons)}")
+        return Refused(f"got {llc.value:.4g} +- {llc.stderr or 0:.2g}, rejected: {said(reasons)}")
     return llc
 
 
@@ -299,7 +201,7 @@ def _fit(
     if len(rungs) < least:
         return Refused(f"{name}: needs {least} values of nbeta")
     if any(r.grade > Grade.WARN for r in across):
-        return Refused(f"rejected: {_said(across)}")
+        return Refused(f"rejected: {said(across)}")
     nbeta_K, _, value_K, stderr_K = _columns([s for s in rungs if s.grade <= Grade.WARN])
     try:
         return multiplicity_fit(nbeta_K, value_K, stderr_K, multiplicity=multiplicity)
@@ -336,7 +238,7 @@ def _flags(
     locality = main.gamma * main.step / reach if reach else None
     flags: dict[str, float | int | str] = {
         "verdict": grade.verdict,
-        "reasons": _said(reasons),
+        "reasons": said(reasons),
         "name": "lambda" if grade <= Grade.WARN else f"lambda_hat({draws})",
         "verdict_of_nbeta": ",".join(s.grade.verdict for s in rungs if s.llc is not None),
         "num_chains": len(main.kept),
@@ -356,42 +258,3 @@ def _flags(
         flags["dispersed"] = int(np.count_nonzero(chains.dispersed_C[list(main.kept)]))
     optional = {"lowest_curvature": chains.lowest_curvature, "noise": chains.noise}
     return flags | {name: value for name, value in optional.items() if value is not None}
-
-
-def _observed_names(chains: Chains) -> list[str]:
-    if chains.observed_QNCS is None or not chains.observed:
-        raise Refused("observed_QNCS: needs observed probes and their names")
-    names = chains.observed.split(",")
-    shape = (len(names), *chains.loss_NCS.shape)
-    if chains.observed_QNCS.shape != shape:
-        raise Refused(f"observed_QNCS: got shape {chains.observed_QNCS.shape}, allowed {shape}")
-    return names
-
-
-def _susceptibilities(chains: Chains, main: Setting) -> tuple[np.ndarray, int]:
-    """Covariances of all replicates, the whole first, and how many parts there are."""
-    assert chains.observed_QNCS is not None
-    kept = np.asarray(chains.observed_QNCS[:, main.index], dtype=np.float64)[:, list(main.kept)]
-    sampled_CS = excess_draws(chains, main, first=chains.burn_in)
-    x_VCS = np.concatenate([sampled_CS[None], kept[:, :, chains.burn_in :]])
-    if not np.isfinite(x_VCS).all():
-        raise Refused("observed_QNCS: got values that are not finite in chains that are")
-    pieces = -(-LEAST_REPLICATES // x_VCS.shape[1])
-    parts = [
-        Welford.of(part_VS.T)
-        for c in range(x_VCS.shape[1])
-        for part_VS in np.array_split(x_VCS[:, c], pieces, axis=1)
-    ]
-    merged = [merge(parts[i] for i in keep) for keep in replicates(len(parts))]
-    return np.array([-main.nbeta * m.covariance()[0, 1:] for m in merged]), len(parts)
-
-
-def _participation(chi_RQ: np.ndarray) -> np.ndarray:
-    square_RQ = chi_RQ**2
-    return square_RQ.sum(axis=1) ** 2 / (chi_RQ.shape[1] * (square_RQ**2).sum(axis=1))
-
-
-def _entropy(chi_RQ: np.ndarray) -> np.ndarray:
-    share_RQ = np.abs(chi_RQ) / np.abs(chi_RQ).sum(axis=1, keepdims=True)
-    log_RQ = np.log(np.where(share_RQ > 0, share_RQ, 1.0))
-    return -(share_RQ * log_RQ).sum(axis=1) / np.log(chi_RQ.shape[1])
