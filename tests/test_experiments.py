@@ -60,7 +60,9 @@ def test_known_coefficients(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_induction_stages(tmp_path: Path) -> None:
     summary = _quick("induction_stages", tmp_path)
-    assert summary["agreement"]["llc"].startswith("undetermined")  # three checkpoints say nothing
+    told = summary["agreement"]  # three checkpoints say nothing
+    assert set(told) == {"onset", "formation"}
+    assert all(told[window]["llc"].startswith("undetermined") for window in told)
     out = tmp_path / "runs/experiments/induction_stages"
     kept = _units(out / "records")
     assert kept == [(n, s) for n in ("induction-s0", "shuffled-s0") for s in (0, 8, 64)]
