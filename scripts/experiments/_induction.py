@@ -30,7 +30,7 @@ SMOOTHING = 0.1
 class Plan:
     """How large everything is."""
 
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     steps: tuple[int, ...] = (
         0, 20, 50, 75, 100, 150, 200, 225, 250, 275, 300, 325, 350, 400, 450, 500, 600, 800,
     )  # fmt: skip
