@@ -59,7 +59,7 @@ def hessian_density(
     flat_fraction: share of eigenvalues with |lambda| < flat * lambda_max, lambda_max by modulus;
     trace: in units of the Frobenius norm times sqrt(P), <lambda> / sqrt(<lambda^2>);
     lambda_ratio: smallest node over largest; negative_fraction: share below the flat ones;
-    outlier_count: see `kernels.quadrature.count_outliers`, its null a random symmetric matrix.
+    outlier_count: see `kernels.quadrature.outlier_counts`, its null a random symmetric matrix.
     An isotropic scale (ReLU or query-key rescaling) changes all but the counts: no symmetry of
     the parameters is claimed.
 

@@ -201,22 +201,27 @@ def test_the_unit_of_the_loss_is_a_temperature(unit: float) -> None:
         assert _get(after, quantity).value == pytest.approx(expected, rel=1e-9)
 
 
-def test_susceptibilities_of_quadratic_losses() -> None:
-    """chi_q = -nbeta tr(H_q S H S) / 2 with S = (nbeta H)^-1, so -sum_d h_qd / h_d / (2 nbeta)."""
+def _observing(seed: int) -> tuple[Chains, np.ndarray, float]:
+    """Draws of a quadratic loss, curvatures of four observed ones over its own, nbeta."""
     curvature_D = np.geomspace(0.1, 1, 12)
     observed_QD = np.array([curvature_D, np.ones(12), np.eye(12)[3], np.zeros(12)])
     observed_QD[3, :2] = 0.5, -2.0
-    nbeta = 1000.0
     chains = gaussian_chains(
-        np.random.default_rng(8),
+        np.random.default_rng(seed),
         curvature_D=curvature_D,
         observed_QD=observed_QD,
         probe="probe0",
         num_chains=24,
         num_draws=1500,
     )
+    return chains, observed_QD / curvature_D, 1000.0
+
+
+def test_susceptibilities_of_quadratic_losses() -> None:
+    """chi_q = -nbeta tr(H_q S H S) / 2 with S = (nbeta H)^-1, so -sum_d h_qd / h_d / (2 nbeta)."""
+    chains, scaled_QD, nbeta = _observing(8)
     measured = susceptibilities(chains, rng=np.random.default_rng(0))
-    exact_Q = -(observed_QD / curvature_D).sum(axis=1) / (2 * nbeta)
+    exact_Q = -scaled_QD.sum(axis=1) / (2 * nbeta)
     curve = measured.curves["susceptibilities"]
     assert curve.y_stderr is not None
     assert (np.abs(curve.y - exact_Q) < 4 * curve.y_stderr).all()
@@ -234,19 +239,8 @@ def test_susceptibilities_of_quadratic_losses() -> None:
 
 def test_influences_of_quadratic_losses() -> None:
     """BIF_qp = -nbeta tr(H_q S H_p S) / 2 with S = (nbeta H)^-1."""
-    curvature_D = np.geomspace(0.1, 1, 12)
-    observed_QD = np.array([curvature_D, np.ones(12), np.eye(12)[3], np.zeros(12)])
-    observed_QD[3, :2] = 0.5, -2.0
-    nbeta = 1000.0
-    chains = gaussian_chains(
-        np.random.default_rng(9),
-        curvature_D=curvature_D,
-        observed_QD=observed_QD,
-        num_chains=24,
-        num_draws=1500,
-    )
+    chains, scaled_QD, nbeta = _observing(9)
     measured = bayesian_influences(chains, rng=np.random.default_rng(0))
-    scaled_QD = observed_QD / curvature_D
     exact_QQ = scaled_QD @ scaled_QD.T / (2 * nbeta)
     curve = measured.curves["influences"]
     assert curve.y_stderr is not None

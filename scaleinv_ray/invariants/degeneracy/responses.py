@@ -73,7 +73,8 @@ def susceptibilities(chains: Chains, *, rng: np.random.Generator) -> Measured:
     """
     main = with_value(ladder(judged_settings(chains)))
     names = _observed_names(chains)
-    covariance_RVV, count = _covariances(chains, main)
+    covariance_RVV = _covariances(chains, main)
+    count = len(covariance_RVV) - 1
     chi_RQ = -main.nbeta * covariance_RVV[:, 0, 1:]
     noise = _noise(chi_RQ)
     own: Estimate | Refused = Refused(
@@ -131,7 +132,8 @@ def bayesian_influences(chains: Chains, *, rng: np.random.Generator) -> Measured
     names = _observed_names(chains)
     if len(names) < 2:
         raise Refused(f"observed: got {len(names)} probe, needs 2 or more")
-    covariance_RVV, count = _covariances(chains, main)
+    covariance_RVV = _covariances(chains, main)
+    count = len(covariance_RVV) - 1
     covariance_RQQ = covariance_RVV[:, 1:, 1:]
     variance_RQ = np.einsum("rqq->rq", covariance_RQQ)
     if not (variance_RQ > 0).all():
@@ -141,8 +143,7 @@ def bayesian_influences(chains: Chains, *, rng: np.random.Generator) -> Measured
     correlation_RQQ = covariance_RQQ / (size_RQ[:, :, None] * size_RQ[:, None, :])
     pair_RK = correlation_RQQ[:, *np.triu_indices(len(names), k=1)]
     square_R = len(names) + 2 * (pair_RK**2).sum(axis=1)  # tr R^2; tr R = Q
-    # what noise adds to tr R^2 on average
-    added = 2 * (count - 1) * pair_RK[1:].var(axis=0).sum() / square_R[0]
+    added = 2 * _variance(pair_RK) / square_R[0]  # by noise, on average
     rank: Estimate | Refused = Refused(
         f"influence_rank: {added:.0%} of tr R^2 is noise, allowed {MOST_ADDED:.0%}"
     )
@@ -179,10 +180,14 @@ def _measured(
 
 
 def _noise(x_RK: np.ndarray) -> float:
-    """Share of the sum of squares that the jackknife over replicates gives as variance."""
+    """Share of the sum of squares that is noise."""
     total = float((x_RK[0] ** 2).sum())
-    count = len(x_RK) - 1
-    return float((count - 1) * x_RK[1:].var(axis=0).sum()) / total if total > 0 else 1.0
+    return _variance(x_RK) / total if total > 0 else 1.0
+
+
+def _variance(x_RK: np.ndarray) -> float:
+    """Sum of the variances, by the jackknife."""
+    return float((len(x_RK) - 2) * x_RK[1:].var(axis=0).sum())
 
 
 def _of_shape(
@@ -203,8 +208,8 @@ def _observed_names(chains: Chains) -> list[str]:
     return names
 
 
-def _covariances(chains: Chains, main: Setting) -> tuple[np.ndarray, int]:
-    """Of the sampled loss (first) and those observed: [R, V, V], and how many parts there are."""
+def _covariances(chains: Chains, main: Setting) -> np.ndarray:
+    """Of the sampled loss (first) and those observed, of all draws and without each part."""
     assert chains.observed_QNCS is not None
     kept = np.asarray(chains.observed_QNCS[:, main.index], dtype=np.float64)[:, list(main.kept)]
     sampled_CS = excess_draws(chains, main, first=chains.burn_in)
@@ -218,7 +223,7 @@ def _covariances(chains: Chains, main: Setting) -> tuple[np.ndarray, int]:
         for part_VS in np.array_split(x_VCS[:, c], pieces, axis=1)
     ]
     merged = [merge(parts[i] for i in keep) for keep in replicates(len(parts))]
-    return np.array([m.covariance() for m in merged]), len(parts)
+    return np.array([m.covariance() for m in merged])
 
 
 def _participation(chi_RQ: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ def hessian_poles(
     approximant, so poles are read for each of them, v of unit length and without direction, which
     gives a single eigenvalue the mean residue 1 / P.
     isolated_poles: those above the widest relative gap, where that is wider than random symmetric
-    matrices show (`kernels.quadrature.count_outliers`);
+    matrices show (`kernels.quadrature.outlier_counts`);
     leading_over_scale: largest pole over the root of the mean squared eigenvalue;
     leading_residue: P times its residue, the number of eigenvalues at it;
     isolated_residue: P times the residues of the isolated poles, the number of eigenvalues there,
