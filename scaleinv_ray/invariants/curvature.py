@@ -235,7 +235,7 @@ def _outliers(
         share.nodes_RK, share.weights_RK, dim=lanczos.dim, flat=share.flat, num_null=num_null,
         rng=rng,
     )  # fmt: skip
-    return mean_of(counts, "probes")
+    return counts if isinstance(counts, Refused) else mean_of(counts, "probes")
 
 
 def _measured(values: dict[str, Estimate | Refused], lanczos: Lanczos) -> Measured:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
+from scipy.stats import chi2
 
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.records import Lanczos
 
 OUTLIER_WEIGHT = 0.05
 """Largest share of the spectrum that may count as outliers."""
+UNLIKELY = 1e-3
+"""Chance below which the weight of nodes is not that of the eigenvalues that they may stand for."""
+MULTIPLICITY = 3
+"""Of outlying nodes on average, at most: more are a continuum that Lanczos has not resolved."""
 SAME = 1e-6
 """Nodes nearer than this share of the largest are one eigenvalue (ghosts)."""
 
@@ -127,8 +132,11 @@ def count_outliers(nodes_K: np.ndarray, weights_K: np.ndarray, *, least_gap: flo
 def outlier_counts(
     nodes_RK: np.ndarray, weights_RK: np.ndarray, *, dim: int, flat: float, num_null: int,
     rng: np.random.Generator,
-) -> list[int]:  # fmt: skip
+) -> list[int] | Refused:  # fmt: skip
     """What every probe vector counts as outliers (`count_outliers`) beside a random matrix's bulk.
+
+    Nodes count distinct eigenvalues only where Lanczos has told them apart. dim times the weight of
+    n eigenvalues is chi^2_n (to 1 / dim), which tells how many a node stands for.
 
     Args:
         nodes_RK: of the quadrature.
@@ -140,15 +148,46 @@ def outlier_counts(
         rng: draws the null.
 
     Returns:
-        R counts.
+        R counts, or a refusal where more weight lies there than three times as many eigenvalues
+        have but once in a thousand times.
     """
     size = curved_size(nodes_RK, weights_RK, dim=dim, flat=flat)
     probes, steps = nodes_RK.shape
     limit = null_gap(size, min(steps, size), num_null=num_null * probes, rng=rng)
-    return [
+    counts = [
         count_outliers(nodes_K, weights_K, least_gap=limit)
         for nodes_K, weights_K in zip(nodes_RK, weights_RK, strict=True)
     ]
+    _, weight_RK, number_RK = numbered(nodes_RK, weights_RK)
+    found = dim * float(weight_RK[number_RK < np.array(counts)[:, None]].sum())
+    if sum(counts) and found > chi2.isf(UNLIKELY, MULTIPLICITY * sum(counts)):
+        return Refused(
+            f"outliers: {sum(counts)} nodes of {probes} vectors stand for {found:.0f} eigenvalues, "
+            "needs more Lanczos steps"
+        )
+    return counts
+
+
+def numbered(
+    nodes_RK: np.ndarray, weights_RK: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nodes from the largest down, their weights, and the number of the eigenvalue of each.
+
+    Args:
+        nodes_RK: of the quadrature.
+        weights_RK: nodes without weight come last.
+
+    Returns:
+        Nodes, weights and numbers from 0; ghosts of an eigenvalue have its number.
+
+    >>> numbered(np.array([[1.0, 5.0, 5.0]]), np.array([[0.5, 0.25, 0.25]]))[2].tolist()
+    [[0, 0, 1]]
+    """
+    order_RK = np.argsort(np.where(weights_RK > 0, -nodes_RK, np.inf), axis=1)
+    node_RK = np.take_along_axis(nodes_RK, order_RK, axis=1)
+    apart_RK = -np.diff(node_RK, axis=1) > SAME * np.abs(nodes_RK).max(axis=1, keepdims=True)
+    number_RK = np.pad(np.cumsum(apart_RK, axis=1), ((0, 0), (1, 0)))
+    return node_RK, np.take_along_axis(weights_RK, order_RK, axis=1), number_RK
 
 
 def null_gap(size: int, num_steps: int, *, num_null: int, rng: np.random.Generator) -> float:

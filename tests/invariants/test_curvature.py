@@ -1,13 +1,18 @@
 """Densities of states: refusals, weightless and repeated nodes, the null of the outliers."""
 
 import dataclasses
+import math
+import re
 
 import numpy as np
 import pytest
+import torch
 
+from scaleinv_ray.capture.lanczos import quadrature, tridiagonal
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.invariants.curvature import ggn_density, hessian_density
+from scaleinv_ray.invariants.holomorphy import ggn_poles
 from scaleinv_ray.kernels.quadrature import count_outliers, null_gap, outlier_counts, relative_gaps
 from scaleinv_ray.records import Lanczos
 
@@ -88,6 +93,26 @@ def test_no_vector_of_a_bulk_counts_outliers_at_the_level_of_all() -> None:
         found = outlier_counts(nodes_RP, weights_RP, dim=100, flat=1e-3, num_null=20, rng=rng)
         counted += any(found)
     assert counted <= 4  # 20 / 21 expected at most; more than 4 by a chance of .003
+
+
+def test_nodes_that_stand_for_many_eigenvalues_count_none() -> None:
+    """A hundred eigenvalues far out, which three steps see as one or two nodes."""
+    rng = _rng()
+    value_P = np.concatenate([np.zeros(4000), rng.uniform(1.0, 2.0, size=100)])
+    v_RP = rng.normal(size=(3, len(value_P)))
+    nodes_RK, weights_RK = quadrature(
+        tridiagonal(lambda v: v * torch.tensor(value_P), torch.tensor(v_RP), 3, keep_basis=True)
+    )
+    asked = {"dim": len(value_P), "flat": 1e-3, "num_null": 20, "rng": rng}
+    refused = outlier_counts(nodes_RK, weights_RK, **asked)
+    assert isinstance(refused, Refused) and "needs more Lanczos steps" in str(refused)
+    found = re.search(r"stand for (\d+) eigenvalues", str(refused))
+    assert found and int(found[1]) == pytest.approx(300, abs=4 * math.sqrt(2 * 300))
+    record = Lanczos(nodes_RK=nodes_RK, weights_RK=weights_RK, dim=len(value_P), operator="ggn")
+    assert isinstance(ggn_density(record, rng=_rng()).values["outlier_count"], Refused)
+    values = ggn_poles(record, rng=_rng()).values
+    assert all(isinstance(values[f"isolated_{of}"], Refused) for of in ("poles", "residue"))
+    assert isinstance(values["leading_residue"], Estimate)
 
 
 def test_gaps_of_constant_nodes() -> None:

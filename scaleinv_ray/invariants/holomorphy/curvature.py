@@ -11,7 +11,7 @@ import numpy as np
 
 from scaleinv_ray.contract import Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, mean_of
-from scaleinv_ray.kernels.quadrature import SAME, checked_quadrature, outlier_counts
+from scaleinv_ray.kernels.quadrature import checked_quadrature, numbered, outlier_counts
 from scaleinv_ray.records import Lanczos
 
 _QUANTITIES = {
@@ -99,14 +99,10 @@ def _measured(
     counts = outlier_counts(
         nodes_RK, weights_RK, dim=lanczos.dim, flat=flat, num_null=num_null, rng=rng
     )
-    order_RK = np.argsort(np.where(weights_RK > 0, -nodes_RK, np.inf), axis=1)
-    pole_RK = np.take_along_axis(nodes_RK, order_RK, axis=1)
-    residue_RK = lanczos.dim * np.take_along_axis(weights_RK, order_RK, axis=1)
-    # ghosts of a pole have its number
-    apart_RK = -np.diff(pole_RK, axis=1) > SAME * np.abs(nodes_RK).max(axis=1, keepdims=True)
-    number_RK = np.pad(np.cumsum(apart_RK, axis=1), ((0, 0), (1, 0)))
+    pole_RK, weight_RK, number_RK = numbered(nodes_RK, weights_RK)
+    residue_RK = lanczos.dim * weight_RK
     values: dict[str, Estimate | Refused] = {
-        "isolated_poles": mean_of(counts, "probes"),
+        "isolated_poles": counts if isinstance(counts, Refused) else mean_of(counts, "probes"),
         "leading_over_scale": _over_scale(pole_RK, residue_RK, dim=lanczos.dim),
         "leading_residue": mean_of((residue_RK * (number_RK == 0)).sum(axis=1), "probes"),
         "isolated_residue": _isolated(residue_RK, number_RK, counts),
@@ -130,8 +126,10 @@ def _over_scale(pole_RK: np.ndarray, residue_RK: np.ndarray, *, dim: int) -> Est
 
 
 def _isolated(
-    residue_RK: np.ndarray, number_RK: np.ndarray, counts: list[int]
+    residue_RK: np.ndarray, number_RK: np.ndarray, counts: list[int] | Refused
 ) -> Estimate | Refused:
+    if isinstance(counts, Refused):
+        return counts
     if min(counts) == 0 < max(counts):
         return Refused(f"isolated_residue: {counts.count(0)} of {len(counts)} vectors see no gap")
     inside_RK = number_RK < np.array(counts)[:, None]
