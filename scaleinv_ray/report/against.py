@@ -74,6 +74,8 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _of_slice(place: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
     runs = [run for run in place["runs"] if run[3] == verdict["step"] and run[4] is not None]
+    if len(runs) < 3:  # none where every model refused the quantity
+        return []
     value_M = np.array([run[4] for run in runs], dtype=np.float64)
     is_ln = verdict["unit"] is None and len(set(np.sign(value_M)) - {0.0}) == 1 and all(value_M)
     y_M = np.log(np.abs(value_M)) if is_ln else value_M
@@ -81,7 +83,7 @@ def _of_slice(place: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[dict
     ln_M = np.log(np.array([run[2] for run in runs], dtype=np.float64))
     ones_M = np.ones(len(runs))
     design_MC = np.stack([ones_M] if flat else [ones_M, ln_M - ln_M.mean()], axis=1)
-    found = deleted(design_MC, y_M) if len(runs) > 2 else None
+    found = deleted(design_MC, y_M)
     if found is None:
         return []
     sign = np.sign(value_M[0]) if is_ln else 1.0
