@@ -24,7 +24,11 @@ from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotary
 from transformers.utils import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
+from scaleinv_ray.attention_only.cache import cache_argument
 from scaleinv_ray.attention_only.configuration import AttentionOnlyConfig
+
+CACHE = cache_argument(create_causal_mask)
+"""Name of the cache in the transformers that is installed."""
 
 
 def _norm(config: AttentionOnlyConfig) -> nn.Module:
@@ -54,7 +58,7 @@ class ResidualBlock(nn.Module):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
@@ -63,7 +67,7 @@ class ResidualBlock(nn.Module):
         Args:
             hidden_states: the stream before it, [S, T, D].
             attention_mask: as transformers makes it.
-            past_key_values: keys and values of earlier positions.
+            cache: keys and values of earlier positions.
             position_embeddings: cosines and sines of the positions, [1, T, K] each.
             kwargs: of transformers' attention functions.
 
@@ -74,7 +78,7 @@ class ResidualBlock(nn.Module):
             self.input_layernorm(hidden_states),
             position_embeddings=position_embeddings,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
+            **{CACHE: cache},
             **kwargs,
         )
         return hidden_states + added_STD
@@ -87,7 +91,7 @@ class AttentionOnlyPreTrainedModel(PreTrainedModel):
     config_class = AttentionOnlyConfig
     base_model_prefix = "model"
     _no_split_modules = ["ResidualBlock"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache", "past_key_values"]
     _supports_sdpa = True
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": ResidualBlock, "attentions": LlamaAttention}
@@ -116,6 +120,7 @@ class AttentionOnlyModel(AttentionOnlyPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        cache: Cache | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
@@ -127,7 +132,8 @@ class AttentionOnlyModel(AttentionOnlyPreTrainedModel):
             inputs_embeds: what stands for their embedding, [S, T, D].
             attention_mask: of padding, [S, T].
             position_ids: of the tokens, [S or 1, T]; counted on from the cache by default.
-            past_key_values: keys and values of earlier positions.
+            cache: keys and values of earlier positions.
+            past_key_values: the same under its older name, see `cache_argument`.
             use_cache: give them back.
             kwargs: of transformers' attention functions.
 
@@ -140,30 +146,30 @@ class AttentionOnlyModel(AttentionOnlyPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("input_ids, inputs_embeds: got none or both, allowed one of them")
         x_STD = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        if past_key_values is None and (self.config.use_cache if use_cache is None else use_cache):
-            past_key_values = DynamicCache(config=self.config)
+        cache = past_key_values if cache is None else cache
+        if cache is None and (self.config.use_cache if use_cache is None else use_cache):
+            cache = DynamicCache(config=self.config)
+        held: dict[str, Any] = {CACHE: cache}
         if position_ids is None:
-            seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+            seen = 0 if cache is None else cache.get_seq_length()
             position_ids = torch.arange(seen, seen + x_STD.shape[1], device=x_STD.device)[None]
         mask = create_causal_mask(
             config=self.config,
             inputs_embeds=x_STD,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             position_ids=position_ids,
+            **held,
         )
         x_STD, turn = self._with_positions(x_STD, position_ids)
         for block in self.layers:
             x_STD = block(
                 x_STD,
                 attention_mask=mask,
-                past_key_values=past_key_values,
+                cache=cache,
                 position_embeddings=turn,
                 **kwargs,
             )
-        return BaseModelOutputWithPast(
-            last_hidden_state=self.norm(x_STD), past_key_values=past_key_values
-        )
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(x_STD), **held)
 
     def _with_positions(
         self, x_STD: torch.Tensor, position_ids: torch.Tensor
@@ -214,9 +220,9 @@ class AttentionOnlyForCausalLM(AttentionOnlyPreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=body.past_key_values,
             hidden_states=body.hidden_states,
             attentions=body.attentions,
+            **{CACHE: getattr(body, CACHE)},
         )
 
 

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Cache, DynamicCache, PreTrainedModel
 
+from scaleinv_ray.attention_only.cache import cache_argument
 from scaleinv_ray.capture.architectures import Architecture, architecture_of
 from scaleinv_ray.capture.forward import check_shape, labels_of
 from scaleinv_ray.capture.sites import check_tokens, to_device, to_numpy
@@ -102,7 +103,8 @@ def _record_calls(
         # no_grad, not inference_mode: its tensors cannot enter a graph later.
         with torch.no_grad():
             tokens = to_device(tokens_ST[:, : position + 1], model)
-            model.base_model(input_ids=tokens, past_key_values=cache, use_cache=True)
+            body = model.base_model
+            body(input_ids=tokens, use_cache=True, **{cache_argument(body.forward): cache})
     finally:
         for handle in handles:
             handle.remove()

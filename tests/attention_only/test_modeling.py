@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from scaleinv_ray.attention_only.configuration import AttentionOnlyConfig
-from scaleinv_ray.attention_only.modeling import AttentionOnlyForCausalLM, AttentionOnlyModel
+from scaleinv_ray.attention_only.modeling import CACHE, AttentionOnlyForCausalLM, AttentionOnlyModel
 
 
 def build(**changes: object) -> AttentionOnlyForCausalLM:
@@ -61,14 +61,23 @@ def test_rotary_positions_are_relative_and_learned_ones_are_not(ids: torch.Tenso
         assert torch.allclose(logits(model, ids), moved, atol=1e-5) == relative
 
 
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
 @pytest.mark.parametrize("positions", ["rotary", "learned"])
-def test_a_cache_changes_nothing(positions: str, ids: torch.Tensor) -> None:
+def test_a_cache_changes_nothing(positions: str, name: str, ids: torch.Tensor) -> None:
     model = build(positions=positions)
     with torch.no_grad():
         first = model(ids[:, :6], use_cache=True)
-        second = model(ids[:, 6:], past_key_values=first.past_key_values, use_cache=True)
+        second = model(ids[:, 6:], use_cache=True, **{name: first[CACHE]})
     together = torch.cat([first.logits, second.logits], dim=1)
     torch.testing.assert_close(together, logits(model, ids), atol=1e-5, rtol=1e-4)
+
+
+def test_generation_with_a_cache_is_that_without(ids: torch.Tensor) -> None:
+    model = build()
+    asked = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
+    asked["attention_mask"] = torch.ones_like(ids)
+    held, anew = (model.generate(ids, use_cache=use, **asked) for use in (True, False))
+    assert held.tolist() == anew.tolist()
 
 
 def test_padding_is_not_seen(ids: torch.Tensor) -> None:
