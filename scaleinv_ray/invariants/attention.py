@@ -12,6 +12,7 @@ from scipy.special import entr
 from scaleinv_ray.contract import Curve, Diagram, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, exact, mean_of, unknown
 from scaleinv_ray.kernels.persistent_homology import betti_numbers, rips_diagram
+from scaleinv_ray.kernels.soundness import sound
 from scaleinv_ray.kernels.subsamples import mean_curve
 from scaleinv_ray.records import Attention
 from scaleinv_ray.resample import jackknife
@@ -67,6 +68,7 @@ def attention_decay(
         ValueError: unless a_STT has S square matrices, and for skip_positions < 0.
         Refused: where rows are no distributions, see later tokens, or fewer than 8 are left.
     """
+    sound(attention)
     a_STT = _patterns(attention, skip_positions, fewest=2 * _FEWEST)
     num_tokens = a_STT.shape[1]
     ahead = float(np.triu(a_STT, k=1).max())
@@ -136,6 +138,7 @@ def attention_topology(
         ValueError: unless a_STT has S square matrices, and for parameters outside their range.
         Refused: where rows are no distributions, or fewer than 4 are left.
     """
+    sound(attention)
     if num_grid < 2:
         raise ValueError(f"num_grid: got {num_grid}, allowed >= 2")
     kept_SNN = _patterns(attention, skip_positions, fewest=4)[:, skip_positions:, skip_positions:]
@@ -160,8 +163,6 @@ def attention_topology(
 def _patterns(attention: Attention, skip_positions: int, *, fewest: int) -> np.ndarray:
     """Checked patterns in float64, every row divided by its sum."""
     shape = attention.a_STT.shape
-    if len(shape) != 3 or shape[1] != shape[2] or shape[0] == 0:
-        raise ValueError(f"a_STT: got shape {shape}, allowed (sequences >= 1, tokens, tokens)")
     if skip_positions < 0:
         raise ValueError(f"skip_positions: got {skip_positions}, allowed >= 0")
     if shape[1] - skip_positions < fewest:
@@ -169,8 +170,8 @@ def _patterns(attention: Attention, skip_positions: int, *, fewest: int) -> np.n
             f"a_STT: got {shape[1]} tokens, {skip_positions} of them skipped, needs {fewest} left"
         )
     a_STT = np.asarray(attention.a_STT, dtype=np.float64)
-    if not np.isfinite(a_STT).all() or a_STT.min() < 0:
-        raise Refused("a_STT: got negative entries or entries that are not finite")
+    if a_STT.min() < 0:
+        raise Refused("a_STT: got negative entries")
     sum_ST1 = a_STT.sum(axis=2, keepdims=True)
     off = float(np.abs(sum_ST1 - 1).max())
     if off > _ROW_SUM:

@@ -17,6 +17,7 @@ from scaleinv_ray.estimate import Estimate, exact, mean_of, unknown
 from scaleinv_ray.kernels.band_tracks import Track, Tracks, track_bands
 from scaleinv_ray.kernels.bands import Band, GapNull, find_bands
 from scaleinv_ray.kernels.quadrature import checked_quadrature, curved_size
+from scaleinv_ray.kernels.soundness import sound
 from scaleinv_ray.records import Lanczos
 
 NUM_CURVES = 8
@@ -75,6 +76,7 @@ def hessian_bands(
             do not ascend.
         ValueError: with flat outside (0, 1), or without a null.
     """
+    sound(*lanczos_S)
     return _measured(lanczos_S, "hessian", rng=rng, flat=flat, num_null=num_null)
 
 
@@ -104,6 +106,7 @@ def ggn_bands(
         Refused: as `hessian_bands`.
         ValueError: as `hessian_bands`.
     """
+    sound(*lanczos_S)
     return _measured(lanczos_S, "ggn", rng=rng, flat=flat, num_null=num_null)
 
 
@@ -148,8 +151,6 @@ def _lacking(lanczos_S: Sequence[Lanczos]) -> Refused | None:
     shapes = {None if r.sketch_RKM is None else r.sketch_RKM.shape[2] for r in lanczos_S}
     if None in shapes or len(shapes) > 1:
         return Refused(f"sketch_RKM: got {sorted(map(str, shapes))} buckets, needs one number")
-    if not all(np.isfinite(r.sketch_RKM).all() for r in lanczos_S if r.sketch_RKM is not None):
-        return Refused("sketch_RKM: got values that are not finite")
     return None
 
 

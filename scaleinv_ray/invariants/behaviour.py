@@ -9,6 +9,7 @@ import numpy as np
 
 from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate
+from scaleinv_ray.kernels.soundness import sound
 from scaleinv_ray.records import TokenLosses
 
 MIN_LENGTH = 16
@@ -44,14 +45,13 @@ def capabilities(losses: TokenLosses, *, rng: np.random.Generator) -> Measured:
         The quantities; the last two are refused on other probes. Curve `loss_by_position`.
 
     Raises:
-        Refused: under two sequences or 16 positions, or with losses that are not finite.
+        Refused: under two sequences or 16 positions, or where `sound` refuses.
     """
+    sound(losses)
     loss_ST = np.asarray(losses.loss_ST, dtype=np.float64)
     sequences, positions = loss_ST.shape
     if sequences < 2 or positions < MIN_LENGTH:
         raise Refused(f"loss_ST: got {loss_ST.shape}, allowed >= (2, {MIN_LENGTH})")
-    if not np.isfinite(loss_ST).all():
-        raise Refused(f"loss_ST: got {np.count_nonzero(~np.isfinite(loss_ST))} values not finite")
     eighth = positions // 8
     token_T = np.arange(1, positions + 1)
     period = (positions + 2) // 2  # the probe's sequence has one token more

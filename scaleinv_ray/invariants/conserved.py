@@ -8,6 +8,7 @@ import numpy as np
 
 from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import exact
+from scaleinv_ray.kernels.soundness import sound
 from scaleinv_ray.records import WeightMatrix
 
 
@@ -46,12 +47,11 @@ def drift(steps: Sequence[WeightMatrix], *, rng: np.random.Generator) -> Measure
     >>> [found[q].value for q in ("max_drift", "final_drift", "decay_ratio")]
     [0.5, 0.5, 0.5]
     """
+    sound(*steps)
     shapes = {step.w_OI.shape for step in steps}
     if len(steps) < 2 or len(shapes) > 1:
         raise Refused(f"steps: got {len(steps)} of shapes {shapes}, allowed two or more of one")
     w_SOI = np.stack([np.asarray(step.w_OI, dtype=np.float64) for step in steps])
-    if not np.isfinite(w_SOI).all():
-        raise Refused(f"w_OI: got {np.count_nonzero(~np.isfinite(w_SOI))} values not finite")
     start = float(np.linalg.norm(w_SOI[0]))
     if start == 0:
         raise Refused("w_OI: got zeros at the first step, relative drift needs a norm")

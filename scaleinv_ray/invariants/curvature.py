@@ -18,6 +18,7 @@ from scaleinv_ray.kernels.quadrature import (
     checked_quadrature,
     outlier_counts,
 )
+from scaleinv_ray.kernels.soundness import LARGEST, sound
 from scaleinv_ray.records import Lanczos
 from scaleinv_ray.resample import jackknife
 
@@ -85,6 +86,7 @@ def hessian_density(
     >>> [found[q].value for q in ("lambda_max", "scaled_sharpness", "negative_fraction")]
     [3.0, 12.0, 0.25]
     """
+    sound(lanczos)
     nodes_RK, weights_RK = checked_quadrature(lanczos, "hessian", flat=flat, num_null=num_null)
     share = _Shares(nodes_RK, weights_RK, flat)
     values = _shared(lanczos, share, rng=rng, num_null=num_null)
@@ -130,6 +132,7 @@ def ggn_density(
     >>> ggn_density(record, rng=np.random.default_rng(0)).values["effective_rank"].value
     5.0
     """
+    sound(lanczos)
     nodes_RK, weights_RK = checked_quadrature(lanczos, "ggn", flat=flat, num_null=num_null)
     share = _Shares(nodes_RK, weights_RK, flat)
     return _measured(_shared(lanczos, share, rng=rng, num_null=num_null), lanczos)
@@ -191,8 +194,8 @@ def _lambda_ratio(lowest_R: np.ndarray, share: _Shares) -> Estimate | Refused:
 def _times(sharpness: Estimate | Refused, norm: float | None) -> Estimate | Refused:
     if isinstance(sharpness, Refused):
         return sharpness
-    if norm is None:
-        return Refused("weight_norm: got None, scaled sharpness needs it")
+    if norm is None or not 0 <= norm <= LARGEST:
+        return Refused(f"weight_norm: got {norm}, scaled sharpness needs it")
     stderr = None if sharpness.stderr is None else sharpness.stderr * norm**2
     return Estimate(sharpness.value * norm**2, stderr, sharpness.n, sharpness.error_kind)
 

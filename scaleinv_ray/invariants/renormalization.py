@@ -38,6 +38,7 @@ from scaleinv_ray.kernels.scaling_exponents import (
     silence_exponents,
     slope,
 )
+from scaleinv_ray.kernels.soundness import sound
 from scaleinv_ray.kernels.surrogates import surrogate_covariances
 from scaleinv_ray.records import Activations, DepthStack
 from scaleinv_ray.resample import sequence_blocks
@@ -198,13 +199,13 @@ def size_flow(
             constant in a part count as constant.
         ValueError: num_halvings or num_draws below 1.
     """
+    sound(stream)
     if num_halvings < 1 or num_draws < 1:
         raise ValueError(f"num_halvings, num_draws: got {num_halvings}, {num_draws}, allowed >= 1")
     num_units, num_parts = stream.x_TD.shape[1], 2**num_halvings
     if num_units < MIN_UNITS * num_parts:
-        raise Refused(
-            f"units: got {num_units}, allowed >= {MIN_UNITS * num_parts} ({num_halvings} halvings)"
-        )
+        least = MIN_UNITS * num_parts
+        raise Refused(f"units: got {num_units}, {num_halvings} halvings need {least}")
     rank_T = np.unique(stream.sequence_T, return_inverse=True)[1]
     num_blocks = min(num_blocks, int(rank_T.max() + 1) // num_parts)
     if num_blocks < 1:
@@ -338,6 +339,7 @@ def depth_flow(
             vary at every depth, or under 50 rows a unit.
         ValueError: num_units below 32.
     """
+    sound(stack)
     num_levels, num_rows, width = stack.x_LTD.shape
     if num_units < MIN_UNITS:
         raise ValueError(f"num_units: got {num_units}, allowed >= {MIN_UNITS}")
@@ -345,8 +347,7 @@ def depth_flow(
         raise Refused(f"depths: got {num_levels}, allowed >= 2")
     if num_rows < MIN_TOKENS_PER_UNIT * num_units:
         raise Refused(f"rows per unit: got {num_rows}/{num_units}, needs {MIN_TOKENS_PER_UNIT}")
-    num_blocks = min(num_blocks, len(np.unique(stack.sequence_T)))
-    rows_B = sequence_blocks(stack.sequence_T, num_blocks)
+    rows_B = sequence_blocks(stack.sequence_T, min(num_blocks, len(np.unique(stack.sequence_T))))
     ranked_N = ranked_units(stack, rows_B)
     if len(ranked_N) < num_units:
         raise Refused(f"units always varying: got {len(ranked_N)} of {width}, needs {num_units}")
@@ -360,9 +361,8 @@ def depth_flow(
         "mu_depth_slope": slope(depth_L, mu_RL),
         "participation_change": np.log(share_RL[:, -1] / share_RL[:, 0]),
     }
-    curves = _finite_curves(
-        depth_L, alpha_by_depth=alpha_RL, mu_by_depth=mu_RL, participation_by_depth=share_RL
-    )
+    by_depth = {"alpha_by_depth": alpha_RL, "mu_by_depth": mu_RL}
+    curves = _finite_curves(depth_L, **by_depth, participation_by_depth=share_RL)
     return Measured(_values(result_R, rows_B), curves=curves, flags={"num_units": num_units})
 
 

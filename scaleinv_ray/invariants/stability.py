@@ -12,6 +12,7 @@ import numpy as np
 from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, mean_of
 from scaleinv_ray.kernels.lyapunov import centred, log_singular_values
+from scaleinv_ray.kernels.soundness import sound
 from scaleinv_ray.records import Jacobians
 
 MAX_STRUCTURAL_RESIDUAL = 0.05
@@ -69,9 +70,8 @@ def order_chaos(jacobians: Jacobians, *, rng: np.random.Generator) -> Measured:
     >>> found["chi"].value, round(found["max_log_singular"].value, 4)
     (0.15625, -0.6931)
     """
+    sound(jacobians)
     j_TDD = jacobians.j_TDD.astype(np.float64, copy=False)
-    if not np.isfinite(j_TDD).all():
-        raise Refused(f"j_TDD: got {np.count_nonzero(~np.isfinite(j_TDD))} values not finite")
     removes_mean = jacobians.removes_mean
     flags = _structural(j_TDD) if removes_mean else {"structural_modes": 0}
     log_TE = log_singular_values(j_TDD, without_ones=removes_mean)

@@ -24,6 +24,8 @@ from scaleinv_ray.kernels.power_tail import (
     null_score,
     stored_rounding,
 )
+from scaleinv_ray.kernels.soundness import sound
+from scaleinv_ray.kernels.subsamples import check_at_least
 from scaleinv_ray.records import WeightMatrix
 from scaleinv_ray.resample import jackknife
 
@@ -109,7 +111,8 @@ def weight_tail(
     >>> round(result.values["alpha"].value, 1)
     3.0
     """
-    _check_null("num_null", num_null)
+    sound(matrix)
+    check_at_least("num_null", num_null, 2)
     lambda_M = gram_eigenvalues(matrix.w_OI, precision=precision)
     num_small, num_large = len(lambda_M), max(matrix.w_OI.shape)
     tail = _tail(lambda_M, num_large, precision, stored=matrix.dtype or str(matrix.w_OI.dtype))
@@ -190,11 +193,11 @@ def fixed_aspect_tail(
     >>> found.flags["side"], round(found.values["alpha_farms"].value, 1)
     (64, 2.1)
     """
-    _check_null("num_null", num_null)
+    sound(matrix)
+    check_at_least("num_null", num_null, 2)
     if not (aspect >= 1 and num_submatrices >= 4):
-        raise ValueError(
-            f"aspect, num_submatrices: got {aspect}, {num_submatrices}, allowed >= 1, >= 4"
-        )
+        got = f"{aspect}, {num_submatrices}"
+        raise ValueError(f"aspect, num_submatrices: got {got}, allowed >= 1, >= 4")
     filled_OI, dropped = without_zeros(matrix.w_OI)
     tile_SMN = disjoint_tiles(filled_OI, aspect=aspect, count=num_submatrices, rng=rng)
     lambda_SM = np.linalg.eigvalsh(tile_SMN @ tile_SMN.transpose(0, 2, 1))
@@ -257,7 +260,8 @@ def shuffle_null(
     >>> shuffle_null(WeightMatrix(w_OI=w), rng=rng).values["norm_excess"].value > 1
     True
     """
-    _check_null("num_shuffles", num_shuffles)
+    sound(matrix)
+    check_at_least("num_shuffles", num_shuffles, 2)
     w_OI, num_large = matrix.w_OI, max(matrix.w_OI.shape, default=0)
     lambda_M = gram_eigenvalues(w_OI)
     tail = _tail(lambda_M, num_large, stored=matrix.dtype or str(matrix.w_OI.dtype))
@@ -314,6 +318,7 @@ def weight_spikes(matrix: WeightMatrix, *, rng: np.random.Generator) -> Measured
     >>> weight_spikes(WeightMatrix(w_OI=w), rng=np.random.default_rng(0)).values["spikes"].value
     1.0
     """
+    sound(matrix)
     filled_OI, dropped = without_zeros(matrix.w_OI)
     lambda_M = gram_eigenvalues(filled_OI)
     num_small, num_large = len(lambda_M), max(filled_OI.shape)
@@ -355,11 +360,6 @@ def _tail(
         )
     rounding = max(stored_rounding(dtype, len(kept)) for dtype in (precision, stored))
     return fit_power_tail(kept, rounding=rounding)
-
-
-def _check_null(name: str, count: int) -> None:
-    if count < 2:
-        raise ValueError(f"{name}: got {count}, allowed integers >= 2")
 
 
 def _gaussian_alphas(

@@ -10,6 +10,7 @@ import numpy as np
 
 from scaleinv_ray.contract import Curve, Refused
 from scaleinv_ray.estimate import Estimate, unknown
+from scaleinv_ray.kernels.soundness import sound
 from scaleinv_ray.records import Activations
 from scaleinv_ray.resample import jackknife, sequence_blocks
 
@@ -36,8 +37,9 @@ def stream_rows(
 
     Raises:
         Refused: under 32 units, under 50 tokens a unit in the record or under 45 in the rows used,
-            values not finite, no row left in a block.
+            no row left in a block, or as `sound`.
     """
+    sound(stream)
     num_tokens, num_units = stream.x_TD.shape
     if num_units < MIN_UNITS:
         raise Refused(f"units: got {num_units}, allowed >= {MIN_UNITS} (clusters of 8 at N/4)")
@@ -46,8 +48,6 @@ def stream_rows(
             f"tokens per unit: got {num_tokens}/{num_units} = {num_tokens / num_units:.1f}, "
             f"allowed >= {MIN_TOKENS_PER_UNIT}"
         )
-    if not np.isfinite(stream.x_TD).all():
-        raise Refused(f"x_TD: got {np.count_nonzero(~np.isfinite(stream.x_TD))} values not finite")
     x_TN = stream.x_TD.astype(np.result_type(stream.x_TD.dtype, np.float32), copy=False)
     blocks = sequence_blocks(stream.sequence_T, min(num_blocks, len(np.unique(stream.sequence_T))))
     rows_B = []

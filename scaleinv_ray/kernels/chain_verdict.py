@@ -22,6 +22,7 @@ from scaleinv_ray.kernels.chain_diagnostics import (
     rank_rhat,
     split_rhat,
 )
+from scaleinv_ray.kernels.soundness import LARGEST, sound
 from scaleinv_ray.records import Chains
 
 RHAT_OK, RHAT_WARN = 1.02, 1.05
@@ -123,6 +124,7 @@ def judged_settings(chains: Chains) -> list[Setting]:
         Refused: for ladders that are not positive, shapes that differ, a burn-in that leaves fewer
             than 8 draws, and a squared error whose noise is not stated.
     """
+    sound(chains)
     _check(chains)
     return [_judged(chains, n) for n in range(len(chains.nbeta_N))]
 
@@ -158,13 +160,20 @@ def with_value(rungs: Sequence[Setting]) -> Setting:
     """
     main = chosen(rungs)
     if main.llc is None:
-        raise Refused(f"no setting has a value: {said(main.reasons)}")
+        raise Refused(f"no setting has a value: {briefly(main.reasons)}")
     return main
 
 
 def said(reasons: Sequence[Reason]) -> str:
     """The reasons, worst first."""
     return "; ".join(r.text for r in sorted(reasons, key=lambda r: -r.grade))
+
+
+def briefly(reasons: Sequence[Reason]) -> str:
+    """The three worst reasons, and how many there are besides."""
+    worst = sorted(reasons, key=lambda r: -r.grade)
+    more = len(worst) - 3
+    return said(worst[:3]) + (f"; {more} more" if more > 0 else "")
 
 
 def excess_draws(chains: Chains, setting: Setting, *, first: int) -> np.ndarray:
@@ -180,26 +189,17 @@ def _excess(chains: Chains, n: int, kept: Sequence[int], first: int) -> np.ndarr
 
 
 def _check(chains: Chains) -> None:
-    ladders = {name: np.asarray(getattr(chains, name)) for name in ("nbeta_N", "gamma_N", "step_N")}
-    shape = np.shape(chains.loss_NCS)
-    for name, value_N in ladders.items():
-        if value_N.shape != shape[:1]:
-            raise Refused(f"{name}: got shape {value_N.shape}, allowed {shape[:1]} (settings)")
-        least = 0.0 if name == "gamma_N" else np.nextafter(0.0, 1.0)
-        if not (np.isfinite(value_N).all() and (value_N >= least).all()):
+    for name in ("nbeta_N", "gamma_N", "step_N"):
+        value_N = getattr(chains, name)
+        if (value_N < 0 if name == "gamma_N" else value_N <= 0).any():
             raise Refused(f"{name}: got {value_N.tolist()}, allowed finite and positive")
-    if len(shape) != 3 or not all(shape) or np.shape(chains.base_loss_NCS) != shape:
-        got = f"{shape} and {np.shape(chains.base_loss_NCS)}"
-        raise Refused(f"loss_NCS, base_loss_NCS: got shapes {got}, allowed one [N, C, S]")
-    for name, allowed in (
-        ("virial_NCS", shape), ("drift_NCS", shape), ("acceptance_NC", shape[:2]),
-        ("heating_N", shape[:1]), ("dispersed_C", shape[1:2]),
-    ):  # fmt: skip
-        value = getattr(chains, name)
-        if value is not None and np.shape(value) != allowed:
-            raise Refused(f"{name}: got shape {np.shape(value)}, allowed {allowed}")
-    if not 0 <= chains.burn_in <= shape[2] - 8:
-        raise Refused(f"burn_in: got {chains.burn_in}, allowed 0..{shape[2] - 8} of {shape[2]}")
+    num_draws = chains.loss_NCS.shape[2]
+    if not 0 <= chains.burn_in <= num_draws - 8:
+        allowed = f"0..{num_draws - 8} of {num_draws}"
+        raise Refused(f"burn_in: got {chains.burn_in}, allowed {allowed}")
+    for name in ("dim", "num_samples", "batch"):
+        if getattr(chains, name) < 1:
+            raise Refused(f"{name}: got {getattr(chains, name)}, allowed integers >= 1")
     noise = chains.noise
     stated = noise is not None and math.isfinite(noise) and noise > 0
     if chains.loss_kind == "squared_error" and not stated:
@@ -234,8 +234,12 @@ def _judged(chains: Chains, n: int) -> Setting:
 
 def _finite_chains(chains: Chains, n: int) -> tuple[tuple[int, ...], list[Reason]]:
     fields = (chains.loss_NCS, chains.base_loss_NCS, chains.virial_NCS, chains.drift_NCS)
-    drawn = [np.asarray(x_NCS[n])[:, chains.burn_in :] for x_NCS in fields if x_NCS is not None]
-    finite_C = np.all([np.isfinite(x_CS).all(axis=1) for x_CS in drawn], axis=0)
+    drawn = [
+        np.asarray(x_NCS[n, :, chains.burn_in :], dtype=np.float64)
+        for x_NCS in fields
+        if x_NCS is not None
+    ]
+    finite_C = np.all([(np.abs(x_CS) <= LARGEST).all(axis=1) for x_CS in drawn], axis=0)
     reasons = [
         Reason(Grade.WARN, f"chain {c} of {_named(chains, n)} is not finite")
         for c in np.flatnonzero(~finite_C)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scaleinv_ray.contract import Refused
+from scaleinv_ray.kernels.soundness import sound
 from scaleinv_ray.records import Activations
 from scaleinv_ray.resample import disjoint_subsamples
 
@@ -82,15 +83,10 @@ def centred_rows(cloud: Activations, *, unit_norm: bool = False) -> np.ndarray:
         x_TD, float64; zeros where all rows are equal.
 
     Raises:
-        ValueError: unless x_TD is a matrix.
-        Refused: where an entry is not finite.
+        Refused: as `sound`.
     """
-    if cloud.x_TD.ndim != 2:
-        raise ValueError(f"x_TD: got {cloud.x_TD.ndim} axes, allowed 2 (rows, units)")
-    x_TD = np.asarray(cloud.x_TD, dtype=np.float64)
-    if x_TD.size == 0 or not np.isfinite(x_TD).all():
-        raise Refused("x_TD: empty or not finite")
-    x_TD = _unit_scale(x_TD)
+    sound(cloud, powers=False)
+    x_TD = _unit_scale(np.asarray(cloud.x_TD, dtype=np.float64))
     if cloud.removes_mean:
         x_TD = x_TD - x_TD.mean(axis=1, keepdims=True)
     x_TD = _unit_scale(x_TD - x_TD.mean(axis=0))
@@ -196,15 +192,14 @@ def matched_rows(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.
         Row indices into the first and into the second, by ascending id.
 
     Raises:
-        ValueError: where an id occurs twice.
-        Refused: where no sequence is in both.
+        Refused: where an id occurs twice, or no sequence is in both.
 
     >>> matched_rows(np.array([4, 2, 7]), np.array([2, 4, 5]))
     (array([1, 0]), array([0, 1]))
     """
     for ids in (first, second):
         if len(np.unique(ids)) < len(ids):
-            raise ValueError(f"sequence_T: got {len(ids)} rows of {len(np.unique(ids))} sequences")
+            raise Refused(f"sequence_T: got {len(ids)} rows of {len(np.unique(ids))} sequences")
     ids, rows, others = np.intersect1d(first, second, assume_unique=True, return_indices=True)
     if len(ids) == 0:
         raise Refused("sequence_T: no sequence is in both records")
@@ -232,12 +227,13 @@ def matched_subsamples(
         At least one subsample.
 
     Raises:
-        ValueError: where a sequence occurs twice in a cloud, or no subsample is wanted.
-        Refused: where no sequence is in both, where positions differ, with fewer than num_points
-            rows distinct in both, or entries that are not finite.
+        ValueError: where no subsample is wanted.
+        Refused: as `sound`; where a sequence occurs twice in a cloud, none is in both, positions
+            differ, or fewer than num_points rows are distinct in both.
     """
     if num_subsamples < 1:
         raise ValueError(f"num_subsamples: got {num_subsamples}, allowed >= 1")
+    sound(cloud, other, powers=False)
     rows, others = matched_rows(cloud.sequence_T, other.sequence_T)
     if not np.array_equal(cloud.position_T[rows], other.position_T[others]):
         raise Refused("position_T: the clouds have their rows at different positions")

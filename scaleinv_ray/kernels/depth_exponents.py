@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from scaleinv_ray.contract import Refused
 from scaleinv_ray.kernels.block_replicates import (
     about_row_means,
     alive_in_replicates,
@@ -26,14 +25,9 @@ def ranked_units(stack: DepthStack, rows_B: list[np.ndarray]) -> np.ndarray:
 
     Returns:
         Their indices.
-
-    Raises:
-        Refused: for values not finite.
     """
     share_D, alive_D = np.zeros(stack.x_LTD.shape[2]), np.ones(stack.x_LTD.shape[2], dtype=bool)
     for depth in range(len(stack.x_LTD)):
-        if not np.isfinite(stack.x_LTD[depth]).all():
-            raise Refused(f"x_LTD: got values not finite at depth {depth}")
         x_TD = _rows(stack, depth, rows_B)
         alive_D &= alive_in_replicates(x_TD, rows_B)
         variance_D = x_TD.var(axis=0, dtype=np.float64)

@@ -47,6 +47,8 @@ def checked_quadrature(
         raise ValueError(f"num_null: got {num_null}, allowed 1 or more")
     if lanczos.operator != operator:
         raise Refused(f"operator: got {lanczos.operator!r}, allowed {operator!r}")
+    if lanczos.dim < 1:
+        raise Refused(f"dim: got {lanczos.dim}, allowed integers >= 1")
     nodes_RK = np.asarray(lanczos.nodes_RK, dtype=np.float64)
     weights_RK = np.asarray(lanczos.weights_RK, dtype=np.float64)
     if not (np.isfinite(nodes_RK).all() and np.isfinite(weights_RK).all()):

@@ -14,6 +14,7 @@ from scipy.linalg import lapack
 from scipy.spatial import KDTree
 
 from scaleinv_ray.contract import Refused
+from scaleinv_ray.kernels.soundness import sound
 from scaleinv_ray.records import Jacobians
 
 MAX_OVERLAP = 1e12
@@ -162,11 +163,10 @@ def deflated_jacobians(jacobians: Jacobians) -> Deflated:
         The compressions, float64; flags: how many modes, and |A v - v| / |v| of the worst.
 
     Raises:
-        Refused: where values are not finite, a structural mode is none, or nothing is left.
+        Refused: as `sound`; where a structural mode is none, or nothing is left.
     """
+    sound(jacobians)
     j_TDD = jacobians.j_TDD.astype(np.float64, copy=False)
-    if not np.isfinite(j_TDD).all():
-        raise Refused(f"j_TDD: got {np.count_nonzero(~np.isfinite(j_TDD))} values not finite")
     num_positions, size, _ = j_TDD.shape
     modes = []
     if jacobians.removes_mean:

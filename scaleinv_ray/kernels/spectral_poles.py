@@ -80,13 +80,15 @@ def weight_spectra(
         lambda_M, its resamples, and how many rows and columns of zeros were dropped.
 
     Raises:
-        Refused: no matrix of finite entries.
+        Refused: no matrix of finite entries, or its longer side is below the blocks.
     """
     w_OI = np.asarray(w_OI, dtype=np.float64)
     if w_OI.ndim != 2 or not np.isfinite(w_OI).all():
         raise Refused(f"w_OI: got shape {w_OI.shape}, needs a matrix of finite entries")
     w_OI, dropped = without_zeros(w_OI)
     w_MN = w_OI if w_OI.shape[0] <= w_OI.shape[1] else w_OI.T
+    if w_MN.shape[1] < num_blocks:
+        raise Refused(f"w_OI: got shape {w_OI.shape}, {num_blocks} resamples need a longer side")
     lambda_M = np.maximum(np.linalg.eigvalsh(w_MN @ w_MN.T), 0.0)
     return lambda_M, turned_resamples(lambda_M, w_MN.shape[1], num_blocks, rng=rng), dropped
 

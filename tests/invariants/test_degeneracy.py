@@ -309,8 +309,11 @@ def test_far_from_the_minimum_counts_for_log_likelihoods_only() -> None:
         (_changed("gamma_N", 2, -1.0), "gamma_N: got"),
         (_changed("step_N", 2, np.nan), "step_N: got"),
         (dataclasses.replace(GOOD, step_N=GOOD.step_N[:5]), r"step_N: got shape \(5,\)"),
-        (dataclasses.replace(GOOD, base_loss_NCS=GOOD.base_loss_NCS[:, :2]), "got shapes"),
-        (dataclasses.replace(GOOD, loss_NCS=GOOD.loss_NCS[..., 0]), "got shapes"),
+        (
+            dataclasses.replace(GOOD, base_loss_NCS=GOOD.base_loss_NCS[:, :2]),
+            "base_loss_NCS: got shape",
+        ),
+        (dataclasses.replace(GOOD, loss_NCS=GOOD.loss_NCS[..., 0]), "loss_NCS: got shape"),
     ],
 )
 def test_refusals(chains: Chains, text: str) -> None:

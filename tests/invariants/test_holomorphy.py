@@ -181,7 +181,7 @@ def test_not_finite_is_refused(invariant) -> None:
     record = with_ends(6)
     broken = record.j_TDD.copy()
     broken[0, 0, 0] = np.nan
-    with pytest.raises(Refused, match="got 1 values not finite"):
+    with pytest.raises(Refused, match="got 1 of .* entries not finite"):
         invariant(dataclasses.replace(record, j_TDD=broken))
 
 
@@ -285,7 +285,7 @@ def test_logit_residues_need_both_ends(missing: str) -> None:
 
 def test_logit_residues_refuse_what_is_not_finite_or_vanishes_or_is_defective() -> None:
     record = with_ends(11)
-    with pytest.raises(Refused, match="NaN or infinite"):
+    with pytest.raises(Refused, match="not finite"):
         logit(dataclasses.replace(record, u_VD=record.u_VD * np.inf))
     with pytest.raises(Refused, match="all vanish"):
         logit(dataclasses.replace(record, e_TD=0 * record.e_TD))
@@ -323,7 +323,7 @@ def test_stieltjes_poles_under_rotation_permutation_transposition_scale(
 def test_stieltjes_poles_refusals() -> None:
     with pytest.raises(Refused, match="got 8, allowed >= 16"):
         poles(WeightMatrix(w_OI=np.random.default_rng(0).standard_normal((8, 80))))
-    with pytest.raises(Refused, match="matrix of finite entries"):
+    with pytest.raises(Refused, match="not finite|axes"):
         poles(WeightMatrix(w_OI=np.full((20, 20), np.nan)))
     with pytest.raises(Refused, match="half of them vanish"):
         poles(WeightMatrix(w_OI=np.random.default_rng(0).standard_normal((40, 1)) * np.ones(50)))

@@ -336,7 +336,7 @@ def test_unit_that_is_a_function_of_position_refuses_z() -> None:
     [
         (lambda x: x[:3000], "tokens per unit: got 3000/64 = 46.9"),
         (lambda x: x[:, :30], "units: got 30"),
-        (lambda x: np.where(np.arange(x.size).reshape(x.shape) == 7, np.nan, x), "1 values not"),
+        (lambda x: np.where(np.arange(x.size).reshape(x.shape) == 7, np.nan, x), "not finite"),
     ],
 )
 def test_refusals(change, reason: str) -> None:
@@ -390,7 +390,7 @@ def test_size_flow_counts_units_constant_in_a_part_as_dead() -> None:
 
 def test_size_flow_refuses_too_few_units_or_sequences() -> None:
     record = stream(18)
-    with pytest.raises(Refused, match=r"units: got 64, allowed >= 128 \(2 halvings\)"):
+    with pytest.raises(Refused, match="units: got 64, 2 halvings need 128"):
         size_flow(record, rng=np.random.default_rng(0), skip_positions=0)
     one = dataclasses.replace(record, sequence_T=np.zeros_like(record.sequence_T))
     with pytest.raises(Refused, match="sequences: got 1, allowed >= 2"):
@@ -477,7 +477,7 @@ def test_depth_flow_through_copies_has_no_slope_of_mu_but_of_alpha() -> None:
     [
         (lambda x: x[:1], "depths: got 1"),
         (lambda x: x[:, :1500], "rows per unit: got 1500/32"),
-        (lambda x: np.where(x == x[2, 7, 3], np.inf, x), "not finite at depth 2"),
+        (lambda x: np.where(x == x[2, 7, 3], np.inf, x), "not finite"),
     ],
 )
 def test_depth_flow_refusals(change, reason: str) -> None:

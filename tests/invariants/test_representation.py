@@ -112,7 +112,7 @@ def test_refuses_what_does_not_vary_or_is_not_finite(function):
         function(moments_of(only_means, removes_mean=True), rng=np.random.default_rng(0))
     broken = moments_of(sample(np.random.default_rng(3)))
     broken.mean_BD[2, 1] = np.nan
-    with pytest.raises(Refused, match="NaN"):
+    with pytest.raises(Refused, match="not finite"):
         function(broken, rng=np.random.default_rng(0))
     with pytest.raises(Refused, match="D = 1"):
         function(moments_of(np.ones((90, 1))), rng=np.random.default_rng(0))
@@ -130,7 +130,7 @@ def test_participation_of_blocks_that_share_no_direction_is_refused():
 def test_names_moments_that_do_not_fit_together(function):
     record = moments_of(sample(np.random.default_rng(4)))
     broken = dataclasses.replace(record, second_BDD=record.second_BDD[:, :-1])
-    with pytest.raises(ValueError, match=r"second_BDD \(5, 19, 20\)"):
+    with pytest.raises(ValueError, match="second_BDD: got shape"):
         function(broken, rng=np.random.default_rng(0))
 
 

@@ -21,7 +21,7 @@ def test_optional_arrays_of_another_shape_are_refused(name: str) -> None:
     (setting,) = judged_settings(chains)
     assert setting.llc is not None
     short = dataclasses.replace(chains, **{name: getattr(chains, name)[..., :-1]})
-    with pytest.raises(Refused, match=rf"{name}: got shape .*, allowed \("):
+    with pytest.raises(Refused, match=rf"{name}: got shape"):
         judged_settings(short)
     without = dataclasses.replace(chains, **{name: None})
     assert judged_settings(without)[0].llc == setting.llc

@@ -19,6 +19,7 @@ from scaleinv_ray.kernels.chain_verdict import (
     Grade,
     Reason,
     Setting,
+    briefly,
     excess_draws,
     judged_settings,
     ladder,
@@ -126,9 +127,11 @@ def _unless(
     llc: Estimate | None, grade: Grade, worst: Grade, reasons: Sequence[Reason]
 ) -> Estimate | Refused:
     if llc is None:
-        return Refused(f"no value: {said(reasons)}")
+        return Refused(f"no value: {briefly(reasons)}")
     if grade > worst:
-        return Refused(f"got {llc.value:.4g} +- {llc.stderr or 0:.2g}, rejected: {said(reasons)}")
+        return Refused(
+            f"got {llc.value:.4g} +- {llc.stderr or 0:.2g}, rejected: {briefly(reasons)}"
+        )
     return llc
 
 
@@ -201,7 +204,7 @@ def _fit(
     if len(rungs) < least:
         return Refused(f"{name}: needs {least} values of nbeta")
     if any(r.grade > Grade.WARN for r in across):
-        return Refused(f"rejected: {said(across)}")
+        return Refused(f"rejected: {briefly(across)}")
     nbeta_K, _, value_K, stderr_K = _columns([s for s in rungs if s.grade <= Grade.WARN])
     try:
         return multiplicity_fit(nbeta_K, value_K, stderr_K, multiplicity=multiplicity)

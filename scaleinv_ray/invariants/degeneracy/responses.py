@@ -15,12 +15,14 @@ from scaleinv_ray.kernels.block_replicates import curve_of, estimate_of, replica
 from scaleinv_ray.kernels.chain_verdict import (
     Grade,
     Setting,
+    briefly,
     excess_draws,
     judged_settings,
     ladder,
     said,
     with_value,
 )
+from scaleinv_ray.kernels.soundness import LARGEST
 from scaleinv_ray.kernels.welford import Welford, merge
 from scaleinv_ray.records import Chains
 
@@ -165,7 +167,7 @@ def _measured(
     """With what is said of the setting; refused where it is rejected by itself."""
     if main.grade > Grade.WARN:
         curve += "_t"
-        values = dict.fromkeys(values, Refused(f"rejected: {said(main.reasons)}"))
+        values = dict.fromkeys(values, Refused(f"rejected: {briefly(main.reasons)}"))
     flags: dict[str, float | int | str] = {
         "probes": ",".join(names),
         "verdict": main.grade.verdict,
@@ -214,7 +216,7 @@ def _covariances(chains: Chains, main: Setting) -> np.ndarray:
     kept = np.asarray(chains.observed_QNCS[:, main.index], dtype=np.float64)[:, list(main.kept)]
     sampled_CS = excess_draws(chains, main, first=chains.burn_in)
     x_VCS = np.concatenate([sampled_CS[None], kept[:, :, chains.burn_in :]])
-    if not np.isfinite(x_VCS).all():
+    if not (np.abs(x_VCS) <= LARGEST).all():
         raise Refused("observed_QNCS: got values that are not finite in chains that are")
     pieces = -(-LEAST_REPLICATES // x_VCS.shape[1])
     parts = [

@@ -12,6 +12,7 @@ import numpy as np
 from scaleinv_ray.contract import Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, mean_of
 from scaleinv_ray.kernels.quadrature import checked_quadrature, numbered, outlier_counts
+from scaleinv_ray.kernels.soundness import sound
 from scaleinv_ray.records import Lanczos
 
 _QUANTITIES = {
@@ -65,6 +66,7 @@ def hessian_poles(
     >>> found["leading_residue"].value, round(found["leading_over_scale"].value, 4)
     (1.0, 1.8974)
     """
+    sound(lanczos)
     return _measured(lanczos, "hessian", rng=rng, flat=flat, num_null=num_null)
 
 
@@ -89,6 +91,7 @@ def ggn_poles(
         Refused: as `hessian_poles`.
         ValueError: as `hessian_poles`.
     """
+    sound(lanczos)
     return _measured(lanczos, "ggn", rng=rng, flat=flat, num_null=num_null)
 
 

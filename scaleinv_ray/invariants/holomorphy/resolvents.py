@@ -26,6 +26,7 @@ from scaleinv_ray.kernels.resolvents import (
     residue_norms,
     spectra,
 )
+from scaleinv_ray.kernels.soundness import sound
 from scaleinv_ray.kernels.spectral_poles import (
     SpectralPoles,
     covariance_spectra,
@@ -209,8 +210,8 @@ def logit_residues(jacobians: Jacobians, *, rng: np.random.Generator) -> Measure
     Raises:
         Refused: without e_TD or u_VD, not finite, a structural mode is none, or defective.
     """
-    u_VD, e_TD, dropped = both_ends(jacobians)
     deflated = deflated_jacobians(jacobians)
+    u_VD, e_TD, dropped = both_ends(jacobians)
     rows = [
         logit_medians(j_EE, u_VD @ rest_DE, e_D @ rest_DE)
         for j_EE, e_D, rest_DE in zip(deflated.j_TEE, e_TD, deflated.rest_TDE, strict=True)
@@ -260,6 +261,7 @@ def stieltjes_poles(weights: WeightMatrix, *, rng: np.random.Generator) -> Measu
     Raises:
         Refused: no matrix, too small, not finite, or half of the eigenvalues zero.
     """
+    sound(weights)
     lambda_M, resampled, dropped = weight_spectra(weights.w_OI, NUM_BLOCKS, rng=rng)
     measured = _poles_measured(spectral_poles(lambda_M, resampled))
     return replace(measured, flags={**measured.flags, "zero_rows_columns": dropped})
@@ -282,6 +284,7 @@ def covariance_poles(moments: Moments, *, rng: np.random.Generator) -> Measured:
     Raises:
         Refused: too few blocks or tokens, not finite, too narrow, or half of the eigenvalues zero.
     """
+    sound(moments)
     whole_D, left_out_BD = covariance_spectra(moments)
     return _poles_measured(spectral_poles(whole_D, left_out_BD))
 
@@ -325,6 +328,7 @@ def depth_modes(
     Raises:
         Refused: too few layers, sequences or directions, or not finite.
     """
+    sound(stack)
     blocks = depth_blocks(stack, num_blocks=DEPTH_BLOCKS, rank=rank)
     found = held_out_modes(blocks, rank=rank)
 
