@@ -4,12 +4,14 @@ The node then gets no new work, and what it has is mostly done when it goes two 
 """
 
 import os
+from functools import partial
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # before ray is imported
 
 import typer
 
 from scaleinv_ray.cluster.notice import METADATA, pass_on
+from scaleinv_ray.entry import enter
 
 
 def main(
@@ -20,4 +22,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    enter(partial(typer.run, main))

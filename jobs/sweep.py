@@ -6,12 +6,14 @@ still at is left to it, and where nothing is missing nothing happens.
 
 import os
 import sys
+from functools import partial
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # before ray is imported
 
 import typer
 
 from scaleinv_ray.cluster.sweep import sweep
+from scaleinv_ray.entry import enter
 
 
 def main(configs: list[str], address: str = "auto") -> None:
@@ -23,4 +25,4 @@ def main(configs: list[str], address: str = "auto") -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    enter(partial(typer.run, main))

@@ -5,12 +5,14 @@ until it is whole.
 """
 
 import os
+from functools import partial
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # before ray is imported
 
 import typer
 
 from scaleinv_ray.cluster.watch import SETTLED_S, watch
+from scaleinv_ray.entry import enter
 
 
 def main(
@@ -29,4 +31,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    enter(partial(typer.run, main))

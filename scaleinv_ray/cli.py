@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections import Counter, defaultdict
 from importlib.resources import as_file, files
@@ -13,6 +12,7 @@ from typing import Annotated
 import typer
 
 from scaleinv_ray.config import RunConfig, load_run_config, load_train_config
+from scaleinv_ray.config.reader import read_mapping
 from scaleinv_ray.cost_model import predict
 from scaleinv_ray.cost_model import report as cost_report
 from scaleinv_ray.costs import (
@@ -22,13 +22,17 @@ from scaleinv_ray.costs import (
     forward_flops,
     model_bytes,
 )
+from scaleinv_ray.entry import enter
+from scaleinv_ray.paths import check_folder
 from scaleinv_ray.plan import Plan
+from scaleinv_ray.wording import sized
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Measure mathematical invariants of transformers over sizes, and what is conserved.",
+    epilog="--debug, with any command: an error shows its traceback.",
 )
 Config = Annotated[Path, typer.Argument(help="YAML file; see jobs/series/")]
 Out = Annotated[str | None, typer.Option(help="URI of the run folder, instead of the config's")]
@@ -54,6 +58,7 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     from scaleinv_ray.store import Store
 
     checked = load_run_config(config)
+    check_folder("out", out or checked.out)
     made = make_plan(checked)
     done = completed(Store(out or checked.out))
     typer.echo(_describe(made, done))
@@ -128,7 +133,7 @@ def _loadings(plan: Plan, config: RunConfig, nodes: int) -> str:
                 how = f"chained in {chosen.actors} actors ({chosen.reason})"
         except ValueError as error:
             how = f"impossible ({error})"
-        lines[checkpoint.model] = f"{checkpoint.model}: {size / 1e9:.3f} GB, {how}"
+        lines[checkpoint.model] = f"{checkpoint.model}: {sized(size)}, {how}"
     return "\n".join(["loading on this machine's CPU:", *lines.values()]) if lines else ""
 
 
@@ -149,15 +154,16 @@ def _run(config: RunConfig, out: str | None, address: str | None) -> None:
 @app.command()
 def report(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")]) -> None:
     """Judges a run folder anew and writes its report; measures nothing."""
-    import yaml
-
     from scaleinv_ray.cluster.conclude import conclude
+    from scaleinv_ray.cluster.run import written_config
     from scaleinv_ray.store import Store
 
     store = Store(run_folder)
-    if not store.exists("config.yaml"):
-        raise ValueError(f"run_folder: got {run_folder!r} without config.yaml, allowed: a run's")
-    config = load_run_config(yaml.safe_load(store.read_bytes("config.yaml")))
+    written = written_config(store)
+    try:
+        config = load_run_config(written)
+    except ValueError as error:
+        raise ValueError(f"{store.path('config.yaml')}: {error}") from error
     conclude(store, config)
     typer.echo(store.path("report.html"))
 
@@ -188,19 +194,16 @@ def demo(address: Address = None) -> None:
     from scaleinv_ray.cluster.train import train as train_ladder
 
     with as_file(files("scaleinv_ray") / "demo") as folder:
-        ladder = load_train_config(folder / "ladder.yaml")
-        series = load_run_config(folder / "series.yaml")
+        # mappings: their paths start at the working directory, not inside the package
+        ladder = load_train_config(read_mapping(folder / "ladder.yaml"))
+        series = load_run_config(read_mapping(folder / "series.yaml"))
     train_ladder(ladder, address=address)
     _run(series, None, address)
 
 
 def main() -> None:
     """Entry point: a mistake, or what the system refuses, is one line on stderr and exit code 2."""
-    try:
-        app()
-    except (ValueError, OSError) as error:  # no cluster at the address is a ConnectionError
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+    enter(app)
 
 
 if __name__ == "__main__":

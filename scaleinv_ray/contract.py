@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from scaleinv_ray.bounds import Range, check_parameters
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.records import Activations, Lanczos, Record, WeightMatrix
 
@@ -112,6 +113,7 @@ class Invariant:
         parameters: keyword-only parameters with the values a plan uses by default.
         signature: of one record; of a pair, two models at the same place; of a trajectory, the
             sequence of one record over the steps of a run.
+        bounds: of its parameters where they differ from `bounds.BOUNDS`.
     """
 
     name: str
@@ -125,6 +127,11 @@ class Invariant:
     version: int
     parameters: Mapping[str, Any]
     signature: Signature = "one"
+    bounds: Mapping[str, Range] = field(default_factory=dict)
+
+    def check(self, given: Mapping[str, Any]) -> None:
+        """Raises ValueError where a parameter, given or else planned, is outside its range."""
+        check_parameters({**self.parameters, **given}, self.bounds)
 
     @property
     def summary(self) -> str:
@@ -212,6 +219,7 @@ def invariant(
     scheme: Scheme | None = None,
     curves: tuple[str, ...] = (),
     planned: Mapping[str, Any] | None = None,
+    bounds: Mapping[str, Range] | None = None,
 ) -> Callable[[F], F]:
     """Registers a function of one record as an invariant and returns it unchanged.
 
@@ -223,6 +231,7 @@ def invariant(
         curves: names of the curves returned.
         planned: values that a plan gives to parameters without default (assumptions that a
             caller has to state).
+        bounds: of parameters whose range is not that of their name in `bounds.BOUNDS`.
 
     Returns:
         The decorator.
@@ -250,6 +259,7 @@ def invariant(
             version=version,
             parameters=MappingProxyType(_parameters(function, planned or {})),
             signature=signature,
+            bounds=MappingProxyType(dict(bounds or {})),
         )
         return function
 

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from scaleinv_ray.protocols import SamplingProtocol, Spectroscopy
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.series import Checkpoint
+from scaleinv_ray.wording import sized
 
 TOKENS_PER_UNIT = 50
 """A stream needs at least this many tokens for each sampled unit (T/N, Meshulam et al. 2019)."""
@@ -140,7 +141,7 @@ def choose_loading(
         return Loading("chained", "cluster.load", min(fewest, actors))
     if load != "auto":
         return Loading(load, "cluster.load")
-    reason = f"{needed / 1e9:.2f} GB needed, {room / 1e9:.2f} GB of {where}"
+    reason = f"{sized(needed)} needed, {sized(room)} of {where}"
     if needed <= room:
         return Loading("resident", reason)
     if actors > 1:

@@ -19,6 +19,8 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from scaleinv_ray.paths import expanded, is_uri
+from scaleinv_ray.reading import reading, writing
 from scaleinv_ray.records import KINDS, Record
 
 PART = "_part-"
@@ -36,11 +38,11 @@ class Store:
     def __init__(self, uri: str | Path) -> None:
         """Opens a store; a local folder is made when something is first written."""
         self.uri = str(uri)
-        if "://" in self.uri:
+        if is_uri(self.uri):
             self._fs, self._root = fs.FileSystem.from_uri(self.uri)
         else:
             # absolute: workers have other working directories
-            self.uri = self._root = str(Path(self.uri).resolve())
+            self.uri = self._root = str(expanded(self.uri).resolve())
             self._fs = fs.LocalFileSystem()
         self.local = Path(self._root) if isinstance(self._fs, fs.LocalFileSystem) else None
 
@@ -75,14 +77,15 @@ class Store:
         """Writes a file atomically (object stores make an object visible only when closed)."""
         target = self.path(name)
         if self.local is None:
-            with self._fs.open_output_stream(target) as stream:
+            with writing(target), self._fs.open_output_stream(target) as stream:
                 stream.write(data)
             return
         write_atomically(Path(target), data)
 
     def read_bytes(self, name: str) -> bytes:
         """The content of a file."""
-        with self._fs.open_input_file(self.path(name)) as stream:
+        path = self.path(name)
+        with reading(path), self._fs.open_input_file(path) as stream:
             return stream.read()
 
     def write_table(self, name: str, table: pa.Table) -> None:
@@ -93,7 +96,8 @@ class Store:
 
     def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Reads a Parquet table, or some of its columns."""
-        with self._fs.open_input_file(self.path(name)) as stream:
+        path = self.path(name)
+        with reading(path), self._fs.open_input_file(path) as stream:
             return pq.read_table(stream, columns=columns)
 
     def delete(self, name: str) -> None:
@@ -112,7 +116,7 @@ def write_atomically(target: Path, data: bytes | memoryview | pa.Buffer) -> None
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{PART}{uuid.uuid4().hex[:8]}-{target.name}")
     try:
-        with part.open("wb") as stream:
+        with writing(target), part.open("wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
@@ -201,7 +205,7 @@ def _write_ipc(path: Path, table: pa.Table) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{PART}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
-        with part.open("wb") as stream:
+        with writing(path), part.open("wb") as stream:
             with pa.ipc.new_file(stream, table.schema) as writer:
                 writer.write_table(table)
             stream.flush()

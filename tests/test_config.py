@@ -10,8 +10,9 @@ from scaleinv_ray.config import ConfigError, RunConfig, load_run_config, load_tr
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.records import VARIANTS, Protocol
 
-SERIES = Path(__file__).parents[1] / "jobs" / "series"
-DEMO = Path(__file__).parents[1] / "scaleinv_ray" / "demo"
+ROOT = Path(__file__).parents[1]
+SERIES = ROOT / "jobs" / "series"
+DEMO = ROOT / "scaleinv_ray" / "demo"
 RUN: dict[str, Any] = {
     "name": "x",
     "models": [{"path": "m/d8-s0"}],
@@ -30,7 +31,7 @@ def test_shipped_run_configs_are_valid_and_survive_being_written(file: Path, nam
     config = load_run_config(file)
     text = yaml.safe_dump(config.model_dump(mode="json", exclude_none=True))
     assert load_run_config(yaml.safe_load(text)) == config
-    assert config.out == f"runs/{name}"
+    assert Path(config.out) == (file.parent if name == "demo" else ROOT) / "runs" / name
 
 
 def test_defaults() -> None:

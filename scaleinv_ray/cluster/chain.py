@@ -25,6 +25,7 @@ from scaleinv_ray.cluster.transfer import this_node
 from scaleinv_ray.costs import HEADROOM, Load, Loading
 from scaleinv_ray.records import Protocol, Record
 from scaleinv_ray.store import read_records
+from scaleinv_ray.wording import sized
 
 JOIN_S = 60.0
 """Time for the other members to find a place; afterwards the model is streamed."""
@@ -284,6 +285,4 @@ def _check_room(
         room[at] = min(here, room.get(at, here))
     for at, needed in wanted.items():
         if needed > room[at]:
-            raise NotJoinedError(
-                f"{at} has {room[at] / 1e9:.2f} GB, its blocks need {needed / 1e9:.2f} GB"
-            )
+            raise NotJoinedError(f"{at} has {sized(room[at])}, its blocks need {sized(needed)}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from scaleinv_ray import conservation, singularities, tables
 from scaleinv_ray.config import CapabilityFile, RunConfig
 from scaleinv_ray.contract import Quantity
+from scaleinv_ray.paths import expanded
 
 Row = dict[str, Any]
 Quantities = Mapping[tuple[str, str], Quantity]
@@ -133,7 +133,7 @@ def read_capabilities(file: CapabilityFile) -> list[Row]:
     Raises:
         ValueError: where the file is neither.
     """
-    path = Path(file.file)
+    path = expanded(file.file)
     needed = ["model", "fewshot", "step", "task", "metric", "value", "stderr"]
     try:
         if path.suffix == ".parquet":
@@ -152,7 +152,7 @@ def read_capabilities(file: CapabilityFile) -> list[Row]:
 
 def capability_digest(config: RunConfig) -> str:
     """Digest of the contents of all files of capabilities."""
-    contents = [Path(file.file).read_bytes() for file in config.capabilities]
+    contents = [expanded(file.file).read_bytes() for file in config.capabilities]
     return hashlib.sha256(b"".join(hashlib.sha256(c).digest() for c in contents)).hexdigest()
 
 

@@ -10,6 +10,7 @@ from scaleinv_ray.cluster.checks import Demands, check_nodes, check_requests, no
 from scaleinv_ray.cluster.scratch import Ground
 from scaleinv_ray.cluster.session import ray
 from scaleinv_ray.store import Store
+from scaleinv_ray.wording import sized
 
 TIMEOUT_S = 60
 PLACED_S = 600
@@ -75,8 +76,8 @@ def check_disks(grounds: Sequence[Ground], at_work: Collection[str], capture_byt
         if ground.free < 1.1 * needed:
             where = f" on node {ground.node[:8]} ({ground.address})" if ground.node else ""
             raise ValueError(
-                f"captures: {ground.folder}{where} has {ground.free / 1e9:.1f} GB free, "
-                f"needs {needed / 1e9:.1f} GB ('captures: discard' needs less)"
+                f"captures: {ground.folder}{where} has {sized(ground.free)} free, needs "
+                f"{sized(needed)} and a tenth to spare ('captures: discard' needs less)"
             )
 
 

@@ -7,13 +7,12 @@ import os
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import yaml
 
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.alone import alone
@@ -23,10 +22,15 @@ from scaleinv_ray.cluster.jobs import Work
 from scaleinv_ray.cluster.scratch import Scratch, found_on
 from scaleinv_ray.cluster.settings import Settings
 from scaleinv_ray.cluster.work import assemble
-from scaleinv_ray.config import ProtocolOptions, RunConfig, load_run_config
+from scaleinv_ray.config import ConfigError, ProtocolOptions, RunConfig, load_run_config
+from scaleinv_ray.config.loading import load
+from scaleinv_ray.config.reader import as_mapping, parse_yaml, write_yaml
 from scaleinv_ray.costs import capture_bytes
+from scaleinv_ray.paths import check_folder
 from scaleinv_ray.plan import Measurement, Plan, make_plan, plan_rows
+from scaleinv_ray.reading import reading
 from scaleinv_ray.store import Store
+from scaleinv_ray.wording import shown
 
 
 @dataclass(frozen=True)
@@ -53,32 +57,69 @@ class Run:
         return read_planned(self.store, "measurements")
 
 
-def claim(store: Store, config: RunConfig) -> None:
-    """Takes a run folder for a series and a protocol; another one's folder is refused.
+def check_claim(store: Store, config: RunConfig) -> None:
+    """Refuses a folder that belongs to another series or protocol; writes nothing.
 
     Args:
         store: of the run.
-        config: of the run; written to config.yaml, the newest one wins.
+        config: of the run.
 
     Raises:
-        ValueError: where the folder belongs to another series or protocol.
+        ValueError: naming what the folder holds, and for a config.yaml that is none.
     """
-    if store.exists("config.yaml"):
-        # only these two: the rest of an old config may name what no longer exists
-        old = yaml.safe_load(store.read_bytes("config.yaml"))
-        protocol = ProtocolOptions(**old.get("protocol", {}))
-        if old["name"] != config.name:
-            raise ValueError(
-                f"out: {store.uri} holds series {old['name']!r}, got {config.name!r}; "
-                "allowed: the same series or an empty folder"
-            )
-        if protocol != config.protocol:
-            raise ValueError(
-                f"out: {store.uri} holds protocol {protocol.record()}, "
-                f"got {config.protocol.record()}; allowed: the same protocol or an empty folder"
-            )
-    text = yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False)
+    if not store.exists("config.yaml"):
+        return
+    # only these two: the rest of an old config may name what no longer exists
+    old = written_config(store)
+    name, where = old.get("name"), store.path("config.yaml")
+    try:
+        protocol = load(ProtocolOptions, as_mapping(old.get("protocol", {}), "protocol"))
+    except ConfigError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if name != config.name:
+        raise ValueError(
+            f"out: {store.uri} holds series {shown(name)}, got {config.name!r}; "
+            "allowed: the same series or an empty folder"
+        )
+    other = {k: v for k, v in config.protocol.model_dump().items() if getattr(protocol, k) != v}
+    if other:
+        held = {k: getattr(protocol, k) for k in other}
+        raise ValueError(
+            f"out: {store.uri} holds protocol {held}, got {other}; "
+            "allowed: the same protocol or an empty folder"
+        )
+
+
+def claim(store: Store, config: RunConfig) -> None:
+    """Takes a run folder for a series and a protocol; `check_claim` refuses another one's.
+
+    Args:
+        store: of the run.
+        config: of the run; written to config.yaml, the newest one wins. Its paths are absolute, so
+            that the folder can be read from anywhere.
+    """
+    dumped = config.model_dump(mode="json", exclude_none=True)
+    whole = load_run_config(dumped, folder=Path.cwd())
+    text = write_yaml(whole.model_dump(mode="json", exclude_none=True))
     store.write_bytes("config.yaml", text.encode())
+
+
+def written_config(store: Store) -> Mapping[str, Any]:
+    """What config.yaml of a run folder says, not checked any further.
+
+    Args:
+        store: of the run.
+
+    Returns:
+        The mapping.
+
+    Raises:
+        ValueError: where there is no such file, or no mapping in it.
+    """
+    if not store.exists("config.yaml"):
+        raise ValueError(f"run_folder: got {store.uri!r} without config.yaml, allowed: a run's")
+    where = store.path("config.yaml")
+    return as_mapping(parse_yaml(store.read_bytes("config.yaml"), where), where)
 
 
 def run(
@@ -102,16 +143,27 @@ def run(
             the folder, before any work starts.
     """
     checked = config if isinstance(config, RunConfig) else load_run_config(config)
+    check_folder("out", out or checked.out)
     store = Store(out or checked.out)
     for file in checked.capabilities:
-        read_capabilities(file)  # raises: they are read after the work, and would be its end
+        with reading(file.file):
+            read_capabilities(file)  # raises: they are read after the work, and would be its end
     plan = make_plan(checked)
     with alone(store):
         done = completed(store)
         missing = plan.missing(done)
-        claim(store, checked)
-        store.write_table("plan.parquet", tables.encode(plan_rows(plan, done), tables.PLAN))
-        failed = _execute(plan, missing, checked, store, address) if missing else 0
+        check_claim(store, checked)
+
+        def begin() -> None:
+            """Takes the folder: not before everything that can be refused has been looked at."""
+            claim(store, checked)
+            store.write_table("plan.parquet", tables.encode(plan_rows(plan, done), tables.PLAN))
+
+        failed = 0
+        if missing:
+            failed = _execute(plan, missing, checked, store, address, begin=begin)
+        else:
+            begin()
         verdicts = None if missing else concluded(store, checked)
         if verdicts is None:
             verdicts = conclude(store, checked)
@@ -119,7 +171,13 @@ def run(
 
 
 def _execute(
-    plan: Plan, missing: list[Measurement], config: RunConfig, store: Store, address: str | None
+    plan: Plan,
+    missing: list[Measurement],
+    config: RunConfig,
+    store: Store,
+    address: str | None,
+    *,
+    begin: Callable[[], None],
 ) -> int:
     """Captures and measures what is missing; how many measurements failed."""
     # imported here, so that a run with nothing to do starts at once
@@ -135,6 +193,7 @@ def _execute(
         work, resources = _prepared(
             plan, missing, work, config=config, store=store, scratch=scratch
         )
+        begin()
         captures = sum(not work.found.keys() >= {*job.paths()} for job in work.captures)
         progress = Telemetry(store, captures=captures, measurements=len(missing))
         progress("started", run_id=run_id, measurements=len(missing), resources=resources)
@@ -192,7 +251,7 @@ def _check_load(missing: list[Measurement], config: RunConfig) -> None:
     """A chain needs two blocks, whichever cluster it is on."""
     if config.cluster.load != "chained":
         return
-    for unit in {reading.unit for m in missing if m.probe is not None for reading in m.readings}:
+    for unit in {r.unit for m in missing if m.probe is not None for r in m.readings}:
         if unit.checkpoint.n_layers < 2 and not unit.checkpoint.captures:
             raise ValueError(
                 f"cluster.load: got 'chained', model {unit.checkpoint.model} has one block; "

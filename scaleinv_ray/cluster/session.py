@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,11 +54,14 @@ def connected(address: str | None) -> Generator[None, None, None]:
         yield
         return
     secure_token()
+    on_term = signal.getsignal(signal.SIGTERM)
     target = address or os.environ.get("RAY_ADDRESS") or "local"
     if target == "local":
         ray.init(address="local", include_dashboard=False, log_to_driver=False)
     else:
         ray.init(address=target, log_to_driver=False)
+    if callable(on_term) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_term)  # Ray puts its own in its place, which shows a stack
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ from scaleinv_ray.cluster.alone import OccupiedError
 from scaleinv_ray.cluster.run import run
 from scaleinv_ray.cluster.telemetry import read_events
 from scaleinv_ray.config import load_run_config
+from scaleinv_ray.reading import told
 from scaleinv_ray.store import Store
 
 SKIPPED = "another run is at it"
@@ -41,7 +42,7 @@ def sweep(configs: Sequence[str | Path], *, address: str | None = None) -> dict[
         except OccupiedError:
             found[str(file)] = SKIPPED
         except (ValueError, OSError) as error:
-            found[str(file)] = f"error: {error}"
+            found[str(file)] = f"error: {told(error)}"
         else:
             failed = f"error: {result.failed} measurements failed; " if result.failed else ""
             found[str(file)] = f"{failed}{result.computed} measurements made"

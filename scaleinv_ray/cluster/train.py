@@ -11,9 +11,12 @@ from typing import Any
 from tqdm import tqdm
 
 from scaleinv_ray.config import TrainConfig
-from scaleinv_ray.ladder.folders import read_training, step_folder
-from scaleinv_ray.ladder.spec import Rung, TrainSpec, run_config, rungs
+from scaleinv_ray.costs import available_memory
+from scaleinv_ray.ladder.folders import DIVERGED, DivergedError, read_training, step_folder
+from scaleinv_ray.ladder.spec import Rung, TrainSpec, least_memory, run_config, rungs
+from scaleinv_ray.paths import check_folder
 from scaleinv_ray.probes import load_corpus
+from scaleinv_ray.wording import sized
 
 
 def spec_of(config: TrainConfig) -> TrainSpec:
@@ -35,9 +38,14 @@ def train(config: TrainConfig, *, address: str | None = None) -> list[Path]:
         The folders of the runs, in the order of `rungs`.
 
     Raises:
-        ValueError: where a folder holds a run of another config.
+        ValueError: where a folder holds a run of another config, where `out` is no folder, where a
+            model is larger than this machine's memory, and where a run diverged: the others are
+            trained first.
     """
+    check_folder("out", config.out)
     spec = spec_of(config)
+    if address is None:
+        _check_memory(spec)
     out = Path(config.out).resolve()
     digest = load_corpus(spec.corpus).digest
     wanted = [r for r in rungs(spec) if not _finished(spec, r, out / r.name, digest)]
@@ -50,7 +58,7 @@ def _finished(spec: TrainSpec, rung: Rung, folder: Path, corpus_digest: str) -> 
     """Whether every checkpoint of this very run exists; `train_run` refuses another's folder."""
     found = [read_training(step_folder(folder, step)) for step in spec.saved]
     config = run_config(spec, rung, corpus_digest)
-    return all(training is not None and training["config"] == config for training in found)
+    return all(t is not None and t["config"] == config and not t.get(DIVERGED) for t in found)
 
 
 def _train_all(spec: TrainSpec, wanted: Sequence[Rung], out: Path, address: str | None) -> None:
@@ -61,10 +69,13 @@ def _train_all(spec: TrainSpec, wanted: Sequence[Rung], out: Path, address: str 
         tasks = [_remote().remote(spec, rung, str(out)) for rung in sorted(wanted, reverse=True)]
         quiet = 1.0 if sys.stderr.isatty() else 15.0
         with tqdm(total=len(tasks), unit="run", desc="training", mininterval=quiet) as bar:
+            diverged: list[DivergedError] = []
             while tasks:
                 done, tasks = ray.wait(tasks)
-                ray.get(done)
+                diverged += [d for d in ray.get(done) if d is not None]
                 bar.update(len(done))
+    if diverged:
+        raise min(diverged, key=str)
 
 
 @cache
@@ -75,7 +86,23 @@ def _remote() -> Any:
     return ray.remote(num_cpus=1, max_retries=3)(_train_one)
 
 
-def _train_one(spec: TrainSpec, rung: Rung, out: str) -> str:
+def _train_one(spec: TrainSpec, rung: Rung, out: str) -> DivergedError | None:
+    """Trains a run; that it diverged is an outcome, which does not end those of the others."""
     from scaleinv_ray.ladder.train import train_run
 
-    return str(train_run(spec, rung, Path(out)))
+    try:
+        train_run(spec, rung, Path(out))
+    except DivergedError as error:
+        return error
+    return None
+
+
+def _check_memory(spec: TrainSpec) -> None:
+    """Refuses a run that cannot be held here: Ray would end it after minutes, without a reason."""
+    memory = available_memory()
+    for rung in rungs(spec):
+        if (needed := least_memory(spec, rung)) > memory:
+            raise ValueError(
+                f"widths, depths, batch, length: run {rung.name} of depth {rung.depth} needs "
+                f"{sized(needed)} or more, this machine has {sized(memory)} available"
+            )

@@ -13,8 +13,11 @@ from pyarrow import fs
 from pydantic import TypeAdapter
 
 from scaleinv_ray.cluster.run import Run, run
+from scaleinv_ray.config import load_run_config
 from scaleinv_ray.config.fields import Name
-from scaleinv_ray.config.loading import read_mapping
+from scaleinv_ray.config.reader import read_mapping
+from scaleinv_ray.paths import absolute, expanded, is_uri
+from scaleinv_ray.reading import told
 from scaleinv_ray.series.headers import INDEX, WEIGHTS
 from scaleinv_ray.store import PART
 
@@ -54,10 +57,10 @@ def arrivals(uri: str, *, settled_s: float = SETTLED_S) -> list[str]:
 
 
 def _open(uri: str) -> tuple[fs.FileSystem, str]:
-    if "://" in uri:
+    if is_uri(uri):
         filesystem, root = fs.FileSystem.from_uri(uri)
         return filesystem, root.rstrip("/")
-    return fs.LocalFileSystem(), str(Path(uri).resolve())
+    return fs.LocalFileSystem(), str(expanded(uri).resolve())
 
 
 def _is_whole(filesystem: fs.FileSystem, files: Mapping[str, fs.FileInfo]) -> bool:
@@ -151,11 +154,10 @@ def watch(
         After each look that found something new, the run, or why it could not be made; after one
         for which the folder or bucket could not be read, why.
     """
-    options = read_mapping(config)
+    options, home = read_mapping(config), Path(absolute(config)).parent
     name = TypeAdapter(Name).validate_python(options.get("name"))  # of a folder, no way out of it
-    mirror = Path(options.get("out", f"runs/{name}-arrived")) / "arrived"
-    if "://" in str(options.get("out", "")):
-        mirror = Path("runs") / name / "arrived"
+    out = str(options.get("out", f"runs/{name}-arrived"))
+    mirror = Path(absolute(f"runs/{name}" if is_uri(out) else out, home)) / "arrived"
     examined: set[str] = set()
     looked = 0
     while rounds is None or looked < rounds:
@@ -167,14 +169,14 @@ def watch(
                 continue
             paths = [{"path": str(fetched(uri, f, mirror))} for f in found]
         except OSError as error:  # a bucket has bad moments; the next look may find it better
-            yield f"error: {error}"
+            yield f"error: {told(error)}"
             continue
         examined |= set(found)
-        yield _run({**options, "models": [*options.get("models", []), *paths]}, address)
+        yield _run({**options, "models": [*options.get("models", []), *paths]}, home, address)
 
 
-def _run(options: Mapping[str, Any], address: str | None) -> Run | str:
+def _run(options: Mapping[str, Any], home: Path, address: str | None) -> Run | str:
     try:
-        return run(options, address=address)
+        return run(load_run_config(options, folder=home), address=address)
     except (ValueError, OSError) as error:  # the next arrival may be what was missing
-        return f"error: {error}"
+        return f"error: {told(error)}"

@@ -1,6 +1,8 @@
 """What a user writes: the config of a run and of a ladder, checked before anything starts.
 
-YAML into frozen models. Whatever is wrong ends in one ConfigError that names the field, what was
+YAML into frozen models. One rule for all paths: `~` is the home folder, what is relative starts at
+the folder of the config (of a mapping, in Python: at the working directory), and URIs stay as they
+are. Whatever is wrong ends in one ConfigError that names the field, what was
 given, what is allowed, and the nearest known name.
 """
 
@@ -8,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scaleinv_ray.config.loading import ConfigError, load
+from scaleinv_ray.config.loading import load
+from scaleinv_ray.config.reader import ConfigError
 from scaleinv_ray.config.run import CapabilityFile, ProtocolOptions, RunConfig
 from scaleinv_ray.config.train import TrainConfig
 
@@ -23,25 +26,33 @@ __all__ = [
 ]
 
 
-def load_run_config(source: str | Path | Mapping[str, Any]) -> RunConfig:
+def load_run_config(
+    source: str | Path | Mapping[str, Any], *, folder: str | Path | None = None
+) -> RunConfig:
     """The config of a run, checked; ConfigError says what is wrong with it.
 
     Args:
         source: a YAML file, or what it would hold.
+        folder: where relative paths start; by default the file's folder. A mapping's paths stay
+            as they are by default, relative to the working directory.
 
     Returns:
-        The config. Models are looked for when they are resolved, not here.
+        The config, its paths absolute where the folder is known. Models are looked for when they
+        are resolved, not here.
     """
-    return load(RunConfig, source)
+    return load(RunConfig, source, folder=folder)
 
 
-def load_train_config(source: str | Path | Mapping[str, Any]) -> TrainConfig:
+def load_train_config(
+    source: str | Path | Mapping[str, Any], *, folder: str | Path | None = None
+) -> TrainConfig:
     """The config of a ladder, checked; ConfigError says what is wrong with it.
 
     Args:
         source: a YAML file, or what it would hold.
+        folder: as of `load_run_config`.
 
     Returns:
-        The config.
+        The config, its paths absolute where the folder is known.
     """
-    return load(TrainConfig, source)
+    return load(TrainConfig, source, folder=folder)

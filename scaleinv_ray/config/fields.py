@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -14,33 +14,33 @@ from pydantic import (
     ConfigDict,
     Field,
     Strict,
+    ValidationInfo,
     model_validator,
 )
+
+from scaleinv_ray.paths import absolute, expanded, is_uri
+from scaleinv_ray.wording import listed, nearest, shown
 
 _TIMES = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 
 
-def _nearest(got: object, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(str(got), list(known), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def check_known(got: object, known: Collection[str], what: str) -> None:
+def check_known(got: object, known: Collection[object], what: str) -> None:
     """Raises ValueError with the nearest known name where `got` is not known."""
-    if got not in known:
-        allowed = ", ".join(map(str, known)) or "none"
-        raise ValueError(f"unknown {what} {got!r}{_nearest(got, known)}, allowed: {allowed}")
+    if got not in tuple(known):
+        raise ValueError(
+            f"unknown {what} {shown(got, 60)}{nearest(got, known)}, allowed: {listed(known, got)}"
+        )
 
 
 def _number(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError(f"got {value}, allowed: a number")
+    if isinstance(value, bool | str):
+        raise ValueError(f"got {shown(value)}, allowed: a number")
     return value
 
 
 def _is_step(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST
 
 
 def _quantity(units: Mapping[str, float], example: str) -> Callable[[object], object]:
@@ -49,7 +49,7 @@ def _quantity(units: Mapping[str, float], example: str) -> Callable[[object], ob
             return _number(value)
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", value.strip())
         if not found or found[2] not in units:
-            raise ValueError(f"got {value!r}, allowed: {example}, in {', '.join(units)}")
+            raise ValueError(f"got {shown(value)}, allowed: {example}, in {', '.join(units)}")
         return float(found[1]) * units[found[2]]
 
     return parse
@@ -65,43 +65,71 @@ def check_steps(value: object) -> object:
 def step_list(value: object, allowed: str = "a list of integers >= 0") -> tuple[int, ...]:
     """Distinct steps, sorted; ValueError where they are none."""
     if not isinstance(value, list | tuple) or not value or not all(_is_step(v) for v in value):
-        raise ValueError(f"got {value!r}, allowed: {allowed}")
+        raise ValueError(f"got {shown(value)}, allowed: {allowed}")
     return tuple(sorted(distinct(value)))
 
 
 def distinct(values: Sequence[Any]) -> Sequence[Any]:
     """The values; ValueError where one stands twice."""
-    if twice := sorted({str(v) for v in values if list(values).count(v) > 1}):
+    counts = Counter(map(str, values))
+    if twice := sorted(v for v, n in counts.items() if n > 1):
         raise ValueError(f"got {', '.join(twice)} more than once, allowed: each once")
     return values
 
 
-def _corpus(value: object) -> object:
-    return (value,) if isinstance(value, str) and value != "python-stdlib" else value
+def _place(value: str, info: ValidationInfo) -> str:
+    """Absolute where the folder of the config is known; a mapping's stay as they are, but for ~."""
+    folder = (info.context or {}).get("folder")
+    if folder is not None or is_uri(value):
+        return absolute(value, folder or "")
+    return str(expanded(value))
+
+
+def _corpus(value: object, info: ValidationInfo) -> object:
+    if value == STDLIB:
+        return value
+    paths = [value] if isinstance(value, str) else value
+    if isinstance(paths, list | tuple) and paths and all(isinstance(p, str) and p for p in paths):
+        return tuple(_place(path, info) for path in paths)
+    raise ValueError(f"got {shown(value)}, allowed: {STDLIB!r}, or files and folders")
 
 
 def _name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
-        raise ValueError(f"got {value!r}, allowed: letters, digits, '.', '_', '-' (names a folder)")
+        raise ValueError(
+            f"got {shown(value)}, allowed: letters, digits, '.', '_', '-' (names a folder)"
+        )
+    if len(value) > LONGEST_NAME:
+        raise ValueError(
+            f"got {shown(value, 40)} of {len(value)} characters, allowed: {LONGEST_NAME}"
+        )
     return value
 
 
-Int = Annotated[int, Strict()]
-Natural = Annotated[int, Strict(), Field(ge=0)]
-Positive = Annotated[int, Strict(), Field(ge=1)]
+STDLIB = "python-stdlib"
+LARGEST = 10**15
+"""Of a whole number without a bound of its own: more is a slip, and no column holds it."""
+LONGEST_NAME = 100
+Int = Annotated[int, Strict(), Field(ge=-LARGEST, le=LARGEST)]
+Natural = Annotated[int, Strict(), Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, Strict(), Field(ge=1, le=LARGEST)]
+Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]
+Bool = Annotated[bool, Strict()]
 Float = Annotated[float, BeforeValidator(_number)]
 Name = Annotated[str, AfterValidator(_name)]
 Text = Annotated[str, Field(min_length=1)]
+Place = Annotated[str, Field(min_length=1), AfterValidator(_place)]
 StepList = Annotated[tuple[int, ...], BeforeValidator(step_list)]
 Steps = Annotated[Literal["all", "last"] | tuple[int, ...], BeforeValidator(check_steps)]
-Corpus = Annotated[
-    Literal["python-stdlib"] | Annotated[tuple[Text, ...], Field(min_length=1)],
-    BeforeValidator(_corpus),
-]
+Corpus = Annotated[Literal["python-stdlib"] | tuple[str, ...], BeforeValidator(_corpus)]
 Seconds = Annotated[
-    float, BeforeValidator(_quantity(_TIMES, "seconds, or text like 30min")), Field(gt=0)
+    float,
+    BeforeValidator(_quantity(_TIMES, "seconds, or text like 30min")),
+    Field(gt=0, le=3650 * 86400),
 ]
-Bytes = Annotated[int, BeforeValidator(_quantity(_SIZES, "bytes, or text like 4GB")), Field(gt=0)]
+Bytes = Annotated[
+    int, BeforeValidator(_quantity(_SIZES, "bytes, or text like 4GB")), Field(gt=0, le=10**15)
+]
 
 
 class Options(BaseModel):

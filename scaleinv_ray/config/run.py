@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import typing
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    Strict,
     Tag,
     TypeAdapter,
     ValidationError,
@@ -21,13 +21,13 @@ from pydantic import (
 )
 
 from scaleinv_ray.config.fields import (
+    Bool,
     Bytes,
     Corpus,
     Float,
-    Int,
     Name,
-    Natural,
     Options,
+    Place,
     Positive,
     Seconds,
     Steps,
@@ -35,11 +35,16 @@ from scaleinv_ray.config.fields import (
     check_known,
     distinct,
 )
-from scaleinv_ray.config.sources import HubSource, PathSource, Source
+from scaleinv_ray.config.sources import HubSource, PathSource, Source, list_of_models
 from scaleinv_ray.config.spectroscopy import CurvatureOptions, SamplingOptions
 from scaleinv_ray.contract import REGISTRY, Invariant
+from scaleinv_ray.paths import expanded
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import VARIANTS, Protocol, Variant
+from scaleinv_ray.wording import listed, shown
+
+MOST_TOKENS = 10**9
+"""Of a probe: the driver holds them all, four bytes each."""
 
 
 class ProbeFile(Options):
@@ -52,7 +57,7 @@ class ProbeFile(Options):
     """
 
     name: Name
-    file: Text
+    file: Place
     field: Text = "text"
 
 
@@ -72,7 +77,9 @@ def _probe_names(value: tuple[str | ProbeFile, ...]) -> tuple[str | ProbeFile, .
         if isinstance(probe, str):
             check_known(probe, tuple(PROBES), "probe")
         elif probe.name in PROBES:
-            raise ValueError(f"got a file named {probe.name!r}, allowed: none of {sorted(PROBES)}")
+            raise ValueError(
+                f"got a file named {probe.name!r}, allowed: none of {listed(PROBES, probe.name)}"
+            )
     distinct([p if isinstance(p, str) else p.name for p in value])
     return value
 
@@ -89,7 +96,7 @@ def _variants(value: object) -> object:
         for variant in value:
             check_known(variant, VARIANTS, "variant")
         if "trained" not in value:
-            raise ValueError(f"got {list(value)}, 'trained' must be among them")
+            raise ValueError(f"got {shown(list(value))}, 'trained' must be among them")
     return value
 
 
@@ -102,18 +109,28 @@ def _invariants(value: object) -> object:
             check_known(name, tuple(_registry()), "invariant")
         value = dict.fromkeys(distinct(value))
     if not isinstance(value, Mapping) or not value:
-        raise ValueError(f"got {value!r}, allowed: 'all', a list of names, {{name: {{...}}}}")
+        raise ValueError(f"got {shown(value)}, allowed: 'all', a list of names, {{name: {{...}}}}")
     chosen = {}
     for name, given in value.items():
         check_known(name, tuple(_registry()), "invariant")
         if given is not None and not isinstance(given, Mapping):
-            raise ValueError(f"{name}: got {given!r}, allowed: a mapping of parameters")
-        hints = typing.get_type_hints(REGISTRY[name].function, include_extras=True)
-        for key, parameter in (given or {}).items():
-            check_known(key, tuple(REGISTRY[name].parameters), f"parameter of {name}")
-            _check_parameter(f"{name}.{key}", parameter, hints[key])
+            raise ValueError(f"{name}: got {shown(given)}, allowed: a mapping of parameters")
         chosen[name] = dict(given or {})
+        if chosen[name]:
+            _check_parameters(REGISTRY[name], chosen[name])
     return chosen
+
+
+def _check_parameters(spec: Invariant, given: Mapping[str, Any]) -> None:
+    """Names, types, then ranges, which may depend on the parameters that are not given."""
+    hints = typing.get_type_hints(spec.function, include_extras=True)
+    for key, parameter in given.items():
+        check_known(key, tuple(spec.parameters), f"parameter of {spec.name}")
+        _check_parameter(f"{spec.name}.{key}", parameter, hints[key])
+    try:
+        spec.check(given)
+    except ValueError as error:
+        raise ValueError(f"{spec.name}.{error}") from error
 
 
 def _check_parameter(where: str, value: object, hint: Any) -> None:
@@ -122,21 +139,21 @@ def _check_parameter(where: str, value: object, hint: Any) -> None:
         adapter.validate_json(json.dumps(value, default=str))  # as it is recorded with every row
     except ValidationError as error:
         allowed = error.errors()[0]["msg"].removeprefix("Input should be ")
-        raise ValueError(f"{where}: got {value!r}, allowed: {allowed}") from error
+        raise ValueError(f"{where}: got {shown(value)}, allowed: {allowed}") from error
 
 
 class ProtocolOptions(Options):
     """The fields of records.Protocol, which says what they mean."""
 
-    sequences: Int = Protocol.sequences
-    length: Int = Protocol.length
-    position: Int = Protocol.position
-    tokens_per_dim: Int = Protocol.tokens_per_dim
-    blocks: Int = Protocol.blocks
-    stream_units: Int = Protocol.stream_units
-    jacobian_positions: Int = Protocol.jacobian_positions
-    attention_sequences: Int = Protocol.attention_sequences
-    vocab_rows: Int = Protocol.vocab_rows
+    sequences: Annotated[Positive, Field(le=10**7)] = Protocol.sequences
+    length: Annotated[Positive, Field(le=10**6)] = Protocol.length
+    position: Positive = Protocol.position
+    tokens_per_dim: Annotated[Positive, Field(le=10**6)] = Protocol.tokens_per_dim
+    blocks: Positive = Protocol.blocks
+    stream_units: Annotated[Positive, Field(le=10**5)] = Protocol.stream_units
+    jacobian_positions: Annotated[Positive, Field(le=10**5)] = Protocol.jacobian_positions
+    attention_sequences: Annotated[Positive, Field(le=10**5)] = Protocol.attention_sequences
+    vocab_rows: Annotated[Positive, Field(le=10**6)] = Protocol.vocab_rows
 
     def record(self) -> Protocol:
         """The protocol that captures carry."""
@@ -145,6 +162,10 @@ class ProtocolOptions(Options):
     @model_validator(mode="after")
     def _consistent(self) -> ProtocolOptions:
         self.record()  # raises
+        if (tokens := self.sequences * self.length) > MOST_TOKENS:
+            raise ValueError(
+                f"protocol.sequences x length: got {tokens} tokens, allowed: {MOST_TOKENS} a probe"
+            )
         return self
 
 
@@ -169,7 +190,7 @@ class CapabilityFile(Options):
         fewshot: which rows of a Parquet table.
     """
 
-    file: Text
+    file: Place
     tokens_per_step: Positive | None = None
     fewshot: Text = "zero-shot"
 
@@ -195,10 +216,10 @@ class ConservationOptions(Options):
 
 
 def _folder_on_nodes(value: str) -> str:
-    path = Path(value)
+    path = expanded(value)
     if not path.is_absolute() or ".." in path.parts or "{" in value.replace("{node}", ""):
-        raise ValueError(f"got {value!r}, allowed: an absolute path without '..'")
-    return value
+        raise ValueError(f"got {shown(value)}, allowed: an absolute path without '..'")
+    return str(path)
 
 
 class ClusterOptions(Options):
@@ -217,10 +238,10 @@ class ClusterOptions(Options):
             streamed layer by layer; auto goes by what fits.
     """
 
-    gpus_per_model: Natural = 0
+    gpus_per_model: Annotated[int, Strict(), Field(ge=0, le=1024)] = 0
     deadline: Seconds = 1800.0
-    workers: Positive | None = None
-    actors: Positive | None = None
+    workers: Annotated[Positive, Field(le=10**6)] | None = None
+    actors: Annotated[Positive, Field(le=10**5)] | None = None
     memory: Bytes | None = None
     scratch: Annotated[Text, AfterValidator(_folder_on_nodes)] | None = None
     load: Literal["auto", "resident", "chained", "streamed"] = "auto"
@@ -247,11 +268,11 @@ class RunConfig(Options):
         split_heads: examine query, key, value and output weights head by head.
         corpus: 'python-stdlib', or files and folders with the text of held-out probes.
         trust_remote_code: names of models whose repository's code may run.
-        out: URI of the run folder; `runs/<name>` by default.
+        out: folder or URI of the run; `runs/<name>` by default.
     """
 
     name: Name
-    models: Annotated[tuple[Source, ...], Field(min_length=1)]
+    models: Annotated[tuple[Source, ...], Field(min_length=1), BeforeValidator(list_of_models)]
     variants: Annotated[
         tuple[Variant, ...], BeforeValidator(_variants), AfterValidator(distinct)
     ] = VARIANTS
@@ -271,11 +292,11 @@ class RunConfig(Options):
     null_steps: Steps = "last"
     cluster: ClusterOptions = ClusterOptions()
     captures: Literal["keep", "discard"] = "keep"
-    batch_size: Positive = 32
-    split_heads: bool = False
+    batch_size: Annotated[Positive, Field(le=10**6)] = 32
+    split_heads: Bool = False
     corpus: Corpus = "python-stdlib"
     trust_remote_code: tuple[str, ...] = ()
-    out: Text
+    out: Place
 
     @model_validator(mode="before")
     @classmethod

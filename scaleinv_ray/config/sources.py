@@ -14,17 +14,19 @@ from scaleinv_ray.config.fields import (
     Name,
     Natural,
     Options,
+    Place,
     Positive,
     StepList,
     Steps,
     Text,
 )
 from scaleinv_ray.series.folders import STEP_FOLDER
+from scaleinv_ray.wording import shown
 
 
 def _repository(value: str) -> str:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
-        raise ValueError(f"got {value!r}, allowed: organisation/name")
+        raise ValueError(f"got {shown(value)}, allowed: organisation/name")
     return value
 
 
@@ -73,12 +75,12 @@ class PathSource(Options):
         init: the model at step 0, where it is not in the run folder.
     """
 
-    path: Text
+    path: Place
     steps: Steps = "all"
     seed: Int | None = None
     step: Natural | None = None
     name: Name | None = None
-    init: Text | None = None
+    init: Place | None = None
 
     @property
     def model(self) -> str:
@@ -90,14 +92,14 @@ class PathSource(Options):
 class LadderSource(Options):
     """Every run in a folder of runs."""
 
-    ladder: Text
+    ladder: Place
     steps: Steps = "all"
 
 
 class RecordsSource(Options):
     """Captures made elsewhere, in a folder with a records.json."""
 
-    records: Text
+    records: Place
 
 
 _KINDS = ("hub", "path", "ladder", "records")
@@ -105,7 +107,8 @@ _KINDS = ("hub", "path", "ladder", "records")
 
 def _kind_of_source(value: object) -> str | None:
     fields = value if isinstance(value, Mapping) else getattr(type(value), "model_fields", ())
-    return next((kind for kind in _KINDS if kind in fields), None)
+    kinds = [kind for kind in _KINDS if kind in fields]
+    return kinds[0] if len(kinds) == 1 else None
 
 
 Source = Annotated[
@@ -119,3 +122,12 @@ Source = Annotated[
         custom_error_message="Input should be a mapping with one of hub, path, ladder, records",
     ),
 ]
+
+
+def list_of_models(value: object) -> object:
+    """What stands under `models`; ValueError shows how a single model is written."""
+    if isinstance(value, str):
+        raise ValueError(f"got {shown(value, 40)}, allowed: a list, as '- path: {value:.40}'")
+    if isinstance(value, Mapping):
+        raise ValueError(f"got {shown(value, 60)}, allowed: a list, a '-' before each model")
+    return value

@@ -17,8 +17,8 @@ class CurvatureOptions(Options):
 
     sequences: Positive = CurvatureProtocol.sequences
     batch: Positive | None = CurvatureProtocol.batch
-    num_steps: Positive = CurvatureProtocol.num_steps
-    num_probes: Positive = CurvatureProtocol.num_probes
+    num_steps: Annotated[Positive, Field(le=10_000)] = CurvatureProtocol.num_steps
+    num_probes: Annotated[Positive, Field(le=10_000)] = CurvatureProtocol.num_probes
     blocks: Blocks = CurvatureProtocol.blocks
     sketch: Natural = CurvatureProtocol.sketch
 
@@ -38,8 +38,8 @@ class SamplingOptions(Options):
     sequences: Positive = SamplingProtocol.sequences
     batch: Positive = SamplingProtocol.batch
     sampler: Sampler = SamplingProtocol.sampler
-    chains: Positive = SamplingProtocol.chains
-    draws: Positive = SamplingProtocol.draws
+    chains: Annotated[Positive, Field(le=10_000)] = SamplingProtocol.chains
+    draws: Annotated[Positive, Field(le=10**7)] = SamplingProtocol.draws
     burn_in: Natural = SamplingProtocol.burn_in
     nbetas: tuple[Float, ...] = SamplingProtocol.nbetas
     localisers: tuple[Float, ...] = SamplingProtocol.localisers

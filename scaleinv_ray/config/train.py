@@ -13,11 +13,18 @@ from scaleinv_ray.config.fields import (
     Name,
     Natural,
     Options,
+    Place,
     Positive,
+    Seed,
     StepList,
-    Text,
     distinct,
 )
+from scaleinv_ray.wording import shown
+
+Width = Annotated[Positive, Field(le=2**17)]
+Depth = Annotated[Positive, Field(le=10_000)]
+MOST_TOKENS = 2**24
+"""In a step of one CPU process; the largest published batches have a quarter of it."""
 
 
 class OptimizerOptions(Options):
@@ -36,7 +43,7 @@ class OptimizerOptions(Options):
     name: Literal["adamw", "sgd"] = "adamw"
     lr: Annotated[Float, Field(gt=0)] = 1e-3
     schedule: Literal["linear", "constant", "cosine"] = "linear"
-    base_width: Positive | None = None
+    base_width: Width | None = None
     weight_decay: Annotated[Float, Field(ge=0)] = 0.0
     warmup: Natural = 0
 
@@ -66,11 +73,11 @@ class TrainConfig(Options):
 
     name: Name
     architecture: Literal["gpt_neox", "gpt2", "llama", "granite", "attention_only"] = "gpt_neox"
-    widths: Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(distinct)]
-    depth: Positive | None = None
-    depths: dict[int, Positive] = Field(default_factory=dict)
+    widths: Annotated[tuple[Width, ...], Field(min_length=1), AfterValidator(distinct)]
+    depth: Depth | None = None
+    depths: dict[int, Depth] = Field(default_factory=dict)
     head_dim: Annotated[Positive, Field(multiple_of=2)] = 16
-    seeds: Annotated[tuple[Natural, ...], Field(min_length=1), AfterValidator(distinct)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(distinct)] = (0,)
     corpus: Corpus = "python-stdlib"
     batch: Positive = 16
     length: Annotated[Positive, Field(ge=2)] = 128
@@ -78,7 +85,7 @@ class TrainConfig(Options):
     checkpoints: StepList | None = None
     optimizer: OptimizerOptions = OptimizerOptions()
     dtype: Literal["float32", "bfloat16"] = "float32"
-    out: Text
+    out: Place
 
     @model_validator(mode="before")
     @classmethod
@@ -93,7 +100,8 @@ class TrainConfig(Options):
                 raise ValueError(
                     f"depths: got {len(depths)} of them, allowed: {len(widths)} (widths)"
                 )
-            filled["depths"] = dict(zip(widths, depths, strict=True))
+            pairs = zip(widths, depths, strict=True)
+            filled["depths"] = {w: d for w, d in pairs if isinstance(w, int)}
         if isinstance(widths, list | tuple) and depths is None and data.get("depth"):
             filled["depths"] = {w: data["depth"] for w in widths if isinstance(w, int)}
         return filled
@@ -101,19 +109,25 @@ class TrainConfig(Options):
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
         if set(self.depths) != set(self.widths):
-            got = f"depth {self.depth}, depths {sorted(self.depths) or None}"
-            raise ValueError(f"depths: got {got}, needs one of them, for widths {self.widths}")
+            got = f"depth {self.depth}, depths {shown(sorted(self.depths) or None)}"
+            raise ValueError(
+                f"depths: got {got}, needs one of them, for widths {shown(self.widths)}"
+            )
         if self.depth is not None and set(self.depths.values()) != {self.depth}:
             raise ValueError(
                 f"depths: got them besides depth {self.depth}, allowed: one of the two"
             )
         if list(self.widths) != sorted(self.widths):
-            raise ValueError(f"widths: got {list(self.widths)}, allowed: rising")
+            raise ValueError(f"widths: got {shown(list(self.widths))}, allowed: rising")
         if odd := [w for w in self.widths if w % self.head_dim]:
-            raise ValueError(f"head_dim: got {self.head_dim}, allowed: divisors of widths {odd}")
+            raise ValueError(
+                f"head_dim: got {self.head_dim}, allowed: divisors of widths {shown(odd)}"
+            )
         last = self.steps if self.checkpoints is None else self.checkpoints[-1]
         if last != self.steps:
             raise ValueError(f"checkpoints: got {last} as the last, allowed: {self.steps} (steps)")
+        if (tokens := self.batch * self.length) > MOST_TOKENS:
+            raise ValueError(f"batch x length: got {tokens} tokens, allowed: {MOST_TOKENS} a step")
         if self.optimizer.warmup > self.steps:
             raise ValueError(
                 f"optimizer.warmup: got {self.optimizer.warmup}, allowed: 0..{self.steps} (steps)"

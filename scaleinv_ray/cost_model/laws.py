@@ -10,8 +10,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-import yaml
-
+from scaleinv_ray.config.reader import parse_yaml
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.series import Checkpoint
@@ -78,7 +77,8 @@ class Calibration(NamedTuple):
 @lru_cache(maxsize=1)
 def calibration() -> Calibration:
     """The packaged table."""
-    return parse(yaml.safe_load((files("scaleinv_ray.cost_model") / "constants.yaml").read_text()))
+    name = "constants.yaml"
+    return parse(parse_yaml((files("scaleinv_ray.cost_model") / name).read_bytes(), name))
 
 
 def parse(table: Mapping[str, Any]) -> Calibration:

@@ -22,6 +22,7 @@ from scaleinv_ray.costs import capture_bytes, forward_flops, model_bytes
 from scaleinv_ray.plan import Measurement, Plan
 from scaleinv_ray.records import ON_REQUEST, Protocol
 from scaleinv_ray.series import Checkpoint
+from scaleinv_ray.wording import sized
 
 
 class Line(NamedTuple):
@@ -348,9 +349,8 @@ def report(prediction: Prediction, *, workers: int = 2, devices: int = 0) -> str
         f"measuring: {p.task_seconds / 3600:.3g} core-hours",
         f"capturing: {p.device_seconds / 3600:.3g} device-hours ({p.passes} passes, "
         f"{p.flops:.3g} FLOP; {p.device.name}, {measured})",
-        f"bytes: {p.checkpoint_bytes / 1e9:.3g} GB of checkpoints read, "
-        f"{p.capture_bytes / 1e9:.3g} GB of captures, {p.read_bytes / 1e9:.3g} GB of them read, "
-        f"{p.stored_bytes / 1e6:.3g} MB of tables",
+        f"bytes: {sized(p.checkpoint_bytes)} of checkpoints read, {sized(p.capture_bytes)} of "
+        f"captures, {sized(p.read_bytes)} of them read, {sized(p.stored_bytes)} of tables",
         f"wall time on {workers} cores{beside}: {wall / 60:.1f} min",
         f"constants: {p.machine}",
     ]

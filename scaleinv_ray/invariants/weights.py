@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from scipy.special import entr
@@ -69,7 +70,7 @@ def weight_tail(
     *,
     rng: np.random.Generator,
     num_null: int = 10,
-    precision: str = "float64",
+    precision: Literal["float64", "float32"] = "float64",
 ) -> Measured:
     """Power-law exponent of the eigenvalue tail of w w^T, and norms of the spectrum.
 

@@ -47,6 +47,22 @@ def write_checkpoint(
     _fsync(folder.parent)
 
 
+def mark(folder: Path, field: str) -> None:
+    """Sets a field of a checkpoint's training.json to true.
+
+    Args:
+        folder: of the checkpoint.
+        field: its name.
+    """
+    file = folder / "training.json"
+    part = file.with_name(_PART + file.name)
+    training = json.loads(file.read_text()) | {field: True}
+    part.write_text(json.dumps(training, indent=1, sort_keys=True) + "\n")
+    _fsync(part)
+    part.replace(file)
+    _fsync(folder)
+
+
 def write_resume(
     file: Path,
     model: torch.nn.Module,

@@ -232,6 +232,23 @@ def rungs(spec: TrainSpec) -> list[Rung]:
     return [Rung(w, spec.depth_at(w), seed) for w in spec.widths for seed in spec.seeds]
 
 
+def least_memory(spec: TrainSpec, rung: Rung) -> int:
+    """Bytes that training a run takes at the least: its state, and what backward passes need.
+
+    Args:
+        spec: the ladder.
+        rung: the run.
+
+    Returns:
+        Four bytes for each parameter, gradient and moment, and for a residual stream of each block
+        and the logits; less than it will be.
+    """
+    matrices = (4 if spec.architecture == "attention_only" else 12) * rung.depth * rung.width**2
+    copies = 4 if spec.optimizer.name == "adamw" else 2
+    tokens = spec.batch * spec.length
+    return 4 * (copies * matrices + tokens * (rung.depth * rung.width + 256))
+
+
 def log_spaced(steps: int, n: int = 8) -> tuple[int, ...]:
     """Step 0 and n - 1 steps evenly spaced in their logarithm, from 1 to the last step.
 

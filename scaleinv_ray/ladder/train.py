@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from transformers import PreTrainedModel
 from scaleinv_ray.ladder import checkpoint
 from scaleinv_ray.ladder.architectures import build_model, rate_factor, role_of
 from scaleinv_ray.ladder.data import evaluation_set, token_stream, training_batch
-from scaleinv_ray.ladder.folders import read_training, step_folder
+from scaleinv_ray.ladder.folders import DIVERGED, DivergedError, read_training, step_folder
 from scaleinv_ray.ladder.spec import Rung, TrainSpec, run_config
 from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 from scaleinv_ray.probes.corpus import Corpus, load_corpus
@@ -68,6 +69,8 @@ def train_run(
         The run's folder.
 
     Raises:
+        DivergedError: where a loss is no number, in this call or in an earlier one; training ends
+            there, and training.json of that step has `"diverged": true`.
         ValueError: where the folder holds a run of another configuration or corpus, or the corpus
             is too small.
     """
@@ -83,6 +86,9 @@ def train_run(
 
 def _missing_steps(run: _Run) -> list[int]:
     """The saved steps that do not exist yet; refuses what another configuration left behind."""
+    for folder in sorted(run.folder.glob("step-*")):
+        if (read_training(folder) or {}).get(DIVERGED):
+            raise _diverged(run, folder)
     missing = []
     for step in run.spec.saved:
         folder = step_folder(run.folder, step)
@@ -95,6 +101,14 @@ def _missing_steps(run: _Run) -> list[int]:
     if progress is not None:
         _same_config(run, run.resume, progress["config"])
     return missing
+
+
+def _diverged(run: _Run, folder: Path) -> DivergedError:
+    return DivergedError(
+        f"optimizer.lr: got {run.spec.optimizer.lr:g}, run {run.rung.name} diverged at "
+        f"{folder.name}: its loss is no number; allowed: a smaller one, into another `out` or "
+        f"without {run.folder}"
+    )
 
 
 def _same_config(run: _Run, path: Path, found: Mapping[str, Any]) -> None:
@@ -120,6 +134,8 @@ def _train(run: _Run, first_missing: int, on_step: OnStep | None) -> None:
             train_KT, batch=spec.batch, length=spec.length, seed=run.rung.seed, step=step
         )
         loss = _update(spec, model, optimizer, batch_ST, step)
+        if not math.isfinite(loss):
+            _save_diverged(run, step, model, held_out)
         if on_step is not None:
             on_step(step + 1, loss)
         if step + 1 in spec.saved:
@@ -160,15 +176,17 @@ def _update(
     batch_ST: np.ndarray,
     step: int,
 ) -> float:
-    """One step; returns the loss before it."""
+    """One step; returns the loss before it. There is no step from a loss that is no number."""
     rate = spec.optimizer.rate(step, spec.steps)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
     loss = _loss(spec, model, batch_ST)
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return loss.item()
+    value = loss.item()
+    if math.isfinite(value):
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return value
 
 
 def _loss(spec: TrainSpec, model: PreTrainedModel, batch_ST: np.ndarray) -> torch.Tensor:
@@ -198,9 +216,23 @@ def _save(
     if read_training(folder) is None:
         training = _training(run, step, loss, _evaluate(run.spec, model, held_out))
         checkpoint.write_checkpoint(folder, model, byte_tokenizer(), training)
+        if training.get(DIVERGED):
+            raise _diverged(run, folder)
     if step < run.spec.steps:
         progress = {"step": step, "config": dict(run.config)}
         checkpoint.write_resume(run.resume, model, optimizer, progress)
+
+
+def _save_diverged(
+    run: _Run, step: int, model: PreTrainedModel, held_out: Mapping[str, np.ndarray]
+) -> NoReturn:
+    """The weights whose loss is no number, marked as such."""
+    folder = step_folder(run.folder, step)
+    if read_training(folder) is None:
+        training = _training(run, step, None, _evaluate(run.spec, model, held_out))
+        checkpoint.write_checkpoint(folder, model, byte_tokenizer(), training)
+    checkpoint.mark(folder, DIVERGED)
+    raise _diverged(run, folder)
 
 
 def _evaluate(
@@ -222,6 +254,8 @@ def _training(
     run: _Run, step: int, loss: float | None, eval_losses: Mapping[str, float]
 ) -> dict[str, Any]:
     """Content of training.json: losses in nats a token, train_loss of the batch before the step."""
+    # JSON has nothing for what is no number: those losses are null, and the checkpoint is marked
+    numbers = all(map(math.isfinite, eval_losses.values()))
     canonical = json.dumps(dict(run.config), sort_keys=True, separators=(",", ":"))
     return {
         "series": run.spec.name,
@@ -232,14 +266,14 @@ def _training(
         "step": step,
         "train_tokens": step * run.spec.batch * run.spec.length,
         "train_loss": loss,
-        "eval_loss": sum(eval_losses.values()) / len(eval_losses),
-        "eval_loss_by_kind": dict(eval_losses),
+        "eval_loss": sum(eval_losses.values()) / len(eval_losses) if numbers else None,
+        "eval_loss_by_kind": {k: v if math.isfinite(v) else None for k, v in eval_losses.items()},
         "optimizer": run.spec.optimizer.name,
         "corpus_digest": run.corpus.digest,
         "config": dict(run.config),
         "config_digest": hashlib.sha256(canonical.encode()).hexdigest()[:16],
         "torch": torch.__version__,
-    }
+    } | ({} if numbers else {DIVERGED: True})
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
+from scaleinv_ray.paths import expanded
+
 Kind = Literal["prose", "code"]
 Split = Literal["train", "held_out"]
 KINDS: tuple[Kind, ...] = ("prose", "code")
@@ -96,7 +98,7 @@ def load_corpus(
     if spec == STDLIB:
         return _stdlib(held_out_fraction)
     paths = [spec] if isinstance(spec, (str, Path)) else list(spec)
-    files, skipped = _read(_user_files([Path(p) for p in paths]))
+    files, skipped = _read(_user_files([expanded(p) for p in paths]))
     documents = [
         Document(name, "code" if name.endswith(".py") else "prose", text)
         for name, text in files.items()

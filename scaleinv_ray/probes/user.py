@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from scaleinv_ray.paths import expanded
 from scaleinv_ray.probes.corpus import Document
 from scaleinv_ray.probes.registry import ProbeRequest, ProbeSet
 from scaleinv_ray.probes.text import packed
+from scaleinv_ray.reading import reading
 
 
 def json_lines(name: str, file: str | Path, *, field: str = "text") -> ProbeSet:
@@ -29,7 +31,7 @@ def json_lines(name: str, file: str | Path, *, field: str = "text") -> ProbeSet:
     Returns:
         The probe set; the file is read when tokens are built.
     """
-    path = Path(file)
+    path = expanded(file)
     return ProbeSet(
         name=name,
         version=1,
@@ -40,7 +42,8 @@ def json_lines(name: str, file: str | Path, *, field: str = "text") -> ProbeSet:
 
 
 def _tokens(file: Path, field: str, request: ProbeRequest) -> np.ndarray:
-    return packed(request, list(_documents(file, field)), what=f"field {field!r} in {file}")
+    with reading(file):
+        return packed(request, list(_documents(file, field)), what=f"field {field!r} in {file}")
 
 
 def _documents(file: Path, field: str) -> Iterator[Document]:
@@ -60,6 +63,8 @@ def _text(line: str, field: str, where: str) -> str:
         value = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: got {line[:40]!r}, allowed JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise ValueError(f"{where}: got {line[:40]!r}, nested too deeply") from error
     if not isinstance(value, dict):
         raise ValueError(f"{where}: got {line[:40]!r}, allowed a JSON object")
     if field not in value:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from scaleinv_ray.reading import reading
 from scaleinv_ray.series.checkpoint import Checkpoint, check_identities, equal_weights
 from scaleinv_ray.series.folders import Steps, from_folder, from_ladder
 from scaleinv_ray.series.headers import weights_digest
@@ -43,7 +44,11 @@ def resolve(sources: Iterable[Any], *, cache_dir: Path | None = None) -> list[Ch
     Returns:
         Checkpoints in the order of the sources.
     """
-    found = [c for source in sources for c in _of_source(_fields(source), cache_dir)]
+    found: list[Checkpoint] = []
+    for fields in map(_fields, sources):
+        where = next((fields[k] for k in ("hub", "path", "ladder", "records") if k in fields), "")
+        with reading(where):
+            found += _of_source(fields, cache_dir)
     check_identities(found)
     return found
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from scaleinv_ray.paths import absolute
 from scaleinv_ray.series.checkpoint import Checkpoint, describe
 from scaleinv_ray.series.headers import file_digest, read_json, read_tensors, weights_digest
+from scaleinv_ray.wording import shown
 
 Steps = Literal["all", "last"] | Sequence[int]
 STEP_FOLDER = re.compile(r"step-(\d+)")
@@ -73,9 +74,10 @@ def existing_folder(field: str, path: str | Path) -> Path:
     Raises:
         ValueError: where there is no such folder.
     """
-    folder = Path(os.path.abspath(Path(path).expanduser()))
+    folder = Path(absolute(path))
     if not folder.is_dir():
-        raise ValueError(f"{field}: got {str(path)!r}, no such folder")
+        what = "a file, allowed: a folder" if folder.exists() else "no such folder"
+        raise ValueError(f"{field}: got {shown(str(folder), 160)}, {what}")
     return folder
 
 

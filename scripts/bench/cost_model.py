@@ -19,10 +19,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from _table import machine, record
 
 from scaleinv_ray.config import load_run_config
+from scaleinv_ray.config.reader import read_mapping
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.cost_model import Prediction, calibration, matrices, predict
 from scaleinv_ray.costs import HEADROOM, model_bytes
@@ -178,7 +178,7 @@ def quiet_seconds(events: Sequence[dict[str, Any]]) -> float:
 def check(run: Path) -> tuple[list[Stage], float]:
     """Stages of a finished run; and the undisturbed seconds of its tasks over those it took."""
     os.chdir(run.parents[1])  # paths of its config are relative to where it was started
-    plan = make_plan(load_run_config(yaml.safe_load((run / "config.yaml").read_text())))
+    plan = make_plan(load_run_config(read_mapping(run / "config.yaml")))
     events = last_start(run)
     stages = stages_of(run, predict(plan, plan.measurements))
     took = next(s.measured for s in stages if s.name == "task seconds")
@@ -268,7 +268,7 @@ def table(head: str, rows: Iterator[list[str]]) -> str:
 
 
 def demo_invariants() -> list[str]:
-    config = yaml.safe_load((ROOT / "scaleinv_ray" / "demo" / "series.yaml").read_text())
+    config = dict(read_mapping(ROOT / "scaleinv_ray" / "demo" / "series.yaml"))
     return [n for n in config["invariants"] if REGISTRY[n].signature == "one"]
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from _table import machine
 
 import scaleinv_ray.invariants
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.jobs import MeasureJob
 from scaleinv_ray.cluster.measure import Rows, rows_of, write_measurement
+from scaleinv_ray.config.reader import write_yaml
 from scaleinv_ray.contract import REGISTRY, Invariant, Refused
 from scaleinv_ray.cost_model import matrix_work, record_work
 from scaleinv_ray.records import ON_REQUEST, Protocol, Record, WeightMatrix
@@ -310,7 +310,7 @@ def calibrate() -> None:
         "devices": {"cpu": rounded(device)} | ASSUMED,
         "invariants": laws,
     }
-    TABLE.write_text(HEAD + yaml.safe_dump(table, sort_keys=False, width=96))
+    TABLE.write_text(HEAD + write_yaml(table))
 
 
 HEAD = """\

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.distance import squareform
 
+from scaleinv_ray.bounds import Range
 from scaleinv_ray.contract import Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, mean_of
 from scaleinv_ray.kernels.alpha_complex import EulerCurve, euler_curve, principal_projection
@@ -115,6 +116,7 @@ def merge_tree(
         "loop_score_1_euclidean": Quantity(law="none", unit=0.2, control=True),
     },
     symmetries=_SYMMETRIES,
+    bounds={"num_points": Range(4, 1000)},
 )
 def spectral_persistence(
     cloud: Activations,
@@ -184,6 +186,7 @@ def spectral_persistence(
     },
     curves=("euler",),
     symmetries=_SYMMETRIES,
+    bounds={"num_points": Range(5, 1_000_000)},
 )
 def euler_characteristic(
     cloud: Activations,
