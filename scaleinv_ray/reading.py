@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from scaleinv_ray.wording import clipped
+from scaleinv_ray.wording import MOST, clipped
 
 _READ = "scaleinv_reading"
 """Attribute of an error; a note (PEP 678) would be printed where the text alone is wanted."""
+ROOM = MOST - 10
+"""Characters of a line, `error: ` before it left out."""
 _PLAIN = (ValueError, OSError)
 """Errors whose text is meant for the user; others are named by their class besides."""
 _SAID = {
@@ -89,4 +91,4 @@ def told(error: Exception) -> str:
         name = type(error).__name__
         text, after = f"{name}: {text}" if text else name, " (--debug shows where)"
     before = f"{clipped(where, 120)}: " if where and where not in text else ""
-    return before + clipped(text or type(error).__name__, 299 - len(before) - len(after)) + after
+    return before + clipped(text or type(error).__name__, ROOM - len(before) - len(after)) + after

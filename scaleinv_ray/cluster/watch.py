@@ -177,6 +177,7 @@ def watch(
 
 def _run(options: Mapping[str, Any], home: Path, address: str | None) -> Run | str:
     try:
-        return run(load_run_config(options, folder=home), address=address)
+        config = load_run_config(options, folder=home)
+        return run(config.model_dump(mode="json", exclude_none=True), address=address)
     except (ValueError, OSError) as error:  # the next arrival may be what was missing
         return f"error: {told(error)}"

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from scaleinv_ray.config.reader import ConfigError, read_mapping
 from scaleinv_ray.paths import absolute
-from scaleinv_ray.wording import MOST, clipped, shown
+from scaleinv_ray.reading import ROOM
+from scaleinv_ray.wording import clipped, shown
 
 M = TypeVar("M", bound=BaseModel)
 _ALLOWED = {
@@ -60,13 +61,20 @@ def load(
     try:
         return model.model_validate(data, context={"folder": folder})
     except ValidationError as error:
-        problems = {_dotted(e["loc"]): _line(e["loc"], e) for e in error.errors(include_url=False)}
+        problems = {_dotted(e["loc"]): _line(e["loc"], e) for e in _causes(error)}
         first, *others = problems.values()
-        told = [clipped(first, MOST - 1 - len(where)), *others]
-        if sum(map(len, told)) + len(where) > MOST - 20:  # the first whole, the others by place
-            more = clipped(", ".join(list(problems)[1:]), 80)
-            told = [clipped(first, 180), f"and {len(others)} more: {more}"] if others else told
+        told = [clipped(first, ROOM - len(where)), *others]
+        if others and sum(map(len, told)) + len(where) > ROOM:  # the first, the others by place
+            more = f"and {len(others)} more: {clipped(', '.join(list(problems)[1:]), 60)}"
+            told = [clipped(first, ROOM - len(where) - len(more)), more]
         raise ConfigError(where + "\n  ".join(told)) from None
+
+
+def _causes(error: ValidationError) -> list[Any]:
+    """Its errors, without those that say that a list is empty because of its wrong items."""
+    found = error.errors(include_url=False)
+    inner = {e["loc"][:n] for e in found for n in range(len(e["loc"]))}
+    return [e for e in found if e["type"] != "too_short" or e["loc"] not in inner]
 
 
 def _line(loc: Sequence[str | int], error: Mapping[str, Any]) -> str:

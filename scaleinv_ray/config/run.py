@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -38,7 +39,6 @@ from scaleinv_ray.config.fields import (
 from scaleinv_ray.config.sources import HubSource, PathSource, Source, list_of_models
 from scaleinv_ray.config.spectroscopy import CurvatureOptions, SamplingOptions
 from scaleinv_ray.contract import REGISTRY, Invariant
-from scaleinv_ray.paths import expanded
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import VARIANTS, Protocol, Variant
 from scaleinv_ray.wording import listed, shown
@@ -216,10 +216,10 @@ class ConservationOptions(Options):
 
 
 def _folder_on_nodes(value: str) -> str:
-    path = expanded(value)
+    path = Path(value)
     if not path.is_absolute() or ".." in path.parts or "{" in value.replace("{node}", ""):
         raise ValueError(f"got {shown(value)}, allowed: an absolute path without '..'")
-    return str(path)
+    return value
 
 
 class ClusterOptions(Options):
@@ -232,8 +232,9 @@ class ClusterOptions(Options):
         workers: measuring tasks submitted at a time, None for a few per CPU.
         actors: capture actors at a time, None for as many as fit.
         memory: bytes that a measuring task asks for; text like `4GB` is read.
-        scratch: folder on a disk of every node for its captures; `{node}` in it stands for the
-            node's id. None is the run folder where that is a local one, else the temporary folder.
+        scratch: folder on a disk of every node for its captures, absolute, as nodes have other
+            homes; `{node}` in it stands for the node's id. None is the run folder where that is a
+            local one, else the temporary folder.
         load: models whole in memory, in a chain of actors that hold a range of blocks each, or
             streamed layer by layer; auto goes by what fits.
     """

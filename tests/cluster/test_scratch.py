@@ -181,10 +181,10 @@ def test_a_small_disk_is_refused_with_the_name_of_its_node() -> None:
     check_disks(grounds, {A, B}, 10**9)
     check_disks(grounds, {A}, 10**11)  # the other one makes no captures
     with pytest.raises(
-        ValueError, match=r"/s on node bbbbbbbb \(10\.0\.0\.2\) has 1\.0 GB free, needs 50\.0 GB"
+        ValueError, match=r"/s on node bbbbbbbb \(10\.0\.0\.2\) has 1\.00 GB free, needs 50\.0 GB"
     ):
         check_disks(grounds, {A, B}, 10**11)
-    with pytest.raises(ValueError, match=r"captures: /s has 1\.0 GB free, needs 2\.0 GB"):
+    with pytest.raises(ValueError, match=r"captures: /s has 1\.00 GB free, needs 2\.00 GB"):
         check_disks([replace(grounds[1], node="")], set(), 2 * 10**9)
 
 
