@@ -178,6 +178,7 @@ def watch(
 def _run(options: Mapping[str, Any], home: Path, address: str | None) -> Run | str:
     try:
         config = load_run_config(options, folder=home)
-        return run(config.model_dump(mode="json", exclude_none=True), address=address)
+        given = config.model_dump(mode="json", exclude_unset=True)  # its paths absolute
+        return run(given, address=address)
     except (ValueError, OSError) as error:  # the next arrival may be what was missing
         return f"error: {told(error)}"

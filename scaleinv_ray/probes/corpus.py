@@ -8,7 +8,7 @@ import os
 import sysconfig
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
@@ -26,6 +26,10 @@ _NOT_TEXT = frozenset({
     "site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test",
     "encodings", "pydoc_data",
 })  # fmt: skip
+
+
+_LEAST_LINES = 20
+"""Of a single file, of which a part is held out."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ def load_corpus(
 
     Of the files of each type (`.py`, topics, other) those with the smallest sha256 of their
     relative name are held out, round(held_out_fraction * n) of them and at least one of two. A
-    module's source and its documentation strings are therefore on the same side.
+    module's source and its documentation strings are therefore on the same side. Where there is one
+    file of each type alone, its last lines are held out.
 
     Args:
         spec: 'python-stdlib' (the library of the running interpreter: sources are code;
@@ -90,8 +95,8 @@ def load_corpus(
         The corpus; it depends on the names below the given folders and on the contents only.
 
     Raises:
-        ValueError: a path that does not exist, no text at all, or one file only (nothing to hold
-            out).
+        ValueError: a path that does not exist, no text at all, or one file only of few lines
+            (nothing to hold out).
     """
     if not 0 < held_out_fraction < 1:
         raise ValueError(f"held_out_fraction: got {held_out_fraction}, allowed 0 < fraction < 1")
@@ -207,14 +212,32 @@ def _split(documents: list[Document], fraction: float, *, what: str, skipped: in
         by_hash = sorted(group, key=lambda name: hashlib.sha256(name.encode()).digest())
         count = max(round(fraction * len(group)), 1) if len(group) > 1 else 0
         held_out.update(by_hash[:count])
-    if not held_out:
-        raise ValueError(
-            f"corpus: got a single file of its type in {what}, allowed at least two "
-            "(training and held-out text are split by file)"
-        )
     train = tuple(d for d in documents if d.name not in held_out)
     rest = tuple(d for d in documents if d.name in held_out)
+    if not rest:
+        train, rest = _cut(documents, fraction, what)
     return Corpus(train, rest, _digest(train, rest), skipped)
+
+
+def _cut(
+    documents: Sequence[Document], fraction: float, what: str
+) -> tuple[tuple[Document, ...], tuple[Document, ...]]:
+    """Where every type has a single file, its last lines are held out, if it has enough of them."""
+    train, rest = [], []
+    for document in documents:
+        lines = document.source.splitlines(keepends=True)
+        at = len(lines) - max(round(fraction * len(lines)), 1)
+        if len(lines) < _LEAST_LINES:
+            train.append(document)
+            continue
+        train.append(replace(document, source="".join(lines[:at])))
+        rest.append(replace(document, source="".join(lines[at:])))
+    if not rest:
+        raise ValueError(
+            f"corpus: got a single file of its type in {what}, allowed at least two, or "
+            f"{_LEAST_LINES} lines in it (some text is held out from training)"
+        )
+    return tuple(train), tuple(rest)
 
 
 def _groups(documents: list[Document]) -> list[set[str]]:

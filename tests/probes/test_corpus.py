@@ -80,6 +80,15 @@ def test_documentation_reads_nested_definitions_without_warnings() -> None:
     assert documentation("def broken(:") == ""
 
 
+def test_of_a_single_file_the_last_lines_are_held_out(tmp_path: Path) -> None:
+    file = tmp_path / "single.txt"
+    file.write_text("".join(f"line {i}\n" for i in range(40)))
+    corpus = load_corpus(file)
+    (train,), (rest,) = corpus.train, corpus.held_out
+    assert train.text + rest.text == file.read_text()
+    assert rest.text.startswith("line 36\n"), "a tenth, whole lines"
+
+
 def test_refusals(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
