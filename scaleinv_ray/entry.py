@@ -9,17 +9,12 @@ import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
 
 from scaleinv_ray.reading import told
 
 DEBUG = "--debug"
 """Option of every command, wherever it stands: an error shows its traceback."""
 STOPPED = "stopped; what is done is kept; run again to go on"
-
-
-class Stopped(SystemExit):
-    """Ctrl-C or SIGTERM; unwinds as an exit does, so that nobody takes it for an error."""
 
 
 def enter(command: Callable[[], object]) -> None:
@@ -32,39 +27,41 @@ def enter(command: Callable[[], object]) -> None:
         command: reads sys.argv, from which `--debug` has been taken.
 
     Raises:
-        Stopped: on a signal, its one line printed.
+        SystemExit: with the exit code.
     """
     arguments = [a for a in sys.argv[1:] if a != DEBUG]
     debug = len(arguments) < len(sys.argv) - 1
     sys.argv[1:] = arguments
+    received: list[int] = []
     try:
-        with _signals():
+        with _signals(received):
             command()
-    except Stopped:
-        print(STOPPED, file=sys.stderr)
-        raise
-    except Exception as error:  # the one last resort: whatever came this far is told, not shown
+    except (Exception, SystemExit) as error:  # the last resort: what came this far is one line
+        # a signal first: Ray makes an exit of its own out of ours
+        if not received and isinstance(error, SystemExit):
+            raise
         if debug:
             traceback.print_exc()
-        print(f"error: {told(error)}", file=sys.stderr)
-        sys.exit(2)
+        print(STOPPED if received else f"error: {told(error)}", file=sys.stderr)
+        raise SystemExit(128 + received[0] if received else 2) from None
 
 
 @contextmanager
-def _signals() -> Generator[None, None, None]:
-    """Ctrl-C and SIGTERM raise `Stopped` in the block; a second one ends the process at once."""
+def _signals(received: list[int]) -> Generator[None, None, None]:
+    """Ctrl-C and SIGTERM end the block; a second one ends the process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    caught = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, _stop) for number in caught}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del frame
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        raise SystemExit(128 + number)
+
+    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_DFL)
-    raise Stopped(128 + number)

@@ -67,7 +67,7 @@ def read_by(error: BaseException) -> str | None:
     return getattr(error, _READ, None)
 
 
-def told(error: Exception) -> str:
+def told(error: BaseException) -> str:
     """An error as one line: what was being read, and what is wrong with it.
 
     Args:
