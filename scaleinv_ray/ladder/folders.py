@@ -9,11 +9,11 @@ from typing import Any
 from scaleinv_ray.wording import clipped, shown
 
 DIVERGED = "diverged"
-"""Field of training.json, true at the checkpoint where losses were no numbers any more."""
+"""Field of training.json, true at the checkpoint where losses had left all bounds."""
 
 
 class DivergedError(ValueError):
-    """A run whose losses are no numbers any more; the checkpoint where it was seen says so."""
+    """A run whose losses have left all bounds; the checkpoint where it was seen says so."""
 
 
 def step_folder(run: Path, step: int) -> Path:

@@ -25,6 +25,8 @@ from scaleinv_ray.ladder.spec import Rung, TrainSpec, run_config
 from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 from scaleinv_ray.probes.corpus import Corpus, load_corpus
 
+LOST = 1000.0
+"""Nats a token: a uniform guess has ln V < 13, and nothing that still learns is so far above it."""
 OnStep = Callable[[int, float], None]
 
 
@@ -69,8 +71,8 @@ def train_run(
         The run's folder.
 
     Raises:
-        DivergedError: where a loss is no number, in this call or in an earlier one; training ends
-            there, and training.json of that step has `"diverged": true`.
+        DivergedError: where a loss is no number or above `LOST`, in this call or in an earlier one;
+            training ends there, and training.json of that step has `"diverged": true`.
         ValueError: where the folder holds a run of another configuration or corpus, or the corpus
             is too small.
     """
@@ -106,8 +108,8 @@ def _missing_steps(run: _Run) -> list[int]:
 def _diverged(run: _Run, folder: Path) -> DivergedError:
     return DivergedError(
         f"optimizer.lr: got {run.spec.optimizer.lr:g}, run {run.rung.name} diverged at "
-        f"{folder.name}: its loss is no number; allowed: a smaller one, into another `out` or "
-        f"without {run.folder}"
+        f"{folder.name}: its loss is no number, or above {LOST:g} nats; allowed: a smaller one, "
+        f"into another `out` or without {run.folder}"
     )
 
 
@@ -134,7 +136,7 @@ def _train(run: _Run, first_missing: int, on_step: OnStep | None) -> None:
             train_KT, batch=spec.batch, length=spec.length, seed=run.rung.seed, step=step
         )
         loss = _update(spec, model, optimizer, batch_ST, step)
-        if not math.isfinite(loss):
+        if not loss < LOST:
             _save_diverged(run, step, model, held_out)
         if on_step is not None:
             on_step(step + 1, loss)
@@ -176,13 +178,13 @@ def _update(
     batch_ST: np.ndarray,
     step: int,
 ) -> float:
-    """One step; returns the loss before it. There is no step from a loss that is no number."""
+    """One step; returns the loss before it. From one that is lost no step is made."""
     rate = spec.optimizer.rate(step, spec.steps)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
     loss = _loss(spec, model, batch_ST)
     value = loss.item()
-    if math.isfinite(value):
+    if value < LOST:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -254,8 +256,9 @@ def _training(
     run: _Run, step: int, loss: float | None, eval_losses: Mapping[str, float]
 ) -> dict[str, Any]:
     """Content of training.json: losses in nats a token, train_loss of the batch before the step."""
-    # JSON has nothing for what is no number: those losses are null, and the checkpoint is marked
+    # JSON has nothing for what is no number: those losses are null
     numbers = all(map(math.isfinite, eval_losses.values()))
+    lost = not all(loss < LOST for loss in eval_losses.values())
     canonical = json.dumps(dict(run.config), sort_keys=True, separators=(",", ":"))
     return {
         "series": run.spec.name,
@@ -273,7 +276,7 @@ def _training(
         "config": dict(run.config),
         "config_digest": hashlib.sha256(canonical.encode()).hexdigest()[:16],
         "torch": torch.__version__,
-    } | ({} if numbers else {DIVERGED: True})
+    } | ({DIVERGED: True} if lost else {})
 
 
 @contextmanager

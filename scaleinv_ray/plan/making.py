@@ -50,6 +50,7 @@ def make_plan(config: RunConfig) -> Plan:
     tokens = probe_tokens(config, on_tokens, protocol)
     for checkpoint in on_tokens:
         _check_widths(checkpoint, protocol, kinds)
+        _check_captures(checkpoint, protocol, kinds)
     keys = _Keys(protocol, tokens, config.split_heads, spectroscopy)
     groups: dict[Signature, list[tuple[Unit, ...]]] = {
         "one": [(u,) for u in units],
@@ -112,13 +113,33 @@ def _check_read(read: set[str], config: RunConfig) -> None:
 
 
 def _check_parameters(specs: Iterable[tuple[Invariant, str]], protocol: Protocol) -> None:
+    """Refuses parameters that the protocol's captures cannot serve."""
+    most = {
+        ("cloud", "num_points"): (1, protocol.sequences, "protocol.sequences"),
+        ("attention", "skip_positions"): (0, protocol.length - 2, "protocol.length - 2"),
+        ("stream", "skip_positions"): (0, protocol.length - 2, "protocol.length - 2"),
+        ("stream", "num_factors"): (1, protocol.stream_units - 1, "protocol.stream_units - 1"),
+    }
     for spec, params in specs:
-        wanted = json.loads(params).get("num_points", 0)
-        if spec.kind == "cloud" and wanted > protocol.sequences:
-            raise ValueError(
-                f"invariants.{spec.name}.num_points: got {wanted}, "
-                f"allowed 1..{protocol.sequences} (protocol.sequences)"
-            )
+        for name, wanted in json.loads(params).items():
+            least, bound, what = most.get((spec.kind, name), (0, None, ""))
+            if name == "num_factors" and wanted == spec.parameters[name]:
+                continue  # a stream without so many units is refused by itself
+            if bound is not None and wanted > bound:
+                allowed = f"allowed {least}..{bound} ({what})"
+                raise ValueError(f"invariants.{spec.name}.{name}: got {wanted}, {allowed}")
+
+
+def _check_captures(checkpoint: Checkpoint, protocol: Protocol, kinds: set[str]) -> None:
+    """Refuses what its captures would fail for, after the work began."""
+    bounds = [
+        ("jacobians", "jacobian_positions", protocol.sequences, "sequences"),
+        ("attention", "attention_sequences", protocol.sequences, "sequences"),
+        ("jacobians", "vocab_rows", checkpoint.vocab_size, f"vocabulary of {checkpoint.model}"),
+    ]
+    for kind, name, most, what in bounds:
+        if kind in kinds and (got := getattr(protocol, name)) > most:
+            raise ValueError(f"protocol.{name}: got {got}, allowed 1..{most} ({what})")
 
 
 def _check_widths(checkpoint: Checkpoint, protocol: Protocol, kinds: set[str]) -> None:
