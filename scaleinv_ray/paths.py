@@ -70,5 +70,5 @@ def check_folder(field: str, path: str | Path) -> None:
         if os.path.lexists(at):
             what = "a link that leads nowhere" if at.is_symlink() else "a file"
             raise ValueError(
-                f"{field}: got {shown(str(place))}, {at.name} is {what}; allowed: a folder"
+                f"{field}: got {shown(str(place), 160)}, {at.name} is {what}; allowed: a folder"
             )

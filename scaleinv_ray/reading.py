@@ -43,7 +43,7 @@ def reading(what: object) -> Generator[None, None, None]:
 
 @contextmanager
 def writing(path: object) -> Generator[None, None, None]:
-    """Names the file in errors of the system that lack it: a full disk does not say which one.
+    """Names the file in errors that lack it: a full disk does not say which one.
 
     Args:
         path: that is written.
@@ -52,10 +52,11 @@ def writing(path: object) -> Generator[None, None, None]:
         Nothing.
 
     Raises:
-        OSError: the one that came up.
+        OSError: the one that came up, with its file.
     """
     try:
-        yield
+        with reading(path):
+            yield
     except OSError as error:
         if error.filename is None and error.errno is not None:
             error.filename = str(path)

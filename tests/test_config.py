@@ -1,5 +1,7 @@
 """Configs: what is read, and what is said of a mistake."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import pytest
 import yaml
 
 from scaleinv_ray.config import ConfigError, RunConfig, load_run_config, load_train_config
+from scaleinv_ray.config.reader import parse_yaml, write_yaml
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.records import VARIANTS, Protocol
 
@@ -125,6 +128,26 @@ def test_a_config_is_frozen() -> None:
         ({"invariants": {"topology.persistence": {"num_points": "many"}}},
          r"^invariants: topology.persistence.num_points: got 'many', allowed: a valid integer"),
         ({"invariants": {"topology.persistence": 3}}, "persistence: got 3, allowed: a mapping"),
+        ({"invariants": {"topology.persistence": {"num_points": -60}}},
+         r"^invariants: topology.persistence.num_points: got -60, allowed: 4\.\.1000000"),
+        ({"invariants": {"topology.persistence": {"max_dimension": 9}}},
+         r"persistence.max_dimension: got 9, allowed: 1\.\.2$"),
+        ({"invariants": {"topology.persistence": {"max_dimension": 2, "num_points": 5}}},
+         r"persistence.num_points: got 5, allowed: 6\.\."),
+        ({"invariants": {"topology.spectral_persistence": {"num_points": 1001}}},
+         r"num_points: got 1001, allowed: 4\.\.1000$"),
+        ({"invariants": {"topology.spectral_persistence": {"num_points": 10}}},
+         r"num_neighbours: got 15, allowed: 1\.\.9 \(beside its other parameters\)"),
+        ({"invariants": {"topology.significant_betti": {"level": 1}}},
+         r"level: got 1, allowed: between 0 and 1"),
+        ({"invariants": {"weights.weight_tail": {"num_null": 1}}}, r"num_null: got 1, allowed: 2"),
+        ({"invariants": {"weights.weight_tail": {"precision": "float16"}}},
+         "precision: got 'float16', allowed: 'float64' or 'float32'"),
+        ({"invariants": {"geometry.neighbour_dimension": {"neighbour_order": 3}}},
+         r"neighbour_order: got 3, allowed: powers of two, 1\.\.64"),
+        ({"invariants": {"geometry.neighbour_dimension": {"num_points": 10}}},
+         r"num_points: got 10, allowed: 1290\.\."),
+        ({"invariants": {"curvature.ggn_density": {"flat": 0}}}, "flat: got 0, allowed: between 0"),
         ({"conservation": {"margin": 0}}, "^conservation.margin: got 0, allowed: greater than 0"),
         ({"conservation": {"margin": True}}, "^conservation.margin: got True, allowed: a number"),
         ({"conservation": {"held_out": "all"}}, "^conservation.held_out: got 'all', .*'largest'"),
@@ -170,6 +193,86 @@ def test_trusted_models_are_named_as_in_the_series() -> None:
 def written(tmp_path: Path, text: str) -> Path:
     (tmp_path / "x.yaml").write_text(text)
     return tmp_path / "x.yaml"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", 10), ("-007", -7), ("0o10", 8), ("0x10", 16), ("1_000", "1_000"), ("0b11", "0b11"),
+        ("1:30", "1:30"), ("190:20:30", "190:20:30"), ("1:30.5", "1:30.5"),
+        ("yes", "yes"), ("No", "No"), ("on", "on"), ("OFF", "OFF"), ("y", "y"), ("True", True),
+        ("2024-01-01", "2024-01-01"), ("2024-01-01 10:00:00", "2024-01-01 10:00:00"),
+        ("1e-3", 1e-3), ("1E3", 1000.0), (".5", 0.5), ("1.", 1.0), ("-.inf", -math.inf),
+        ("+1", 1), ("1e", "1e"), ("0.1.2", "0.1.2"), ("~", None), ("", None), ("null", None),
+        ("'010'", "010"), ("!!str 010", "010"), ("=", "="), ('"\\ud83d\\ude00"', "\U0001f600"),
+    ],
+)  # fmt: skip
+def test_yaml_means_what_was_written(text: str, value: object) -> None:
+    for document, found in (
+        (f"a: {text}", lambda read: read["a"]),
+        (f"[{text}]" if text else "[~]", lambda read: read[0]),
+        (f"{{b: {{a: {text}}}}}", lambda read: read["b"]["a"]),
+    ):
+        read = found(parse_yaml(document, "x"))
+        assert read == value and type(read) is type(value), document
+
+
+def test_a_merge_and_an_alias_are_put_in_full() -> None:
+    text = "base: &b {x: 1, y: 2}\nmore: {<<: *b, y: 3}\nlist: [*b, *b]"
+    read = parse_yaml(text, "x")
+    assert read["more"] == {"x": 1, "y": 3} and read["list"] == [{"x": 1, "y": 2}] * 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["010", "0o10", "1e5", "12345e7", "yes", "1:30", "2024-01-01", "~", "<<", "null", "\u00e9"],
+)
+def test_a_text_survives_being_written_for_readers_of_either_version(text: str) -> None:
+    written = write_yaml({"revision": text, "n": 10})
+    assert parse_yaml(written, "x") == yaml.safe_load(written) == {"revision": text, "n": 10}
+
+
+PLACES: dict[str, Any] = {
+    "name": "x",
+    "models": [
+        {"path": "m", "init": "../i"}, {"ladder": "~/l"}, {"records": "/abs/r"}, {"hub": "a/b"},
+    ],
+    "probes": [{"name": "own", "file": "p.jsonl"}],
+    "capabilities": [{"file": "e.json"}],
+    "corpus": ["texts", "~/more"],
+    "out": "s3://bucket/run",
+}  # fmt: skip
+
+
+def test_every_path_starts_at_the_folder_of_the_config_or_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    folder = tmp_path / "series"
+    folder.mkdir()
+    (folder / "c.yaml").write_text(json.dumps(PLACES))
+    monkeypatch.chdir(tmp_path)
+    for file in ("series/c.yaml", folder / "c.yaml"):
+        config = load_run_config(file)
+        path, ladder, records, hub = config.models
+        assert (path.path, path.init) == (f"{folder}/m", f"{tmp_path}/i")
+        assert (ladder.ladder, records.records, hub.hub) == ("/home/me/l", "/abs/r", "a/b")
+        assert config.probes[0].file == f"{folder}/p.jsonl"
+        assert config.capabilities[0].file == f"{folder}/e.json"
+        assert config.corpus == (f"{folder}/texts", "/home/me/more")
+        assert config.out == "s3://bucket/run", "a URI stays as it is"
+    (folder / "l.yaml").write_text(json.dumps(TRAIN | {"corpus": "~/t"}))
+    ladder_config = load_train_config(folder / "l.yaml")
+    assert (ladder_config.out, ladder_config.corpus) == (f"{folder}/runs/x/models", ("/home/me/t",))
+
+
+def test_paths_of_a_mapping_start_at_the_working_directory_but_for_home(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    config = load_run_config(PLACES)
+    assert config.models[0].path == "m" and config.models[1].ladder == "/home/me/l"
+    assert load_run_config(PLACES, folder="/f").models[0].path == "/f/m"
 
 
 def test_a_number_without_dot_is_a_number(tmp_path: Path) -> None:

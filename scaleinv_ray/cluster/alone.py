@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TextIO
 
+from scaleinv_ray.reading import writing
 from scaleinv_ray.store import Store
 
 LOCK, BEAT = "run.lock", "run.beat"
@@ -72,9 +73,10 @@ def _locked(store: Store) -> Generator[bool]:
         if not _lock(store, stream):
             yield False
             return
-        stream.truncate(0)
-        stream.write(_me())
-        stream.flush()
+        with writing(store.local / LOCK):
+            stream.truncate(0)
+            stream.write(_me())
+            stream.flush()
         try:
             yield True
         finally:

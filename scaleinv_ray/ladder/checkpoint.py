@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from scaleinv_ray.reading import writing
+
 _PART = "_part-"  # names that readers of a run folder pass over
 
 
@@ -36,10 +38,10 @@ def write_checkpoint(
     part = folder.with_name(_PART + folder.name)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    with _without_progress_bar():
+    with writing(folder), _without_progress_bar():
         model.save_pretrained(part)
-    tokenizer.save_pretrained(part)
-    (part / "training.json").write_text(json.dumps(training, indent=1, sort_keys=True) + "\n")
+        tokenizer.save_pretrained(part)
+        (part / "training.json").write_text(json.dumps(training, indent=1, sort_keys=True) + "\n")
     for file in part.iterdir():
         _fsync(file)
     _fsync(part)
@@ -83,7 +85,8 @@ def write_resume(
             tensors[f"{key}.{name}"] = value
     part = file.with_name(_PART + file.name)
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, part, metadata={"progress": json.dumps(progress, sort_keys=True)})
+    with writing(file):
+        save_file(tensors, part, metadata={"progress": json.dumps(progress, sort_keys=True)})
     _fsync(part)
     os.replace(part, file)
     _fsync(file.parent)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import scaleinv_ray.invariants
+from scaleinv_ray.bounds import BOUNDS
 from scaleinv_ray.contract import REGISTRY, Invariant, Measured, Refused
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.records import (
@@ -348,6 +349,17 @@ def test_declared_symmetries_hold(spec: Invariant, symmetry: str, seed: int) -> 
         if isinstance(estimate, Estimate):
             assert isinstance(other, Estimate), name
             assert other.value == pytest.approx(estimate.value, rel=1e-6, abs=1e-8), name
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_every_number_has_a_range_that_its_planned_value_is_in(spec: Invariant) -> None:
+    numbers = {n for n, v in spec.parameters.items() if type(v) in {int, float}}
+    assert numbers <= {*BOUNDS, *spec.bounds}
+    spec.check({})
+    for name in numbers:
+        for absurd in (-60, 10**12):
+            with pytest.raises(ValueError, match=rf"^{name}: got {absurd}, allowed: "):
+                spec.check({name: absurd})
 
 
 def test_every_invariant_has_a_truth() -> None:

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scaleinv_ray.ladder.checkpoint import read_progress
+from scaleinv_ray.ladder.folders import DivergedError
 from scaleinv_ray.ladder.spec import OptimizerSpec, Rung, TrainSpec, rungs
 from scaleinv_ray.ladder.train import train_run
 
@@ -190,6 +191,27 @@ def test_the_loss_falls_and_the_weights_stay_float32(
     assert last["eval_loss"] < first["eval_loss"] - 1.0
     model = AutoModelForCausalLM.from_pretrained(run / "step-000030")
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("rate", "optimizer"), [(1e30, "adamw"), (1e30, "sgd"), (1e4, "adamw")])
+def test_a_run_that_diverges_stops_and_says_so_and_marks_its_checkpoint(
+    tiny: TrainSpec, tmp_path: Path, rate: float, optimizer: str
+) -> None:
+    wild = OptimizerSpec(name=optimizer, lr=rate)
+    spec = replace(tiny, steps=50, checkpoints=(0, 2, 50), optimizer=wild)
+    rung, done = only_rung(spec), []
+    said = rf"optimizer.lr: got .*, run d16-s0 diverged at step-.*{tmp_path}/d16-s0"
+    with pytest.raises(DivergedError, match=said):
+        train_run(spec, rung, tmp_path, on_step=lambda step, _: done.append(step))
+    assert len(done) < 50
+    told = {
+        file.parent.name: json.loads(file.read_text(), parse_constant=pytest.fail)
+        for file in sorted(tmp_path.rglob("training.json"))
+    }
+    *before, last = told.values()
+    assert last["diverged"] is True and not any("diverged" in t for t in before)
+    with pytest.raises(DivergedError, match=said):
+        train_run(spec, rung, tmp_path, on_step=lambda step, _: pytest.fail("trained again"))
 
 
 def test_global_state_is_left_as_it_was(tiny: TrainSpec, tmp_path: Path) -> None:
