@@ -367,6 +367,8 @@ def test_two_models_of_one_identity_are_refused(tmp_path: Path, cache: Path) -> 
     assert [c.model for c in named] == ["d8-s0", "other"]
     with pytest.raises(ValueError, match="'d8-s0', with 152 and 153 parameters"):
         series.check_identities([named[0], dataclasses.replace(named[0], step=11, n_params=153)])
+    with pytest.raises(ValueError, match="got a name of 4000 characters, allowed: 255"):
+        series.check_identities([dataclasses.replace(named[0], model="m" * 4000)])
 
 
 def test_sources_are_mappings_or_objects(tmp_path: Path, cache: Path) -> None:

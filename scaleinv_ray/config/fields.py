@@ -22,7 +22,10 @@ from scaleinv_ray.paths import absolute, expanded, is_uri
 from scaleinv_ray.wording import listed, nearest, shown
 
 _TIMES = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+_SIZES = {
+    "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,
+    "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
+}  # fmt: skip
 
 
 def check_known(got: object, known: Collection[object], what: str) -> None:

@@ -13,6 +13,10 @@ from typing import Any
 
 from scaleinv_ray.records import Variant
 from scaleinv_ray.series.headers import DTYPES, TensorHeader, count_parameters, parameters
+from scaleinv_ray.wording import clipped
+
+LONGEST_NAME = 255
+"""Characters of a model's name: that of a folder has no more, and tables and pages hold them."""
 
 _NAMES = {  # first key that config.json has
     "n_layers": ("num_hidden_layers", "n_layer", "num_layers"),
@@ -139,11 +143,17 @@ def check_identities(checkpoints: Iterable[Checkpoint]) -> None:
         checkpoints: of the whole series.
 
     Raises:
-        ValueError: where two share model, step and seed, or one model name has two sizes.
+        ValueError: where two share model, step and seed, one model name has two sizes, or a name is
+            longer than that of a file may be.
     """
     seen: dict[tuple[str, int | None, int, str], Checkpoint] = {}
     sizes: dict[str, Checkpoint] = {}
     for c in checkpoints:
+        if len(c.model) > LONGEST_NAME:
+            raise ValueError(
+                f"{clipped(c.where, 80)}: model: got a name of {len(c.model)} characters, "
+                f"allowed: {LONGEST_NAME}"
+            )
         twin = seen.setdefault((c.model, c.step, c.seed, c.variant), c)
         if twin is not c:
             raise ValueError(

@@ -114,17 +114,16 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     [
         ({"gpus_per_model": 1}, "cluster.gpus_per_model: got 1, no node has more than 0 GPUs"),
         ({"actors": 1000}, "cluster.actors: got 1000, nodes have room for 2"),
-        ({"memory": "900TB"}, None),
-        ({"memory": 9 * 10**14}, "cluster.memory: got 900000000000000, no node with a CPU has more than"),
+        ({"memory": "900TB"}, "cluster.memory: got 900000000000000, no node with a CPU has more"),
     ],
 )
 def test_a_run_that_the_cluster_cannot_serve_claims_nothing(
-    cluster: dict[str, Any], said: str | None, text_folder: Path, ladder: Path, tmp_path: Path
+    cluster: dict[str, Any], said: str, text_folder: Path, ladder: Path, tmp_path: Path
 ) -> None:
     from scaleinv_ray.cluster.run import run
 
     config = run_config(text_folder, ladder, tmp_path / "out") | {"cluster": cluster}
-    with pytest.raises(ValueError, match=said or "cluster.memory: got '900TB', allowed: bytes"):
+    with pytest.raises(ValueError, match=said):
         run(config)
     left = sorted(p.name for p in tmp_path.rglob("*") if p.is_file())
     assert left in ([], ["run.lock"]), "no config.yaml that a corrected one would be refused by"

@@ -69,7 +69,7 @@ def test_what_fits_into_several_actors_is_chained(
 ) -> None:
     found = costs.choose_loading(100, **room, actors=actors)
     assert (found.how, found.actors) == how
-    assert "GB needed" in found.reason
+    assert "130 B needed" in found.reason
 
 
 def test_a_chain_that_is_asked_for_needs_two() -> None:
