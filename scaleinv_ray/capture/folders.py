@@ -19,6 +19,14 @@ def _read_json(path: Path) -> dict:
         raise ValueError(f"{path}: is no JSON ({error})") from error
 
 
+def code_named(folder: Path) -> list[str]:
+    """The classes of its own that config.json names for config and model (auto_map)."""
+    named = _read_json(folder / "config.json").get("auto_map") or {}
+    if not isinstance(named, dict):
+        raise ValueError(f"{folder}/config.json: auto_map: got {named!r:.60}, allowed: a mapping")
+    return [str(v) for k, v in named.items() if k in {"AutoConfig", "AutoModelForCausalLM"}]
+
+
 def _names_in(shard: Path) -> list[str]:
     try:
         with safe_open(shard, framework="pt") as file:

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from scaleinv_ray.attention_only import modeling as attention_only
 from scaleinv_ray.capture.folders import check_folder
+from scaleinv_ray.capture.weights import read_config
 
 assert attention_only, "importing the module makes the architecture known to AutoModelForCausalLM"
 
@@ -53,8 +54,10 @@ def load_model(folder: Path, options: LoadOptions | None = None) -> PreTrainedMo
     """
     check_folder(folder)
     options = options or LoadOptions()
+    config = read_config(folder, trusted=options.trust_remote_code)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
+        config=config,
         local_files_only=True,
         use_safetensors=True,
         output_loading_info=True,

@@ -97,12 +97,14 @@ class StreamedModel:
         """
         options = options or LoadOptions()
         files = check_folder(folder)
-        config = read_config(folder)
+        config = read_config(folder, trusted=options.trust_remote_code)
         config._attn_implementation = options.attention
         dtype = options.dtype or config.dtype or torch.float32
         # buffers (rotary frequencies) are small and come from the config: they are real
         with accelerate.init_empty_weights(include_buffers=False):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=dtype, trust_remote_code=options.trust_remote_code
+            )
         where = {canonical_name(n, config.model_type): (n, file) for n, file in files.items()}
         self = cls(folder, model.eval(), architecture_of(config), shuffle_seed, 0, where)
         self._tie()

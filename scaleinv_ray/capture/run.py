@@ -314,6 +314,7 @@ def capture(
                 variant=source.variant,
                 seed=source.seed,
                 init_folder=source.init_folder,
+                trusted=source.options.trust_remote_code,
                 labels=token_free,
             )
         ]

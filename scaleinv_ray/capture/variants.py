@@ -68,9 +68,10 @@ def shuffle_weights_(model: PreTrainedModel, seed: int) -> None:
 
 
 def _from_config(folder: Path, seed: int, options: LoadOptions) -> PreTrainedModel:
-    config = read_config(folder)
+    trusted = options.trust_remote_code
+    config = read_config(folder, trusted=trusted)
     config._attn_implementation = options.attention
-    model = build_from_config(config, seed, dtype=options.dtype)
+    model = build_from_config(config, seed, dtype=options.dtype, trusted=trusted)
     device_map = options.device_map
     if device_map is None:
         return model

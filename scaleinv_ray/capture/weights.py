@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from scaleinv_ray.capture.folders import check_folder
+from scaleinv_ray.capture.folders import check_folder, code_named
 from scaleinv_ray.capture.roles import Heads, canonical_name, is_mask, split, tensor_role
 from scaleinv_ray.records import Variant, WeightMatrix
 
@@ -28,18 +28,49 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def read_config(folder: Path) -> PreTrainedConfig:
-    """The transformers config of a checkpoint folder, with the defaults of its class."""
+def read_config(folder: Path, *, trusted: bool = False) -> PreTrainedConfig:
+    """The transformers config of a checkpoint folder, with the defaults of its class.
+
+    Args:
+        folder: a local checkpoint folder.
+        trusted: run the folder's own code, where config.json names some.
+
+    Returns:
+        The config.
+
+    Raises:
+        ValueError: where the class is in code that is not trusted, or that lies elsewhere.
+    """
     from transformers import AutoConfig
 
     from scaleinv_ray.attention_only import configuration
 
     assert configuration, "importing the module makes the architecture known to AutoConfig"
-    return AutoConfig.from_pretrained(folder, local_files_only=True)
+    named = code_named(folder)
+    elsewhere = next((n for n in named if "--" in n), None)
+    if trusted and elsewhere is not None:  # transformers would fetch it and run it
+        raise ValueError(
+            f"{folder}/config.json: auto_map: got {elsewhere!r}, code of another repository; "
+            "trust_remote_code covers the model's own"
+        )
+    try:
+        # never None: transformers would ask at the terminal, and run the code after a 'y'
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trusted)
+    except ValueError as error:
+        if trusted or not named:
+            raise
+        raise ValueError(
+            f"{folder}/config.json: auto_map: got {named[0]!r}, code of the model's own, "
+            "which runs only for models that trust_remote_code names"
+        ) from error
 
 
 def build_from_config(
-    config: PreTrainedConfig, seed: int, *, dtype: torch.dtype | None = None
+    config: PreTrainedConfig,
+    seed: int,
+    *,
+    dtype: torch.dtype | None = None,
+    trusted: bool = False,
 ) -> PreTrainedModel:
     """A model at its default initialisation; torch's global generator is left as it was.
 
@@ -47,6 +78,7 @@ def build_from_config(
         config: the model's config.
         seed: seed of the initialisation.
         dtype: None takes the config's, or float32.
+        trusted: as in `read_config`.
 
     Returns:
         The model in eval mode, on the CPU.
@@ -59,7 +91,7 @@ def build_from_config(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(
-            config, dtype=dtype or config.dtype or torch.float32
+            config, dtype=dtype or config.dtype or torch.float32, trust_remote_code=trusted
         )
     return model.eval()
 
@@ -98,8 +130,9 @@ def _stored(folder: Path, tensors: Collection[str] | None) -> Iterator[tuple[str
                 yield name, file.get_tensor(name)
 
 
-def _built(folder: Path, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from build_from_config(read_config(folder), seed).named_parameters()
+def _built(folder: Path, seed: int, trusted: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    config = read_config(folder, trusted=trusted)
+    yield from build_from_config(config, seed, trusted=trusted).named_parameters()
 
 
 def _tensors(
@@ -109,6 +142,7 @@ def _tensors(
     init_folder: Path | None,
     *,
     tensors: Collection[str] | None,
+    trusted: bool,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     if variant != "random_init":
         return _stored(folder, tensors)
@@ -116,7 +150,7 @@ def _tensors(
         return _stored(init_folder, tensors)
     if tensors is not None:
         raise ValueError("tensors: got some, random_init without a step 0 is built whole")
-    return _built(folder, seed)
+    return _built(folder, seed, trusted)
 
 
 def _as_array(tensor: torch.Tensor) -> np.ndarray:
@@ -132,6 +166,7 @@ def iter_weights(
     init_folder: Path | None = None,
     per_head: bool = False,
     tensors: Collection[str] | None = None,
+    trusted: bool = False,
     labels: Mapping[str, Any] | None = None,
 ) -> Iterator[WeightMatrix]:
     """Streams the weight matrices of a checkpoint.
@@ -149,6 +184,7 @@ def iter_weights(
         init_folder: the run's own step 0, for random_init.
         per_head: split attention projections by head.
         tensors: names of those wanted, as stored; None for all.
+        trusted: as in `read_config`.
         labels: unit and other fields of Record.
 
     Yields:
@@ -160,13 +196,14 @@ def iter_weights(
     """
     if variant == "shuffled_tokens":
         raise ValueError("variant: got 'shuffled_tokens', weights do not depend on tokens")
-    config = read_config(folder)
+    config = read_config(folder, trusted=trusted)
     heads = Heads.of(config)
     embeddings_stored = any(
         tensor_role(name, config.model_type).role == "embedding" for name in check_folder(folder)
     )
     skip_head = config.tie_word_embeddings and embeddings_stored
-    for name, tensor in _tensors(folder, variant, seed, init_folder, tensors=tensors):
+    stored = _tensors(folder, variant, seed, init_folder, tensors=tensors, trusted=trusted)
+    for name, tensor in stored:
         tensor_is = tensor_role(name, config.model_type)
         if tensor.ndim < 2 or is_mask(name, tensor.ndim):
             continue

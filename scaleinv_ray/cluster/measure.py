@@ -38,6 +38,7 @@ def _records(
             init_folder=source.init_folder(),
             per_head=source.per_head,
             tensors=tensors,
+            trusted=source.trusted,
         )
     return read_records(Path(source))
 
