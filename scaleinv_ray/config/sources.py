@@ -20,7 +20,7 @@ from scaleinv_ray.config.fields import (
     Steps,
     Text,
 )
-from scaleinv_ray.series.folders import STEP_FOLDER
+from scaleinv_ray.series.steps import model_of
 from scaleinv_ray.wording import shown
 
 
@@ -64,13 +64,13 @@ class HubSource(Options):
 
 
 class PathSource(Options):
-    """Checkpoints in a folder: one, or a run of `step-<number>` folders.
+    """Checkpoints in a folder: one, or a run of folders named by their steps.
 
     Attributes:
         path: the folder.
         steps: which steps of a run.
         seed: where no training.json says it.
-        step: of a single checkpoint without training.json.
+        step: of a single checkpoint, or of the model beside step folders, where no file says it.
         name: identity in the series; the folder's name by default.
         init: the model at step 0, where it is not in the run folder.
     """
@@ -85,8 +85,7 @@ class PathSource(Options):
     @property
     def model(self) -> str:
         """Identity in the series."""
-        folder = Path(self.path).absolute()
-        return self.name or (folder.parent if STEP_FOLDER.fullmatch(folder.name) else folder).name
+        return self.name or model_of(Path(self.path).absolute())
 
 
 class LadderSource(Options):

@@ -58,6 +58,7 @@ class Checkpoint:
         init_digest: weights digest of either.
         variant: of captures made elsewhere; a model with weights can be had in all variants.
         captures: kind, probe and file of captures made elsewhere; empty where there are weights.
+        no_logits: why the model gives no logits of next tokens, as far as config.json says.
     """
 
     model: str
@@ -86,6 +87,7 @@ class Checkpoint:
     init_digest: str | None = None
     variant: Variant = "trained"
     captures: tuple[tuple[str, str | None, Path], ...] = ()
+    no_logits: str | None = None
 
     @property
     def where(self) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from scaleinv_ray.paths import absolute
 from scaleinv_ray.series.checkpoint import Checkpoint, describe
-from scaleinv_ray.series.headers import file_digest, read_json, read_tensors, weights_digest
+from scaleinv_ray.series.headers import file_digest, read_tensors, weights_digest
+from scaleinv_ray.series.json_files import lies_in, read_json
+from scaleinv_ray.series.layouts import listed, nearest, no_logits
+from scaleinv_ray.series.runs import Layout, layout_of, step_zero_beside, told_of, unused_in
+from scaleinv_ray.series.steps import model_of, step_of, tokens_of
 from scaleinv_ray.wording import shown
 
 Steps = Literal["all", "last"] | Sequence[int]
-STEP_FOLDER = re.compile(r"step-(\d+)")
 
 
 def from_folder(
@@ -26,7 +28,7 @@ def from_folder(
     init: str | Path | None = None,
     cache_dir: Path | None = None,
 ) -> list[Checkpoint]:
-    """The checkpoints of a run folder (`step-000300/..`), or the one that the folder itself is.
+    """The checkpoints of a run folder (see `layout_of`), or the one that the folder itself is.
 
     ValueError for folders without usable checkpoints, and for steps that do not exist.
 
@@ -34,7 +36,7 @@ def from_folder(
         path: the folder.
         steps: which steps of a run.
         seed: where no training.json says it; 0 by default.
-        step: of a single checkpoint without training.json.
+        step: of a single checkpoint, or of the model beside step folders, where no file says it.
         model: identity; the name of the run folder by default.
         init: the model at step 0, where it is not in the run folder.
         cache_dir: as in `weights_digest`.
@@ -43,22 +45,46 @@ def from_folder(
         Checkpoints by step.
     """
     root = existing_folder("path", path)
-    found = {int(m[1]): p for p in root.iterdir() if (m := STEP_FOLDER.fullmatch(p.name))}
-    by_step: dict[int | None, Path] = {s: found[s] for s in sorted(found)}
-    inside_run = not found and STEP_FOLDER.fullmatch(root.name)
-    if not found:
-        by_step = {_told(root, _training(root), step, "step"): root}
+    layout = layout_of(root, step)
+    _check_no_ladder(layout)
+    by_step = layout.steps
     begin = existing_folder("init", init) if init is not None else by_step.get(0)
-    if begin is None and inside_run:
-        begin = next((p for p in root.parent.glob("step-*") if not p.name[5:].strip("0")), None)
+    if begin is None and root in by_step.values():
+        begin = step_zero_beside(root)
     shared = {
-        "model": model or (root.parent if inside_run else root).name,
+        "model": model or model_of(root),
         "init_folder": begin,
         "init_digest": None if begin is None else weights_digest(begin, cache_dir),
     }
     return [
         _local(by_step[s], s, seed, shared, cache_dir) for s in _choose(by_step, steps, str(root))
     ]
+
+
+def unused_of(path: str | Path, step: int | None = None) -> str | None:
+    """What a folder holds that `from_folder` does not use.
+
+    Args:
+        path: the folder.
+        step: as of `from_folder`.
+
+    Returns:
+        One line, None where there is nothing.
+    """
+    root = existing_folder("path", path)
+    said = unused_in(layout_of(root, step))
+    return said and f"{root}: not used: {said}"
+
+
+def _check_no_ladder(layout: Layout) -> None:
+    if set(layout.steps.values()) != {layout.root} or lies_in(layout.root, "config.json"):
+        return
+    runs = [f.name for f in layout.unused if any(step_of(p.name) is not None for p in f.iterdir())]
+    if runs:
+        raise ValueError(
+            f"path: got {str(layout.root)!r}, a folder of runs ({listed(runs)}); "
+            "allowed: one of them, or ladder: for all"
+        )
 
 
 def existing_folder(field: str, path: str | Path) -> Path:
@@ -81,29 +107,23 @@ def existing_folder(field: str, path: str | Path) -> Path:
     return folder
 
 
-def _choose(available: Iterable[int | None], steps: Steps, where: str) -> Sequence[int | None]:
+def _choose(available: Collection[int | None], steps: Steps, where: str) -> Sequence[int | None]:
     known = list(available)
     if steps == "all":
         return known
     if steps == "last":
         return known[-1:]
-    unknown = sorted(set(steps) - set(known))
-    if unknown:
-        raise ValueError(f"{where}: steps: got {unknown}, available {known}")
+    if unknown := sorted(set(steps) - set(known)):
+        near = nearest(unknown[0], known)
+        raise ValueError(f"{where}: steps: got [{listed(unknown)}], available {near}")
     return sorted(steps)
 
 
-def _training(folder: Path) -> dict[str, Any]:
-    """What training.json says; nothing where there is none."""
-    file = folder / "training.json"
-    return read_json(file) if file.is_file() else {}
-
-
-def _told(folder: Path, training: Mapping[str, Any], configured: int | None, name: str) -> Any:
-    """A field of training.json, else what the config says; both must agree."""
-    told = training.get(name)
+def _agreed(folder: Path, name: str, configured: int | None, told: int | None) -> int | None:
+    """What the files say, else what the config says; both must agree."""
     if told is not None and configured is not None and told != configured:
-        raise ValueError(f"{folder}: {name}: got {configured}, training.json says {told}")
+        file = "training.json" if (folder / "training.json").is_file() else "trainer_state.json"
+        raise ValueError(f"{folder}: {name}: got {configured}, {file} says {told}")
     return configured if told is None else told
 
 
@@ -115,20 +135,22 @@ def _local(
     cache_dir: Path | None,
 ) -> Checkpoint:
     tensors = read_tensors(folder)
-    tokenizer = folder / "tokenizer.json"
-    has_tokenizer = tokenizer.is_file()
-    training = _training(folder)
+    config = read_json(folder / "config.json")
+    tokenizer = folder / "tokenizer.json" if lies_in(folder, "tokenizer.json") else None
+    told = told_of(folder)
+    tokens = tokens_of(folder.name) if told.train_tokens is None else told.train_tokens
     return Checkpoint(
-        **describe(str(folder), read_json(folder / "config.json"), tensors),
+        **describe(str(folder), config, tensors),
         **shared,
-        step=_told(folder, training, step, "step"),
-        seed=_told(folder, training, seed, "seed") or 0,
-        train_tokens=training.get("train_tokens"),
-        eval_loss=training.get("eval_loss"),
+        step=_agreed(folder, "step", step, told.step),
+        seed=_agreed(folder, "seed", seed, told.seed) or 0,
+        train_tokens=tokens,
+        eval_loss=told.eval_loss,
         weights_digest=weights_digest(folder, cache_dir),
-        tokenizer_file=tokenizer if has_tokenizer else None,
-        tokenizer_digest=file_digest(tokenizer, cache_dir) if has_tokenizer else None,
+        tokenizer_file=tokenizer,
+        tokenizer_digest=None if tokenizer is None else file_digest(tokenizer, cache_dir),
         folder=folder,
+        no_logits=no_logits(config),
     )
 
 

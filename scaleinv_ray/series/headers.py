@@ -17,11 +17,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scaleinv_ray.series.json_files import lies_in, read_json
+from scaleinv_ray.series.layouts import is_unfinished, listed, names_in, what_is
+
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
 _SETTLED_S = 2.0  # a file younger than this may still change under the same mtime
-_PICKLE = re.compile(r".*\.(bin|pt|pth|ckpt)(\.index\.json)?")
 _MASK = re.compile(r"(^|\.)(attn|attention)\.bias$")
 _BUFFER = re.compile(r"(^|\.)(masked_bias|rotary_emb\.inv_freq|position_ids)$")
 _HEADS = ("lm_head.weight", "embed_out.weight")
@@ -82,28 +84,32 @@ def shard_files(folder: Path) -> tuple[Path, ...]:
         ValueError: without safetensors (naming pickled weights where there are some), or where a
             shard is missing.
     """
-    if (folder / WEIGHTS).is_file():
-        return (folder / WEIGHTS,)
-    if (folder / INDEX).is_file():
-        names = sorted(set(_weight_map(folder).values()))
-        missing = [n for n in names if Path(n).name != n or not (folder / n).is_file()]
-        if missing:
-            raise ValueError(f"{folder}: shards {missing} named by {INDEX} are missing")
-        return tuple(folder / n for n in names)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    raise ValueError(without_safetensors(str(folder), (p.name for p in folder.iterdir())))
-
-
-def without_safetensors(where: str, names: Iterable[str]) -> str:
-    """What to say of a checkpoint that has no safetensors."""
-    pickled = sorted(n for n in names if _PICKLE.fullmatch(n))
-    got = f"pickled weights {pickled}, which run code when opened" if pickled else "no weights"
-    return f"{where}: got {got}; allowed: {WEIGHTS}, or shards with {INDEX}"
+    if lies_in(folder, WEIGHTS):
+        return (folder / WEIGHTS,)
+    if not lies_in(folder, INDEX):
+        raise ValueError(what_is(str(folder), names_in(folder)))
+    names = sorted(set(_weight_map(folder).values()))
+    if missing := [n for n in names if Path(n).name != n or not lies_in(folder, n)]:
+        part = next((n for n in names_in(folder) if is_unfinished(n)), None)
+        raise ValueError(
+            f"{folder}: shards {listed(missing)} of the {len(names)} in {INDEX} are missing"
+            + (f" (a download has not finished: {part})" if part else "")
+        )
+    return tuple(folder / n for n in names)
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
-    return read_json(folder / INDEX)["weight_map"]
+    told = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(told, dict) or not told:
+        raise ValueError(f"{folder / INDEX}: weight_map: got {told!r:.60}, allowed: tensor: file")
+    if odd := next((n for n, f in told.items() if not isinstance(f, str)), None):
+        raise ValueError(
+            f"{folder / INDEX}: weight_map: {odd!r:.60}: got {told[odd]!r:.60}, "
+            "allowed: the name of a file"
+        )
+    return told
 
 
 def read_tensors(folder: Path) -> dict[str, TensorHeader]:
@@ -178,16 +184,6 @@ def weights_digest(folder: Path, cache_dir: Path | None = None) -> str:
         digests of the shards in the order of their names.
     """
     return joined([file_digest(f, cache_dir) for f in shard_files(folder)])
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object from a file; ValueError names the file where there is none."""
-    if not file.is_file():
-        raise ValueError(f"{file}: no such file")
-    try:
-        return json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file}: not JSON ({error})") from error
 
 
 def count_parameters(tensors: Mapping[str, TensorHeader], config: Mapping[str, Any]) -> int:

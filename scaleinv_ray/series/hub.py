@@ -17,11 +17,11 @@ from scaleinv_ray.series.headers import (
     check_index,
     file_digest,
     joined,
-    read_json,
     read_tensors,
     shard_files,
-    without_safetensors,
 )
+from scaleinv_ray.series.json_files import read_json
+from scaleinv_ray.series.layouts import what_is
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -183,7 +183,7 @@ def _remote(api: HfApi, repo: str, name: str) -> _Snapshot:
         raise ValueError(f"{repo}@{name}: got no config.json, allowed: transformers models")
     where = f"{repo}@{name}"
     if not any(f.endswith(".safetensors") for f in files):
-        raise ValueError(without_safetensors(where, files))
+        raise ValueError(what_is(where, files))
     meta = api.get_safetensors_metadata(repo, revision=info.sha)
     by_file = {f: m.tensors for f, m in meta.files_metadata.items()}
     if meta.sharded:

@@ -68,6 +68,15 @@ def parse_json(data: bytes, where: str, *, finite: bool = False) -> dict[str, An
     return value
 
 
+def lies_in(folder: Path, name: str) -> bool:
+    """Whether a folder has a file of this name; ValueError as of `check_is_there` where it lies."""
+    file = folder / name
+    if not (file.exists() or file.is_symlink()):
+        return False
+    check_is_there(file)
+    return True
+
+
 def check_is_there(file: Path) -> None:
     """Raises ValueError for no file, a dangling link, and what git LFS left in a file's place."""
     if not file.is_file():

@@ -15,7 +15,8 @@ from typing import Any
 from scaleinv_ray.records import KINDS, VARIANTS
 from scaleinv_ray.series.checkpoint import Checkpoint
 from scaleinv_ray.series.folders import existing_folder
-from scaleinv_ray.series.headers import file_digest, read_json
+from scaleinv_ray.series.headers import file_digest
+from scaleinv_ray.series.json_files import read_json
 
 MANIFEST = "records.json"
 _SIZES = ("model", "architecture", "n_params", "n_layers", "d_model")
