@@ -95,7 +95,7 @@ def test_changed_files_are_other_units(tmp_path: Path) -> None:
     ("change", "text"),
     [
         ({"model": None}, "needs"),
-        ({"units": [{"seed": 0}]}, "units: got"),
+        ({"units": [{"seed": 0}]}, r"units\[0\]: got"),
         ({"file": "absent.arrow"}, "no such file"),
         ({"kind": "dreams"}, "needs kind"),
         ({"variant": "dreamt"}, "variant: got 'dreamt'"),

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scaleinv_ray.series.json_files import lies_in, read_json
+from scaleinv_ray.series.json_files import lies_in, read_json, short
 from scaleinv_ray.series.layouts import is_unfinished, listed, names_in, what_is
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -103,10 +103,10 @@ def shard_files(folder: Path) -> tuple[Path, ...]:
 def _weight_map(folder: Path) -> dict[str, str]:
     told = read_json(folder / INDEX).get("weight_map")
     if not isinstance(told, dict) or not told:
-        raise ValueError(f"{folder / INDEX}: weight_map: got {told!r:.60}, allowed: tensor: file")
+        raise ValueError(f"{folder / INDEX}: weight_map: got {short(told)}, allowed: tensor: file")
     if odd := next((n for n, f in told.items() if not isinstance(f, str)), None):
         raise ValueError(
-            f"{folder / INDEX}: weight_map: {odd!r:.60}: got {told[odd]!r:.60}, "
+            f"{folder / INDEX}: weight_map: {short(odd)}: got {short(told[odd])}, "
             "allowed: the name of a file"
         )
     return told

@@ -5,6 +5,7 @@ With HF_HUB_OFFLINE=1 the local cache answers everything.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scaleinv_ray.series.checkpoint import Checkpoint, describe
 from scaleinv_ray.series.headers import (
+    INDEX,
+    WEIGHTS,
     TensorHeader,
     check_index,
     file_digest,
@@ -20,14 +23,17 @@ from scaleinv_ray.series.headers import (
     read_tensors,
     shard_files,
 )
-from scaleinv_ray.series.json_files import read_json
-from scaleinv_ray.series.layouts import what_is
+from scaleinv_ray.series.hub_errors import asking
+from scaleinv_ray.series.json_files import lies_in, read_json
+from scaleinv_ray.series.layouts import nearest, no_logits, what_is
+from scaleinv_ray.series.steps import step_of, tokens_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _WANTED = ["model*.safetensors", "*.json", "tokenizer*", "vocab*", "merges.txt"]
+_TIMEOUT_S = 10.0  # a firewall that answers nothing
 _UNWANTED = ["*/*"]  # other formats and originals live in subfolders
 
 
@@ -59,10 +65,11 @@ def from_hub(
     Args:
         repo: `organisation/name`.
         revision: branch, tag or commit; `{step}` in it stands for every one of `steps`.
-        steps: the steps; at most one, that of the revision, without `{step}`.
+        steps: the steps; at most one, that of the revision, without `{step}`; then its name may
+            give it.
         seed: of the model.
         model: identity; the repository's name by default.
-        tokens_per_step: tokens in a training batch, for train_tokens.
+        tokens_per_step: tokens in a training batch, for train_tokens; a revision may name them.
 
     Returns:
         Checkpoints by step, each pinned to a commit.
@@ -74,7 +81,8 @@ def from_hub(
     snapshot = partial(_snapshot, _api(), repo, revision)
     if "{step}" not in revision and steps is not None and len(steps) > 1:
         raise ValueError(f"{repo}: steps: got {list(steps)}, allowed one without {{step}}")
-    found = {s: snapshot(s) for s in (sorted(steps) if steps else [None])}
+    named = None if "{step}" in revision else step_of(revision)
+    found = {s: snapshot(s) for s in (sorted(steps) if steps else [named])}
     begin = _step_zero(snapshot, found) if "{step}" in revision else found.get(0)
     return [
         Checkpoint(
@@ -85,7 +93,10 @@ def from_hub(
             weights_digest=s.weights_digest,
             tokenizer_file=s.tokenizer,
             tokenizer_digest=None if s.tokenizer is None else file_digest(s.tokenizer, None),
-            train_tokens=step * tokens_per_step if step is not None and tokens_per_step else None,
+            train_tokens=step * tokens_per_step
+            if step is not None and tokens_per_step
+            else tokens_of(_named(revision, step)),
+            no_logits=no_logits(s.config),
             repo=repo,
             revision=_named(revision, step),
             commit=s.commit,
@@ -121,51 +132,66 @@ def _snapshot(api: HfApi, repo: str, revision: str, step: int | None) -> _Snapsh
     from huggingface_hub import errors, is_offline_mode
 
     name = _named(revision, step)
-    read = _cached if is_offline_mode() else _remote
+    if is_offline_mode():
+        return _cached(api, repo, revision, name)
     try:
-        return read(api, repo, name)
-    except (errors.RevisionNotFoundError, errors.LocalEntryNotFoundError) as error:
-        pattern = re.escape(revision).replace(re.escape("{step}"), r"(\d+)")
-        refs = _refs(api, repo)
-        steps = sorted(
-            int(m[1]) for r in refs if "{step}" in revision and (m := re.fullmatch(pattern, r))
+        return _remote(api, repo, name)
+    except errors.RevisionNotFoundError as error:
+        with asking(repo):
+            refs = api.list_repo_refs(repo)
+        known = [r.name for r in [*refs.branches, *refs.tags]]
+        raise _NoRevision(_unknown(repo, revision, name, known)) from error
+
+
+def _unknown(repo: str, revision: str, name: str, refs: Sequence[str]) -> str:
+    """What to say of a revision that does not exist: the five nearest that do."""
+    said = f"{repo}: revision: got {name!r}, available"
+    pattern = re.escape(revision).replace(re.escape("{step}"), r"(\d+)")
+    if "{step}" in revision and (found := [m for r in refs if (m := re.fullmatch(pattern, r))]):
+        wanted = re.fullmatch(pattern, name)
+        return (
+            f"{said} steps {nearest(int(wanted[1]) if wanted else 0, [int(m[1]) for m in found])}"
         )
-        known = f"available steps {steps}" if steps else f"available {refs}"
-        if is_offline_mode():
-            known = f"not wholly in the cache (HF_HUB_OFFLINE); {known}"
-        raise _NoRevision(f"{repo}: revision: got {name!r}, {known}") from error
-    except errors.RepositoryNotFoundError as error:
-        raise ValueError(f"hub: got {repo!r}, no such model (or it is gated)") from error
+    close = refs if len(refs) <= 5 else difflib.get_close_matches(name, refs, n=5, cutoff=0.0)
+    more = f" and {len(refs) - len(close)} more" if len(refs) > len(close) else ""
+    return f"{said} {sorted(close)}{more}"
 
 
-def _refs(api: HfApi, repo: str) -> list[str]:
-    """Names of branches and tags; of those in the cache when offline."""
-    from huggingface_hub import constants, is_offline_mode
+def _cached(api: HfApi, repo: str, revision: str, name: str) -> _Snapshot:
+    """A revision as the cache has it."""
+    from huggingface_hub import constants, errors
 
-    if not is_offline_mode():
-        refs = api.list_repo_refs(repo)
-        return sorted(r.name for r in [*refs.branches, *refs.tags])
-    root = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "refs"
-    return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
-
-
-def _cached(api: HfApi, repo: str, name: str) -> _Snapshot:
-    snapshot = api.snapshot_download(
-        repo,
-        revision=name,
-        allow_patterns=_WANTED,
-        ignore_patterns=_UNWANTED,
-        local_files_only=True,
-    )
-    folder = Path(snapshot)
-    tokenizer = folder / "tokenizer.json"
-    return _Snapshot(
-        commit=folder.name,
-        config=read_json(folder / "config.json"),
-        tensors=read_tensors(folder),
-        weights_digest=joined([_blob_hash(f) for f in shard_files(folder)]),
-        tokenizer=tokenizer if tokenizer.is_file() else None,
-    )
+    kept = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+    refs = [str(p.relative_to(kept / "refs")) for p in (kept / "refs").rglob("*") if p.is_file()]
+    how = f"hf download {repo} --revision {name} with a network, or a path"
+    try:
+        snapshot = api.snapshot_download(
+            repo,
+            revision=name,
+            allow_patterns=_WANTED,
+            ignore_patterns=_UNWANTED,
+            local_files_only=True,
+        )
+        folder = Path(snapshot)
+        return _Snapshot(
+            commit=folder.name,
+            config=read_json(folder / "config.json"),
+            tensors=read_tensors(folder),
+            weights_digest=joined([_blob_hash(f) for f in shard_files(folder)]),
+            tokenizer=folder / "tokenizer.json" if lies_in(folder, "tokenizer.json") else None,
+        )
+    except errors.LocalEntryNotFoundError as error:
+        if not refs and not kept.is_dir():
+            raise ValueError(
+                f"hub: got {repo!r}, not in the cache {constants.HF_HUB_CACHE} (HF_HUB_OFFLINE); "
+                f"needs {how}"
+            ) from error
+        if name in refs or (kept / "snapshots" / name).is_dir():
+            raise ValueError(f"{repo}@{name}: not wholly in the cache; needs {how}") from error
+        said = _unknown(repo, revision, name, refs)
+        raise _NoRevision(f"{said} in the cache (HF_HUB_OFFLINE)") from error
+    except ValueError as error:
+        raise ValueError(f"{repo}@{name}: the cache: {error}; needs {how}") from error
 
 
 def _blob_hash(file: Path) -> str:
@@ -177,23 +203,27 @@ def _blob_hash(file: Path) -> str:
 
 
 def _remote(api: HfApi, repo: str, name: str) -> _Snapshot:
-    info = api.model_info(repo, revision=name, files_metadata=True)
-    files = {s.rfilename: s for s in info.siblings or []}
-    if info.sha is None or "config.json" not in files:
-        raise ValueError(f"{repo}@{name}: got no config.json, allowed: transformers models")
     where = f"{repo}@{name}"
-    if not any(f.endswith(".safetensors") for f in files):
-        raise ValueError(what_is(where, files))
-    meta = api.get_safetensors_metadata(repo, revision=info.sha)
-    by_file = {f: m.tensors for f, m in meta.files_metadata.items()}
+    with asking(repo):
+        info = api.model_info(repo, revision=name, files_metadata=True, timeout=_TIMEOUT_S)
+        files = {s.rfilename: s for s in info.siblings or []}
+    if WEIGHTS not in files and INDEX not in files:
+        raise ValueError(
+            what_is(where, [*files, *{f.partition("/")[0] + "/" for f in files if "/" in f}])
+        )
+    if info.sha is None or "config.json" not in files:
+        raise ValueError(f"{where}: got no config.json, allowed: transformers models")
+    with asking(repo):
+        meta = api.get_safetensors_metadata(repo, revision=info.sha)
+        by_file = {f: m.tensors for f, m in meta.files_metadata.items()}
+        # by name, not by commit: this leaves the name in the cache, for later work offline
+        config = api.hf_hub_download(repo, "config.json", revision=name)
+        tokenizer = None
+        if "tokenizer.json" in files:
+            tokenizer = Path(api.hf_hub_download(repo, "tokenizer.json", revision=info.sha))
     if meta.sharded:
         check_index(where, meta.weight_map, by_file)
     blobs = [files[f] for f in sorted(by_file)]
-    # by name, not by commit: this leaves the name in the cache, for later work offline
-    config = api.hf_hub_download(repo, "config.json", revision=name)
-    tokenizer = None
-    if "tokenizer.json" in files:
-        tokenizer = Path(api.hf_hub_download(repo, "tokenizer.json", revision=info.sha))
     return _Snapshot(
         commit=info.sha,
         config=read_json(Path(config)),
@@ -246,11 +276,12 @@ def fetch_init(checkpoint: Checkpoint, *, remote_code: bool = False) -> Path | N
 def _download(checkpoint: Checkpoint, commit: str | None, remote_code: bool) -> Path:
     if checkpoint.repo is None:
         raise ValueError(f"model {checkpoint.model}: got neither folder nor repo")
-    folder = _api().snapshot_download(
-        checkpoint.repo,
-        revision=commit,
-        allow_patterns=[*_WANTED, "*.py"] if remote_code else _WANTED,
-        ignore_patterns=_UNWANTED,
-    )
+    with asking(checkpoint.repo):
+        folder = _api().snapshot_download(
+            checkpoint.repo,
+            revision=commit,
+            allow_patterns=[*_WANTED, "*.py"] if remote_code else _WANTED,
+            ignore_patterns=_UNWANTED,
+        )
     shard_files(Path(folder))
     return Path(folder)

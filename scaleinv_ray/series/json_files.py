@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 100_000_000
 _MAX_DEPTH = 100
+_LARGEST = 1e300
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -88,6 +90,64 @@ def check_is_there(file: Path) -> None:
             raise ValueError(
                 f"{file}: a git LFS pointer, the file itself was not fetched (git lfs pull)"
             )
+
+
+def whole(
+    told: Mapping[str, Any], field: str, where: object, *, least: int | None = 0
+) -> int | None:
+    """A whole number of 64 bits out of a JSON object.
+
+    Args:
+        told: the object.
+        field: its name there.
+        where: named in errors.
+        least: the smallest that is allowed; None for any.
+
+    Returns:
+        The number, None for null and where it does not stand.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    value = told.get(field)
+    if value is None:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    low = -(2**63) if least is None else least
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**63:
+        allowed = "a whole number" if least is None else f"a whole number from {least}"
+        raise ValueError(f"{where}: {field}: got {short(value)}, allowed: {allowed}")
+    return value
+
+
+def real(told: Mapping[str, Any], field: str, where: object) -> float | None:
+    """A finite number out of a JSON object.
+
+    Args:
+        told: the object.
+        field: its name there.
+        where: named in errors.
+
+    Returns:
+        The number as it stands, None for null and where it does not stand.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    value = told.get(field)
+    if value is None:
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not -_LARGEST <= value <= _LARGEST:  # NaN is in no interval
+        raise ValueError(f"{where}: {field}: got {short(value)}, allowed: a finite number")
+    return value
+
+
+def short(value: object) -> str:
+    """A value for a message, on one line of sixty characters at most."""
+    said = ascii(value) if isinstance(value, str) else repr(value)
+    return said if len(said) <= 60 else f"{said[:57]}..."
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

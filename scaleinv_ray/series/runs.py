@@ -7,15 +7,14 @@ give the step.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from scaleinv_ray.series.headers import INDEX, WEIGHTS, shard_files
-from scaleinv_ray.series.json_files import check_is_there, lies_in, read_json
+from scaleinv_ray.series.json_files import check_is_there, lies_in, read_json, real, whole
 from scaleinv_ray.series.layouts import is_unfinished, listed, names_in, what_is
 from scaleinv_ray.series.steps import model_of, run_of, step_of
 
@@ -79,49 +78,26 @@ def told_of(folder: Path) -> Told:
         state = read_json(theirs)  # its log may have losses that are not finite
         best = state.get("best_model_checkpoint")
         told = Told(
-            step=_whole(state, "global_step", theirs),
-            train_tokens=_whole(state, "num_input_tokens_seen", theirs) or None,
-            max_steps=_whole(state, "max_steps", theirs),
+            step=whole(state, "global_step", theirs),
+            train_tokens=whole(state, "num_input_tokens_seen", theirs) or None,
+            max_steps=whole(state, "max_steps", theirs),
             best=None if best is None else str(best),
         )
     if not lies_in(folder, ours.name):
         return told
     training = read_json(ours, finite=True)
-    step = _whole(training, "step", ours)
+    step = whole(training, "step", ours)
     if step is not None and told.step is not None and told.step != step:
         raise ValueError(
             f"{folder}: step: training.json says {step}, trainer_state.json says {told.step}"
         )
-    tokens = _whole(training, "train_tokens", ours)
+    tokens = whole(training, "train_tokens", ours)
     return told._replace(
         step=told.step if step is None else step,
-        seed=_whole(training, "seed", ours, least=None),
+        seed=whole(training, "seed", ours, least=None),
         train_tokens=told.train_tokens if tokens is None else tokens,
-        eval_loss=_real(training, "eval_loss", ours),
+        eval_loss=real(training, "eval_loss", ours),
     )
-
-
-def _whole(told: Mapping[str, Any], field: str, file: Path, least: int | None = 0) -> int | None:
-    value = told.get(field)
-    if value is None:
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    low = -(2**63) if least is None else least
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**63:
-        allowed = "a whole number" if least is None else f"a whole number from {least}"
-        raise ValueError(f"{file}: {field}: got {value!r:.60}, allowed: {allowed}")
-    return value
-
-
-def _real(told: Mapping[str, Any], field: str, file: Path) -> float | None:
-    value = told.get(field)
-    if value is None:
-        return None
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or abs(value) > 1e300 or not math.isfinite(value):
-        raise ValueError(f"{file}: {field}: got {value!r:.60}, allowed: a finite number")
-    return float(value)
 
 
 def layout_of(root: Path, step: int | None = None) -> Layout:
