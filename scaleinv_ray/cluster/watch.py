@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyarrow import fs
 from pydantic import TypeAdapter
@@ -19,41 +19,87 @@ from scaleinv_ray.config.reader import read_mapping
 from scaleinv_ray.paths import absolute, expanded, is_uri
 from scaleinv_ray.reading import told
 from scaleinv_ray.series.headers import INDEX, WEIGHTS
+from scaleinv_ray.series.json_files import MAX_BYTES, parse_json
+from scaleinv_ray.series.layouts import what_is
+from scaleinv_ray.series.runs import layout_of
 from scaleinv_ray.store import PART
 
 SETTLED_S = 30.0
 """A folder whose newest file is younger is still being written."""
-_HEADER_LIMIT = 100_000_000
+STALE_S = 600.0
+"""A folder that is no whole checkpoint for so long is said to be none."""
+_SKEW_S = 60.0  # between the clocks of two machines
 
 
-def arrivals(uri: str, *, settled_s: float = SETTLED_S) -> list[str]:
-    """Folders that hold a whole checkpoint, at any depth.
+class Look(NamedTuple):
+    """What lies in a folder or a bucket.
+
+    Attributes:
+        whole: paths of whole checkpoints below it, sorted.
+        faults: path -> why it is none, of what will not become one by waiting.
+    """
+
+    whole: list[str]
+    faults: dict[str, str]
+
+
+def look(uri: str, *, settled_s: float = SETTLED_S) -> Look:
+    """Whole checkpoints at any depth, and what seems to be meant as one.
 
     Args:
-        uri: a folder, or a bucket with prefix (`s3://bucket/prefix`).
+        uri: a folder, or a bucket with prefix (`s3://bucket/prefix`). Links to folders are not
+            followed.
         settled_s: seconds since the newest file was written.
 
     Returns:
-        Their paths below `uri`, sorted. A folder without config.json, with a shard that is absent
-        or shorter than its header says, or written to a moment ago, is not among them.
+        Both. A folder without config.json, with a shard that is absent or shorter than its header
+        says, or written to a moment ago, is not whole; it is a fault when it has been so for
+        STALE_S, or when a file's time lies ahead of the clock.
     """
     filesystem, root = _open(uri)
-    selector = fs.FileSelector(root, recursive=True, allow_not_found=True)
+    whole, faults = [], {}
+    now = time.time()
+    for at, files in _folders(filesystem, root).items():
+        if PART in at or ".." in PurePosixPath(at).parts:
+            continue
+        path = PurePosixPath(at).relative_to(root).as_posix()
+        newest = max(files.values(), key=lambda info: info.mtime_ns)
+        age = now - newest.mtime_ns / 1e9
+        if age >= settled_s:
+            why = _fault(filesystem, files)
+            if why is None:
+                whole.append(path)
+            elif age > STALE_S and "config.json" in files:
+                faults[path] = why
+        elif age < -_SKEW_S and "config.json" in files:
+            faults[path] = f"{newest.base_name} is dated {-age:.0f} s ahead of this machine's clock"
+    return Look(sorted(whole), faults)
+
+
+def arrivals(uri: str, *, settled_s: float = SETTLED_S) -> list[str]:
+    """The whole checkpoints of `look`."""
+    return look(uri, settled_s=settled_s).whole
+
+
+def _folders(filesystem: fs.FileSystem, root: str) -> dict[str, dict[str, fs.FileInfo]]:
+    """Folder -> name -> file, of everything below."""
+    found: Iterable[fs.FileInfo]
+    if isinstance(filesystem, fs.LocalFileSystem):  # its selector would follow links in circles
+        paths = (os.path.join(at, n) for at, _, names in os.walk(root) for n in names)
+        found = filesystem.get_file_info([p for p in paths if _is_text(p)])
+    else:
+        selector = fs.FileSelector(root, recursive=True, allow_not_found=True)
+        found = filesystem.get_file_info(selector)
     folders: dict[str, dict[str, fs.FileInfo]] = {}
-    for info in filesystem.get_file_info(selector):
+    for info in found:
         if info.is_file:
             at = str(PurePosixPath(info.path).parent)
             folders.setdefault(at, {})[info.base_name] = info
-    now = time.time()
-    whole = [
-        at
-        for at, files in folders.items()
-        if PART not in at
-        and ".." not in PurePosixPath(at).parts
-        and max(info.mtime_ns / 1e9 for info in files.values()) <= now - settled_s
-        and _is_whole(filesystem, files)
-    ]
-    return sorted(PurePosixPath(at).relative_to(root).as_posix() for at in whole)
+    return folders
+
+
+def _is_text(path: str) -> bool:
+    return path.encode(errors="ignore") == os.fsencode(path)
 
 
 def _open(uri: str) -> tuple[fs.FileSystem, str]:
@@ -63,24 +109,34 @@ def _open(uri: str) -> tuple[fs.FileSystem, str]:
     return fs.LocalFileSystem(), str(expanded(uri).resolve())
 
 
-def _is_whole(filesystem: fs.FileSystem, files: Mapping[str, fs.FileInfo]) -> bool:
+def _fault(filesystem: fs.FileSystem, files: Mapping[str, fs.FileInfo]) -> str | None:
+    """Why these files are no whole checkpoint; None where they are."""
     if "config.json" not in files:
-        return False
+        return "no config.json"
     try:
-        json.loads(_read(filesystem, files["config.json"]))
+        parse_json(_read(filesystem, files["config.json"]), "config.json")
         if WEIGHTS in files:
             shards = {WEIGHTS}
-        else:
-            index = json.loads(_read(filesystem, files[INDEX]))
+        elif INDEX in files:
+            index = parse_json(_read(filesystem, files[INDEX]), INDEX)
             shards = set(index["weight_map"].values())
-        return all(_size_told(filesystem, files[s]) == files[s].size for s in shards)
-    except (KeyError, ValueError, FileNotFoundError):  # absent, not whole, or deleted just now
-        return False
-    except (AttributeError, TypeError):  # JSON of another form
-        return False
+        else:
+            return what_is("", list(files)).removeprefix(": ")
+        for name in sorted(shards):
+            if name not in files:
+                return f"{name} is missing"
+            if (size := _size_told(filesystem, files[name])) != files[name].size:
+                return f"{name}: got {files[name].size} bytes, its header says {size}"
+    except (ValueError, FileNotFoundError, PermissionError) as error:  # or deleted just now
+        return str(error)
+    except (LookupError, AttributeError, TypeError) as error:  # JSON of another form
+        return f"JSON of another form ({type(error).__name__}: {error})"
+    return None
 
 
 def _read(filesystem: fs.FileSystem, info: fs.FileInfo) -> bytes:
+    if info.size > MAX_BYTES:
+        raise ValueError(f"{info.base_name}: got {info.size} bytes, allowed {MAX_BYTES}")
     with filesystem.open_input_file(info.path) as stream:
         return stream.read()
 
@@ -89,9 +145,9 @@ def _size_told(filesystem: fs.FileSystem, info: fs.FileInfo) -> int:
     """The size that a safetensors header gives its file."""
     with filesystem.open_input_file(info.path) as stream:
         length = int.from_bytes(stream.read(8), "little")
-        if length > min(_HEADER_LIMIT, info.size):
-            raise ValueError(f"{info.path}: header of {length} bytes in a file of {info.size}")
-        header = json.loads(stream.read(length))
+        if length > min(MAX_BYTES, info.size):
+            raise ValueError(f"{info.base_name}: header of {length} bytes in a file of {info.size}")
+        header = parse_json(stream.read(length), info.base_name)
     header.pop("__metadata__", None)
     return 8 + length + max((t["data_offsets"][1] for t in header.values()), default=0)
 
@@ -152,27 +208,55 @@ def watch(
 
     Yields:
         After each look that found something new, the run, or why it could not be made; after one
-        for which the folder or bucket could not be read, why.
+        for which the folder or bucket could not be read, why; once, why a folder is no checkpoint.
     """
     options, home = read_mapping(config), Path(absolute(config)).parent
     name = TypeAdapter(Name).validate_python(options.get("name"))  # of a folder, no way out of it
     out = str(options.get("out", f"runs/{name}-arrived"))
     mirror = Path(absolute(f"runs/{name}" if is_uri(out) else out, home)) / "arrived"
     examined: set[str] = set()
+    said: set[tuple[str, str]] = set()
     looked = 0
     while rounds is None or looked < rounds:
         time.sleep(every if looked else 0.0)
         looked += 1
         try:
-            found = arrivals(uri, settled_s=settled_s)
-            if set(found) <= examined:
-                continue
-            paths = [{"path": str(fetched(uri, f, mirror))} for f in found]
+            found = look(uri, settled_s=settled_s)
+            folders = {} if set(found.whole) <= examined else _fetch_all(uri, found.whole, mirror)
         except OSError as error:  # a bucket has bad moments; the next look may find it better
             yield f"error: {told(error)}"
             continue
-        examined |= set(found)
-        yield _run({**options, "models": [*options.get("models", []), *paths]}, home, address)
+        sources, refused = _sources(folders)
+        for fault in sorted({*found.faults.items(), *refused.items()} - said):
+            said.add(fault)
+            yield f"passed over: {fault[0]}: {fault[1]}"
+        if sources:
+            examined |= set(found.whole)
+            yield _run({**options, "models": [*options.get("models", []), *sources]}, home, address)
+
+
+def _fetch_all(uri: str, found: Iterable[str], mirror: Path) -> dict[str, Path]:
+    return {name: fetched(uri, name, mirror) for name in found}
+
+
+def _sources(folders: Mapping[str, Path]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Entries under `models`, each of one checkpoint, and why a folder gives none."""
+    sources: list[dict[str, Any]] = []
+    refused = {}
+    for name, folder in folders.items():
+        try:
+            layout = layout_of(folder)
+        except ValueError as error:
+            refused[name] = str(error)
+            continue
+        own = [step for step, at in layout.steps.items() if at == folder]
+        if not own:  # a last model whose step is another's, or not known
+            refused[name] = layout.unused[folder]
+        elif len(layout.steps) > 1:  # the others arrive by themselves
+            sources.append({"path": str(folder), "steps": own})
+        else:
+            sources.append({"path": str(folder)})
+    return sources, refused
 
 
 def _run(options: Mapping[str, Any], home: Path, address: str | None) -> Run | str:

@@ -205,7 +205,7 @@ def test_code_of_a_checkpoint_runs_only_where_the_config_names_the_model(
 def test_what_arrives_stays_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = fs._MockFileSystem()
     monkeypatch.setattr(watch_module, "_open", lambda _: (bucket, "bucket/in"))
-    monkeypatch.setattr(watch_module, "_is_whole", lambda *_: True)
+    monkeypatch.setattr(watch_module, "_fault", lambda *_: None)
     names = ("a/model.safetensors", "a/../../outside.txt", "../over/config.json", "a/b/extra.json")
     for name in names:
         bucket.create_dir(f"bucket/in/{Path(name).parent}", recursive=True)

@@ -1,6 +1,7 @@
 """Sweeps and watches: what is new is measured, what is half-written waits."""
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -124,6 +125,10 @@ def tiny(folder: Path) -> Path:
         ("model.safetensors.index.json", '{"weight_map": []}'),
         ("model.safetensors", b"\x02\0\0\0\0\0\0\0[]"),
         ("model.safetensors", b'\x09\0\0\0\0\0\0\0{"w": []}'),
+        ("model.safetensors", b'\x17\0\0\0\0\0\0\0{"w":{"data_offsets":[]}}'),
+        ("model.safetensors", (30_000).to_bytes(8, "little") + b"[" * 30_000),
+        ("config.json", "[" * 30_000),
+        ("model.safetensors.index.json", '{"a":' * 30_000),
     ],
 )
 def test_json_of_another_form_is_no_checkpoint_and_hides_no_other(
@@ -134,6 +139,76 @@ def test_json_of_another_form_is_no_checkpoint_and_hides_no_other(
     (bad / "model.safetensors").unlink()
     (bad / name).write_bytes(text.encode() if isinstance(text, str) else text)
     assert arrivals(str(tmp_path), settled_s=0) == ["good"]
+
+
+def test_links_are_not_followed_in_circles_nor_count_twice(tmp_path: Path) -> None:
+    tiny(tmp_path / "in" / "a")
+    (tmp_path / "in" / "itself").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "a" / "up").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "a" / "loop").symlink_to("loop")
+    (tmp_path / "in" / "latest").symlink_to(tmp_path / "in" / "a")
+    (tmp_path / "in" / "gone").symlink_to(tmp_path / "nowhere")
+    assert arrivals(str(tmp_path / "in"), settled_s=0) == ["a"]
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    assert arrivals(str(tmp_path / "link"), settled_s=0) == ["a"], "the folder may be one"
+
+
+def test_a_name_that_is_no_text_hides_no_checkpoint(tmp_path: Path) -> None:
+    tiny(tmp_path / "a")
+    os.mkdir(os.fsencode(tmp_path) + b"/\xff")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff/config.json")).write_text("{}")
+    assert arrivals(str(tmp_path), settled_s=0) == ["a"]
+
+
+def dated(folder: Path, ahead: float) -> None:
+    for file in folder.iterdir():
+        os.utime(file, (time.time() + ahead, time.time() + ahead))
+
+
+def test_what_no_waiting_mends_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "series.yaml"
+    file.write_text("name: w")
+    monkeypatch.setattr(watch_module, "run", lambda options, address: len(options["models"]))
+    for name in ("good", "future", "odd", "cut", "young", "adapter"):
+        tiny(tmp_path / "in" / name)
+    (tmp_path / "in" / "odd" / "config.json").write_text("[" * 30_000)
+    (tmp_path / "in" / "adapter" / "model.safetensors").rename(
+        tmp_path / "in" / "adapter" / "adapter_model.safetensors"
+    )
+    (tmp_path / "in" / "adapter" / "adapter_config.json").write_text("{}")
+    for name in ("cut", "young"):
+        weights = tmp_path / "in" / name / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-4])
+    for name in ("good", "odd", "cut", "adapter"):
+        dated(tmp_path / "in" / name, -10_000)
+    dated(tmp_path / "in" / "future", 10_000)
+    *said, ran = watch(file, str(tmp_path / "in"), every=0.0, rounds=3, settled_s=0)
+    assert ran == 1
+    assert [str(line).split(": ")[1] for line in said] == ["adapter", "cut", "future", "odd"]
+    text = "\n".join(map(str, said))
+    for part in ("a PEFT adapter", "its header says", "ahead of this machine's clock", "too deep"):
+        assert part in text, text
+
+
+def test_a_last_model_beside_its_steps_is_one_of_them(
+    last: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "series.yaml"
+    file.write_text("name: w")
+    monkeypatch.setattr(watch_module, "run", lambda options, address: options["models"])
+    run = tmp_path / "in" / "run"
+    for step in (3, 6):
+        checkpoint(last.with_name(f"step-{step:06d}"), run / f"step-{step:06d}")
+    for path in last.iterdir():
+        shutil.copy(path, run)  # of step 6, as it says itself
+    said, models = watch(file, str(tmp_path / "in"), every=0.0, rounds=2, settled_s=0)
+    assert said == "passed over: run: step 6 is step-000006"
+    assert [m["path"] for m in models] == [str(run / f"step-00000{s}") for s in (3, 6)]
+    (run / "training.json").write_text('{"step": 9}')
+    (models,) = watch(file, str(tmp_path / "in"), every=0.0, rounds=1, settled_s=0)
+    assert models[0] == {"path": str(run), "steps": [9]} and len(models) == 3
 
 
 def test_a_checkpoint_that_goes_while_it_is_looked_at_is_none(
@@ -157,14 +232,14 @@ def test_a_bucket_that_has_a_bad_moment_is_looked_at_again(
     file = tmp_path / "series.yaml"
     file.write_text("{name: w, conservation: {margin: 2e-1}}")
     tiny(tmp_path / "in" / "a")
-    bad, look, asked = ["503: slow down"], watch_module.arrivals, []
+    bad, look, asked = ["503: slow down"], watch_module.look, []
 
-    def arrivals_of(uri: str, *, settled_s: float) -> list[str]:
+    def look_at(uri: str, *, settled_s: float) -> watch_module.Look:
         if bad:
             raise OSError(bad.pop())
         return look(uri, settled_s=settled_s)
 
-    monkeypatch.setattr(watch_module, "arrivals", arrivals_of)
+    monkeypatch.setattr(watch_module, "look", look_at)
     monkeypatch.setattr(watch_module, "run", lambda options, address: asked.append(options))
     looks = list(watch(file, str(tmp_path / "in"), every=0.0, rounds=3, settled_s=0))
     assert looks == ["error: 503: slow down", None] and len(asked) == 1
