@@ -25,6 +25,7 @@ from scaleinv_ray.costs import (
 from scaleinv_ray.entry import enter
 from scaleinv_ray.paths import check_folder
 from scaleinv_ray.plan import Plan
+from scaleinv_ray.series import unused
 from scaleinv_ray.wording import sized
 
 app = typer.Typer(
@@ -62,6 +63,8 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     made = make_plan(checked)
     done = completed(Store(out or checked.out))
     typer.echo(_describe(made, done))
+    for line in unused(checked.models):
+        typer.echo(line)
     typer.echo(_loadings(made, checked, nodes))
     missing = made.missing(done)
     cores = nodes * (os.cpu_count() or 1)
@@ -115,6 +118,8 @@ def _describe(plan: Plan, done: set[str]) -> str:
         f"{len(plan.measurements):>8}{sum(left.values()):>8}"
     )
     lines += [f"equal weights: {a} = {b}" for a, b in plan.equal_weights]
+    kinds = {u.checkpoint.model: u.checkpoint.no_logits for u in plan.units}
+    lines += [f"{m}: {k}; weights alone can be measured" for m, k in kinds.items() if k]
     return "\n".join(lines)
 
 

@@ -56,7 +56,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "cli": (
         {"typer"},
         {"cluster", "report", "config", "costs", "cost_model", "plan", "store", "contract"}
-        | {"invariants", "entry"},
+        | {"invariants", "entry", "series"},
     ),
 }
 FREE = {"", "__init__", "__main__"}

@@ -47,6 +47,7 @@ def make_plan(config: RunConfig) -> Plan:
     spectroscopy = config.spectroscopy()
     made = {kind for kind in kinds if kind not in ON_REQUEST or spectroscopy.of(kind)}
     on_tokens = live if made - TOKEN_FREE else []
+    _check_logits(on_tokens)
     tokens = probe_tokens(config, on_tokens, protocol)
     for checkpoint in on_tokens:
         _check_widths(checkpoint, protocol, kinds)
@@ -140,6 +141,15 @@ def _check_captures(checkpoint: Checkpoint, protocol: Protocol, kinds: set[str])
     for kind, name, most, what in bounds:
         if kind in kinds and (got := getattr(protocol, name)) > most:
             raise ValueError(f"protocol.{name}: got {got}, allowed 1..{most} ({what})")
+
+
+def _check_logits(checkpoints: Iterable[Checkpoint]) -> None:
+    for c in checkpoints:
+        if c.no_logits is not None:
+            raise ValueError(
+                f"models: {c.where} is {c.no_logits}, no causal language model; allowed for it: "
+                "invariants of weights alone"
+            )
 
 
 def _check_widths(checkpoint: Checkpoint, protocol: Protocol, kinds: set[str]) -> None:

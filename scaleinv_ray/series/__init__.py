@@ -9,10 +9,17 @@ from typing import Any
 
 from scaleinv_ray.reading import reading
 from scaleinv_ray.series.checkpoint import Checkpoint, check_identities, equal_weights
-from scaleinv_ray.series.folders import Steps, from_folder, from_ladder
+from scaleinv_ray.series.folders import (
+    Steps,
+    existing_folder,
+    from_folder,
+    from_ladder,
+    runs_of,
+)
 from scaleinv_ray.series.headers import weights_digest
 from scaleinv_ray.series.hub import fetch, fetch_init, from_hub
 from scaleinv_ray.series.recorded import from_records, write_records_manifest
+from scaleinv_ray.series.runs import layout_of, unused_in
 
 __all__ = [
     "Checkpoint",
@@ -26,6 +33,7 @@ __all__ = [
     "from_ladder",
     "from_records",
     "resolve",
+    "unused",
     "weights_digest",
     "write_records_manifest",
 ]
@@ -51,6 +59,30 @@ def resolve(sources: Iterable[Any], *, cache_dir: Path | None = None) -> list[Ch
             found += _of_source(fields, cache_dir)
     check_identities(found)
     return found
+
+
+def unused(sources: Iterable[Any]) -> list[str]:
+    """What the folders of a series hold and no reader uses.
+
+    Args:
+        sources: as of `resolve`.
+
+    Returns:
+        A line a source that has such, with counts and the first names.
+    """
+    lines = []
+    for fields in map(_fields, sources):
+        if "path" in fields:
+            root = existing_folder("path", fields["path"])
+            layouts = [layout_of(root, fields.get("step"))]
+        elif "ladder" in fields:
+            root = existing_folder("ladder", fields["ladder"])
+            layouts = [layout_of(run) for run in runs_of(root)]
+        else:
+            continue
+        if said := unused_in(layouts):
+            lines.append(f"{root}: not used: {said}")
+    return lines
 
 
 def _fields(source: Any) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any, Literal
 from scaleinv_ray.paths import absolute
 from scaleinv_ray.series.checkpoint import Checkpoint, describe
 from scaleinv_ray.series.headers import file_digest, read_tensors, weights_digest
-from scaleinv_ray.series.json_files import lies_in, read_json
+from scaleinv_ray.series.json_files import check_is_there, lies_in, read_json
 from scaleinv_ray.series.layouts import listed, nearest, no_logits
-from scaleinv_ray.series.runs import Layout, layout_of, step_zero_beside, told_of, unused_in
+from scaleinv_ray.series.runs import Layout, layout_of, step_zero_beside, told_of
 from scaleinv_ray.series.steps import model_of, step_of, tokens_of
 from scaleinv_ray.wording import shown
 
@@ -59,21 +59,6 @@ def from_folder(
     return [
         _local(by_step[s], s, seed, shared, cache_dir) for s in _choose(by_step, steps, str(root))
     ]
-
-
-def unused_of(path: str | Path, step: int | None = None) -> str | None:
-    """What a folder holds that `from_folder` does not use.
-
-    Args:
-        path: the folder.
-        step: as of `from_folder`.
-
-    Returns:
-        One line, None where there is nothing.
-    """
-    root = existing_folder("path", path)
-    said = unused_in(layout_of(root, step))
-    return said and f"{root}: not used: {said}"
 
 
 def _check_no_ladder(layout: Layout) -> None:
@@ -171,12 +156,32 @@ def from_ladder(
     Raises:
         ValueError: where there are no runs, or a run is unusable.
     """
-    root = existing_folder("ladder", folder)
-    runs = [p for p in root.iterdir() if p.is_dir() and p.name[0] not in "._"]
-    if not runs:
-        raise ValueError(f"ladder: got {str(root)!r}, a folder without runs")
-    found = [from_folder(run, steps=steps, cache_dir=cache_dir) for run in runs]
+    found = [from_folder(run, steps=steps, cache_dir=cache_dir) for run in runs_of(folder)]
     checkpoints = [c for run in found for c in run]
     return sorted(
         checkpoints, key=lambda c: (c.n_params, c.model, -1 if c.step is None else c.step)
     )
+
+
+def runs_of(folder: str | Path) -> list[Path]:
+    """The folders of a ladder's runs.
+
+    Args:
+        folder: as of `from_ladder`.
+
+    Returns:
+        At least one.
+
+    Raises:
+        ValueError: where there are none, or a link leads nowhere.
+    """
+    root = existing_folder("ladder", folder)
+    runs = []
+    for path in sorted(p for p in root.iterdir() if p.name[0] not in "._"):
+        if path.is_dir():
+            runs.append(path)
+        elif path.is_symlink():
+            check_is_there(path)
+    if not runs:
+        raise ValueError(f"ladder: got {str(root)!r}, a folder without runs")
+    return runs

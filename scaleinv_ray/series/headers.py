@@ -94,7 +94,7 @@ def shard_files(folder: Path) -> tuple[Path, ...]:
     if missing := [n for n in names if Path(n).name != n or not lies_in(folder, n)]:
         part = next((n for n in names_in(folder) if is_unfinished(n)), None)
         raise ValueError(
-            f"{folder}: shards {listed(missing)} of the {len(names)} in {INDEX} are missing"
+            f"{folder}: shards {listed(missing, 2)} of the {len(names)} in {INDEX} are missing"
             + (f" (a download has not finished: {part})" if part else "")
         )
     return tuple(folder / n for n in names)

@@ -35,11 +35,11 @@ _ENCODER = re.compile(r".*(bert|electra|mpnet|longformer|bigbird|deberta).*", re
 _HEAD = re.compile(r".*For(?!CausalLM|ConditionalGeneration|MaskedLM|PreTraining)[A-Z]\w+")
 
 
-def listed(names: Iterable[object]) -> str:
-    """Names for a message: the first five, and how many more there are."""
+def listed(names: Iterable[object], most: int = _MANY) -> str:
+    """Names for a message: the first few, and how many more there are."""
     found = [str(n) for n in names]
-    more = f" and {len(found) - _MANY} more" if len(found) > _MANY else ""
-    return ", ".join(found[:_MANY]) + more
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + more
 
 
 def nearest(wanted: int, steps: Collection[int | None]) -> str:

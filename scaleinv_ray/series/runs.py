@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -221,24 +221,25 @@ def _step_of_final(
     return at, ""
 
 
-def unused_in(layout: Layout) -> str | None:
-    """What lies in a run's folder and is not read, in one line; None where all is.
+def unused_in(layouts: Iterable[Layout]) -> str | None:
+    """What lies in the folders of runs and is not read, in one line; None where all is.
 
     Args:
-        layout: of the folder.
+        layouts: of the folders.
 
     Returns:
         Folders with the reason, and files with their number, the first five of each.
     """
     files: Counter[str] = Counter()
-    for folder in layout.steps.values():
-        shards = {f.name for f in shard_files(folder)}
-        for file in folder.iterdir():
-            if not file.is_dir() and file.name not in shards and not _READ.fullmatch(file.name):
-                files[file.name] += 1
-    folders = [
-        f"{'the model at the root' if f == layout.root else f.name + '/'} ({why})"
-        for f, why in layout.unused.items()
-    ]
+    folders = []
+    for layout in layouts:
+        for folder in layout.steps.values():
+            shards = {f.name for f in shard_files(folder)}
+            names = (p.name for p in folder.iterdir() if not p.is_dir())
+            files.update(n for n in names if n not in shards and not _READ.fullmatch(n))
+        folders += [
+            f"{'the model at the root' if f == layout.root else f'{f.name}/'} ({why})"
+            for f, why in layout.unused.items()
+        ]
     counted = [n if k == 1 else f"{n} x{k}" for n, k in files.most_common()]
     return "; ".join(listed(part) for part in (folders, counted) if part) or None

@@ -1,0 +1,425 @@
+"""Names of steps, folders that hold no model, and JSON of others: each is said in one line."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from typer.testing import CliRunner
+
+from scaleinv_ray import series
+from scaleinv_ray.cli import app
+from scaleinv_ray.series import headers
+from scaleinv_ray.series.json_files import parse_json, read_json
+from scaleinv_ray.series.layouts import no_logits
+from scaleinv_ray.series.steps import model_of, run_of, step_of, tokens_of
+from tests.test_plan import net
+from tests.test_series import tensors, write, write_run, write_sharded
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+
+
+def refusal(folder: Path, **options: object) -> str:
+    """What is said of a folder: one line of bounded length beside the path."""
+    with pytest.raises(ValueError) as refused:
+        series.from_folder(folder, cache_dir=folder.parent / "cache", **options)
+    said = str(refused.value)
+    assert "\n" not in said and len(said.replace(str(folder), "")) < 300
+    return said
+
+
+# ------------------------------------------------------------------ names
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "run", "tokens"),
+    [
+        ("step-000300", 300, "", None),
+        ("step_300", 300, "", None),
+        ("step300", 300, "", None),
+        ("checkpoint-500", 500, "", None),
+        ("ckpt_100", 100, "", None),
+        ("global_step1000", 1000, "", None),
+        ("iter_0001000", 1000, "", None),
+        ("epoch=3-step=1000.ckpt", 1000, "", None),
+        ("model-step-100", 100, "", None),
+        ("stage1-step1000-tokens4B", 1000, "", 4 * 10**9),
+        ("stage2-ingredient1-step9000-tokens38B", 9000, "", 38 * 10**9),
+        ("step143000-unsharded", 143000, "", None),
+        ("step-10-tokens-1.5T", 10, "", 15 * 10**11),
+        ("300Btokens", None, "300Btokens", 3 * 10**11),
+        ("multiberts-seed_0-step_20k", 20000, "multiberts-seed_0", None),
+        ("olmo-step1000", 1000, "olmo", None),
+        ("checkpoint-2-step-500", 500, "", None),
+        ("pythia-70m", None, "pythia-70m", None),
+        ("main", None, "main", None),
+        ("timesteps-5", None, "timesteps-5", None),
+        ("step-300b", None, "step-300b", None),
+        ("step1.5", None, "step1.5", None),
+        ("step-1-step-2", None, "step-1-step-2", None),
+        ("step-" + "9" * 30, None, "step-" + "9" * 30, None),
+        ("step-٣٠٠", None, "step-٣٠٠", None),
+    ],
+)
+def test_names_say_steps(name: str, step: int | None, run: str, tokens: int | None) -> None:
+    assert (step_of(name), run_of(name), tokens_of(name)) == (step, run, tokens)
+
+
+def test_a_step_is_named_after_its_run() -> None:
+    assert model_of(Path("runs/d64/checkpoint-500")) == "d64"
+    assert model_of(Path("models/olmo-step1000")) == "olmo-step1000"
+
+
+@pytest.mark.parametrize("name", ["step_{}", "step{}", "checkpoint-{}", "stage1-step{}-tokens4B"])
+def test_runs_of_others_are_runs(name: str, tmp_path: Path) -> None:
+    for step in (0, 20, 100):
+        write(tmp_path / "run" / name.format(step), tensors(step))
+    found = series.from_folder(tmp_path / "run", cache_dir=tmp_path / "cache")
+    assert [(c.model, c.step) for c in found] == [("run", 0), ("run", 20), ("run", 100)]
+    assert {c.init_folder for c in found} == {found[0].folder}
+    assert {c.train_tokens for c in found} == {4 * 10**9 if "tokens" in name else None}
+    one = series.from_folder(tmp_path / "run" / name.format(20), cache_dir=tmp_path / "cache")
+    assert one == [found[1]]
+
+
+def test_two_folders_of_one_step_are_refused_by_name(tmp_path: Path) -> None:
+    for name in ("step-1", "step-0001"):
+        write(tmp_path / "models" / "run" / name)
+    said = refusal(tmp_path / "models" / "run")
+    assert "step-0001 and step-1 are both step 1" in said
+    with pytest.raises(ValueError, match="step-0001 and step-1 are both step 1"):
+        series.from_ladder(tmp_path / "models")
+
+
+def test_steps_of_two_runs_are_no_run(tmp_path: Path) -> None:
+    for name in ("olmo-step10", "pythia-step20"):
+        write(tmp_path / "mixed" / name)
+    assert "steps of several runs (olmo, pythia)" in refusal(tmp_path / "mixed")
+    (c,) = series.from_folder(tmp_path / "mixed" / "olmo-step10", cache_dir=tmp_path / "cache")
+    assert (c.model, c.step) == ("olmo-step10", 10)
+
+
+def test_of_many_steps_the_nearest_are_listed(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", tuple(range(0, 400, 10)))
+    said = refusal(run, steps=[203, 1])
+    assert said.endswith("steps: got [1, 203], available [0, 10, 20, 30, 40] and 35 more")
+
+
+# ------------------------------------------------------------------ folders that hold no model
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["adapter_config.json", "adapter_model.safetensors"], "a PEFT adapter"),
+        (["adapter_config.json", "adapter_model.bin"], "a PEFT adapter"),
+        (["model_index.json", "unet/weights.safetensors"], "a diffusers pipeline"),
+        (["config.json", "model-00001-of-00002.safetensors"], "shards without"),
+        (["config.json", "model.safetensors.incomplete"], "not finished"),
+        (["config.json", ".cache/huggingface/download/x.incomplete"], "not finished"),
+        (["zero_to_fp32.py", "global_step10/mp_rank_00_model_states.pt"], "a DeepSpeed checkpoint"),
+        (["latest_checkpointed_iteration.txt"], "a Megatron checkpoint"),
+        (["mp_rank_00/model_optim_rng.pt"], "a Megatron checkpoint"),
+        ([".metadata", "__0_0.distcp"], "shards of torch.distributed"),
+        (["tiny.Q4_K_M.gguf"], "GGUF weights"),
+        (["config.json", "onnx/model.onnx"], "an ONNX export"),
+        (["model.onnx"], "an ONNX export"),
+        (["consolidated.00.pth", "params.json"], "its maker's own format"),
+        (["tf_model.h5", "config.json"], "another framework"),
+        (["snapshots/abc/config.json", "refs/main", "blobs/x"], "the hub's cache"),
+        (["pytorch_model.bin", "config.json"], "pickled weights ['pytorch_model.bin']"),
+        (["config.json"], "no weights"),
+    ],
+)
+def test_a_folder_without_a_model_says_what_it_is(
+    files: list[str], said: str, tmp_path: Path
+) -> None:
+    for name in files:
+        (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "x" / name).write_text("{}")
+    assert said in refusal(tmp_path / "x")
+    write(tmp_path / "run" / "step-1")
+    shutil.copytree(tmp_path / "x", tmp_path / "run" / "step-2")
+    assert "step-2: got " in refusal(tmp_path / "run")
+
+
+def test_links_that_lead_nowhere_are_named(tmp_path: Path) -> None:
+    folder = write_sharded(tmp_path / "sharded")
+    for name in ("model-00002-of-00002.safetensors", "tokenizer.json", "config.json"):
+        kept = (folder / name).read_bytes()
+        (folder / name).unlink()
+        (folder / name).symlink_to("blobs/gone")
+        assert f"{name}: a link to 'blobs/gone', which is not there" in refusal(folder)
+        (folder / name).unlink()
+        (folder / name).write_bytes(kept)
+    (tmp_path / "models" / "run").mkdir(parents=True)
+    (tmp_path / "models" / "run" / "step-3").symlink_to(tmp_path / "gone")
+    assert "step-3: a link to " in refusal(tmp_path / "models" / "run")
+    (tmp_path / "models" / "other").symlink_to("other")
+    with pytest.raises(ValueError, match="other: a link to 'other'"):
+        series.from_ladder(tmp_path / "models")
+
+
+def test_an_index_without_its_shards_counts_them(tmp_path: Path) -> None:
+    folder = write_sharded(tmp_path / "half")
+    weight_map = {f"w{i}": f"model-{i:05d}-of-00020.safetensors" for i in range(1, 21)}
+    (folder / headers.INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    part = folder / ".cache" / "huggingface" / "download" / "model-00003.abc.incomplete"
+    part.parent.mkdir(parents=True)
+    part.write_text("")
+    said = refusal(folder)
+    assert "and 18 more of the 20 in model.safetensors.index.json are missing" in said
+    assert "a download has not finished: .cache/huggingface/download/model-00003" in said
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "tokenizer.json", "training.json"]
+)
+def test_what_git_lfs_left_is_said(name: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / "cloned", step=1)
+    (folder / name).write_text(LFS)
+    assert f"{name}: a git LFS pointer" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ({}, "weight_map: got None"),
+        ({"weight_map": []}, r"weight_map: got \[\]"),
+        ({"weight_map": {"w": 3}}, "weight_map: 'w': got 3, allowed: the name of a file"),
+        ({"weight_map": {"w": ["a"]}}, r"'w': got \['a'\]"),
+    ],
+)
+def test_an_index_of_another_form_is_refused(index: dict, said: str, tmp_path: Path) -> None:
+    folder = write_sharded(tmp_path / "odd")
+    (folder / headers.INDEX).write_text(json.dumps(index))
+    assert re.search(said, refusal(folder))
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"step": "3"}, "step: got '3', allowed: a whole number from 0"),
+        ({"step": [3]}, "step: got [3]"),
+        ({"seed": 0.5}, "seed: got 0.5, allowed: a whole number"),
+        ({"train_tokens": -5}, "train_tokens: got -5"),
+        ({"eval_loss": "low"}, "eval_loss: got 'low', allowed: a finite number"),
+        ({"eval_loss": float("nan")}, "eval_loss: got nan, allowed: finite numbers"),
+        ({"eval_loss": 10**400}, "eval_loss: got 1000"),
+        ({"eval_loss": True}, "eval_loss: got True"),
+    ],
+)
+def test_a_training_json_of_other_values_is_refused(
+    training: dict, said: str, tmp_path: Path
+) -> None:
+    assert f"training.json: {said}" in refusal(write(tmp_path / "odd", **training))
+
+
+# ------------------------------------------------------------------ models without logits
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"architectures": ["BertModel"]}, "an encoder (BertModel)"),
+        ({"model_type": "roberta"}, "an encoder (roberta)"),
+        ({"architectures": ["T5Model"], "is_encoder_decoder": True}, "an encoder and decoder"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "a model with another head"),
+        ({"architectures": ["BertLMHeadModel"], "is_decoder": True}, None),
+        ({"architectures": ["BertForMaskedLM"]}, None),
+        ({"architectures": ["LlamaForCausalLM"]}, None),
+        ({"architectures": ["AlbertaForCausalLM"]}, None),
+        ({"model_type": "llama"}, None),
+        ({"architectures": None, "model_type": "gpt2"}, None),
+    ],
+)
+def test_what_gives_no_logits(config: dict, said: str | None) -> None:
+    found = no_logits(config)
+    assert found is said if said is None else str(found).startswith(said)
+
+
+def encoder(folder: Path) -> Path:
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
+        vocab_size=20, max_position_embeddings=16,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def test_an_encoder_has_weights_and_no_captures(tmp_path: Path) -> None:
+    config = {
+        "name": "t", "models": [{"path": str(encoder(tmp_path / "mini"))}],
+        "variants": ["trained"], "invariants": ["weights.weight_tail"],
+        "protocol": {"length": 8, "position": 4}, "out": str(tmp_path / "out"),
+    }  # fmt: skip
+    file = tmp_path / "series.yaml"
+    file.write_text(json.dumps(config))
+    planned = CliRunner().invoke(app, ["plan", str(file)])
+    assert planned.exit_code == 0, planned.output
+    assert "mini: an encoder (BertModel); weights alone can be measured" in planned.output
+    file.write_text(json.dumps(config | {"invariants": ["topology.persistence"]}))
+    refused = CliRunner().invoke(app, ["plan", str(file)])
+    assert "mini is an encoder (BertModel), no causal language model" in str(refused.exception)
+
+
+def test_the_plan_says_what_is_not_used(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", (0, 10))
+    (run / "step-000010" / "optimizer.pt").write_text("")
+    config = {
+        "name": "t", "models": [{"path": str(run)}], "variants": ["trained"],
+        "invariants": ["weights.weight_tail"], "out": str(tmp_path / "out"),
+    }  # fmt: skip
+    file = tmp_path / "series.yaml"
+    file.write_text(json.dumps(config))
+    planned = CliRunner().invoke(app, ["plan", str(file)])
+    assert f"{run}: not used: optimizer.pt\n" in planned.output, planned.output
+
+
+# ------------------------------------------------------------------ JSON
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", r"not JSON \(empty\)"),
+        (b"null", "got null, allowed: a JSON object"),
+        (b"[]", "got a list, allowed: a JSON object"),
+        (b'"text"', "got a text"),
+        (b"true", "got true or false"),
+        (b"3", "got a number"),
+        (b"{'a': 1}", "not JSON .*double quotes"),
+        (b"{", "not JSON"),
+        (b"[" * 30_000, "nested too deeply, allowed 100 levels"),
+        (b'{"a":' * 30_000, "nested too deeply"),
+        (b'{"a":' * 101 + b"1" + b"}" * 101, "nested too deeply"),
+        (b"\xff{}", "not UTF-8 at byte 0"),
+        ("{}".encode("utf-16"), "not UTF-8"),
+        (b"\xef\xbb\xbf{}", "a byte order mark"),
+        (b'{"a": 1, "a": 2}', "'a' stands twice, with two values"),
+        (b'{"a": {"b": "\\ud800"}}', "half a surrogate pair"),
+        (b'{"\\udfff": 1}', "half a surrogate pair"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "4300 digits"),
+    ],
+)
+def test_what_is_no_json_object_is_refused(data: bytes, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^x: {said}|^x: .*{said}") as refused:
+        parse_json(data, "x")
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 300
+
+
+def test_what_is_meant_is_read() -> None:
+    assert parse_json(b'{"a": 1, "a": 1, "b": [{"c": NaN}]}', "x")["a"] == 1
+    deep = b'{"a":' * 99 + b"1" + b"}" * 99
+    assert list(parse_json(deep, "x")) == ["a"]
+    for number in (b"NaN", b"-Infinity", b"1e999"):
+        with pytest.raises(ValueError, match=r"a: got .*allowed: finite numbers"):
+            parse_json(b'{"a": ' + number + b"}", "x", finite=True)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match="folder: not a file"):
+        read_json(tmp_path / "folder")
+    with pytest.raises(ValueError, match="none: no such file"):
+        read_json(tmp_path / "none")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(100_000_001)  # takes no room on the disk
+    with pytest.raises(ValueError, match="large: got 100000001 bytes, allowed 100000000"):
+        read_json(tmp_path / "large")
+
+
+# ------------------------------------------------------------------ captures made elsewhere
+
+
+def spoilt(tmp_path: Path, change: dict) -> Path:
+    """A folder of captures whose manifest has other values."""
+    folder = Path(net(tmp_path, 4, 0)["records"])
+    manifest = json.loads((folder / "records.json").read_text())
+    unit = manifest["units"][0]
+    for name, value in change.items():
+        where = next(d for d in (manifest, unit, unit["captures"][0]) if name in d)
+        where[name] = value
+    (folder / "records.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"file": "/etc/hostname"}, "file: got '/etc/hostname', allowed: a path in the folder"),
+        ({"file": "../secret.arrow"}, "file: got '../secret.arrow', allowed: a path in the folder"),
+        ({"file": "a/../../secret.arrow"}, "allowed: a path in the folder"),
+        ({"file": "linked.arrow"}, "linked.arrow: a link to .*secret.arrow', outside the folder"),
+        ({"file": "away/secret.arrow"}, "a link to .*, outside the folder"),
+        ({"file": "gone.arrow"}, "gone.arrow: a link to 'nowhere', which is not there"),
+        ({"file": "."}, "allowed: a path in the folder"),
+        ({"file": 3}, "file: got 3, allowed: a text"),
+        ({"file": "x\0y"}, "file: got .*allowed: a text"),
+        ({"file": "x" * 9999}, "file: got 'x+.*allowed: a text of 1..500"),
+        ({"kind": ["cloud"]}, "needs kind"),
+        ({"probe": 3}, "probe: got 3"),
+        ({"kind": "cloud", "probe": "made"}, "cloud of probe made stands twice"),
+        ({"captures": None}, "captures: got None, allowed: a list of objects"),
+        ({"captures": []}, r"captures: got \[\], allowed: a list of objects"),
+        ({"captures": ["x"]}, "allowed: a list of objects"),
+        ({"variant": []}, r"variant: got \[\], allowed trained"),
+        ({"seed": None}, "seed: got null"),
+        ({"seed": "0"}, "seed: got '0'"),
+        ({"step": -1}, "step: got -1"),
+        ({"eval_loss": float("inf")}, "eval_loss: got inf|got inf, allowed: finite"),
+        ({"train_tokens": {}}, "train_tokens: got {}"),
+        ({"units": {}}, "units: got {}, allowed: a list of objects"),
+        ({"units": []}, r"units: got \[\], allowed: a list of objects"),
+        ({"units": [None]}, "units: got .None., allowed: a list of objects"),
+        ({"model": 3}, "model: got 3, allowed: a text"),
+        ({"model": "m" * 4000}, "model: got 'm+.*allowed: a text of 1..500"),
+        ({"n_params": "many"}, "n_params: got 'many', allowed: a whole number from 1"),
+        ({"n_params": 0}, "n_params: got 0"),
+        ({"d_model": None}, "d_model: got null"),
+        ({"n_layers": 2**70}, "n_layers: got 1180591620717411303424"),
+    ],
+)
+def test_a_manifest_of_other_values_is_refused(change: dict, said: str, tmp_path: Path) -> None:
+    (tmp_path / "secret.arrow").write_text("secret")
+    folder = spoilt(tmp_path, change)
+    (folder / "linked.arrow").symlink_to("../secret.arrow")
+    (folder / "away").symlink_to("..")
+    (folder / "gone.arrow").symlink_to("nowhere")
+    with pytest.raises(ValueError, match=said) as refused:
+        series.from_records(folder, cache_dir=tmp_path / "cache")
+    text = str(refused.value).replace(str(folder), "")
+    assert "\n" not in text and len(text) < 300
+
+
+@pytest.mark.parametrize("text", ["null", "[]", '"x"', "[" * 30_000, "{", "", "\ufeff{}"])
+def test_a_manifest_that_is_no_object_is_refused(text: str, tmp_path: Path) -> None:
+    folder = Path(net(tmp_path, 4, 0)["records"])
+    (folder / "records.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"records\.json: (not JSON|got|nested)"):
+        series.from_records(folder)
+
+
+def test_captures_may_lie_below_their_manifest(tmp_path: Path) -> None:
+    folder = Path(net(tmp_path, 4, 0)["records"])
+    (folder / "below").mkdir()
+    manifest = json.loads((folder / "records.json").read_text())
+    for capture in manifest["units"][0]["captures"]:
+        (folder / capture["file"]).rename(folder / "below" / capture["file"])
+        (folder / capture["file"]).symlink_to(f"below/{capture['file']}")  # a link that stays
+    first = manifest["units"][0]["captures"][0]
+    first["file"] = f"below/{first['file']}"
+    (folder / "records.json").write_text(json.dumps(manifest))
+    found = series.from_records(folder, cache_dir=tmp_path / "cache")
+    assert found[0].captures[0][2] == folder / first["file"]
+
+
+def test_a_file_of_numbers_is_no_checkpoint(tmp_path: Path) -> None:
+    save_file({"w": np.zeros(3, np.float32)}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=r"path: got .*x\.safetensors', no such folder"):
+        series.from_folder(tmp_path / "x.safetensors")
