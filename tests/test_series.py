@@ -456,9 +456,14 @@ def test_a_revision_of_its_own_has_at_most_one_step(offline: Path) -> None:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """The few answers of a hub that are needed, from folders `<root>/<revision>`."""
+    """The few answers of a hub that are needed, from folders `<root>/<revision>`.
+
+    `fault` is answered instead, wherever `fault_on` is part of the path.
+    """
 
     root: Path
+    fault: tuple[int, bytes, dict[str, str]] | None = None
+    fault_on = ""
 
     def log_message(self, *_: object) -> None:
         pass
@@ -476,6 +481,9 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0].removeprefix("/")
+        if self.fault is not None and self.fault_on in path:
+            status, content, extra = self.fault
+            return self._send(status, content, **extra)
         if path == f"api/models/{REPO}/refs":
             refs = [{"name": p.name, "ref": p.name, "targetCommit": commit_of(p.name)}
                     for p in sorted(self.root.iterdir())]  # fmt: skip
@@ -540,7 +548,7 @@ def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub
     close_session()  # one made offline stays so
     handler = type("Handler", (Hub,), {"root": tmp_path / "served"})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     endpoint = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

@@ -159,20 +159,11 @@ def _unknown(repo: str, revision: str, name: str, refs: Sequence[str]) -> str:
 
 def _cached(api: HfApi, repo: str, revision: str, name: str) -> _Snapshot:
     """A revision as the cache has it."""
-    from huggingface_hub import constants, errors
+    from huggingface_hub import constants
 
     kept = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
-    refs = [str(p.relative_to(kept / "refs")) for p in (kept / "refs").rglob("*") if p.is_file()]
-    how = f"hf download {repo} --revision {name} with a network, or a path"
+    folder = _cached_folder(api, repo, revision, name, kept)
     try:
-        snapshot = api.snapshot_download(
-            repo,
-            revision=name,
-            allow_patterns=_WANTED,
-            ignore_patterns=_UNWANTED,
-            local_files_only=True,
-        )
-        folder = Path(snapshot)
         return _Snapshot(
             commit=folder.name,
             config=read_json(folder / "config.json"),
@@ -180,18 +171,47 @@ def _cached(api: HfApi, repo: str, revision: str, name: str) -> _Snapshot:
             weights_digest=joined([_blob_hash(f) for f in shard_files(folder)]),
             tokenizer=folder / "tokenizer.json" if lies_in(folder, "tokenizer.json") else None,
         )
+    except ValueError as error:
+        said = (
+            str(error).replace(f"{folder}/", "").replace(str(folder), "").replace(str(kept), "..")
+        )
+        raise ValueError(
+            f"{repo}@{name}: not wholly in the cache: {said}; needs {_download_by_hand(repo, name)}"
+        ) from error
+
+
+def _cached_folder(api: HfApi, repo: str, revision: str, name: str, kept: Path) -> Path:
+    from huggingface_hub import errors
+
+    try:
+        return Path(
+            api.snapshot_download(
+                repo,
+                revision=name,
+                allow_patterns=_WANTED,
+                ignore_patterns=_UNWANTED,
+                local_files_only=True,
+            )
+        )
     except errors.LocalEntryNotFoundError as error:
-        if not refs and not kept.is_dir():
+        refs = [
+            str(p.relative_to(kept / "refs")) for p in (kept / "refs").rglob("*") if p.is_file()
+        ]
+        if not kept.is_dir():
             raise ValueError(
-                f"hub: got {repo!r}, not in the cache {constants.HF_HUB_CACHE} (HF_HUB_OFFLINE); "
-                f"needs {how}"
+                f"hub: got {repo!r}, not in the cache {kept.parent} (HF_HUB_OFFLINE); needs "
+                f"{_download_by_hand(repo, name)}"
             ) from error
         if name in refs or (kept / "snapshots" / name).is_dir():
-            raise ValueError(f"{repo}@{name}: not wholly in the cache; needs {how}") from error
+            raise ValueError(
+                f"{repo}@{name}: not wholly in the cache; needs {_download_by_hand(repo, name)}"
+            ) from error
         said = _unknown(repo, revision, name, refs)
         raise _NoRevision(f"{said} in the cache (HF_HUB_OFFLINE)") from error
-    except ValueError as error:
-        raise ValueError(f"{repo}@{name}: the cache: {error}; needs {how}") from error
+
+
+def _download_by_hand(repo: str, name: str | None) -> str:
+    return f"hf download {repo} --revision {name} with a network, or a path"
 
 
 def _blob_hash(file: Path) -> str:
@@ -283,5 +303,11 @@ def _download(checkpoint: Checkpoint, commit: str | None, remote_code: bool) -> 
             allow_patterns=[*_WANTED, "*.py"] if remote_code else _WANTED,
             ignore_patterns=_UNWANTED,
         )
-    shard_files(Path(folder))
+    try:
+        shard_files(Path(folder))
+    except ValueError as error:  # without a network what the cache has is given, whole or not
+        raise ValueError(
+            f"{checkpoint.where}: the hub was not reached, and the cache has no whole model; needs "
+            f"{_download_by_hand(checkpoint.repo, commit)}"
+        ) from error
     return Path(folder)

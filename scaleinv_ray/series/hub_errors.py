@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 _CACHED = "a path, or HF_HUB_OFFLINE=1 where the cache has it"
 _STATUS = {
-    401: "the token is refused (401); needs hf auth login",
+    401: "no access (401): no such model, or a private one (then hf auth login)",
     403: "the token may not read it (403); needs hf auth login with one that may",
     407: "the proxy refuses (407); needs HTTPS_PROXY with its password",
     429: f"too many requests (429); wait, hf auth login for more of them, {_CACHED}",
