@@ -119,10 +119,14 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightMatrix(Record):
-    """A weight matrix w_OI (outputs x inputs): a tensor, or one head of a split projection."""
+    """A weight matrix w_OI (outputs x inputs): a tensor, or one head of a split projection.
+
+    odd: why the stored tensor is no matrix of this place; w_OI is empty then.
+    """
 
     arrays: ClassVar[tuple[str, ...]] = ("w_OI",)
     w_OI: np.ndarray
+    odd: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

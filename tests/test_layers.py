@@ -31,7 +31,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "conservation": (PURE, CORE),
     "probes": (PURE, CORE),
     "attention_only": ({"torch", "transformers"}, set()),
-    "capture": (TORCH | {"numpy"}, CORE | {"probes", "attention_only"}),
+    "capture": (TORCH | {"numpy"}, CORE | {"probes", "attention_only", "series"}),
     "ladder": (TORCH | {"numpy"}, CORE | {"probes", "attention_only"}),
     "store": ({"numpy", "pyarrow"}, {"tables", "records"}),
     "states": ({"numpy", "pyarrow"}, {"store"}),

@@ -26,8 +26,8 @@ from scaleinv_ray.capture.architectures import Architecture, architecture_of
 from scaleinv_ray.capture.folders import check_folder
 from scaleinv_ray.capture.loading import LoadOptions
 from scaleinv_ray.capture.ranges import balanced
-from scaleinv_ray.capture.roles import canonical_name, is_mask
 from scaleinv_ray.capture.weights import read_config, shuffled
+from scaleinv_ray.series.roles import canonical_name, is_mask
 
 
 class Call(TypedDict):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,11 @@ import torch
 from safetensors import safe_open
 
 from scaleinv_ray.capture.folders import check_folder, code_named
-from scaleinv_ray.capture.roles import Heads, canonical_name, is_mask, split, tensor_role
 from scaleinv_ray.records import Variant, WeightMatrix
+from scaleinv_ray.series.contents import contents_of, is_bias, is_stack
+from scaleinv_ray.series.headers import read_tensors
+from scaleinv_ray.series.json_files import read_json
+from scaleinv_ray.series.roles import Heads, TensorRole, canonical_name, is_mask, split, tensor_role
 
 # transformers' model code takes seconds to import; a task that reads weights needs none of it.
 if TYPE_CHECKING:
@@ -172,7 +176,9 @@ def iter_weights(
     """Streams the weight matrices of a checkpoint.
 
     Tensors of two or more dimensions, outputs x inputs (more dimensions: all but the first are
-    inputs); a tied embedding counts once; a fused query-key-value tensor is split by projection.
+    inputs), but for biases; a tied embedding counts once; a fused query-key-value tensor is split
+    by projection, a stack of experts expert by expert. A matrix that is odd (`contents_of`) where
+    the architecture has one comes empty, with the reason; one that it does not know is left out.
     Memory: the largest tensor and a copy. The exception is random_init without `init_folder`: the
     whole model is built, since its random numbers come in the order of construction.
 
@@ -197,29 +203,74 @@ def iter_weights(
     if variant == "shuffled_tokens":
         raise ValueError("variant: got 'shuffled_tokens', weights do not depend on tokens")
     config = read_config(folder, trusted=trusted)
-    heads = Heads.of(config)
-    embeddings_stored = any(
-        tensor_role(name, config.model_type).role == "embedding" for name in check_folder(folder)
-    )
-    skip_head = config.tie_word_embeddings and embeddings_stored
+    files = init_folder if variant == "random_init" else folder
+    odd = {} if files is None else _odd(files, read_json(folder / "config.json"))
+    reader = _Reader(config, Heads.of(config), per_head, _skips_head(folder, config), odd)
     stored = _tensors(folder, variant, seed, init_folder, tensors=tensors, trusted=trusted)
     for name, tensor in stored:
-        tensor_is = tensor_role(name, config.model_type)
-        if tensor.ndim < 2 or is_mask(name, tensor.ndim):
-            continue
-        if tensor_is.role == "unembedding" and skip_head:
-            continue
-        if variant == "shuffled_weights":
+        if variant == "shuffled_weights" and reader.measures(name, tensor):
             tensor = shuffled(tensor, name, model_type=config.model_type, seed=seed)
-        w_OI = _as_array(tensor).reshape(tensor.shape[0], -1)
-        w_OI = w_OI.T if tensor_is.transposed else w_OI
-        for piece in split(w_OI, tensor_is, heads, per_head=per_head):
-            yield WeightMatrix(
-                w_OI=piece.w_OI,
-                role=piece.role,
-                head=piece.head,
-                layer=tensor_is.layer,
-                num_layers=getattr(config, "num_hidden_layers", None),
-                dtype=dtype_name(tensor.dtype),
-                **(labels or {}),
-            )
+        for record in reader.matrices(name, tensor):
+            yield replace(record, **labels) if labels else record
+
+
+def _odd(folder: Path, config: Mapping[str, Any]) -> Mapping[str, str]:
+    return contents_of(str(folder), config, read_tensors(folder)).odd
+
+
+def _skips_head(folder: Path, config: PreTrainedConfig) -> bool:
+    """Whether the head is the embedding once more."""
+    names = check_folder(folder)
+    stored = any(tensor_role(name, config.model_type).role == "embedding" for name in names)
+    return bool(config.tie_word_embeddings and stored)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Matrices out of the tensors of a checkpoint."""
+
+    config: PreTrainedConfig
+    heads: Heads
+    per_head: bool
+    skip_head: bool
+    odd: Mapping[str, str]
+
+    def measures(self, name: str, tensor: torch.Tensor) -> bool:
+        """Whether a tensor holds matrices."""
+        if tensor.ndim < 2 or is_bias(name) or is_mask(name, tensor.ndim) or name in self.odd:
+            return False
+        head = tensor_role(name, self.config.model_type).role == "unembedding"
+        return tensor.is_floating_point() and not (head and self.skip_head)
+
+    def matrices(self, name: str, tensor: torch.Tensor) -> Iterator[WeightMatrix]:
+        role = tensor_role(name, self.config.model_type)
+        if name in self.odd and role.role != "other":
+            nothing = np.zeros((0, 0), dtype=np.float32)
+            for part in ("query", "key", "value") if role.fused else (role.role,):
+                yield self._record(nothing, role, part, None, tensor, f"{name}: {self.odd[name]}")
+        if not self.measures(name, tensor):
+            return
+        for matrix in tensor if is_stack(name, tensor.ndim) else (tensor,):
+            w_OI = _as_array(matrix).reshape(matrix.shape[0], -1)
+            w_OI = w_OI.T if role.transposed else w_OI
+            for piece in split(w_OI, role, self.heads, per_head=self.per_head):
+                yield self._record(piece.w_OI, role, piece.role, piece.head, tensor)
+
+    def _record(
+        self,
+        w_OI: np.ndarray,
+        at: TensorRole,
+        role: str,
+        head: int | None,
+        tensor: torch.Tensor,
+        odd: str | None = None,
+    ) -> WeightMatrix:
+        return WeightMatrix(
+            w_OI=w_OI,
+            role=role,
+            head=head,
+            layer=at.layer,
+            num_layers=getattr(self.config, "num_hidden_layers", None),
+            dtype=dtype_name(tensor.dtype),
+            odd=odd,
+        )

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from scaleinv_ray import series, tables
-from scaleinv_ray.capture.roles import tensor_role
 from scaleinv_ray.cluster.jobs import FAILED, MeasureJob, Outcome, Part, WeightSource
 from scaleinv_ray.cluster.measure import (
     Rows,
@@ -36,6 +35,7 @@ from scaleinv_ray.cost_model import LARGE_BYTES, weight_seconds
 from scaleinv_ray.costs import model_bytes
 from scaleinv_ray.series import Checkpoint
 from scaleinv_ray.series.headers import TensorHeader, read_header, shard_files
+from scaleinv_ray.series.roles import tensor_role
 from scaleinv_ray.store import Store
 
 FOLDER = "parts"

@@ -12,19 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from scaleinv_ray.records import Variant
-from scaleinv_ray.series.headers import DTYPES, TensorHeader, count_parameters, parameters
+from scaleinv_ray.series.contents import contents_of
+from scaleinv_ray.series.header_format import DTYPES, TensorHeader
+from scaleinv_ray.series.sizes import Sizes
+from scaleinv_ray.series.tied import stored_again
 from scaleinv_ray.wording import clipped
 
 LONGEST_NAME = 255
 """Characters of a model's name: that of a folder has no more, and tables and pages hold them."""
-
-_NAMES = {  # first key that config.json has
-    "n_layers": ("num_hidden_layers", "n_layer", "num_layers"),
-    "d_model": ("hidden_size", "n_embd", "d_model"),
-    "d_mlp": ("intermediate_size", "n_inner", "ffn_dim"),
-    "vocab_size": ("vocab_size",),
-    "max_positions": ("max_position_embeddings", "n_positions"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +53,7 @@ class Checkpoint:
         init_digest: weights digest of either.
         variant: of captures made elsewhere; a model with weights can be had in all variants.
         captures: kind, probe and file of captures made elsewhere; empty where there are weights.
+        odd: tensors that cannot be measured, with the reason.
         no_logits: why the model gives no logits of next tokens, as far as config.json says.
     """
 
@@ -87,6 +83,7 @@ class Checkpoint:
     init_digest: str | None = None
     variant: Variant = "trained"
     captures: tuple[tuple[str, str | None, Path], ...] = ()
+    odd: tuple[str, ...] = ()
     no_logits: str | None = None
 
     @property
@@ -106,34 +103,29 @@ def describe(
         tensors: headers by name.
 
     Returns:
-        Fields of Checkpoint: architecture, sizes, dtype, config digest.
+        Fields of Checkpoint: architecture, sizes, dtype, odd tensors, config digest.
 
     Raises:
-        ValueError: where a needed size is missing, the model is quantised or has no parameters.
+        ValueError: as `contents_of`, and for a quantised model.
     """
-    sizes = {
-        field: next((config[k] for k in keys if config.get(k) is not None), None)
-        for field, keys in _NAMES.items()
-    }
-    if sizes["d_mlp"] is None and "n_embd" in config:
-        sizes["d_mlp"] = 4 * config["n_embd"]  # GPT-2's n_inner: null
-    for field in ("n_layers", "d_model", "vocab_size"):
-        if sizes[field] is None:
-            raise ValueError(
-                f"{where}/config.json: {field}: got none, needs one of {_NAMES[field]}"
-            )
-    if "model_type" not in config or config.get("quantization_config"):
-        raise ValueError(f"{where}/config.json: needs a model_type and no quantization_config")
+    if config.get("quantization_config"):
+        raise ValueError(
+            f"{where}/config.json: got quantised weights, needs no quantization_config"
+        )
+    sizes = Sizes.of(where, config)
+    held = contents_of(where, config, tensors)
+    again = stored_again(held.parameters, config, sizes.vocab_size)
     dtypes: Counter[str] = Counter()
-    for tensor in parameters(tensors).values():
+    for tensor in held.parameters.values():
         dtypes[DTYPES[tensor.dtype]] += math.prod(tensor.shape)
-    if not dtypes:
-        raise ValueError(f"{where}: got no floating point tensors, allowed {sorted(DTYPES)}")
+    counted = (t for n, t in held.parameters.items() if n not in again)
     told = {k: v for k, v in config.items() if k not in {"transformers_version", "_name_or_path"}}
-    return sizes | {
-        "architecture": config["model_type"],
-        "n_params": count_parameters(tensors, config),
+    kept = ("n_layers", "d_model", "d_mlp", "vocab_size", "max_positions")
+    return {name: getattr(sizes, name) for name in kept} | {
+        "architecture": sizes.model_type,
+        "n_params": sum(math.prod(t.shape) for t in counted),
         "dtype": dtypes.most_common(1)[0][0],
+        "odd": tuple(f"{name}: {why}" for name, why in held.odd.items()),
         "config_digest": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest(),
     }
 

@@ -7,35 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import math
 import os
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
 
+from scaleinv_ray.series.header_format import TensorHeader, parse_header
 from scaleinv_ray.series.json_files import lies_in, read_json, short
 from scaleinv_ray.series.layouts import is_unfinished, listed, names_in, what_is
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
 _SETTLED_S = 2.0  # a file younger than this may still change under the same mtime
-_MASK = re.compile(r"(^|\.)(attn|attention)\.bias$")
-_BUFFER = re.compile(r"(^|\.)(masked_bias|rotary_emb\.inv_freq|position_ids)$")
-_HEADS = ("lm_head.weight", "embed_out.weight")
-# transformers' class defaults, for a config.json that does not say tie_word_embeddings
-_TIED_UNLESS_SAID = {"gpt2", "gpt_neo", "opt", "bloom", "gemma", "gemma2", "gemma3_text", "falcon"}
-
-
-class TensorHeader(NamedTuple):
-    """What a safetensors header says of one tensor."""
-
-    dtype: str
-    shape: tuple[int, ...]
 
 
 def read_header(file: Path) -> dict[str, TensorHeader]:
@@ -58,17 +41,8 @@ def read_header(file: Path) -> dict[str, TensorHeader]:
                 f"{file}: got {size} bytes, its header alone needs {8 + length}: "
                 "truncated, or not a safetensors file"
             )
-        try:
-            header = json.loads(stream.read(length))
-        except ValueError as error:
-            raise ValueError(f"{file}: not a safetensors file, its header is no JSON") from error
-    header.pop("__metadata__", None)
-    wanted = 8 + length + max((t["data_offsets"][1] for t in header.values()), default=0)
-    if wanted != size:
-        raise ValueError(
-            f"{file}: got {size} bytes, its header says {wanted}: truncated or damaged"
-        )
-    return {k: TensorHeader(t["dtype"], tuple(t["shape"])) for k, t in header.items()}
+        header = stream.read(length)
+    return parse_header(header, size - 8 - length, str(file))
 
 
 def shard_files(folder: Path) -> tuple[Path, ...]:
@@ -184,38 +158,3 @@ def weights_digest(folder: Path, cache_dir: Path | None = None) -> str:
         digests of the shards in the order of their names.
     """
     return joined([file_digest(f, cache_dir) for f in shard_files(folder)])
-
-
-def count_parameters(tensors: Mapping[str, TensorHeader], config: Mapping[str, Any]) -> int:
-    """Number of parameters, from headers alone.
-
-    An output head that is tied to the embedding is not counted where a file stores it besides.
-    Integer and boolean tensors, causal masks (`attn.bias` of four dimensions) and rotary
-    frequencies are buffers.
-
-    Args:
-        tensors: headers by name.
-        config: config.json.
-
-    Returns:
-        The count.
-
-    >>> count_parameters({"wte.weight": TensorHeader("F32", (10, 4))}, {"model_type": "gpt2"})
-    40
-    """
-    tied = config.get("tie_word_embeddings", config["model_type"] in _TIED_UNLESS_SAID)
-    kept = parameters(tensors)
-    bodies = {t.shape for n, t in kept.items() if n not in _HEADS}
-    again = {n for n in _HEADS if tied and n in kept and kept[n].shape in bodies}
-    return sum(math.prod(t.shape) for n, t in kept.items() if n not in again)
-
-
-def parameters(tensors: Mapping[str, TensorHeader]) -> dict[str, TensorHeader]:
-    """The tensors that are parameters, not buffers."""
-    return {n: t for n, t in tensors.items() if not _is_buffer(n, t.dtype, len(t.shape))}
-
-
-@lru_cache(maxsize=1 << 16)  # every step of a run has the same names
-def _is_buffer(name: str, dtype: str, ndim: int) -> bool:
-    mask = ndim == 4 and _MASK.search(name)
-    return bool(mask or _BUFFER.search(name) or dtype not in DTYPES)

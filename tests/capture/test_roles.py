@@ -11,9 +11,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from scaleinv_ray.capture.architectures import architecture_of
 from scaleinv_ray.capture.loading import load_model
-from scaleinv_ray.capture.roles import Heads, TensorRole, split, tensor_role
 from scaleinv_ray.capture.sites import to_numpy
 from scaleinv_ray.capture.weights import iter_weights
+from scaleinv_ray.series.roles import Heads, TensorRole, split, tensor_role
 
 _ROLES = {"query", "key", "value", "attn_out", "mlp_in", "mlp_out", "embedding"}
 

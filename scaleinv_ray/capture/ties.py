@@ -1,0 +1,48 @@
+"""Which parameters of a class are one under several names: a model on the meta device says it.
+
+Run as a module it reads a config.json from standard input and writes the groups as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from scaleinv_ray.attention_only import modeling
+
+assert modeling, "importing the module makes the architecture known to AutoModelForCausalLM"
+
+
+def tied_names(config: Mapping[str, Any]) -> list[list[str]]:
+    """Groups of names that stand for one parameter.
+
+    Args:
+        config: config.json; no code of the model's own is run.
+
+    Returns:
+        The names as in the live model; no group of one.
+
+    >>> sizes = {"n_layer": 1, "n_embd": 8, "n_head": 2, "vocab_size": 11}
+    >>> tied_names({"model_type": "gpt2", **sizes})
+    [['transformer.wte.weight', 'lm_head.weight']]
+    >>> tied_names({"model_type": "gpt2", "tie_word_embeddings": False, **sizes})
+    []
+    """
+    options = {k: v for k, v in config.items() if k not in {"model_type", "auto_map"}}
+    settings = AutoConfig.for_model(config["model_type"], **options)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(settings)
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names[id(parameter)].append(name)
+    return [group for group in names.values() if len(group) > 1]
+
+
+if __name__ == "__main__":
+    json.dump(tied_names(json.load(sys.stdin)), sys.stdout)
