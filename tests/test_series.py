@@ -343,6 +343,26 @@ def test_a_digest_is_remembered_until_the_file_changes(
     assert hashed == [str(file)]
 
 
+def test_a_file_exchanged_under_the_same_size_and_time_is_seen(tmp_path: Path, cache: Path) -> None:
+    folder = write(tmp_path / "one")
+    file, other = folder / headers.WEIGHTS, write(tmp_path / "two", tensors(1)) / headers.WEIGHTS
+    for path in (file, other):
+        os.utime(path, (1e9, 1e9))
+    first = series.weights_digest(folder, cache)
+    series.check_planned(folder, series.weights_digest(folder))
+    os.replace(other, file)  # as rsync -t and tar leave it
+    assert file.stat().st_mtime == 1e9
+    second = series.weights_digest(folder, cache)
+    assert second != first
+    with pytest.raises(ValueError, match="weights changed since they were planned"):
+        series.check_planned(folder, first)
+    with file.open("r+b") as stream:  # in place: the same inode
+        stream.seek(-4, os.SEEK_END)
+        stream.write(b"\x00\x00\x80\x3f")
+    os.utime(file, (1e9, 1e9))
+    assert series.weights_digest(folder, cache) not in {first, second}
+
+
 def test_a_file_still_being_written_is_not_remembered(tmp_path: Path, cache: Path) -> None:
     folder = write(tmp_path / "one")
     now = (folder / headers.WEIGHTS).stat().st_mtime_ns

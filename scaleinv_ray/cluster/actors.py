@@ -77,7 +77,7 @@ class Capturer:
             failed: dict[str, str] = {}
             for target, kinds in ((t, kinds) for t in job.targets for kinds in _passes(t)):
                 try:
-                    written |= _write(session, job, target, kinds, tokens)
+                    written |= _checked(job, _write(session, job, target, kinds, tokens))
                 except (ValueError, RuntimeError, OSError) as error:
                     failed |= {target.paths[k]: f"{type(error).__name__}: {error}" for k in kinds}
         protocol = job.protocol
@@ -111,6 +111,17 @@ class Capturer:
             gpu_memory=gpu_memory() if self._num_gpus else 0,
             actors=min(joinable(self._num_gpus, job.load), checkpoint.n_layers),
         )
+
+
+def _checked(job: CaptureJob, written: dict[str, int]) -> dict[str, int]:
+    """What was written, deleted where the weights changed while they were read."""
+    try:
+        job.weights.check()
+    except ValueError:
+        for path in written:
+            Path(path).unlink(missing_ok=True)
+        raise
+    return written
 
 
 def _passes(target: Target) -> list[frozenset[str]]:

@@ -40,8 +40,17 @@ class WeightSource:
     per_head: bool = False
 
     def folder(self) -> Path:
-        """The checkpoint's folder on this machine."""
+        """The checkpoint's folder on this machine; ValueError where its weights have changed."""
+        self.check()
         return series.fetch(self.checkpoint, remote_code=self.trusted)
+
+    def check(self) -> None:
+        """Raises ValueError where the weights are no longer those of the plan."""
+        planned = self.checkpoint
+        if self.variant != "random_init" or planned.init_folder is None:
+            series.check_planned(planned.folder, planned.weights_digest)
+        else:
+            series.check_planned(planned.init_folder, planned.init_digest)
 
     def init_folder(self) -> Path | None:
         """The run's own step 0, where the variant wants it and it exists."""

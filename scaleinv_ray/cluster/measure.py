@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,12 +26,12 @@ assert invariants, "importing the package registers the invariants, on every wor
 
 def _records(
     source: str | WeightSource, tensors: tuple[str, ...] | None = None
-) -> Iterable[Record]:
+) -> Iterator[Record]:
     if isinstance(source, WeightSource):
         # imports torch, which the other measurements do without
         from scaleinv_ray.capture.weights import iter_weights
 
-        return iter_weights(
+        yield from iter_weights(
             source.folder(),
             variant=source.variant,
             seed=source.checkpoint.seed,
@@ -40,7 +40,9 @@ def _records(
             tensors=tensors,
             trusted=source.trusted,
         )
-    return read_records(Path(source))
+        source.check()  # a file exchanged while it was read is seen too
+    else:
+        yield from read_records(Path(source))
 
 
 def _read(job: MeasureJob, signature: Signature) -> Iterator[tuple[Any, ...]]:

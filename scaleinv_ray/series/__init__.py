@@ -16,7 +16,7 @@ from scaleinv_ray.series.folders import (
     from_ladder,
     runs_of,
 )
-from scaleinv_ray.series.headers import weights_digest
+from scaleinv_ray.series.headers import check_planned, weights_digest
 from scaleinv_ray.series.hub import fetch, fetch_init, from_hub
 from scaleinv_ray.series.recorded import from_records, write_records_manifest
 from scaleinv_ray.series.runs import layout_of, unused_in
@@ -25,6 +25,7 @@ __all__ = [
     "Checkpoint",
     "Steps",
     "check_identities",
+    "check_planned",
     "equal_weights",
     "fetch",
     "fetch_init",

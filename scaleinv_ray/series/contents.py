@@ -53,8 +53,8 @@ def contents_of(
 
     Raises:
         ValueError: naming a tensor or a field: quantised weights; no floating point tensors; most
-            matrices empty; fewer than a quarter of the blocks that config.json counts; all tensors of a
-            role, or the embedding, in another shape than config.json says.
+            tensors empty; fewer than a quarter of the blocks that config.json counts; all tensors
+            of a role in another shape than config.json says.
     """
     kept = {n: t for n, t in tensors.items() if not is_buffer(n, t.dtype, len(t.shape))}
     _refuse_quantised(where, kept)

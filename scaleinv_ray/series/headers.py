@@ -115,9 +115,10 @@ def check_index(
 
 
 def file_digest(file: Path, cache_dir: Path | None) -> str:
-    """sha256 of a file, remembered outside its folder under its path, size and mtime."""
+    """sha256 of a file, remembered outside its folder under its path, size, mtime and inode."""
     state = file.stat()
-    stamp = f"{state.st_size} {state.st_mtime_ns}"
+    # copies may keep size and mtime of what they replace; no program sets the inode's own time
+    stamp = f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
     root = cache_dir or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     name = hashlib.sha256(os.path.abspath(file).encode()).hexdigest()
     entry = Path(f"{root}/scaleinv_ray/{name}")
@@ -150,11 +151,32 @@ def weights_digest(folder: Path, cache_dir: Path | None = None) -> str:
 
     Args:
         folder: a checkpoint.
-        cache_dir: where digests are remembered by path, size and mtime; the user's cache folder
-            by default.
+        cache_dir: where digests are remembered; the user's cache folder by default.
 
     Returns:
         sha256 of the safetensors file (the hub's own blob hash), or of the concatenated hexadecimal
         digests of the shards in the order of their names.
     """
     return joined([file_digest(f, cache_dir) for f in shard_files(folder)])
+
+
+def check_planned(folder: Path | None, digest: str | None) -> None:
+    """Refuses weights that are no longer those that were planned; what is on a hub never changes.
+
+    Files that have not been touched since their digest was taken on this machine are not read.
+
+    Args:
+        folder: of a local checkpoint, None on the hub.
+        digest: of its weights, as planned; None where they were not looked at.
+
+    Raises:
+        ValueError: where the files give another digest.
+    """
+    if folder is None or digest is None:
+        return
+    found = weights_digest(folder)
+    if found != digest:
+        raise ValueError(
+            f"{folder}: weights changed since they were planned: got digest {found[:12]}, planned "
+            f"{digest[:12]}; run again to plan anew"
+        )
