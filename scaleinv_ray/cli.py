@@ -25,8 +25,8 @@ from scaleinv_ray.costs import (
 from scaleinv_ray.entry import enter
 from scaleinv_ray.paths import check_folder
 from scaleinv_ray.plan import Plan
-from scaleinv_ray.series import unused
 from scaleinv_ray.wording import sized
+from scaleinv_ray.series import listed, unused
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -120,6 +120,8 @@ def _describe(plan: Plan, done: set[str]) -> str:
     lines += [f"equal weights: {a} = {b}" for a, b in plan.equal_weights]
     kinds = {u.checkpoint.model: u.checkpoint.no_logits for u in plan.units}
     lines += [f"{m}: {k}; weights alone can be measured" for m, k in kinds.items() if k]
+    odd = {u.checkpoint.model: u.checkpoint.odd for u in plan.units}
+    lines += [f"{model}: not measured: {listed(why, 3)}" for model, why in odd.items() if why]
     return "\n".join(lines)
 
 

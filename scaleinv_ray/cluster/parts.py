@@ -34,7 +34,9 @@ from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.cost_model import LARGE_BYTES, weight_seconds
 from scaleinv_ray.costs import model_bytes
 from scaleinv_ray.series import Checkpoint
-from scaleinv_ray.series.headers import TensorHeader, read_header, shard_files
+from scaleinv_ray.series.contents import is_bias, is_stack
+from scaleinv_ray.series.header_format import DTYPES, TensorHeader
+from scaleinv_ray.series.headers import read_header, shard_files
 from scaleinv_ray.series.roles import tensor_role
 from scaleinv_ray.store import Store
 
@@ -46,6 +48,8 @@ _GRAM_COPIES = 4
 _MORE_COPIES = {"holomorphy.stieltjes_poles": 18}
 """Invariants that hold more arrays of the size of the Gram matrix at a time."""
 _SLAB = 8192
+_STACK_COPIES = 3
+"""Of a stack as stored: the file, and two where its entries are shuffled."""
 
 
 def task_bytes(shape: Sequence[int], item_bytes: int, invariant: str = "") -> int:
@@ -98,12 +102,24 @@ def parts_of(job: MeasureJob) -> tuple[Part, ...]:
         Part(
             tensor=name,
             index=index,
-            memory=task_bytes(header.shape, _item_bytes(header), job.invariant),
-            seconds=weight_seconds(job.invariant, job.params, header.shape),
+            **_costs(name, header, job),
             **_place(name, checkpoint),
         )
         for index, (name, header) in enumerate(stored)
     )
+
+
+def _costs(name: str, header: TensorHeader, job: MeasureJob) -> dict[str, Any]:
+    """Memory and seconds of a tensor; a stack of experts is measured one matrix at a time."""
+    shape, each, count = header.shape, _item_bytes(header), 1
+    if is_stack(name, len(shape)):
+        count, *rest = shape
+        shape = tuple(rest)
+    besides = (count - 1) * math.prod(shape) * each * _STACK_COPIES
+    return {
+        "memory": task_bytes(shape, each, job.invariant) + besides,
+        "seconds": count * weight_seconds(job.invariant, job.params, shape),
+    }
 
 
 def largest_first(jobs: Sequence[MeasureJob]) -> list[MeasureJob]:
@@ -127,10 +143,15 @@ def _large_source(job: MeasureJob) -> WeightSource | None:
 
 @lru_cache(maxsize=8)  # every invariant of a checkpoint asks for the same
 def _tensors(checkpoint: Checkpoint, initial: bool) -> tuple[tuple[str, TensorHeader], ...]:
-    """Tensors of two or more dimensions, in the order in which they are streamed."""
+    """Tensors that hold matrices, in the order in which they are streamed."""
     headers = _headers(checkpoint, initial)
     ordered = [item for file in sorted(headers) for item in sorted(headers[file].items())]
-    return tuple((name, header) for name, header in ordered if len(header.shape) >= 2)
+    return tuple((name, header) for name, header in ordered if _is_matrix(name, header))
+
+
+def _is_matrix(name: str, header: TensorHeader) -> bool:
+    """An empty or misshapen one among them too: its part says what is wrong with it."""
+    return len(header.shape) >= 2 and header.dtype in DTYPES and not is_bias(name)
 
 
 def _headers(checkpoint: Checkpoint, initial: bool) -> dict[str, dict[str, TensorHeader]]:

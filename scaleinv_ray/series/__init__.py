@@ -18,6 +18,7 @@ from scaleinv_ray.series.folders import (
 )
 from scaleinv_ray.series.headers import check_planned, weights_digest
 from scaleinv_ray.series.hub import fetch, fetch_init, from_hub
+from scaleinv_ray.series.layouts import listed
 from scaleinv_ray.series.recorded import from_records, write_records_manifest
 from scaleinv_ray.series.runs import layout_of, unused_in
 
@@ -33,6 +34,7 @@ __all__ = [
     "from_hub",
     "from_ladder",
     "from_records",
+    "listed",
     "resolve",
     "unused",
     "weights_digest",
