@@ -25,8 +25,8 @@ from scaleinv_ray.costs import (
 from scaleinv_ray.entry import enter
 from scaleinv_ray.paths import check_folder
 from scaleinv_ray.plan import Plan
-from scaleinv_ray.wording import sized
 from scaleinv_ray.series import listed, unused
+from scaleinv_ray.wording import sized
 
 app = typer.Typer(
     no_args_is_help=True,

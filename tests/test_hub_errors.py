@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from scaleinv_ray import series
+from scaleinv_ray.capture.weights import iter_weights
 from scaleinv_ray.cli import main
 from scaleinv_ray.series import headers
 from scaleinv_ray.series import hub as hub_module
@@ -152,6 +154,30 @@ def test_a_revision_names_its_step_and_tokens(online: type[Hub]) -> None:
     assert (c.step, c.train_tokens) == (1000, 64_000)
     (c,) = series.from_hub(REPO, "stage1-step{step}-tokens4B", [1000])
     assert (c.step, c.train_tokens) == (1000, 4 * 10**9)
+
+
+def test_code_of_a_repository_comes_with_trust_alone(
+    online: type[Hub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder = write(online.root / "main")
+    told = json.loads((folder / "config.json").read_text())
+    told |= {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}
+    (folder / "config.json").write_text(json.dumps(told))
+    (folder / "own.py").write_text(
+        "from transformers import GPTNeoXConfig\n\n\nclass OwnConfig(GPTNeoXConfig):\n"
+        "    model_type = 'own'\n"
+    )
+    (planned,) = series.from_hub(REPO)
+    for trusted in (False, True):
+        fetched = series.fetch(planned, remote_code=trusted)
+        assert (fetched / "own.py").exists() is trusted
+    with pytest.raises(ValueError, match="runs only for models that trust_remote_code names"):
+        list(iter_weights(fetched))
+    assert len(list(iter_weights(fetched, trusted=True))) == 2
 
 
 # ------------------------------------------------------------------ the cache alone

@@ -32,7 +32,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "probes": (PURE, CORE),
     "attention_only": ({"torch", "transformers"}, set()),
     "capture": (TORCH | {"numpy"}, CORE | {"probes", "attention_only", "series"}),
-    "ladder": (TORCH | {"numpy"}, CORE | {"probes", "attention_only"}),
+    "ladder": (TORCH | {"numpy"}, CORE | {"probes", "attention_only", "series"}),
     "store": ({"numpy", "pyarrow"}, {"tables", "records"}),
     "states": ({"numpy", "pyarrow"}, {"store"}),
     "series": ({"huggingface_hub", "numpy", "safetensors"}, {"tables", "records"}),

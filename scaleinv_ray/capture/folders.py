@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+
+from scaleinv_ray.series.headers import weight_map
+from scaleinv_ray.series.json_files import read_json, short
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: is no JSON ({error})") from error
-
-
 def code_named(folder: Path) -> list[str]:
     """The classes of its own that config.json names for config and model (auto_map)."""
-    named = _read_json(folder / "config.json").get("auto_map") or {}
+    named = read_json(folder / "config.json").get("auto_map") or {}
     if not isinstance(named, dict):
-        raise ValueError(f"{folder}/config.json: auto_map: got {named!r:.60}, allowed: a mapping")
+        raise ValueError(f"{folder}/config.json: auto_map: got {short(named)}, allowed: a mapping")
     return [str(v) for k, v in named.items() if k in {"AutoConfig", "AutoModelForCausalLM"}]
 
 
@@ -57,13 +52,13 @@ def check_folder(folder: Path) -> dict[str, Path]:
     """
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder / 'config.json'}: missing")
-    _read_json(folder / "config.json")
+    read_json(folder / "config.json")
     if (folder / _SINGLE).is_file():
         return dict.fromkeys(_names_in(folder / _SINGLE), folder / _SINGLE)
     if not (folder / _INDEX).is_file():
         raise ValueError(f"{folder}: {_why_no_safetensors(folder)}")
     wanted: dict[str, set[str]] = {}
-    for name, shard in _read_json(folder / _INDEX)["weight_map"].items():
+    for name, shard in weight_map(folder).items():
         wanted.setdefault(shard, set()).add(name)
     found: dict[str, Path] = {}
     for shard in sorted(wanted):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from scaleinv_ray.wording import clipped, shown
+from scaleinv_ray.series.json_files import lies_in, read_json, short
 
 DIVERGED = "diverged"
 """Field of training.json, true at the checkpoint where losses had left all bounds."""
@@ -28,18 +27,15 @@ def read_training(folder: Path) -> dict[str, Any] | None:
         folder: of the checkpoint.
 
     Returns:
-        Its fields.
+        What it says; `config` is a mapping.
 
     Raises:
-        ValueError: for a file that holds no JSON object, named.
+        ValueError: where it is of another form.
     """
-    file = folder / "training.json"
-    if not file.exists():
+    if not lies_in(folder, "training.json"):
         return None
-    try:
-        training = json.loads(file.read_text())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: not JSON ({clipped(error, 80)})") from error
-    if not isinstance(training, dict) or not isinstance(training.get("config"), dict):
-        raise ValueError(f"{file}: got {shown(training)}, allowed: what a ladder's run wrote")
+    training = read_json(folder / "training.json")
+    if not isinstance(training.get("config"), dict):
+        got = short(training.get("config"))
+        raise ValueError(f"{folder / 'training.json'}: config: got {got}, allowed: a mapping")
     return training

@@ -64,7 +64,7 @@ def shard_files(folder: Path) -> tuple[Path, ...]:
         return (folder / WEIGHTS,)
     if not lies_in(folder, INDEX):
         raise ValueError(what_is(str(folder), names_in(folder)))
-    names = sorted(set(_weight_map(folder).values()))
+    names = sorted(set(weight_map(folder).values()))
     if missing := [n for n in names if Path(n).name != n or not lies_in(folder, n)]:
         part = next((n for n in names_in(folder) if is_unfinished(n)), None)
         raise ValueError(
@@ -74,7 +74,8 @@ def shard_files(folder: Path) -> tuple[Path, ...]:
     return tuple(folder / n for n in names)
 
 
-def _weight_map(folder: Path) -> dict[str, str]:
+def weight_map(folder: Path) -> dict[str, str]:
+    """Tensor -> file, as the index of shards says; ValueError for one of another form."""
     told = read_json(folder / INDEX).get("weight_map")
     if not isinstance(told, dict) or not told:
         raise ValueError(f"{folder / INDEX}: weight_map: got {short(told)}, allowed: tensor: file")
@@ -99,7 +100,7 @@ def read_tensors(folder: Path) -> dict[str, TensorHeader]:
     """
     by_file = {f.name: read_header(f) for f in shard_files(folder)}
     if set(by_file) != {WEIGHTS}:
-        check_index(str(folder), _weight_map(folder), by_file)
+        check_index(str(folder), weight_map(folder), by_file)
     return {name: tensor for tensors in by_file.values() for name, tensor in tensors.items()}
 
 

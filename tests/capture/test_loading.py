@@ -51,7 +51,7 @@ def test_no_config(copy):
 
 def test_config_that_is_no_json(copy):
     (copy / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json: is no JSON"):
+    with pytest.raises(ValueError, match=r"config\.json: not JSON"):
         check_folder(copy)
 
 

@@ -221,3 +221,24 @@ def test_global_state_is_left_as_it_was(tiny: TrainSpec, tmp_path: Path) -> None
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "got a list, allowed: a JSON object"),
+        ("{", "not JSON"),
+        ("[" * 30_000, "nested too deeply"),
+        ('{"config": null}', "config: got None, allowed: a mapping"),
+        ("{}", "config: got None"),
+    ],
+)
+def test_what_a_checkpoint_says_of_itself_in_another_form_is_refused(
+    tiny: TrainSpec, tmp_path: Path, text: str, said: str
+) -> None:
+    rung = only_rung(tiny)
+    folder = tmp_path / rung.name / "step-000000"
+    folder.mkdir(parents=True)
+    (folder / "training.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"step-000000/training\.json: {said}"):
+        train_run(tiny, rung, tmp_path)
