@@ -1,6 +1,7 @@
 """Names of steps, folders that hold no model, and JSON of others: each is said in one line."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -279,6 +280,20 @@ def test_the_plan_says_what_is_not_used(tmp_path: Path) -> None:
     file.write_text(json.dumps(config))
     planned = CliRunner().invoke(app, ["plan", str(file)])
     assert f"{run}: not used: optimizer.pt\n" in planned.output, planned.output
+
+
+def test_names_that_are_no_text_can_be_printed(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", (0, 10))
+    os.mkdir(os.fsencode(run) + b"/\xff")
+    (run / "two\nlines").mkdir()
+    (line,) = series.unused([{"path": str(run)}])
+    assert line.encode() and "'two\\nlines/'" in line.replace(" (no step in its name)", ""), line
+
+
+@pytest.mark.parametrize("path", ["x" * 9999, "a\0b", "step-1"])
+def test_a_path_that_cannot_be_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match=r"^path: got '.{1,200}, no such folder$"):
+        series.from_folder(path)
 
 
 # ------------------------------------------------------------------ JSON

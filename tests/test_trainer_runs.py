@@ -61,7 +61,7 @@ def test_checkpoints_are_steps_and_what_is_not_read_is_counted(run: Path, tmp_pa
     ]  # fmt: skip
     line = unused(run)
     assert line.startswith(f"{run}: not used: the model at the root (step 4 is checkpoint-4); ")
-    for part in ("training_args.bin x2", "optimizer.pt x2", "scheduler.pt x2", "rng_state.pth x2"):
+    for part in ("training_args.bin x3", "optimizer.pt x2", "scheduler.pt x2", "rng_state.pth x2"):
         assert part in line
 
 
@@ -169,6 +169,8 @@ def test_nothing_is_said_where_all_is_read(run: Path) -> None:
         for step in (2, 4):
             (run / f"checkpoint-{step}" / name).unlink()
     (run / headers.WEIGHTS).unlink()
+    assert unused(run).endswith("not used: training_args.bin")
+    (run / "training_args.bin").unlink()
     assert series.unused([{"path": str(run)}]) == []
 
 

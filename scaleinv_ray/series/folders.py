@@ -86,8 +86,8 @@ def existing_folder(field: str, path: str | Path) -> Path:
         ValueError: where there is no such folder.
     """
     folder = Path(absolute(path))
-    if not folder.is_dir():
-        what = "a file, allowed: a folder" if folder.exists() else "no such folder"
+    if not os.path.isdir(folder):  # unlike Path's, never raises
+        what = "a file, allowed: a folder" if os.path.exists(folder) else "no such folder"
         raise ValueError(f"{field}: got {shown(str(folder), 160)}, {what}")
     return folder
 

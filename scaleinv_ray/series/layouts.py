@@ -37,7 +37,7 @@ _HEAD = re.compile(r".*For(?!CausalLM|ConditionalGeneration|MaskedLM|PreTraining
 
 def listed(names: Iterable[object], most: int = _MANY) -> str:
     """Names for a message: the first few, and how many more there are."""
-    found = [str(n) for n in names]
+    found = [n if n.isprintable() else ascii(n) for n in map(str, names)]
     more = f" and {len(found) - most} more" if len(found) > most else ""
     return ", ".join(found[:most]) + more
 
@@ -78,7 +78,7 @@ def what_is(where: str, names: Collection[str]) -> str:
         return f"{where}: got {_pickled(pickled)}; {allowed}"
     for pattern, said in _KINDS:
         if found := next((n for n in sorted(names) if re.fullmatch(pattern, n)), None):
-            return f"{where}: got {said}: {found}; {allowed}"
+            return f"{where}: got {said}: {listed([found])}; {allowed}"
     pickled = sorted(n for n in names if _PICKLE.fullmatch(n))
     return f"{where}: got {_pickled(pickled) if pickled else 'no weights'}; {allowed}"
 

@@ -233,13 +233,17 @@ def unused_in(layouts: Iterable[Layout]) -> str | None:
     files: Counter[str] = Counter()
     folders = []
     for layout in layouts:
-        for folder in layout.steps.values():
-            shards = {f.name for f in shard_files(folder)}
-            names = (p.name for p in folder.iterdir() if not p.is_dir())
-            files.update(n for n in names if n not in shards and not _READ.fullmatch(n))
+        for folder in {layout.root, *layout.steps.values()}:
+            names = {p.name for p in folder.iterdir() if not p.is_dir()}
+            if folder in layout.steps.values():
+                names -= {f.name for f in shard_files(folder)}
+            elif folder in layout.unused:
+                names = {n for n in names if not n.endswith(".safetensors")}  # said already
+            files.update(n for n in names if not _READ.fullmatch(n))
         folders += [
             f"{'the model at the root' if f == layout.root else f'{f.name}/'} ({why})"
             for f, why in layout.unused.items()
         ]
-    counted = [n if k == 1 else f"{n} x{k}" for n, k in files.most_common()]
+    often = sorted(files.items(), key=lambda item: (-item[1], item[0]))
+    counted = [n if k == 1 else f"{n} x{k}" for n, k in often]
     return "; ".join(listed(part) for part in (folders, counted) if part) or None
