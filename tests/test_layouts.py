@@ -292,7 +292,7 @@ def test_names_that_are_no_text_can_be_printed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["x" * 9999, "a\0b", "step-1"])
 def test_a_path_that_cannot_be_is_refused(path: str) -> None:
-    with pytest.raises(ValueError, match=r"^path: got '.{1,200}, no such folder$"):
+    with pytest.raises(ValueError, match=r"got '.{1,200}, (no such folder|allowed: a path)$"):
         series.from_folder(path)
 
 
@@ -436,5 +436,5 @@ def test_captures_may_lie_below_their_manifest(tmp_path: Path) -> None:
 
 def test_a_file_of_numbers_is_no_checkpoint(tmp_path: Path) -> None:
     save_file({"w": np.zeros(3, np.float32)}, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match=r"path: got .*x\.safetensors', no such folder"):
+    with pytest.raises(ValueError, match=r"path: got .*x\.safetensors', a file, allowed: a folder"):
         series.from_folder(tmp_path / "x.safetensors")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from scaleinv_ray.contract import Refused
-from scaleinv_ray.records import Record
+from scaleinv_ray.records import Record, WeightMatrix
 
 LARGEST, SMALLEST = 1e40, 1e-40
 """Of the largest entry of an array that is not zero: models store 1.2e-38 to 3.4e38, and fourth
@@ -32,7 +32,6 @@ def sound(*records: Record, powers: bool = True) -> None:
             other axes than its name says, an axis of another length than its neighbours', no
             entries, entries that are not finite, or a size whose powers leave double precision.
 
-    >>> from scaleinv_ray.records import WeightMatrix
     >>> sound(WeightMatrix(w_OI=np.full((3, 2), 1e160)))
     Traceback (most recent call last):
     ...
@@ -41,6 +40,8 @@ def sound(*records: Record, powers: bool = True) -> None:
     if not records:
         raise Refused("records: got none, allowed one or more")
     for record in records:
+        if isinstance(record, WeightMatrix) and record.odd:
+            raise Refused(record.odd)
         lengths: dict[str, int] = {}
         for name in record.arrays:
             values = getattr(record, name)
