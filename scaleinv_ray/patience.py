@@ -21,8 +21,8 @@ _PASSING = re.compile(
     r"|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED"
     r"|timed out|[Tt]imeout|[Cc]onnection (reset|refused|aborted|closed)"
 )
-"""As AWS, Google and curl say it. Of a GET that failed Arrow says INTERNAL_FAILURE, whatever it was;
-the HEAD before it has said the rest."""
+"""As AWS, Google and curl say it. Of a GET that failed Arrow says INTERNAL_FAILURE, whatever it
+was; the HEAD before it has said the rest."""
 _REFUSED = re.compile(r"ACCESS_DENIED|NO_SUCH|INVALID_ACCESS_KEY|SIGNATURE|HTTP status 40[134]")
 
 P = ParamSpec("P")

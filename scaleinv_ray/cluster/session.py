@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from scaleinv_ray.cluster.watchdog import Process, of_ray, watched
 
@@ -69,8 +69,8 @@ def connected(address: str | None) -> Generator[frozenset[Process]]:
         if target == "local":
             since = stack.enter_context(watched(folder))
         stack.callback(ray.shutdown)
-        options = {"include_dashboard": False} if target == "local" else {}
-        ray.init(address=target, log_to_driver=False, **options)
+        embedded: dict[str, Any] = {"include_dashboard": False} if target == "local" else {}
+        ray.init(address=target, log_to_driver=False, **embedded)
         take_over()
         yield frozenset(of_ray(os.getpid(), folder, since) if since else ())
 
@@ -85,6 +85,9 @@ def _heeding_sigterm() -> Generator[Callable[[], object]]:
 
     Yields:
         What is to be called when Ray, too, has set its handlers.
+
+    Raises:
+        SystemExit: where SIGTERM came while Ray was being initialised.
     """
     if threading.current_thread() is not threading.main_thread():  # others cannot set handlers
         yield lambda: None
