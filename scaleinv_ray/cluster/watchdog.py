@@ -68,7 +68,7 @@ def of_ray(driver: int, folder: str, since: int = 0) -> set[Process]:
     Args:
         driver: process id.
         folder: of the Ray package, from which the driver's own children run.
-        since: ticks; only children that are younger belong to it.
+        since: ticks; children that are older belong to something else.
 
     Returns:
         The processes that have not ended.
@@ -77,7 +77,7 @@ def of_ray(driver: int, folder: str, since: int = 0) -> set[Process]:
     for entry in os.listdir(PROC):
         if entry.isdigit() and (found := _stat(entry)) is not None:
             children.setdefault(found[1], []).append(found[0])
-    roots = [p for p in children.get(driver, ()) if p.start > since and _runs(p.pid, folder)]
+    roots = [p for p in children.get(driver, ()) if p.start >= since and _runs(p.pid, folder)]
     everything = set(roots)
     while roots:
         roots = [child for process in roots for child in children.get(process.pid, ())]
@@ -87,7 +87,8 @@ def of_ray(driver: int, folder: str, since: int = 0) -> set[Process]:
 
 def _runs(pid: int, folder: str) -> bool:
     try:
-        return folder.encode() in (PROC / str(pid) / "cmdline").read_bytes()
+        # something in the folder: the watchdog's own command has the folder itself
+        return f"{folder}/".encode() in (PROC / str(pid) / "cmdline").read_bytes()
     except OSError:
         return False
 
@@ -124,8 +125,7 @@ def watched(folder: str) -> Generator[int]:
         folder: of the Ray package.
 
     Yields:
-        Since when this Ray's processes may have begun, as `of_ray` takes it: not with the watchdog
-        itself, the command line of which has the folder too.
+        Since when this Ray's processes may have begun, as `of_ray` takes it.
     """
     if not PROC.is_dir() or not hasattr(os, "pidfd_open"):
         yield 0
