@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def wait_until(condition: object, seconds: float = 30.0) -> None:
 
 
 @contextmanager
-def sleeping() -> Iterator[subprocess.Popen[bytes]]:
+def sleeping() -> Generator[subprocess.Popen[bytes]]:
     """A process that does nothing, and is ended."""
     with subprocess.Popen([sys.executable, "-c", SLEEP]) as child:
         try:

@@ -1,0 +1,106 @@
+"""Clusters whose nodes come while a run goes, or never.
+
+python -m tests.cluster.isolated_places TASK FOLDER
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ["RAY_AUTH_MODE"] = "disabled"  # on loopback, in a network of its own
+
+import ray
+import yaml
+
+from scaleinv_ray import tables
+from scaleinv_ray.cluster.conclude import completed
+from scaleinv_ray.cluster.driver import Driver
+from scaleinv_ray.cluster.jobs import FAILED, Work
+from scaleinv_ray.cluster.preflight import posted
+from scaleinv_ray.cluster.settings import Settings
+from scaleinv_ray.store import Store
+from tests.cluster.isolated import HEALTH, Slow, started
+from tests.cluster.synthetic_work import of_weights
+
+
+def join(folder: Path) -> dict[str, Any]:
+    """Two nodes come to a working run; one of them has nothing where the store is."""
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": HEALTH}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    ray.init(address=cluster.address, log_to_driver=False)
+    out, log = folder / "out", folder / "log"
+    store = Store(out)
+    nodes: dict[str, str] = {}
+    started_here: list[subprocess.Popen[bytes]] = []
+    ended = threading.Event()
+
+    def come() -> None:
+        while not started(log):
+            time.sleep(0.05)
+        before = {n["NodeID"] for n in ray.nodes()}
+        # a node of the same disk, on which another one lies over the folder of the run
+        script = f"mount -t tmpfs none {out} && exec ray start --address={cluster.address} --block"
+        command = ["unshare", "--mount", "bash", "-c", f"{script} --num-cpus=1"]
+        started_here.append(subprocess.Popen(command, stdout=sys.stderr))
+        while not (found := {n["NodeID"] for n in ray.nodes() if n["Alive"]} - before):
+            time.sleep(0.1)
+        nodes["bad"] = found.pop()
+        nodes["good"] = cluster.add_node(num_cpus=1).node_id
+        ended.wait()
+
+    comer = threading.Thread(target=come, daemon=True)
+    comer.start()
+    sources = {f"k{i}": Slow(f"k{i}", folder / "model", log, 1.5) for i in range(40)}
+    jobs = [of_weights(key, source) for key, source in sources.items()]
+    events: list[dict[str, Any]] = []
+
+    def take(event: str, **values: Any) -> None:
+        events.append({"event": event, **values})
+
+    with posted(store) as terms:
+        Driver(store, Work([], jobs, {}), Settings(), take, terms).execute()
+    ended.set()
+    found = {
+        **nodes, "completed": len(completed(store)), "jobs": len(jobs),
+        "worked": sorted({where for _, where, _ in started(log)}),
+        "notices": [e["text"] for e in events if e["event"] == "notice"],
+        "failed": [e["error"] for e in events if e["event"] == "measured" and e["error"]],
+        "lost": [e["error"] for e in events if e["event"] == "lost"],
+    }  # fmt: skip
+    ray.shutdown()
+    started_here[0].terminate()
+    started_here[0].wait(timeout=60)
+    cluster.shutdown()
+    return found
+
+
+def never(folder: Path) -> dict[str, Any]:
+    """An autoscaler knows a type of node with a GPU and may not bring it."""
+    from tests.cluster.isolated import Fake
+
+    worker = {"resources": {"CPU": 1, "GPU": 1}, "node_config": {}, "max_workers": 1}
+    cluster = Fake({"CPU": 2}, {"gpu": worker | {"min_workers": 0}}, max_workers=0)
+    cluster.start()
+    command = [sys.executable, "-m", "scaleinv_ray.cli", "run", str(folder / "series.yaml")]
+    done = subprocess.run(
+        [*command, "--address", "auto"], capture_output=True, text=True, timeout=240
+    )
+    cluster.shutdown()
+    store = Store(yaml.safe_load((folder / "series.yaml").read_text())["out"])
+    failed = [n for n in store.names("measurements") if n.endswith(FAILED)]
+    rows = [r for n in failed for r in tables.decode(store.read_table(f"measurements/{n}"))]
+    said = done.stdout + done.stderr
+    return {"code": done.returncode, "said": said, "errors": [r["error"] for r in rows]}
+
+
+TASKS = {f.__name__: f for f in (join, never)}
+
+if __name__ == "__main__":
+    print(json.dumps(TASKS[sys.argv[1]](Path(sys.argv[2]))))
