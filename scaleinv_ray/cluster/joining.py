@@ -101,6 +101,8 @@ def lacking(terms: Terms) -> str | None:
     try:
         if Store(terms.uri).read_bytes(terms.name) != terms.nonce:
             return f"{terms.uri} is another folder there"
+    except FileNotFoundError:
+        return f"{terms.uri} is another folder there"
     except OSError as error:
         return f"{terms.uri} cannot be read there: {error}"
     return None
@@ -161,9 +163,11 @@ class Joining:
             nodes: alive, as Ray lists them.
         """
         first = not self._names
+        alive = {node["NodeID"] for node in nodes}
+        self.barred = {node: why for node, why in self.barred.items() if node in alive}
         for node in nodes:
             known, self._names[node["NodeID"]] = node["NodeID"] in self._names, name_of(node)
-            if not known and not first:
+            if not known and not first and node["NodeID"] not in self.barred:
                 self._ask(node["NodeID"], node["Resources"])
 
     def _ask(self, node: str, resources: Mapping[str, float]) -> None:
@@ -210,6 +214,8 @@ class Joining:
         """A node gets no more work; said once."""
         if node not in self.barred:
             self.barred[node] = reason
+            if node not in self._names:  # its first worker was faster than a look
+                self.look([n for n in ray.nodes() if n["Alive"]])
             name = self._names.get(node, node[:8])
             self._log("notice", text=f"node {name} gets no work: {reason}; the run goes on")
 
@@ -220,5 +226,5 @@ class Joining:
 
     def elsewhere(self) -> dict[str, Any]:
         """Options for tasks and actors that keep them from closed nodes."""
-        closed = sorted(self.closed & self._names.keys())
+        closed = sorted(self.closed)
         return {"label_selector": {"ray.io/node-id": f"!in({','.join(closed)})"}} if closed else {}

@@ -24,6 +24,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"  # on loopback, in a network of its own
 
 import ray
 import yaml
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 from ray.cluster_utils import AutoscalingCluster
 
 from scaleinv_ray.cluster.conclude import completed
@@ -188,27 +189,26 @@ def preempt(folder: Path) -> dict[str, Any]:
 class Fake(AutoscalingCluster):
     """The wheel lacks the example.yaml that the base class reads."""
 
-    def __init__(self, head: Any, workers: Any, *, max_workers: int) -> None:
-        self._max_workers = max_workers
-        super().__init__(head, workers)
+    provider = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 
     def _generate_config(
         self, head: Any, workers: Any, autoscaler_v2: bool = False, **more: Any
     ) -> dict[str, Any]:
-        module = "ray.autoscaler._private.fake_multi_node.node_provider"
-        types = {**workers, "head": {"resources": head, "node_config": {}, "max_workers": 0}}
+        name = "ray.head.default"  # as the provider calls it, whatever it is told
+        types = {**workers, name: {"resources": head, "node_config": {}, "max_workers": 0}}
         return {
-            "cluster_name": "fake", "max_workers": self._max_workers, "idle_timeout_minutes": 0.1,
-            "upscaling_speed": 1.0, "head_node_type": "head", "available_node_types": types,
+            "cluster_name": "fake", "max_workers": 2, "idle_timeout_minutes": 0.1,
+            "upscaling_speed": 1.0, "head_node_type": name, "available_node_types": types,
             "auth": {}, "docker": {}, "initialization_commands": [], "setup_commands": [],
             "head_setup_commands": [], "worker_setup_commands": [],
             "head_start_ray_commands": [], "worker_start_ray_commands": [],
             "file_mounts": {}, "cluster_synced_files": [],
             "file_mounts_sync_continuously": False, "rsync_exclude": [], "rsync_filter": [],
             "provider": {
-                "type": "external", "module": f"{module}.FakeMultiNodeProvider",
+                "type": "external", "module": self.provider,
                 "use_node_id_as_ip": True, "disable_node_updaters": True,
                 "disable_launch_config_check": True,
+                "launch_multiple": autoscaler_v2, "head_node_id": FAKE_HEAD_NODE_ID,
             },
         }  # fmt: skip
 
@@ -218,7 +218,7 @@ def autoscale(folder: Path) -> dict[str, Any]:
     from scaleinv_ray.cluster.sweep import sweep
 
     worker = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2}
-    cluster = Fake({"CPU": 0}, {"cpu": worker}, max_workers=2)
+    cluster = Fake({"CPU": 0}, {"cpu": worker})
     cluster.start()
     ray.init("auto", log_to_driver=False)
 

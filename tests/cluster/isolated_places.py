@@ -16,15 +16,17 @@ os.environ["RAY_AUTH_MODE"] = "disabled"  # on loopback, in a network of its own
 
 import ray
 import yaml
+from ray.autoscaler._private.fake_multi_node.node_provider import FakeMultiNodeProvider
 
 from scaleinv_ray import tables
+from scaleinv_ray.cluster.checks import coming_kinds
 from scaleinv_ray.cluster.conclude import completed
 from scaleinv_ray.cluster.driver import Driver
 from scaleinv_ray.cluster.jobs import FAILED, Work
 from scaleinv_ray.cluster.preflight import posted
 from scaleinv_ray.cluster.settings import Settings
 from scaleinv_ray.store import Store
-from tests.cluster.isolated import HEALTH, Slow, started
+from tests.cluster.isolated import HEALTH, Fake, Slow, started
 from tests.cluster.synthetic_work import of_weights
 
 
@@ -45,14 +47,15 @@ def join(folder: Path) -> dict[str, Any]:
         while not started(log):
             time.sleep(0.05)
         before = {n["NodeID"] for n in ray.nodes()}
-        # a node of the same disk, on which another one lies over the folder of the run
-        script = f"mount -t tmpfs none {out} && exec ray start --address={cluster.address} --block"
-        command = ["unshare", "--mount", "bash", "-c", f"{script} --num-cpus=1"]
-        started_here.append(subprocess.Popen(command, stdout=sys.stderr))
-        while not (found := {n["NodeID"] for n in ray.nodes() if n["Alive"]} - before):
-            time.sleep(0.1)
-        nodes["bad"] = found.pop()
-        nodes["good"] = cluster.add_node(num_cpus=1).node_id
+        # of two nodes of the same disk the first has another one over the folder of the run
+        for name, first in (("bad", f"mount -t tmpfs none {out}"), ("good", "true")):
+            script = f"{first} && exec ray start --address={cluster.address} --num-cpus=1 --block"
+            command = ["unshare", "--mount", "bash", "-c", script]
+            started_here.append(subprocess.Popen(command, stdout=sys.stderr))
+            while not (found := {n["NodeID"] for n in ray.nodes() if n["Alive"]} - before):
+                time.sleep(0.1)
+            nodes[name] = found.pop()
+            before.add(nodes[name])
         ended.wait()
 
     comer = threading.Thread(target=come, daemon=True)
@@ -75,19 +78,37 @@ def join(folder: Path) -> dict[str, Any]:
         "lost": [e["error"] for e in events if e["event"] == "lost"],
     }  # fmt: skip
     ray.shutdown()
-    started_here[0].terminate()
-    started_here[0].wait(timeout=60)
+    for process in started_here:
+        process.terminate()
+        process.wait(timeout=60)
     cluster.shutdown()
     return found
 
 
-def never(folder: Path) -> dict[str, Any]:
-    """An autoscaler knows a type of node with a GPU and may not bring it."""
-    from tests.cluster.isolated import Fake
+class Stuck(FakeMultiNodeProvider):
+    """A cloud that is asked for nodes and gives none."""
 
+    def create_node_with_resources_and_labels(self, *_: Any, **__: Any) -> None:
+        """Says nothing."""
+
+
+class FullCloud(Fake):
+    """An autoscaling cluster in such a cloud."""
+
+    provider = "tests.cluster.isolated_places.Stuck"
+
+
+def never(folder: Path) -> dict[str, Any]:
+    """An autoscaler may bring a node with a GPU, and the cloud has none."""
     worker = {"resources": {"CPU": 1, "GPU": 1}, "node_config": {}, "max_workers": 1}
-    cluster = Fake({"CPU": 2}, {"gpu": worker | {"min_workers": 0}}, max_workers=0)
+    cluster = FullCloud({"CPU": 2}, {"gpu": worker | {"min_workers": 0}}, autoscaler_v2=True)
     cluster.start()
+    ray.init("auto", log_to_driver=False)
+    limit = time.monotonic() + 60
+    while not coming_kinds():  # the autoscaler says it a few seconds after its start
+        assert time.monotonic() < limit, "no autoscaler"
+        time.sleep(0.5)
+    ray.shutdown()
     command = [sys.executable, "-m", "scaleinv_ray.cli", "run", str(folder / "series.yaml")]
     done = subprocess.run(
         [*command, "--address", "auto"], capture_output=True, text=True, timeout=240
