@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any
 
 from scaleinv_ray.cluster.flights import said
 from scaleinv_ray.cluster.jobs import code_version
+from scaleinv_ray.cluster.kinds import NodeKind
 from scaleinv_ray.cluster.session import ray
 from scaleinv_ray.costs import Load
 
@@ -43,39 +44,6 @@ class Demands:
     shared_bytes: int = 0
     load: Load = "auto"
     node_wait_s: float = 1200.0
-
-
-class NodeKind(NamedTuple):
-    """Nodes with the same resources.
-
-    Attributes:
-        resources: of one.
-        number: how many there are or may come, infinite where nothing limits them.
-    """
-
-    resources: Mapping[str, float]
-    number: float
-
-
-def node_kinds() -> list[NodeKind]:
-    """The nodes that are there, and the types that an autoscaler may add to them."""
-    return [*present_kinds(), *coming_kinds()]
-
-
-def present_kinds() -> list[NodeKind]:
-    """The nodes that are there."""
-    return [NodeKind(n["Resources"], 1) for n in ray.nodes() if n["Alive"]]
-
-
-def coming_kinds() -> list[NodeKind]:
-    """The types of nodes that an autoscaler may bring."""
-    config = ray._private.state.state.get_cluster_config()
-    groups = config.node_group_configs if config is not None else ()
-    return [
-        NodeKind(dict(g.resources), math.inf if g.max_count < 0 else g.max_count)
-        for g in groups
-        if g.max_count
-    ]
 
 
 def check_requests(kinds: Sequence[NodeKind], demands: Demands) -> None:

@@ -13,13 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from scaleinv_ray.cluster.actors import measure_all
-from scaleinv_ray.cluster.checks import (
-    coming_kinds,
-    most_memory,
-    node_kinds,
-    nowhere,
-    present_kinds,
-)
+from scaleinv_ray.cluster.checks import most_memory, nowhere
 from scaleinv_ray.cluster.crew import Crew, number_of_actors
 from scaleinv_ray.cluster.flights import LOST, Flight, cause, mark_running, said
 from scaleinv_ray.cluster.jobs import (
@@ -31,6 +25,7 @@ from scaleinv_ray.cluster.jobs import (
     Work,
 )
 from scaleinv_ray.cluster.joining import Joining, Needs, Terms, Unfit
+from scaleinv_ray.cluster.kinds import coming_kinds, present_kinds
 from scaleinv_ray.cluster.parts import largest_first, memory_of
 from scaleinv_ray.cluster.placement import TRIES, Files, Nodes
 from scaleinv_ray.cluster.results import Results
@@ -130,7 +125,7 @@ class Driver:
             {n: of.get(what, 0.0) for n, of in nodes.items()} for what in ("CPU", "GPU", "memory")
         )
         self._cpus, self._gpus = max(1, int(sum(cpus.values()))), sum(gpus.values())
-        self._largest = most_memory(node_kinds())
+        self._largest = most_memory(present_kinds())
         there = {n["NodeID"] for n in alive}
         gone, self._alive = self._alive - there, there
         leaving = gone | ray._private.state.state.get_draining_nodes().keys()  # has notice

@@ -11,14 +11,12 @@ from scaleinv_ray.cluster.checks import (
     Demands,
     check_nodes,
     check_requests,
-    coming_kinds,
     environment,
-    node_kinds,
     nowhere,
-    present_kinds,
 )
 from scaleinv_ray.cluster.flights import cause
 from scaleinv_ray.cluster.joining import Needs, Terms
+from scaleinv_ray.cluster.kinds import coming_kinds, node_kinds, present_kinds
 from scaleinv_ray.cluster.scratch import Ground, Scratch
 from scaleinv_ray.cluster.session import ray
 from scaleinv_ray.store import PART, Store

@@ -19,7 +19,6 @@ import yaml
 from ray.autoscaler._private.fake_multi_node.node_provider import FakeMultiNodeProvider
 
 from scaleinv_ray import tables
-from scaleinv_ray.cluster.checks import coming_kinds
 from scaleinv_ray.cluster.conclude import completed
 from scaleinv_ray.cluster.driver import Driver
 from scaleinv_ray.cluster.jobs import FAILED, Work
@@ -103,12 +102,6 @@ def never(folder: Path) -> dict[str, Any]:
     worker = {"resources": {"CPU": 1, "GPU": 1}, "node_config": {}, "max_workers": 1}
     cluster = FullCloud({"CPU": 2}, {"gpu": worker | {"min_workers": 0}}, autoscaler_v2=True)
     cluster.start()
-    ray.init("auto", log_to_driver=False)
-    limit = time.monotonic() + 60
-    while not coming_kinds():  # the autoscaler says it a few seconds after its start
-        assert time.monotonic() < limit, "no autoscaler"
-        time.sleep(0.5)
-    ray.shutdown()
     command = [sys.executable, "-m", "scaleinv_ray.cli", "run", str(folder / "series.yaml")]
     done = subprocess.run(
         [*command, "--address", "auto"], capture_output=True, text=True, timeout=240

@@ -1,24 +1,28 @@
 """What no node has room for is given up with the reason; a node that does not fit gets no work."""
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from scaleinv_ray import tables
-from scaleinv_ray.cluster.checks import NodeKind, environment, nowhere
+from scaleinv_ray.cluster.checks import Demands, check_requests, environment, nowhere
 from scaleinv_ray.cluster.conclude import completed
 from scaleinv_ray.cluster.driver import Driver
 from scaleinv_ray.cluster.jobs import FAILED, Work
 from scaleinv_ray.cluster.joining import Joining, Needs, Terms, disk_lacking, lacking
+from scaleinv_ray.cluster.kinds import ANY, NodeKind, autoscaling_configs, kinds_of
 from scaleinv_ray.cluster.preflight import NONCE, posted
 from scaleinv_ray.cluster.settings import Settings
 from scaleinv_ray.store import Store
 from tests.cluster.synthetic_work import capture_file, good
+from tests.cluster.test_faults import small_config
 from tests.cluster.test_flights import capture
-from tests.cluster.test_nodes import isolated, namespaces
+from tests.cluster.test_nodes import ROOT, isolated, namespaces
 
 assert namespaces, "a fixture"
 CPU = NodeKind({"CPU": 16.0, "memory": 1e9}, 1)
@@ -36,6 +40,22 @@ def test_what_waits_in_vain_says_what_it_asked_for_what_is_there_and_what_may_co
     assert "there are nodes: no node; an autoscaler may bring 4 of 16 CPU + 1 GPU, inf" in said
     many = [NodeKind({"CPU": float(i)}, 7) for i in range(40)]
     assert len(nowhere({"CPU": 1}, 5, many, many)) < 300, "a line for people"
+
+
+def test_what_may_come_stands_in_the_file_of_the_autoscaler() -> None:
+    words = ["python", "monitor.py", "--gcs-address=10.0.0.1:6379", "--autoscaling-config=/c.yaml"]
+    others = [["ray", "--gcs-address=10.0.0.1:6379"], ["x", "--autoscaling-config=/d.yaml"], [""]]
+    assert autoscaling_configs([*others, words], "10.0.0.1:6379") == [Path("/c.yaml")]
+    assert autoscaling_configs([*others, words], "10.0.0.2:6379") == []
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    kinds = [NodeKind({"CPU": 16}, 16), NodeKind({"CPU": 16, "GPU": 1}, 4)]
+    assert kinds_of(config) == kinds, "the head is there already"
+    assert [k.number for k in kinds_of(config | {"max_workers": 3})] == [3, 3]
+    assert kinds_of(config | {"max_workers": 0}) == kinds_of({}) == []
+    check_requests(kinds, Demands(gpus_per_model=1))
+    check_requests([ANY], Demands(gpus_per_model=8, memory=10**12))
+    with pytest.raises(ValueError, match="gpus_per_model: got 2, no node has more than 1"):
+        check_requests(kinds, Demands(gpus_per_model=2))
 
 
 def events_of(events: list[tuple[str, dict[str, Any]]], name: str) -> list[dict[str, Any]]:
@@ -172,8 +192,6 @@ def test_a_node_of_another_version_hands_its_work_back(ray_session: None, tmp_pa
 def test_of_two_nodes_that_come_the_one_with_another_store_gets_no_work(
     namespaces: Path, ladder: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     shutil.copytree(ladder / "d16-s0" / "step-000006", tmp_path / "model")
     found = isolated("join", tmp_path, namespaces, program="isolated_places")
     assert found["completed"] == found["jobs"] and found["failed"] == []
@@ -189,10 +207,6 @@ def test_of_two_nodes_that_come_the_one_with_another_store_gets_no_work(
 def test_a_run_whose_gpu_node_never_comes_ends_with_exit_code_3(
     namespaces: Path, text_folder: Path, ladder: Path, tmp_path: Path
 ) -> None:
-    import yaml
-
-    from tests.cluster.test_faults import small_config
-
     cluster = {"gpus_per_model": 1, "node_wait": "15s"}
     config = small_config(text_folder, ladder, tmp_path / "out", cluster=cluster)
     config["models"] = [{"path": str(ladder / "d16-s0"), "steps": "last"}]
