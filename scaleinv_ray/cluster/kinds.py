@@ -9,9 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from scaleinv_ray.cluster.session import ray
+from scaleinv_ray.config.reader import ConfigError, read_mapping
 
 
 class NodeKind(NamedTuple):
@@ -61,8 +60,8 @@ def coming_kinds() -> list[NodeKind]:
         return [ANY]
     address = ray.get_runtime_context().gcs_address
     for file in autoscaling_configs(_commands(), address):
-        with suppress(OSError, yaml.YAMLError):
-            return kinds_of(yaml.safe_load(file.read_bytes()))
+        with suppress(ConfigError):  # what the autoscaler cannot read brings nothing either
+            return kinds_of(read_mapping(file))
     return []
 
 
