@@ -54,6 +54,7 @@ def train(config: Config, address: Address = None) -> None:
 def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     """Prints units, captures, bytes, what is missing and what it costs; computes nothing."""
     from scaleinv_ray.cluster.conclude import completed
+    from scaleinv_ray.cluster.run import notes_of
     from scaleinv_ray.plan import make_plan
     from scaleinv_ray.store import Store
 
@@ -62,6 +63,8 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     made = make_plan(checked)
     done = completed(Store(out or checked.out))
     typer.echo(_describe(made, done))
+    for note in notes_of(checked, made):
+        typer.echo(note)
     typer.echo(_loadings(made, checked, nodes))
     missing = made.missing(done)
     cores = nodes * (os.cpu_count() or 1)
@@ -146,6 +149,8 @@ def _run(config: RunConfig, out: str | None, address: str | None) -> None:
         f"{result.computed} measurements made, {result.failed} failed; verdicts: "
         + ", ".join(f"{n} {v}" for v, n in counts.most_common())
     )
+    for note in result.notes:
+        typer.echo(note)
     typer.echo(f"report: {result.store.path('report.html')}")
     if result.failed:
         raise typer.Exit(3)

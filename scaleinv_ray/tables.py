@@ -127,6 +127,10 @@ CAPABILITIES = pa.schema(
         _TYPES,
     )
 )
+UNJOINED = pa.schema(
+    _fields("""file:s model:s step:i tokens:i task:s metric:s value:f reason:s""", _TYPES)
+)
+"""Published evaluations that are of no checkpoint of the run, each with the reason."""
 EMERGENCE = pa.schema(
     _fields(
         """series:s probe:s family:s invariant:s quantity:s site:s depth_bin:s task:s metric:s
@@ -140,7 +144,8 @@ EMERGENCE = pa.schema(
 PLAN = pa.schema(
     _fields(
         """key:s capture_key:s unit:s unit_b:s series:s model:s n_params:i seed:i step:i variant:s
-        probe:s kind:s invariant:s params:s bytes:i done:b""",
+        probe:s kind:s invariant:s params:s bytes:i done:b tokenizer:s bytes_per_token:f
+        bytes_per_token_stderr:f""",
         _TYPES,
     )
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -20,7 +20,9 @@ from scaleinv_ray.conservation.emergence import (
     held_out_onset,
     lead_of,
 )
+from scaleinv_ray.conservation.joining import short_name
 from scaleinv_ray.conservation.onsets import Onset, OnsetFinder
+from scaleinv_ray.conservation.tokenizers import several_tokenizers
 from scaleinv_ray.conservation.transitions import run_values, scaled
 from scaleinv_ray.conservation.values import TRAINED, gather
 from scaleinv_ray.contract import Quantity
@@ -53,7 +55,10 @@ class _Name(NamedTuple):
 
 @dataclass(frozen=True)
 class _Facts:
-    """Tokens and losses of the trained runs: (series, replicate) -> step -> value."""
+    """Tokens and losses of the trained runs: (series, replicate) -> step -> value.
+
+    No losses of series with several tokenizers: they are in nats a token.
+    """
 
     tokens: dict[tuple[str, Replicate], dict[int, float]]
     loss: dict[tuple[str, Replicate], dict[int, float]]
@@ -110,7 +115,8 @@ def emergence_table(
     return out
 
 
-def _facts(rows: Iterable[Mapping[str, Any]]) -> _Facts:
+def _facts(rows: Sequence[Mapping[str, Any]]) -> _Facts:
+    several = several_tokenizers(rows)
     tokens: dict[tuple[str, Replicate], dict[int, float]] = defaultdict(dict)
     loss: dict[tuple[str, Replicate], dict[int, float]] = defaultdict(dict)
     for row in rows:
@@ -119,7 +125,7 @@ def _facts(rows: Iterable[Mapping[str, Any]]) -> _Facts:
         of = (row["series"], Replicate(*[row[name] for name in Replicate._fields]))
         step = NO_STEP if row["step"] is None else row["step"]
         tokens[of][step] = float(row["train_tokens"])
-        if row["eval_loss"] is not None:
+        if row["eval_loss"] is not None and row["series"] not in several:
             loss[of][step] = float(row["eval_loss"])
     return _Facts(tokens, loss)
 
@@ -132,16 +138,12 @@ def _capability_onsets(
         if row["value"] is None or row["tokens"] is None:
             continue
         of = curves.setdefault((row["task"], row["metric"]), {})
-        curve = of.setdefault(_Name(_short(row["model"]), row.get("seed")), {})
+        curve = of.setdefault(_Name(short_name(row["model"]), row.get("seed")), {})
         curve[float(row["tokens"])] = row["value"]
     return {
         what: {name: _onset(curve, finder) for name, curve in of.items()}
         for what, of in sorted(curves.items())
     }
-
-
-def _short(model: str) -> str:
-    return model.rstrip("/").rsplit("/", 1)[-1].lower()
 
 
 def _onset(curve: Mapping[float, float], finder: OnsetFinder) -> Onset | str:
@@ -173,7 +175,7 @@ def _joined(
     lacking: list[str] = []
     used: set[_Name] = set()
     for replicate, invariant in onsets.items():
-        name = _Name(_short(replicate.model), replicate.seed)
+        name = _Name(short_name(replicate.model), replicate.seed)
         name = name if name in capability else _Name(name.model, None)
         if name not in capability:
             continue

@@ -14,7 +14,7 @@ from scaleinv_ray.config import RunConfig
 from scaleinv_ray.contract import REGISTRY, Invariant, Signature
 from scaleinv_ray.costs import TOKENS_PER_UNIT, capture_bytes
 from scaleinv_ray.plan.grouping import pairs_of, trajectories_of
-from scaleinv_ray.plan.tokens import probe_tokens
+from scaleinv_ray.plan.tokens import probe_tokens, tokenizers_of
 from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Reading, Unit, digest
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import CAPTURE_VERSION, ON_REQUEST, TOKEN_FREE, Protocol
@@ -47,7 +47,8 @@ def make_plan(config: RunConfig) -> Plan:
     spectroscopy = config.spectroscopy()
     made = {kind for kind in kinds if kind not in ON_REQUEST or spectroscopy.of(kind)}
     on_tokens = live if made - TOKEN_FREE else []
-    tokens = probe_tokens(config, on_tokens, protocol)
+    tokenizers = tokenizers_of(live)
+    tokens = probe_tokens(config, on_tokens, protocol, named=tokenizers)
     for checkpoint in on_tokens:
         _check_widths(checkpoint, protocol, kinds)
         _check_captures(checkpoint, protocol, kinds)
@@ -67,7 +68,14 @@ def make_plan(config: RunConfig) -> Plan:
         (f"{a.model}@{a.step}", f"{b.model}@{b.step}") for a, b in series.equal_weights(checkpoints)
     )
     return Plan(
-        config.name, protocol, tuple(units), tuple(measurements), tokens, equal, spectroscopy
+        name=config.name,
+        protocol=protocol,
+        units=tuple(units),
+        measurements=tuple(measurements),
+        tokens=tokens,
+        equal_weights=equal,
+        spectroscopy=spectroscopy,
+        tokenizers=tokenizers,
     )
 
 
@@ -264,11 +272,16 @@ def plan_rows(plan: Plan, done: set[str]) -> list[dict[str, Any]]:
             if capture_key not in seen and not unit.checkpoint.captures:
                 size += capture_bytes(unit.checkpoint, m.kind, plan.protocol, plan.spectroscopy)
                 seen.add(capture_key)
+        has_tokens = m.probe is not None and not c.captures
+        per_token = plan.tokens_of(m.unit, m.probe or "").bytes_per_token if has_tokens else None
         rows.append({
             "key": m.key, "capture_key": m.capture_key, "unit": m.unit.id,
             "unit_b": m.unit_b, "series": plan.name,
             "model": c.model, "n_params": c.n_params, "seed": c.seed, "step": c.step,
             "variant": m.unit.variant, "probe": m.probe, "kind": m.kind,
             "invariant": m.invariant, "params": m.params, "bytes": size, "done": m.key in done,
+            "tokenizer": plan.tokenizer_of(m.unit),
+            "bytes_per_token": None if per_token is None else per_token.mean,
+            "bytes_per_token_stderr": None if per_token is None else per_token.stderr,
         })  # fmt: skip
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 # 18 digits fit 64 bits; a number that goes on, as 1.5 or 300b, is another one
@@ -17,7 +18,9 @@ _TOKENS = re.compile(
     r"|([0-9]{1,15}(?:\.[0-9]{1,6})?)([KMBT])[-_]?tokens?)(?![0-9A-Za-z])",
     re.IGNORECASE,
 )
-_STAGE = re.compile(r"(?:stage[-_]?[0-9]+|ingredient[-_]?[0-9]+|epoch[-_=]?[0-9]+|[-_. ])+", re.I)
+_STAGE = re.compile(  # what stands before a step and names no run
+    r"(?:(?:stage|phase|ingredient|epoch|checkpoint|ckpt|model|weights)[-_=]?[0-9]*|[-_. ])*", re.I
+)
 _POWERS = {"": 0, "k": 3, "m": 6, "b": 9, "t": 12}
 
 
@@ -52,14 +55,30 @@ def run_of(name: str) -> str:
         name: of a folder, a revision or a file, that has a step.
 
     Returns:
-        The text, without stages and epochs.
+        The text; stages and epochs are none.
 
     >>> run_of("olmo-step1000"), run_of("stage1-step1000-tokens4B"), run_of("checkpoint-500")
     ('olmo', '', '')
     """
     named = _named(name)
     before = name if named is None else named.before
-    return _STAGE.sub("", before) and before.rstrip("-_. ")
+    return "" if _STAGE.fullmatch(before) else before.rstrip("-_. ")
+
+
+def model_of(folder: Path) -> str:
+    """The name of the model in a folder: its own, or that of the run where it is named as a step.
+
+    Args:
+        folder: of a checkpoint or a run.
+
+    Returns:
+        The name.
+
+    >>> model_of(Path("runs/d64-s0/step-000300")), model_of(Path("models/pythia-70m"))
+    ('d64-s0', 'pythia-70m')
+    """
+    is_step = step_of(folder.name) is not None and not run_of(folder.name)
+    return (folder.parent if is_step else folder).name
 
 
 def tokens_of(name: str) -> int | None:

@@ -10,13 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from scaleinv_ray import invariants, tables
-from scaleinv_ray.cluster.derived import (
-    DERIVED,
-    capability_digest,
-    derive,
-    predicted,
-    read_capabilities,
-)
+from scaleinv_ray.cluster.derived import DERIVED, derive, predicted
+from scaleinv_ray.cluster.evaluations import capability_digest, read_capabilities
 from scaleinv_ray.cluster.run import run
 from scaleinv_ray.config import CapabilityFile, RunConfig, load_run_config
 from scaleinv_ray.contract import REGISTRY

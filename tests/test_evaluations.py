@@ -2,8 +2,8 @@
 
 import pytest
 
-from scaleinv_ray.conservation import from_lm_eval, from_pythia
-from scaleinv_ray.conservation.capabilities import PYTHIA_PARAMS, chance_of
+from scaleinv_ray.series import from_lm_eval, from_pythia
+from scaleinv_ray.series.evaluations import PYTHIA_PARAMS, chance_of
 
 OLD = {
     "results": {

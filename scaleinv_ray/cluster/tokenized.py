@@ -1,0 +1,75 @@
+"""Which tokenizer each measurement was made with, as the plan of a run folder says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from scaleinv_ray import tables
+from scaleinv_ray.conservation import Bytes
+from scaleinv_ray.store import Store
+
+Row = dict[str, Any]
+_COLUMNS = ("key", "probe", "tokenizer", "bytes_per_token", "bytes_per_token_stderr")
+_CHANGED = ("value", "stderr", "status", "error")
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """Tokenizers of the measurements of a plan.
+
+    Attributes:
+        of_key: key of a measurement -> name of the tokenizer.
+        bytes_of: (probe, tokenizer) -> bytes of its tokens.
+    """
+
+    of_key: Mapping[str, str] = field(default_factory=dict)
+    bytes_of: Mapping[tuple[str, str], Bytes] = field(default_factory=dict)
+
+    def rows(self, rows: Sequence[Row]) -> list[Row]:
+        """Measurements with the tokenizer of their model."""
+        return [row | {"tokenizer": self.of_key.get(row["key"])} for row in rows]
+
+
+def tokenized(store: Store) -> Tokenized:
+    """The tokenizers that the plan of a run folder names.
+
+    Args:
+        store: of the run.
+
+    Returns:
+        The tokenizers; none where the plan is from before they were written down.
+    """
+    plan = store.read_table("plan.parquet")
+    if not set(_COLUMNS) <= set(plan.column_names):
+        return Tokenized()
+    of_key: dict[str, str] = {}
+    bytes_of: dict[tuple[str, str], Bytes] = {}
+    for key, probe, name, mean, stderr in zip(
+        *(plan[column].to_pylist() for column in _COLUMNS), strict=True
+    ):
+        if name is not None:
+            of_key[key] = name
+            if mean is not None:
+                bytes_of[probe, name] = Bytes(mean, stderr)
+    return Tokenized(of_key, bytes_of)
+
+
+def with_values(measurements: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """The table of measurements with the values, errors and refusals of these rows.
+
+    Args:
+        measurements: of tables.MEASUREMENTS.
+        rows: in its order.
+
+    Returns:
+        The table.
+    """
+    for name in _CHANGED:
+        at = tables.MEASUREMENTS.get_field_index(name)
+        column = pa.array([row[name] for row in rows], tables.MEASUREMENTS.field(name).type)
+        measurements = measurements.set_column(at, tables.MEASUREMENTS.field(name), column)
+    return measurements
