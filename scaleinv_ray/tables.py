@@ -67,7 +67,8 @@ PREDICTIONS = pa.schema(
 TRANSITIONS = pa.schema(
     _fields(
         """series:s model:s seed:i probe:s family:s invariant:s quantity:s site:s depth_bin:s
-        kind:s step:f step_low:f step_high:f slope_before:f slope_after:f p:f reason:s""",
+        kind:s step:f step_low:f step_high:f slope_before:f slope_after:f p:f q:f n_asked:i
+        by_chance:f reason:s""",
         _TYPES,
     )
 )
@@ -134,7 +135,8 @@ UNJOINED = pa.schema(
 EMERGENCE = pa.schema(
     _fields(
         """series:s probe:s family:s invariant:s quantity:s site:s depth_bin:s task:s metric:s
-        n_runs:i n_sizes:i correlation:f p:f least_p:f p_given_loss:f lead:f lead_low:f lead_high:f
+        n_runs:i n_sizes:i correlation:f p:f q:f n_asked:i by_chance:f least_p:f
+        p_given_loss:f lead:f lead_low:f lead_high:f
         spacing:f predicted:f predicted_low:f predicted_high:f observed:f naive_error:f outcome:s
         reason:s""",
         _TYPES,

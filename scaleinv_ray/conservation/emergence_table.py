@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scaleinv_ray.conservation.choice import NO_STEP, Replicate
+from scaleinv_ray.conservation.discoveries import NOT_ASKED, Question, asked_of
 from scaleinv_ray.conservation.emergence import (
     ALPHA,
     Association,
@@ -19,6 +20,7 @@ from scaleinv_ray.conservation.emergence import (
     association,
     held_out_onset,
     lead_of,
+    reached_level,
 )
 from scaleinv_ray.conservation.joining import short_name
 from scaleinv_ray.conservation.onsets import Onset, OnsetFinder
@@ -80,6 +82,13 @@ def emergence_table(
     needs an association (p <= .05) and a lead whose interval lies above zero and above the spacing
     of the checkpoints; 'associated' needs the first only.
 
+    Many pairs are asked. `q` is the Benjamini-Yekutieli value of p over all pairs that could be
+    tested, the whole depth apart from its thirds, without controls: one-sided tests of the same
+    runs depend on each other with either sign (of two quantities that move against each other one
+    is early where the other is late), and Benjamini-Hochberg asks for positive dependence.
+    `by_chance` is how many of these `n_asked` would be associated by chance, with the levels that
+    the permutations can reach; no outcome depends on either.
+
     Args:
         rows: with the columns of `tables.MEASUREMENTS`.
         capability_rows: with model, tokens, task, metric and value, and optionally seed.
@@ -90,7 +99,8 @@ def emergence_table(
         One row a place and capability: correlation, p and p_given_loss, least_p; lead, lead_low,
         lead_high and spacing in ln tokens (spacing: of the checkpoints, median over runs); the
         mean t_C of the largest size predicted from the others, its 90 % interval, what was observed
-        and the smaller naive error; outcome and reason. Pairs without any common run have none.
+        and the smaller naive error; q, n_asked and by_chance; outcome and reason. Pairs without any
+        common run have none.
 
     Raises:
         ValueError: where a capability of a model without seed would count for several runs.
@@ -112,7 +122,19 @@ def emergence_table(
             if runs or lacking:
                 row = key | {"task": task, "metric": metric}
                 out.append(row | _numbers(runs, lacking, rng))
-    return out
+    return _with_q(out, quantities)
+
+
+def _with_q(rows: list[Row], quantities: Mapping[tuple[str, str], Quantity]) -> list[Row]:
+    tests: dict[Hashable, Question] = {}
+    for i, row in enumerate(rows):
+        claim = quantities.get((row["invariant"], row["quantity"]), Quantity(law="none"))
+        if row["p"] is not None and not claim.control:
+            # a depth and its thirds ask the same question again
+            family = (row["series"], row["depth_bin"] == "all")
+            tests[i] = Question(row["p"], reached_level(row["least_p"]), family)
+    found = asked_of(tests, method="by")
+    return [row | (found[i]._asdict() if i in found else NOT_ASKED) for i, row in enumerate(rows)]
 
 
 def _facts(rows: Sequence[Mapping[str, Any]]) -> _Facts:
