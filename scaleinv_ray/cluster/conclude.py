@@ -149,7 +149,8 @@ def conclude(store: Store, config: RunConfig) -> pa.Table:
         for name, quantity in spec.quantities.items()
     }
     made_with = tokenized(store)
-    measured = made_with.rows(tables.decode(whole["measurements"], JUDGED))
+    measured = tables.decode(whole["measurements"], JUDGED)
+    made_with.mark(measured)
     several = conservation.several_tokenizers(measured)
     rows = conservation.in_one_unit(measured, quantities=quantities, bytes_of=made_with.bytes_of)
     verdict_rows, prediction_rows = conservation.judge_table(

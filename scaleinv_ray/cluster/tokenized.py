@@ -29,9 +29,10 @@ class Tokenized:
     of_key: Mapping[str, str] = field(default_factory=dict)
     bytes_of: Mapping[tuple[str, str], Bytes] = field(default_factory=dict)
 
-    def rows(self, rows: Sequence[Row]) -> list[Row]:
-        """Measurements with the tokenizer of their model."""
-        return [row | {"tokenizer": self.of_key.get(row["key"])} for row in rows]
+    def mark(self, rows: Sequence[Row]) -> None:
+        """Gives each row of a measurement the `tokenizer` of its model, None where unknown."""
+        for row in rows:
+            row["tokenizer"] = self.of_key.get(row["key"])
 
 
 def tokenized(store: Store) -> Tokenized:

@@ -98,7 +98,12 @@ def _tokens(
             special_ids=frozenset(i for i, token in added if token.special),
         )
 
-    tokens_ST = probes.build_tokens(probe, **vars(request()))
+    try:
+        tokens_ST = probes.build_tokens(probe, **vars(request()))
+    except ValueError as error:
+        if str(error).startswith(("token ids:", "tokenizer:", "vocab_size:")):
+            raise ValueError(f"{file}: probe {probe.name}: {error}") from error
+        raise
     content = hashlib.sha256(np.ascontiguousarray(tokens_ST).tobytes()).hexdigest()[:20]
     per_token = bytes_per_token(tokenizer, file, probe, request(), tokens_ST) if count else None
     return ProbeTokens(probe.name, tokens_ST, content, per_token)

@@ -106,11 +106,11 @@ def from_lm_eval(
     """
     found, config = results.get("results"), results.get("config")
     config = {} if config is None else config
-    if not isinstance(found, Mapping) or not isinstance(config, Mapping):
-        raise ValueError(
-            f"results: got keys {short(sorted(results))}, needs 'results', tasks by name, and "
-            "allows 'config', both objects"
-        )
+    if "results" not in results:
+        raise ValueError(f"results: got keys {short(sorted(results))}, needs 'results'")
+    for field, value in (("results", found), ("config", config)):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{field}: got {short(value)}, allowed: an object")
     if not found:
         raise ValueError("results: got no task, allowed one or more")
     args = _arguments(config.get("model_args"))
