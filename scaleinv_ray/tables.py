@@ -146,11 +146,12 @@ EMERGENCE = pa.schema(
 PLAN = pa.schema(
     _fields(
         """key:s capture_key:s unit:s unit_b:s series:s model:s n_params:i seed:i step:i variant:s
-        probe:s kind:s invariant:s params:s bytes:i done:b tokenizer:s bytes_per_token:f
-        bytes_per_token_stderr:f""",
+        probe:s kind:s invariant:s params:s bytes:i done:b tokenizer:s""",
         _TYPES,
     )
 )
+TOKENS = pa.schema(_fields("tokenizer:s probe:s bytes_per_token:f stderr:f", _TYPES))
+"""Text that a predicted token covers; null where tokens stand for none. Of several tokenizers."""
 
 
 def encode(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -21,6 +21,7 @@ from scaleinv_ray.cluster.evaluations import joined_with_plan
 from scaleinv_ray.cluster.jobs import Work
 from scaleinv_ray.cluster.scratch import Scratch, found_on
 from scaleinv_ray.cluster.settings import Settings
+from scaleinv_ray.cluster.tokenized import write_tokens
 from scaleinv_ray.cluster.work import assemble
 from scaleinv_ray.config import ConfigError, ProtocolOptions, RunConfig, load_run_config
 from scaleinv_ray.config.loading import load
@@ -156,6 +157,7 @@ def run(
         def begin() -> None:
             """Takes the folder: not before everything that can be refused has been looked at."""
             claim(store, checked)
+            write_tokens(store, plan)
             store.write_table("plan.parquet", tables.encode(plan_rows(plan, done), tables.PLAN))
 
         failed = 0

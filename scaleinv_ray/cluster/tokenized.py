@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from scaleinv_ray import tables
 from scaleinv_ray.conservation import Bytes
+from scaleinv_ray.plan import Plan, token_rows
 from scaleinv_ray.store import Store
 
 Row = dict[str, Any]
-_COLUMNS = ("key", "probe", "tokenizer", "bytes_per_token", "bytes_per_token_stderr")
+_TOKENS = "tokens.parquet"
 _CHANGED = ("value", "stderr", "status", "error")
 
 
@@ -35,6 +36,17 @@ class Tokenized:
             row["tokenizer"] = self.of_key.get(row["key"])
 
 
+def write_tokens(store: Store, plan: Plan) -> None:
+    """Writes how much text the tokens of each tokenizer cover, beside a plan that has several.
+
+    Args:
+        store: of the run.
+        plan: its plan.
+    """
+    if rows := token_rows(plan):
+        store.write_table(_TOKENS, tables.encode(rows, tables.TOKENS))
+
+
 def tokenized(store: Store) -> Tokenized:
     """The tokenizers that the plan of a run folder names.
 
@@ -45,17 +57,16 @@ def tokenized(store: Store) -> Tokenized:
         The tokenizers; none where the plan is from before they were written down.
     """
     plan = store.read_table("plan.parquet")
-    if not set(_COLUMNS) <= set(plan.column_names):
+    if "tokenizer" not in plan.column_names:
         return Tokenized()
-    of_key: dict[str, str] = {}
-    bytes_of: dict[tuple[str, str], Bytes] = {}
-    for key, probe, name, mean, stderr in zip(
-        *(plan[column].to_pylist() for column in _COLUMNS), strict=True
-    ):
-        if name is not None:
-            of_key[key] = name
-            if mean is not None:
-                bytes_of[probe, name] = Bytes(mean, stderr)
+    pairs = zip(plan["key"].to_pylist(), plan["tokenizer"].to_pylist(), strict=True)
+    of_key = {key: name for key, name in pairs if name is not None}
+    several = len(set(of_key.values())) > 1 and store.exists(_TOKENS)
+    bytes_of = {
+        (row["probe"], row["tokenizer"]): Bytes(row["bytes_per_token"], row["stderr"])
+        for row in (tables.decode(store.read_table(_TOKENS)) if several else ())
+        if row["bytes_per_token"] is not None
+    }
     return Tokenized(of_key, bytes_of)
 
 

@@ -272,8 +272,6 @@ def plan_rows(plan: Plan, done: set[str]) -> list[dict[str, Any]]:
             if capture_key not in seen and not unit.checkpoint.captures:
                 size += capture_bytes(unit.checkpoint, m.kind, plan.protocol, plan.spectroscopy)
                 seen.add(capture_key)
-        has_tokens = m.probe is not None and not c.captures
-        per_token = plan.tokens_of(m.unit, m.probe or "").bytes_per_token if has_tokens else None
         rows.append({
             "key": m.key, "capture_key": m.capture_key, "unit": m.unit.id,
             "unit_b": m.unit_b, "series": plan.name,
@@ -281,7 +279,28 @@ def plan_rows(plan: Plan, done: set[str]) -> list[dict[str, Any]]:
             "variant": m.unit.variant, "probe": m.probe, "kind": m.kind,
             "invariant": m.invariant, "params": m.params, "bytes": size, "done": m.key in done,
             "tokenizer": plan.tokenizer_of(m.unit),
-            "bytes_per_token": None if per_token is None else per_token.mean,
-            "bytes_per_token_stderr": None if per_token is None else per_token.stderr,
         })  # fmt: skip
     return rows
+
+
+def token_rows(plan: Plan) -> list[dict[str, Any]]:
+    """The probes of a series with several tokenizers as rows of tables.TOKENS.
+
+    Args:
+        plan: the plan.
+
+    Returns:
+        One row a probe and tokenizer; none of a series with one tokenizer.
+    """
+    if len(set(plan.tokenizers.values())) < 2:
+        return []
+    found = {(plan.tokenizers[file], probe): t for (probe, file), t in plan.tokens.items()}
+    return [
+        {
+            "tokenizer": tokenizer,
+            "probe": probe,
+            "bytes_per_token": None if t.bytes_per_token is None else t.bytes_per_token.mean,
+            "stderr": None if t.bytes_per_token is None else t.bytes_per_token.stderr,
+        }
+        for (tokenizer, probe), t in found.items()
+    ]

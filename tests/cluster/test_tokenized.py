@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from scaleinv_ray import tables
 from scaleinv_ray.cli import app
 from scaleinv_ray.cluster.conclude import conclude
-from scaleinv_ray.cluster.tokenized import tokenized
+from scaleinv_ray.cluster.tokenized import tokenized, write_tokens
 from scaleinv_ray.config import load_run_config
-from scaleinv_ray.plan import make_plan, plan_rows
+from scaleinv_ray.plan import make_plan, plan_rows, token_rows
 from scaleinv_ray.store import Store
 from tests.test_series import CONFIG, write
 from tests.test_tokenizers import byte_level
@@ -55,11 +55,15 @@ def folder_with(store: Store, tokenizer_of: dict[str, str]) -> None:
             )  # fmt: skip
             plan[mine[0]["key"]] = dict.fromkeys(tables.PLAN.names) | {
                 "key": mine[0]["key"], "probe": "prose", "tokenizer": name,
-                "bytes_per_token": BYTES[name], "bytes_per_token_stderr": 0.0,
             }  # fmt: skip
     store.write_table("measurements/all-x.parquet", tables.encode(rows, tables.MEASUREMENTS))
     store.write_table("curves/all-x.parquet", tables.encode(curves, tables.CURVES))
     store.write_table("plan.parquet", tables.encode(plan.values(), tables.PLAN))
+    spelled = [
+        {"tokenizer": name, "probe": "prose", "bytes_per_token": size, "stderr": 0.0}
+        for name, size in BYTES.items()
+    ]
+    store.write_table("tokens.parquet", tables.encode(spelled, tables.TOKENS))
 
 
 CONFIGURED = load_run_config({"name": "s", "models": [{"ladder": "x"}], "out": "y"})
@@ -90,7 +94,7 @@ def test_a_conclusion_mixes_no_tokens_of_two_tokenizers(tmp_path: Path) -> None:
 
 def test_a_conclusion_of_one_tokenizer_is_as_without_any(tmp_path: Path) -> None:
     found = []
-    for name, columns in (("new", tables.PLAN.names), ("old", tables.PLAN.names[:-3])):
+    for name, columns in (("new", tables.PLAN.names), ("old", tables.PLAN.names[:-1])):
         store = Store(tmp_path / name)
         folder_with(store, dict.fromkeys(SIZES, "bbbb"))
         plan = store.read_table("plan.parquet")
@@ -129,10 +133,14 @@ def test_a_plan_says_which_models_have_which_tokenizer(tmp_path: Path) -> None:
     plan = make_plan(load_run_config(config))
     names = [plan.tokenizer_of(unit) for unit in plan.units]
     assert names[0] == names[1] != names[2]
-    rows = plan_rows(plan, set())
-    assert [row["tokenizer"] for row in rows] == names
-    sizes = [row["bytes_per_token"] for row in rows]
-    assert sizes[0] == sizes[1] > sizes[2] >= 1  # more merges, longer tokens
+    assert [row["tokenizer"] for row in plan_rows(plan, set())] == names
+    sizes = {row["tokenizer"]: row["bytes_per_token"] for row in token_rows(plan)}
+    assert sizes[names[0]] > sizes[names[2]] >= 1  # more merges, longer tokens
+    store = Store(tmp_path / "run")
+    write_tokens(store, plan)
+    store.write_table("plan.parquet", tables.encode(plan_rows(plan, set()), tables.PLAN))
+    found = tokenized(store)
+    assert {name: found.bytes_of["prose", name].mean for name in set(names)} == sizes
     file = tmp_path / "s.yaml"
     file.write_text(json.dumps(config))
     said = CliRunner().invoke(app, ["plan", str(file)]).output
@@ -149,7 +157,7 @@ def test_weights_alone_have_tokenizers_too(tmp_path: Path) -> None:
 def test_one_tokenizer_in_two_layouts_is_one(tmp_path: Path) -> None:
     plan = make_plan(load_run_config(config_of(tmp_path, 40, 40)))
     assert len(set(plan.tokenizers)) == 2 and len(set(plan.tokenizers.values())) == 1
-    assert {row["bytes_per_token"] for row in plan_rows(plan, set())} == {None}
+    assert not token_rows(plan)
     assert len({tokens.digest for tokens in plan.tokens.values()}) == 1
 
 
