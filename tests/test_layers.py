@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "scaleinv_ray"
-PURE = {"numpy", "scipy", "gudhi", "sklearn", "statsmodels", "ruptures"}
+PURE = {"numpy", "scipy", "gudhi", "sklearn", "statsmodels"}
 CORE = {"estimate", "records", "protocols", "resample", "contract"}
 TORCH = {"torch", "transformers", "accelerate", "safetensors", "tokenizers", "huggingface_hub"}
 ALL_THIRD = PURE | TORCH | {"ray", "pyarrow", "pydantic", "yaml", "plotly", "tqdm", "threadpoolctl"}
@@ -111,6 +111,7 @@ def test_every_file_imports_only_what_its_layer_may(path: Path) -> None:
         ("config", "import torch"),
         ("series", "import transformers"),
         ("invariants", "import joblib"),
+        ("conservation", "import ruptures"),
     ],
 )
 def test_a_planted_import_is_found(layer: str, planted: str) -> None:
