@@ -91,9 +91,7 @@ def image() -> dict[str, Any]:
         "ENV": dict(w.split("=", 1) for words in steps if words[0] == "ENV" for w in words[1:]),
         "USER": steps[-1][1],
         "RUN": [words[1:] for words in steps if words[0] == "RUN"],
-        "COPY": {
-            w.removeprefix("./") for words in steps if words[0] == "COPY" for w in words[1:-1]
-        },
+        "COPY": {name.removeprefix("./") for names in copied for name in names},
     }
 
 
