@@ -159,3 +159,12 @@ def available_memory() -> int:
     except OSError:  # no cgroup of version 2, or the root group
         return free
     return free if limit == "max" else max(0, min(free, int(limit) - int(used)))
+
+
+def oom_kills() -> int:
+    """Processes of this machine's cgroup that the kernel has killed for want of memory."""
+    try:
+        lines = Path("/sys/fs/cgroup/memory.events").read_text().splitlines()
+    except OSError:  # no cgroup of version 2, or the root group
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))

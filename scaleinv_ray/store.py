@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from scaleinv_ray.paths import expanded, is_uri
+from scaleinv_ray.patience import patient
 from scaleinv_ray.reading import reading, writing
 from scaleinv_ray.records import KINDS, Record
 
@@ -29,6 +30,8 @@ PART = "_part-"
 
 class Store:
     """A folder of a run behind a URI, with writes that appear whole or not at all.
+
+    What a bad moment of an object store has hindered is done again.
 
     Attributes:
         uri: as given; absolute where it is a local folder.
@@ -63,16 +66,19 @@ class Store:
             raise ValueError(f"name: got {name!r}, allowed relative paths inside {self.uri}")
         return f"{self._root.rstrip('/')}/{name}"
 
+    @patient
     def exists(self, name: str) -> bool:
         """Whether a file of that name is complete."""
         return self._fs.get_file_info(self.path(name)).type == fs.FileType.File
 
+    @patient
     def names(self, folder: str) -> list[str]:
         """Complete files directly inside a folder of the store, sorted; none where it is absent."""
         selector = fs.FileSelector(self.path(folder), allow_not_found=True)
         found = [i.base_name for i in self._fs.get_file_info(selector) if i.is_file]
         return sorted(n for n in found if not n.startswith(PART))
 
+    @patient
     def write_bytes(self, name: str, data: bytes) -> None:
         """Writes a file atomically (object stores make an object visible only when closed)."""
         target = self.path(name)
@@ -82,6 +88,7 @@ class Store:
             return
         write_atomically(Path(target), data)
 
+    @patient
     def read_bytes(self, name: str) -> bytes:
         """The content of a file."""
         path = self.path(name)
@@ -94,16 +101,19 @@ class Store:
         pq.write_table(table, sink, compression="zstd")
         self.write_bytes(name, sink.getvalue())
 
+    @patient
     def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Reads a Parquet table, or some of its columns."""
         path = self.path(name)
         with reading(path), self._fs.open_input_file(path) as stream:
             return pq.read_table(stream, columns=columns)
 
+    @patient
     def delete(self, name: str) -> None:
         """Removes a file; absent is fine."""
-        if self.exists(name):
-            self._fs.delete_file(self.path(name))
+        path = self.path(name)
+        if self._fs.get_file_info(path).type == fs.FileType.File:
+            self._fs.delete_file(path)
 
 
 def write_atomically(target: Path, data: bytes | memoryview | pa.Buffer) -> None:

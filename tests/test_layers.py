@@ -33,7 +33,8 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "attention_only": ({"torch", "transformers"}, set()),
     "capture": (TORCH | {"numpy"}, CORE | {"probes", "attention_only", "series"}),
     "ladder": (TORCH | {"numpy"}, CORE | {"probes", "attention_only", "series"}),
-    "store": ({"numpy", "pyarrow"}, {"tables", "records"}),
+    "patience": (set(), set()),
+    "store": ({"numpy", "pyarrow"}, {"tables", "records", "patience"}),
     "states": ({"numpy", "pyarrow"}, {"store"}),
     "series": ({"huggingface_hub", "numpy", "safetensors"}, {"tables", "records"}),
     "config": (
@@ -50,7 +51,8 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         ALL_THIRD,
         CORE
         | {"tables", "invariants", "singularities", "conservation", "probes", "capture", "ladder"}
-        | {"series", "config", "costs", "cost_model", "plan", "store", "states", "report"},
+        | {"series", "config", "costs", "cost_model", "plan", "store", "states", "report"}
+        | {"patience"},
     ),
     "report": ({"plotly", "numpy", "scipy", "pyarrow"}, {"tables", "conservation", "store"}),
     "cli": (

@@ -23,11 +23,18 @@ from scaleinv_ray.cluster.jobs import (
     Target,
     Unfetched,
 )
+from scaleinv_ray.cluster.joining import Terms, Unfit, misfit
 from scaleinv_ray.cluster.members import Kept, gpu_memory, source_of
 from scaleinv_ray.cluster.parts import perform
 from scaleinv_ray.cluster.session import ray
 from scaleinv_ray.cluster.transfer import Supply, address_of, this_node
-from scaleinv_ray.costs import Loading, available_memory, choose_loading, model_bytes
+from scaleinv_ray.costs import (
+    Loading,
+    available_memory,
+    choose_loading,
+    model_bytes,
+    oom_kills,
+)
 from scaleinv_ray.states import STATES, StateFiles
 from scaleinv_ray.store import Store, write_records
 
@@ -53,10 +60,17 @@ class Capturer:
         torch.set_num_threads(num_threads)
         self._num_threads, self._num_gpus, self._sharing = num_threads, num_gpus, sharing
 
-    def place(self) -> Place:
-        """Process and node: for logs, for tests that kill it, and to find its captures."""
+    def place(self, terms: Terms | None = None) -> Place | Unfit:
+        """Process and node: for logs, for tests that kill it, and to find its captures.
+
+        Args:
+            terms: what the node has to have.
+
+        Returns:
+            Where it is, or why it can do nothing there.
+        """
         node = this_node()
-        return Place(os.getpid(), node, address_of(node))
+        return misfit(terms) or Place(os.getpid(), node, address_of(node), oom_kills())
 
     def capture(self, job: CaptureJob, tokens: Mapping[str, np.ndarray]) -> CaptureOutcome:
         """Loads the weights once and writes every file of the job, each whole or not at all.
@@ -79,7 +93,9 @@ class Capturer:
                 try:
                     written |= _checked(job, _write(session, job, target, kinds, tokens))
                 except (ValueError, RuntimeError, OSError) as error:
-                    failed |= {target.paths[k]: f"{type(error).__name__}: {error}" for k in kinds}
+                    why = f" ({job.spared})" if job.spared else ""
+                    text = f"{type(error).__name__}: {error}{why}"
+                    failed |= {target.paths[k]: text for k in kinds}
         protocol = job.protocol
         passed = len(job.targets) * protocol.sequences * protocol.length
         seconds = time.perf_counter() - start
@@ -103,6 +119,8 @@ class Capturer:
         return StreamedSession.open(source_of(job.weights)), loading
 
     def _loading(self, job: CaptureJob) -> Loading:
+        if job.spared:
+            return Loading("streamed", job.spared)
         checkpoint = job.weights.checkpoint
         return choose_loading(
             model_bytes(checkpoint),
@@ -206,8 +224,8 @@ CaptureActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(Capturer)
 
 @ray.remote(num_cpus=1, max_retries=0)
 def measure_all(
-    jobs: Sequence[MeasureJob], store_uri: str, supply: Supply | None
-) -> list[Outcome | Unfetched]:
+    jobs: Sequence[MeasureJob], store_uri: str, supply: Supply | None, terms: Terms | None
+) -> list[Outcome | Unfetched] | Unfit:
     """Makes a group of measurements on one thread and writes their tables.
 
     Ray does not try again by itself: the driver counts the tries, one measurement at a time.
@@ -216,12 +234,16 @@ def measure_all(
         jobs: names and paths.
         store_uri: where the tables go.
         supply: where captures are that lie on single nodes; None reads all at their paths.
+        terms: what the node has to have.
 
     Returns:
-        For each job its outcome, or the file for want of which it was not begun.
+        For each job its outcome, or the file for want of which it was not begun; why none was begun
+        where the node does not fit.
     """
     from threadpoolctl import threadpool_limits
 
+    if (unfit := misfit(terms)) is not None:
+        return unfit
     store = Store(store_uri)
     with threadpool_limits(1):
         return [_measured(job, store, supply) for job in jobs]

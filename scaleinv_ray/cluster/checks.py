@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any
 
+from scaleinv_ray.cluster.flights import said
 from scaleinv_ray.cluster.jobs import code_version
+from scaleinv_ray.cluster.kinds import NodeKind
 from scaleinv_ray.cluster.session import ray
 from scaleinv_ray.costs import Load
 
@@ -32,6 +35,7 @@ class Demands:
         memory: bytes that a measuring task asks for, None leaves it to Ray.
         shared_bytes: what the driver puts into the object store, for all nodes.
         load: how models are put into memory.
+        node_wait_s: seconds to wait for a node.
     """
 
     gpus_per_model: int = 0
@@ -39,30 +43,7 @@ class Demands:
     memory: int | None = None
     shared_bytes: int = 0
     load: Load = "auto"
-
-
-class NodeKind(NamedTuple):
-    """Nodes with the same resources.
-
-    Attributes:
-        resources: of one.
-        number: how many there are or may come, infinite where nothing limits them.
-    """
-
-    resources: Mapping[str, float]
-    number: float
-
-
-def node_kinds() -> list[NodeKind]:
-    """The nodes that are there, and the types that an autoscaler may add to them."""
-    present = [NodeKind(n["Resources"], 1) for n in ray.nodes() if n["Alive"]]
-    config = ray._private.state.state.get_cluster_config()
-    groups = config.node_group_configs if config is not None else ()
-    return present + [
-        NodeKind(dict(g.resources), math.inf if g.max_count < 0 else g.max_count)
-        for g in groups
-        if g.max_count
-    ]
+    node_wait_s: float = 1200.0
 
 
 def check_requests(kinds: Sequence[NodeKind], demands: Demands) -> None:
@@ -99,6 +80,42 @@ def check_requests(kinds: Sequence[NodeKind], demands: Demands) -> None:
             f"cluster.memory: got {demands.memory}, no node with a CPU has more than {largest:.0f} "
             "bytes for tasks"
         )
+
+
+def nowhere(
+    asked: Mapping[str, float],
+    waited_s: float,
+    present: Sequence[NodeKind],
+    coming: Sequence[NodeKind],
+) -> str:
+    """Why something was given up that no node had room for.
+
+    Args:
+        asked: resources of it.
+        waited_s: seconds for which it waited.
+        present: nodes that are there.
+        coming: nodes that an autoscaler may bring.
+
+    Returns:
+        What was asked for, what there is, what may come, and where to look.
+    """
+    there: Counter[str] = Counter()
+    for kind in present:
+        there[_amounts(kind.resources)] += int(kind.number)
+    has = ", ".join(f"{number} of {what}" for what, number in there.most_common(3)) or "no node"
+    text = (
+        f"cluster.node_wait: no room for {_amounts(asked)} within {waited_s:g} s; there are nodes: "
+        f"{has}"
+    )
+    if not coming:
+        return text
+    may = ", ".join(f"{k.number:g} of {_amounts(k.resources)}" for k in coming[:3])
+    return f"{text}; an autoscaler may bring {may}: 'ray status' says what keeps it"
+
+
+def _amounts(resources: Mapping[str, float]) -> str:
+    named = [f"{resources[name]:g} {name}" for name in ("CPU", "GPU") if resources.get(name)]
+    return " + ".join(named) or "0 CPU"
 
 
 def most_memory(kinds: Sequence[NodeKind]) -> float:
@@ -176,17 +193,20 @@ def check_versions(nodes: Sequence[Mapping[str, Any]]) -> None:
         try:
             there = ray.get(answer, timeout=ASKED_S)
         except (ray.exceptions.RayError, ImportError) as error:
-            said = str(error).strip().splitlines()[-1:]
             raise ValueError(
-                f"node {name_of(node)}: cannot say what is installed there: {' '.join(said)}"
+                f"node {name_of(node)}: cannot say what is installed there: {said(error)}"
             ) from error
-        other = [f"{p} {there.get(p)}, not {v}" for p, v in here.items() if there.get(p) != v]
-        if other:
-            raise ValueError(f"node {name_of(node)}: has {'; '.join(other)} as the driver")
+        if other := difference(there, here):
+            raise ValueError(f"node {name_of(node)}: has {other} as the driver")
+
+
+def difference(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """What is installed otherwise there than here, as text; empty where nothing is."""
+    return "; ".join(f"{p} {there.get(p)}, not {v}" for p, v in here.items() if there.get(p) != v)
 
 
 def check_nodes(nodes: Sequence[Mapping[str, Any]], demands: Demands) -> None:
-    """Checks what is on the nodes that are there; those that come later have the same image.
+    """Checks what is on the nodes that are there; `joining` checks those that come later.
 
     Args:
         nodes: alive, as Ray lists them.

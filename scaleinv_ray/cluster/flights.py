@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -70,20 +71,38 @@ def mark_running(flights: Iterable[Flight], slots: Callable[[str | None, float],
                 flight.since = flight.since or now
 
 
-TEXT_CHARS = 800
-"""Of an error in a row: what Ray says of a node without memory lists its processes, several KB."""
+TEXT_CHARS = 300
+"""Of an error in a row, a line for people: Ray's own report of a full node takes 3,400."""
 
 
 def cause(error: Exception) -> str:
     """Name and first line of what a task raised."""
     of = getattr(error, "cause", None) or error
-    return f"{type(of).__name__}: {str(of).splitlines()[0] if str(of) else ''}"
+    return _short(type(of).__name__, [*str(of).splitlines(), ""][0])
 
 
 def said(error: Exception) -> str:
-    """Name and text of what befell a task; of a long text beginning and end, which say why."""
-    text = str(error)
-    if len(text) > TEXT_CHARS:
-        end = TEXT_CHARS // 4
-        text = f"{text[: TEXT_CHARS - end]} ... {text[-end:]}"
-    return f"{type(error).__name__}: {text}"
+    """Name and text of what befell a task, in a line.
+
+    Args:
+        error: of Ray.
+
+    Returns:
+        First and last line of its text, which say what and why; of a node without memory, for
+        which the last is advice, the first and what was taken.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        taken = re.findall(r"actual memory used=([\d.]+ ?\w+)", str(error))
+        lines = lines[:1] + [f"It had taken {taken[0]}." for _ in taken[:1] if len(taken) == 1]
+    ends = lines[:1] + lines[1:][-1:]
+    return _short(
+        type(error).__name__, *(line[: TEXT_CHARS // 2] for line in ends[:-1]), *ends[-1:]
+    )
+
+
+def _short(*texts: str) -> str:
+    """Name and texts; too long a text loses its end."""
+    name, *rest = texts
+    text = f"{name}: {' '.join(rest)}"
+    return text if len(text) <= TEXT_CHARS else f"{text[: TEXT_CHARS - 4]} ..."

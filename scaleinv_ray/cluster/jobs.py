@@ -224,6 +224,7 @@ class CaptureJob:
         load: resident, chained, streamed, or auto for what fits.
         spectroscopy: how curvature and chains are captured.
         observed: probe -> digest of its tokens, of those whose loss chains follow.
+        spared: why the model is streamed although `load` does not say so; empty where it is not.
     """
 
     weights: WeightSource
@@ -234,6 +235,7 @@ class CaptureJob:
     load: Load = "auto"
     spectroscopy: Spectroscopy = Spectroscopy()
     observed: Mapping[str, str] = field(default_factory=dict)
+    spared: str = ""
 
     def paths(self) -> list[str]:
         """The files it is to write."""
@@ -277,11 +279,13 @@ class Place:
         pid: of its process.
         node: id of its node.
         address: of its node.
+        oom_kills: processes that its kernel had killed for memory when the actor came.
     """
 
     pid: int
     node: str
     address: str
+    oom_kills: int = 0
 
 
 @dataclass

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -19,6 +20,7 @@ from scaleinv_ray.cluster.alone import alone
 from scaleinv_ray.cluster.conclude import completed, conclude, concluded, read_planned
 from scaleinv_ray.cluster.evaluations import joined_with_plan
 from scaleinv_ray.cluster.jobs import Work
+from scaleinv_ray.cluster.leftovers import left_behind, recorded
 from scaleinv_ray.cluster.scratch import Scratch, found_on
 from scaleinv_ray.cluster.settings import Settings
 from scaleinv_ray.cluster.tokenized import write_tokens
@@ -31,6 +33,10 @@ from scaleinv_ray.paths import check_folder
 from scaleinv_ray.plan import Measurement, Plan, make_plan, plan_rows
 from scaleinv_ray.store import Store
 from scaleinv_ray.wording import shown
+
+if TYPE_CHECKING:
+    from scaleinv_ray.cluster.joining import Terms
+    from scaleinv_ray.cluster.preflight import Cleared
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,8 @@ def run(
     plan = make_plan(checked)
     notes = notes_of(checked, plan)  # raises: files are read after the work, and would be its end
     with alone(store):
+        if (line := left_behind(store)) is not None:
+            print(line, file=sys.stderr)
         done = completed(store)
         missing = plan.missing(done)
         check_claim(store, checked)
@@ -201,17 +209,16 @@ def _execute(
     """Captures and measures what is missing; how many measurements failed."""
     # imported here, so that a run with nothing to do starts at once
     from scaleinv_ray.cluster.driver import Driver
+    from scaleinv_ray.cluster.preflight import posted
     from scaleinv_ray.cluster.session import connected
     from scaleinv_ray.cluster.telemetry import Telemetry
 
     run_id = uuid.uuid4().hex[:12]
     scratch = _scratch(store, config)
     _check_load(missing, config)
-    with connected(address):
+    with connected(address) as processes, recorded(store, processes), posted(store) as terms:
         work = assemble(plan, missing, config, scratch=scratch.folder, run_id=run_id)
-        work, resources = _prepared(
-            plan, missing, work, config=config, store=store, scratch=scratch
-        )
+        work, cleared = _prepared(plan, missing, work, config=config, terms=terms, scratch=scratch)
         begin()
         captures = sum(not work.found.keys() >= {*job.paths()} for job in work.captures)
         progress = Telemetry(store, captures=captures, measurements=len(missing))
@@ -219,11 +226,12 @@ def _execute(
             "started",
             run_id=run_id,
             measurements=len(missing),
-            resources=resources,
+            resources=cleared.resources,
             notes=list(notes),
         )
         try:
-            Driver(store, work, _settings(config, scratch), progress).execute()
+            settings = _settings(config, scratch)
+            Driver(store, work, settings, progress, terms, cleared.needs).execute()
         finally:
             progress("ended", run_id=run_id, **progress.counts)
             progress.close()
@@ -236,10 +244,10 @@ def _prepared(
     work: Work,
     *,
     config: RunConfig,
-    store: Store,
+    terms: Terms,
     scratch: Scratch,
-) -> tuple[Work, dict[str, float]]:
-    """The work with the captures that nodes have, and the resources of a cluster that can do it."""
+) -> tuple[Work, Cleared]:
+    """The work with the captures that nodes have, and what preflight found of the cluster."""
     from scaleinv_ray.cluster.checks import Demands
     from scaleinv_ray.cluster.preflight import preflight
     from scaleinv_ray.cluster.transfer import survey_nodes
@@ -255,9 +263,11 @@ def _prepared(
         memory=config.cluster.memory,
         shared_bytes=sum(tokens_ST.nbytes for tokens_ST in work.tokens.values()),
         load=config.cluster.load if work.captures else "auto",
+        node_wait_s=config.cluster.node_wait,
     )
     size = _bytes_of(plan, work, missing, discard=discard)
-    return work, preflight(store, capture_bytes=size, demands=demands, grounds=grounds)
+    given: dict[str, Any] = {"demands": demands, "grounds": grounds, "scratch": scratch}
+    return work, preflight(terms, capture_bytes=size, **given)
 
 
 def _settings(config: RunConfig, scratch: Scratch) -> Settings:
@@ -269,6 +279,7 @@ def _settings(config: RunConfig, scratch: Scratch) -> Settings:
         actors=config.cluster.actors,
         workers=config.cluster.workers,
         memory=config.cluster.memory,
+        node_wait_s=config.cluster.node_wait,
     )
 
 

@@ -19,6 +19,7 @@ class Settings:
         actors: capture actors at a time, None for as many as fit beside the tasks.
         workers: measuring tasks submitted at a time, None for a few per CPU.
         memory: bytes that a measuring task asks for, None leaves it to Ray.
+        node_wait_s: seconds that actors, and tasks where no node has a CPU, wait for a node.
     """
 
     gpus_per_model: int = 0
@@ -28,3 +29,4 @@ class Settings:
     actors: int | None = None
     workers: int | None = None
     memory: int | None = None
+    node_wait_s: float = 1200.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from scaleinv_ray.cluster.jobs import CaptureJob, MeasureJob
@@ -50,3 +51,24 @@ def doubled(asked: int | None, nodes: Sequence[Mapping[str, Any]]) -> int:
     share = min((n["memory"] / n["CPU"] for n in working), default=0)
     largest = max((n["memory"] for n in working), default=0)
     return int(min(2 * (asked or share), largest))
+
+
+SPARED = "its actor was killed for memory, so the model is streamed"
+
+
+def less_memory(job: CaptureJob, error: str) -> tuple[CaptureJob, str]:
+    """A capture whose actor was killed for memory.
+
+    Args:
+        job: what it was at.
+        error: what Ray said of it.
+
+    Returns:
+        The job as it is tried again, streamed unless the config asks for another way; and why it
+        failed, where this was its last try.
+    """
+    if job.load == "auto":
+        return replace(job, spared=SPARED), error
+    if job.load == "streamed":
+        return job, error
+    return job, f"cluster.load: got {job.load!r}, allowed with this memory 'streamed': {error}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ class Status:
         rate: measurements a second in the last start, None before the second one.
         seconds_left: at this rate, None where it is unknown or the run has ended.
         idle_s: seconds between the last event and `now`, None without events.
+        notices: what a person should know of the last start, in order.
     """
 
     by_kind: Counter[tuple[str, str]]
@@ -33,6 +34,7 @@ class Status:
     rate: float | None
     seconds_left: float | None
     idle_s: float | None
+    notices: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """As text: a table by kind, the reasons, the rate."""
@@ -43,6 +45,7 @@ class Status:
         totals = [sum(n for (_, of), n in self.by_kind.items() if of == s) for s in states]
         text.append(f"{'in all':<14}" + "".join(f"{n:>9}" for n in totals))
         text += [f"failed x{n}: {reason}" for reason, n in self.reasons.most_common()]
+        text += [f"notice: {notice}" for notice in self.notices]
         if self.rate is not None:
             text.append(f"rate: {self.rate:.3g} measurements/s")
         if self.seconds_left is not None:
@@ -78,7 +81,19 @@ def status(store: Store, *, now: float) -> Status:
         if state == "failed":
             reasons[_reason(store, key)] += 1
     missing = sum(n for (_, state), n in by_kind.items() if state == "missing")
-    return Status(by_kind, reasons, *_pace(read_events(store), missing, now))
+    notices: list[str] = []
+    pace = _pace(_noting(read_events(store), notices), missing, now)
+    return Status(by_kind, reasons, *pace, tuple(notices))
+
+
+def _noting(events: Iterable[dict[str, Any]], notices: list[str]) -> Iterator[dict[str, Any]]:
+    """Passes events on and leaves the notices of the last start in a list."""
+    for event in events:
+        if event["event"] == "started":
+            notices.clear()
+        elif event["event"] == "notice":
+            notices.append(str(event.get("text")))
+        yield event
 
 
 def _reason(store: Store, key: str) -> str:

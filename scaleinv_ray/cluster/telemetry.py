@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from tqdm import tqdm
@@ -82,6 +83,8 @@ class Telemetry:
                 failed=self.counts["failed_measurements"], lost=self.counts["lost"],
                 queue=values.get("queue", 0), refresh=False,
             )  # fmt: skip
+        if event == "notice":  # the few that a person wants to know at once
+            tqdm.write(values["text"], file=sys.stderr)
         self._metrics.take(event, values)
 
     def _write(self, line: str) -> None:
@@ -94,11 +97,13 @@ class Telemetry:
             self._flush()
 
     def _flush(self) -> None:
-        if self._held:
-            name = f"{LOGS}/{time.time_ns():020d}.jsonl"
-            self._store.write_bytes(name, "".join(self._held).encode())
-        self._held.clear()
         self._flushed = time.monotonic()
+        if not self._held:
+            return
+        name = f"{LOGS}/{time.time_ns():020d}.jsonl"
+        with suppress(OSError):  # held back until the store is there again: no log ends a run
+            self._store.write_bytes(name, "".join(self._held).encode())
+            self._held.clear()
 
     def close(self) -> None:
         """Ends the bars and writes what is held back."""

@@ -87,7 +87,7 @@ def survey_nodes(scratch: Scratch, wanted: Collection[str], *, only_wanted: bool
         except (ray.exceptions.RayError, OSError) as error:
             raise ValueError(
                 f"captures: {scratch.on(node)} cannot be used on node {node[:8]} "
-                f"({address_of(node)}): {error}"
+                f"({address_of(node)}): {cause(error)}"
             ) from error
     return grounds
 

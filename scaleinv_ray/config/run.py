@@ -236,7 +236,9 @@ class ClusterOptions(Options):
             homes; `{node}` in it stands for the node's id. None is the run folder where that is a
             local one, else the temporary folder.
         load: models whole in memory, in a chain of actors that hold a range of blocks each, or
-            streamed layer by layer; auto goes by what fits.
+            streamed layer by layer; auto goes by what fits, and streams what ran out of memory.
+        node_wait: seconds to wait for a node that has room for a capture actor, or any CPU for
+            tasks; what still has none is then given up. An autoscaler takes minutes.
     """
 
     gpus_per_model: Annotated[int, Strict(), Field(ge=0, le=1024)] = 0
@@ -246,6 +248,7 @@ class ClusterOptions(Options):
     memory: Bytes | None = None
     scratch: Annotated[Text, AfterValidator(_folder_on_nodes)] | None = None
     load: Literal["auto", "resident", "chained", "streamed"] = "auto"
+    node_wait: Seconds = 1200.0
 
 
 class RunConfig(Options):

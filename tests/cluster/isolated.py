@@ -24,6 +24,8 @@ os.environ["RAY_AUTH_MODE"] = "disabled"  # on loopback, in a network of its own
 
 import ray
 import yaml
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+from ray.cluster_utils import AutoscalingCluster
 
 from scaleinv_ray.cluster.conclude import completed
 from scaleinv_ray.cluster.jobs import MeasureJob, WeightSource
@@ -184,34 +186,36 @@ def preempt(folder: Path) -> dict[str, Any]:
     return found
 
 
+class Fake(AutoscalingCluster):
+    """The wheel lacks the example.yaml that the base class reads."""
+
+    provider = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+
+    def _generate_config(
+        self, head: Any, workers: Any, autoscaler_v2: bool = False, **more: Any
+    ) -> dict[str, Any]:
+        name = "ray.head.default"  # as the provider calls it, whatever it is told
+        types = {**workers, name: {"resources": head, "node_config": {}, "max_workers": 0}}
+        return {
+            "cluster_name": "fake", "max_workers": 2, "idle_timeout_minutes": 0.1,
+            "upscaling_speed": 1.0, "head_node_type": name, "available_node_types": types,
+            "auth": {}, "docker": {}, "initialization_commands": [], "setup_commands": [],
+            "head_setup_commands": [], "worker_setup_commands": [],
+            "head_start_ray_commands": [], "worker_start_ray_commands": [],
+            "file_mounts": {}, "cluster_synced_files": [],
+            "file_mounts_sync_continuously": False, "rsync_exclude": [], "rsync_filter": [],
+            "provider": {
+                "type": "external", "module": self.provider,
+                "use_node_id_as_ip": True, "disable_node_updaters": True,
+                "disable_launch_config_check": True,
+                "launch_multiple": autoscaler_v2, "head_node_id": FAKE_HEAD_NODE_ID,
+            },
+        }  # fmt: skip
+
+
 def autoscale(folder: Path) -> dict[str, Any]:
     """From no worker to some and back, around a sweep over a series."""
-    from ray.cluster_utils import AutoscalingCluster
-
     from scaleinv_ray.cluster.sweep import sweep
-
-    class Fake(AutoscalingCluster):
-        """The wheel lacks the example.yaml that the base class reads."""
-
-        def _generate_config(
-            self, head: Any, workers: Any, autoscaler_v2: bool = False, **more: Any
-        ) -> dict[str, Any]:
-            module = "ray.autoscaler._private.fake_multi_node.node_provider"
-            types = {**workers, "head": {"resources": head, "node_config": {}, "max_workers": 0}}
-            return {
-                "cluster_name": "fake", "max_workers": 2, "idle_timeout_minutes": 0.1,
-                "upscaling_speed": 1.0, "head_node_type": "head", "available_node_types": types,
-                "auth": {}, "docker": {}, "initialization_commands": [], "setup_commands": [],
-                "head_setup_commands": [], "worker_setup_commands": [],
-                "head_start_ray_commands": [], "worker_start_ray_commands": [],
-                "file_mounts": {}, "cluster_synced_files": [],
-                "file_mounts_sync_continuously": False, "rsync_exclude": [], "rsync_filter": [],
-                "provider": {
-                    "type": "external", "module": f"{module}.FakeMultiNodeProvider",
-                    "use_node_id_as_ip": True, "disable_node_updaters": True,
-                    "disable_launch_config_check": True,
-                },
-            }  # fmt: skip
 
     worker = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2}
     cluster = Fake({"CPU": 0}, {"cpu": worker})

@@ -9,13 +9,13 @@ import pytest
 from scaleinv_ray.cluster import checks
 from scaleinv_ray.cluster.checks import (
     Demands,
-    NodeKind,
     check_object_stores,
     check_requests,
     check_versions,
     environment,
     most_memory,
 )
+from scaleinv_ray.cluster.kinds import NodeKind
 from scaleinv_ray.cluster.run import run
 from tests.cluster.test_faults import small_config
 

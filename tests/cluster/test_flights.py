@@ -10,10 +10,11 @@ import pytest
 import ray
 
 from scaleinv_ray import tables
-from scaleinv_ray.cluster import driver as driver_module
+from scaleinv_ray.cluster import crew as crew_module
 from scaleinv_ray.cluster.conclude import completed
+from scaleinv_ray.cluster.crew import number_of_actors
 from scaleinv_ray.cluster.driver import Driver
-from scaleinv_ray.cluster.flights import TEXT_CHARS, Flight, mark_running, said
+from scaleinv_ray.cluster.flights import TEXT_CHARS, Flight, cause, mark_running, said
 from scaleinv_ray.cluster.jobs import (
     FAILED,
     CaptureJob,
@@ -72,10 +73,10 @@ def test_an_actor_that_never_starts_ends_in_failed_rows(
         def __init__(self, **_: Any) -> None:
             raise ImportError("no torch here")
 
-        def place(self) -> None:
+        def place(self, _: Any) -> None:
             """Never asked."""
 
-    monkeypatch.setattr(driver_module, "CaptureActor", ray.remote(max_restarts=0)(Broken))
+    monkeypatch.setattr(crew_module, "CaptureActor", ray.remote(max_restarts=0)(Broken))
     job = capture(tmp_path)
     lost: list[str] = []
 
@@ -92,16 +93,9 @@ def test_an_actor_that_never_starts_ends_in_failed_rows(
     assert row["status"] == "failed" and "no torch here" in row["error"]
 
 
-def test_a_chain_has_the_gpus_of_other_actors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": 8.0, "CPU": 64.0})
-
+def test_a_chain_has_the_gpus_of_other_actors() -> None:
     def actors(load: Load, **given: Any) -> int:
-        made = Driver(Store(tmp_path), Work([], [], {}), Settings(**given), print)
-        made._cpus = 64
-        made._captures.extend([(capture(tmp_path, load), 1)] * 20)
-        return made._num_actors()
+        return number_of_actors([load] * 20, Settings(**given), cpus=64, gpus=8)
 
     assert actors("auto", gpus_per_model=2) == 4
     assert actors("chained", gpus_per_model=2) == 1, "its members have the other three pairs"
@@ -112,7 +106,7 @@ def test_a_chain_has_the_gpus_of_other_actors(
 def test_an_actor_that_replaces_another_shares_its_node_with_those_there(tmp_path: Path) -> None:
     made = Driver(Store(tmp_path), Work([], [], {}), Settings(), print)
     made._cpus, made._nodes.cpus = 16, {"worker": 16.0}
-    made._actors.extend([None] * 3)  # the last captures are under way, none is waiting
+    made._crew._all.extend([None] * 3)  # the last captures are under way, none is waiting
     assert made._sharing() == 4
     made._nodes.cpus = {"worker": 8.0, "other": 8.0}
     assert made._sharing() == 2
@@ -121,11 +115,11 @@ def test_an_actor_that_replaces_another_shares_its_node_with_those_there(tmp_pat
 def test_captures_to_be_made_again_have_an_actor_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
     job, started = capture(tmp_path), []
     (path,) = job.paths()
     work = Work([job], good(1, path), {})
     made = Driver(Store(tmp_path), work, Settings(), lambda *_, **__: None)
+    made._cpus = 4
     monkeypatch.setattr(made, "_look_at_nodes", lambda: None)
     monkeypatch.setattr(made, "_new_actor", lambda: started.append(job))
     made._count_cpus()
@@ -195,12 +189,20 @@ def test_whatever_ray_cannot_do_is_a_failed_row_and_not_the_end(
     assert row["error"] == "OutOfDiskError: full" and not made._flights
 
 
-def test_a_long_error_is_shortened_and_says_what_and_why() -> None:
+def test_a_long_error_is_a_line_that_says_what_and_why() -> None:
     report = "\n".join(f"{pid} 0.10 ray::measure_all --{'x' * 50}" for pid in range(100))
-    text = f"Task was killed due to the node running low on memory.\n{report}\nRefer to: docs"
-    found = said(ray.exceptions.OutOfMemoryError(text))
-    assert found.startswith("OutOfMemoryError: Task was killed due to the node running low on mem")
-    assert found.endswith("Refer to: docs") and len(found) < TEXT_CHARS + 50 < len(text)
+    killed = "Selected to kill: (Actor(0cb9): pid=176, actual memory used=3.21GB, worker ID=5b1)"
+    advice = "Refer to: docs"
+    full = "1 worker(s) were killed due to the node running low on memory. It was 3.66GB / 4.00GB"
+    found = said(ray.exceptions.OutOfMemoryError("\n".join([full, killed, report, advice])))
+    assert found == f"OutOfMemoryError: {full} It had taken 3.21GB."
+    two = said(ray.exceptions.OutOfMemoryError("\n".join([full, killed, killed, advice])))
+    assert two == f"OutOfMemoryError: {full}", "which of the two it was is not known"
+    raised = said(ray.exceptions.NodeDiedError(f"{'x' * 999}\n{report}\nImportError: no torch"))
+    assert raised.startswith("NodeDiedError: xx") and raised.endswith(" ImportError: no torch")
+    assert len(raised) < TEXT_CHARS
+    assert len(said(ray.exceptions.NodeDiedError("y" * 9999))) == TEXT_CHARS
+    assert len(cause(ValueError("z" * 9999))) == TEXT_CHARS
     short = said(ray.exceptions.WorkerCrashedError())
     assert short == f"WorkerCrashedError: {ray.exceptions.WorkerCrashedError()}"
 

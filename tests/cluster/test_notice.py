@@ -80,12 +80,13 @@ def test_a_node_with_notice_keeps_no_idle_actor_and_gets_no_measurement(
     actor = Idle.remote()
     node = ray.get(actor.node.remote())
     driver = Driver(Store(tmp_path), Work([], [], {}), Settings(), lambda *_, **__: None)
-    driver._actors, driver._idle = [actor], [actor]
-    driver._places = {actor: Place(node=node, pid=0, address="127.0.0.1")}
+    crew = driver._crew
+    crew._all, crew.idle = [actor], [actor]
+    crew._places = {actor: Place(node=node, pid=0, address="127.0.0.1")}
     driver._look_at_nodes()
-    assert driver._idle == [actor] and set(driver._nodes.cpus) == {node}
+    assert crew.idle == [actor] and set(driver._nodes.cpus) == {node}
     monkeypatch.setattr(ray._private.state.state, "get_draining_nodes", lambda: {node: 0})
     driver._look_at_nodes()
-    assert driver._idle == driver._actors == [] and driver._nodes.cpus == {}
+    assert crew.idle == [] and len(crew) == 0 and driver._nodes.cpus == {}
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(actor.node.remote())

@@ -1,5 +1,6 @@
 """A run into an S3-compatible store on loopback, and checkpoints that arrive in a bucket."""
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,14 +10,18 @@ from pyarrow import fs
 
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.conclude import completed, read_folder
+from scaleinv_ray.cluster.jobs import FAILED
 from scaleinv_ray.cluster.run import run
 from scaleinv_ray.cluster.status import status
 from scaleinv_ray.cluster.watch import arrivals, fetched
 from scaleinv_ray.store import Store
 from tests.cluster.buckets import bucket_server
+from tests.cluster.synthetic_work import capture_file, execute, good
 from tests.cluster.test_faults import small_config
+from tests.cluster.weather import Weather, proxied
 
 pytestmark = pytest.mark.ray
+LAST = "good0.parquet"
 pytest.importorskip("moto", reason="needs moto[server]")
 
 
@@ -49,6 +54,74 @@ def test_a_run_into_a_bucket_is_that_into_a_folder_and_is_not_made_twice(
     found = status(store, now=time.time())
     assert found.state == "ended" and sum(found.by_kind.values()) == 3
     assert run(config, out=uri).computed == 0
+
+
+@pytest.fixture
+def weather(bucket: str) -> Iterator[tuple[Store, Weather]]:
+    """A folder of the bucket behind a proxy that has bad moments."""
+    port = int(re.findall(r"127\.0\.0\.1%3A(\d+)", bucket)[0])
+    with proxied(port) as (front, made):
+        yield Store(bucket.format(f"weather-{front}").replace(str(port), str(front))), made
+
+
+def test_a_bad_moment_of_a_bucket_passes_and_a_refusal_is_said_at_once(
+    weather: tuple[Store, Weather],
+) -> None:
+    store, sky = weather
+    store.write_bytes("a", b"one")
+    sky.below, sky.methods, sky.times = "/a", ("GET",), 2
+    assert store.read_bytes("a") == b"one", "Arrow itself does not ask again for an object"
+    assert [*sky.struck.values()] == [3]
+    sky.kind, sky.methods = "denied", ("PUT", "HEAD")
+    for ask in (lambda: store.write_bytes("a", b"two"), lambda: store.exists("a")):
+        sky.struck.clear()
+        with pytest.raises(OSError, match="ACCESS_DENIED"):
+            ask()
+        assert [*sky.struck.values()] == [1], "asking again is of no use"
+    sky.times = 0
+    assert store.read_bytes("a") == b"one"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["slow down", "reset"])
+def test_a_measurement_outlives_a_bad_moment_that_is_too_long_for_arrow(
+    kind: str, weather: tuple[Store, Weather], ray_session: None, tmp_path: Path
+) -> None:
+    store, sky = weather
+    sky.below, sky.kind, sky.times = LAST, kind, 40  # Arrow gives up after about thirty
+    events = execute(store, good(3, capture_file(tmp_path)))
+    assert completed(store) == {f"good{i}" for i in range(3)}
+    assert max(sky.struck.values()) == 41
+    assert [e["event"] for e in events] == ["measured"] * 3, "and that was no try"
+
+
+@pytest.mark.slow
+def test_what_stays_away_is_a_failed_row_that_the_next_run_mends(
+    weather: tuple[Store, Weather], ray_session: None, tmp_path: Path
+) -> None:
+    store, sky = weather
+    jobs = good(3, capture_file(tmp_path))
+    sky.below, sky.times = LAST, 10**6
+    events = execute(store, jobs)
+    assert completed(store) == {"good1", "good2"}
+    assert [e["tries"] for e in events if e["event"] == "lost"] == [1, 2, 3]
+    (row, *_) = tables.decode(store.read_table(f"measurements/good0{FAILED}"))
+    assert row["status"] == "failed" and "SLOW_DOWN" in row["error"]
+    sky.times = 0
+    execute(store, jobs[:1])
+    assert "good0" in completed(store)
+    assert not [n for n in store.names("measurements") if n.endswith(FAILED)]
+
+
+def test_a_store_that_refuses_costs_one_try_and_ends_nothing(
+    weather: tuple[Store, Weather], ray_session: None, tmp_path: Path
+) -> None:
+    store, sky = weather
+    sky.below, sky.kind, sky.times = ".parquet", "denied", 10**6
+    (event, *more) = execute(store, good(1, capture_file(tmp_path)))
+    assert event["event"] == "measured" and not more, "no second try, though it is an OSError"
+    assert "ACCESS_DENIED" in event["error"] and "nor could its rows be written" in event["error"]
+    assert store.names("measurements") == [], "the next run finds it missing"
 
 
 def test_checkpoints_arrive_in_a_bucket_whole_or_not(
