@@ -55,6 +55,7 @@ def train(config: Config, address: Address = None) -> None:
 def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     """Prints units, captures, bytes, what is missing and what it costs; computes nothing."""
     from scaleinv_ray.cluster.conclude import completed
+    from scaleinv_ray.cluster.run import notes_of
     from scaleinv_ray.plan import make_plan
     from scaleinv_ray.store import Store
 
@@ -65,6 +66,8 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     typer.echo(_describe(made, done))
     for line in unused(checked.models):
         typer.echo(line)
+    for note in notes_of(checked, made):
+        typer.echo(note)
     typer.echo(_loadings(made, checked, nodes))
     missing = made.missing(done)
     cores = nodes * (os.cpu_count() or 1)
@@ -153,6 +156,8 @@ def _run(config: RunConfig, out: str | None, address: str | None) -> None:
         f"{result.computed} measurements made, {result.failed} failed; verdicts: "
         + ", ".join(f"{n} {v}" for v, n in counts.most_common())
     )
+    for note in result.notes:
+        typer.echo(note)
     typer.echo(f"report: {result.store.path('report.html')}")
     if result.failed:
         raise typer.Exit(3)

@@ -53,12 +53,16 @@ class Quantity:
             sign (None: differences of ln|value|).
         control: measured to be read beside another quantity (a null model's value, a rotated
             basis), not a finding of its own.
+        nats: whether the value is in nats a token, which models with another tokenizer do not
+            share. The mean over all predicted tokens can be had in nats a byte of their text;
+            what is of single tokens, or of parameters by a token's loss, cannot.
     """
 
     law: Law
     margin: float | None = None
     unit: float | None = None
     control: bool = False
+    nats: Literal["no", "mean_per_token", "per_token"] = "no"
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,8 @@ PREDICTIONS = pa.schema(
 TRANSITIONS = pa.schema(
     _fields(
         """series:s model:s seed:i probe:s family:s invariant:s quantity:s site:s depth_bin:s
-        kind:s step:f step_low:f step_high:f slope_before:f slope_after:f p:f reason:s""",
+        kind:s step:f step_low:f step_high:f slope_before:f slope_after:f p:f q:f n_asked:i
+        by_chance:f reason:s""",
         _TYPES,
     )
 )
@@ -127,10 +128,15 @@ CAPABILITIES = pa.schema(
         _TYPES,
     )
 )
+UNJOINED = pa.schema(
+    _fields("""file:s model:s step:i tokens:i task:s metric:s value:f reason:s""", _TYPES)
+)
+"""Published evaluations that are of no checkpoint of the run, each with the reason."""
 EMERGENCE = pa.schema(
     _fields(
         """series:s probe:s family:s invariant:s quantity:s site:s depth_bin:s task:s metric:s
-        n_runs:i n_sizes:i correlation:f p:f least_p:f p_given_loss:f lead:f lead_low:f lead_high:f
+        n_runs:i n_sizes:i correlation:f p:f q:f n_asked:i by_chance:f least_p:f
+        p_given_loss:f lead:f lead_low:f lead_high:f
         spacing:f predicted:f predicted_low:f predicted_high:f observed:f naive_error:f outcome:s
         reason:s""",
         _TYPES,
@@ -140,10 +146,12 @@ EMERGENCE = pa.schema(
 PLAN = pa.schema(
     _fields(
         """key:s capture_key:s unit:s unit_b:s series:s model:s n_params:i seed:i step:i variant:s
-        probe:s kind:s invariant:s params:s bytes:i done:b""",
+        probe:s kind:s invariant:s params:s bytes:i done:b tokenizer:s""",
         _TYPES,
     )
 )
+TOKENS = pa.schema(_fields("tokenizer:s probe:s bytes_per_token:f stderr:f", _TYPES))
+"""Text that a predicted token covers; null where tokens stand for none. Of several tokenizers."""
 
 
 def encode(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

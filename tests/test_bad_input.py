@@ -121,7 +121,7 @@ def test_a_file_that_is_no_config(
         ("corpus: [\"a\\0b\"]", "corpus: got .*, allowed: a path"),
         ("out: c.yaml", r"out: got 'FOLDER/c.yaml', c.yaml is a file; allowed: a folder"),
         ("out: c.yaml/deeper/run", "out: got 'FOLDER/c.yaml/deeper/run', .* is a file"),
-        ("out: " + "a" * 5000, "no such folder"),
+        ("out: " + "a" * 5000, "File name too long"),
     ],
     ids=lambda value: value[:40],
 )  # fmt: skip

@@ -17,8 +17,8 @@ from scaleinv_ray.cluster.session import ray
 from scaleinv_ray.costs import Load
 
 PACKAGES = (
-    "ray", "numpy", "scipy", "scikit-learn", "gudhi", "statsmodels", "ruptures", "pyarrow",
-    "torch", "transformers", "safetensors",
+    "ray", "numpy", "scipy", "scikit-learn", "gudhi", "statsmodels", "pyarrow", "torch",
+    "transformers", "safetensors",
 )  # fmt: skip
 """What numbers and files depend on: equal on all nodes."""
 ASKED_S = 60.0

@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scaleinv_ray import conservation, invariants, report, tables
-from scaleinv_ray.cluster.derived import capability_digest, derive, predicted
+from scaleinv_ray.cluster.derived import derive, predicted
+from scaleinv_ray.cluster.evaluations import capability_digest
 from scaleinv_ray.cluster.jobs import FAILED, code_version
 from scaleinv_ray.cluster.parts import FOLDER, sweep
+from scaleinv_ray.cluster.tokenized import tokenized, with_values
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.store import Store
@@ -146,7 +148,11 @@ def conclude(store: Store, config: RunConfig) -> pa.Table:
         for spec in REGISTRY.values()
         for name, quantity in spec.quantities.items()
     }
-    rows = tables.decode(whole["measurements"], JUDGED)
+    made_with = tokenized(store)
+    measured = tables.decode(whole["measurements"], JUDGED)
+    made_with.mark(measured)
+    several = conservation.several_tokenizers(measured)
+    rows = conservation.in_one_unit(measured, quantities=quantities, bytes_of=made_with.bytes_of)
     verdict_rows, prediction_rows = conservation.judge_table(
         rows,
         quantities=quantities,
@@ -156,14 +162,19 @@ def conclude(store: Store, config: RunConfig) -> pa.Table:
     if config.conservation.held_out == "none":
         prediction_rows = []
     prediction_rows += predicted(rows, config, quantities)
+    verdict_rows = conservation.say_tokenizers(verdict_rows, several, quantities)
     whole["verdicts"] = tables.encode(verdict_rows, tables.VERDICTS)
     whole["predictions"] = tables.encode(prediction_rows, tables.PREDICTIONS)
-    derived = derive(rows, tables.decode(whole["curves"]), config, quantities)
+    derived = derive(rows, tables.decode(whole["curves"]), config, quantities, within_runs=measured)
     for name, table in derived.items():
         store.write_table(f"{name}.parquet", table)
     whole |= derived
     facts = _facts(whole["measurements"])
-    store.write_bytes("report.html", report.render(whole, title=config.name, facts=facts))
+    notes = conservation.tokenizer_notes((r["model"], r["tokenizer"]) for r in measured)
+    if several:
+        whole["measurements"] = with_values(whole["measurements"], rows)
+    page = report.render(whole, title=config.name, facts=facts, notes=notes)
+    store.write_bytes("report.html", page)
     store.write_table("predictions.parquet", whole["predictions"])
     # last: its stamp says that everything above belongs to these measurements
     stamped = whole["verdicts"].replace_schema_metadata({STAMP: _stamp(store, config)})

@@ -5,19 +5,16 @@ Each function of `conservation` gets the rows it needs; nothing is captured or m
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from scaleinv_ray import conservation, singularities, tables
-from scaleinv_ray.config import CapabilityFile, RunConfig
+from scaleinv_ray.cluster.evaluations import joined_with_rows, read_capabilities
+from scaleinv_ray.config import RunConfig
 from scaleinv_ray.contract import Quantity
-from scaleinv_ray.paths import expanded
 
 Row = dict[str, Any]
 Quantities = Mapping[tuple[str, str], Quantity]
@@ -27,6 +24,8 @@ BEHAVIOUR = "behaviour"
 """Family whose quantities are capabilities of their own."""
 BANDS = "bands"
 """Family whose curves are eigenvalues over training."""
+OF_LOSSES = frozenset({"token_losses", "hessian", "ggn", "chains"})
+"""Kinds of capture whose curves are in nats a token, or at positions of tokens."""
 MIN_CHECKPOINTS = 6
 """A break needs two segments of three checkpoints; runs with fewer are not searched."""
 
@@ -39,41 +38,55 @@ DERIVED: dict[str, pa.Schema] = {
     "orders": tables.ORDERS,
     "matches": tables.MATCHES,
     "capabilities": tables.CAPABILITIES,
+    "unjoined": tables.UNJOINED,
     "emergence": tables.EMERGENCE,
 }
 """Name of the file, without `.parquet` -> schema."""
 
 
 def derive(
-    measurements: Sequence[Row], curves: Sequence[Row], config: RunConfig, quantities: Quantities
+    measurements: Sequence[Row],
+    curves: Sequence[Row],
+    config: RunConfig,
+    quantities: Quantities,
+    *,
+    within_runs: Sequence[Row] | None = None,
 ) -> dict[str, pa.Table]:
     """All derived tables of a run.
 
     Args:
-        measurements: rows of tables.MEASUREMENTS.
+        measurements: rows of tables.MEASUREMENTS, in one unit for all models.
         curves: rows of tables.CURVES.
         config: gives margin and files of capabilities.
         quantities: what is claimed of every quantity.
+        within_runs: the rows in the units in which they were measured, for what looks at one run
+            at a time; the same by default.
 
     Returns:
         Name -> table, for every name of `DERIVED`.
     """
-    capabilities = [
-        *_built_in(measurements),
-        *(row for file in config.capabilities for row in read_capabilities(file)),
+    published = [row for file in config.capabilities for row in read_capabilities(file)]
+    joined = joined_with_rows(published, measurements)
+    capabilities = [*_built_in(measurements), *joined.rows]
+    # a curve of a model that was not measured is drawn beside the others
+    beside = [
+        row
+        for row in joined.lost
+        if row["value"] is not None and row["reason"] != conservation.REPLACED
     ]
-    followed = _followed(measurements)
+    followed = _followed(_of_runs(measurements, within_runs))
+    between = _between_models(curves, measurements)
     moving = [*followed, *band_rows(curves, followed)]
     transitions = conservation.transitions_table(
         moving, quantities=quantities, rng=np.random.default_rng(SEED)
     )
     inner = [row for row in followed if row["family"] != BEHAVIOUR]
     rows = {
-        "collapses": conservation.collapse_table(curves),
+        "collapses": conservation.collapse_table(between),
         "classes": conservation.classes_table(
             measurements,
             quantities=quantities,
-            curve_rows=curves,
+            curve_rows=between,
             margin=config.conservation.margin,
         ),
         "pairs": conservation.ceiling_table(measurements),
@@ -81,7 +94,10 @@ def derive(
         "stages": conservation.stages_table(transitions, moving, quantities=quantities),
         "orders": conservation.order_table(transitions, moving, quantities=quantities),
         "matches": singularities.matches_table(measurements),
-        "capabilities": [{k: r.get(k) for k in tables.CAPABILITIES.names} for r in capabilities],
+        "capabilities": [
+            {k: r.get(k) for k in tables.CAPABILITIES.names} for r in [*capabilities, *beside]
+        ],
+        "unjoined": [{k: r.get(k) for k in tables.UNJOINED.names} for r in joined.lost],
         "emergence": conservation.emergence_table(
             inner, capabilities, quantities=quantities, rng=np.random.default_rng(SEED)
         ),
@@ -118,42 +134,6 @@ def band_rows(curves: Sequence[Row], followed: Sequence[Row]) -> list[Row]:
             for x, y in zip(curve["x"], curve["y"], strict=True)
         ]
     return out
-
-
-def read_capabilities(file: CapabilityFile) -> list[Row]:
-    """Rows of a file of published evaluations.
-
-    Args:
-        file: a results.json of lm-evaluation-harness in either layout, or a Parquet table with the
-            columns of Pythia's evaluations.
-
-    Returns:
-        Rows with the columns of tables.CAPABILITIES.
-
-    Raises:
-        ValueError: where the file is neither.
-    """
-    path = expanded(file.file)
-    needed = ["model", "fewshot", "step", "task", "metric", "value", "stderr"]
-    try:
-        if path.suffix == ".parquet":
-            have = pq.read_schema(path).names
-            table = pq.read_table(path, columns=[n for n in needed if n in have])
-        else:
-            results = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"capabilities: {path}: got no JSON and no Parquet ({error})") from error
-    if path.suffix == ".parquet":
-        if missing := [n for n in needed if n not in have]:
-            raise ValueError(f"capabilities: {path}: got columns {have}, lacks {missing}")
-        return conservation.from_pythia(tables.decode(table), fewshot=file.fewshot)
-    return conservation.from_lm_eval(results, tokens_per_step=file.tokens_per_step)
-
-
-def capability_digest(config: RunConfig) -> str:
-    """Digest of the contents of all files of capabilities."""
-    contents = [expanded(file.file).read_bytes() for file in config.capabilities]
-    return hashlib.sha256(b"".join(hashlib.sha256(c).digest() for c in contents)).hexdigest()
 
 
 def predicted(measurements: Sequence[Row], config: RunConfig, quantities: Quantities) -> list[Row]:
@@ -202,6 +182,23 @@ def _built_in(measurements: Sequence[Row]) -> list[Row]:
         and row["variant"] == "trained"
         and row["train_tokens"] is not None
     ]
+
+
+def _of_runs(measurements: Sequence[Row], within_runs: Sequence[Row] | None) -> Sequence[Row]:
+    """The rows in which each run has one unit over all of its steps."""
+    if within_runs is None:
+        return measurements
+    made_with: dict[tuple[str, int], set[str | None]] = {}
+    for row in within_runs:
+        made_with.setdefault((row["model"], row["seed"]), set()).add(row.get("tokenizer"))
+    one_each = all(len(names) == 1 for names in made_with.values())
+    return within_runs if one_each else measurements
+
+
+def _between_models(curves: Sequence[Row], measurements: Sequence[Row]) -> list[Row]:
+    """The curves that models have in common: without those of losses where tokenizers differ."""
+    several = conservation.several_tokenizers(measurements)
+    return [c for c in curves if c["series"] not in several or c["capture"] not in OF_LOSSES]
 
 
 def _followed(rows: Sequence[Row]) -> list[Row]:

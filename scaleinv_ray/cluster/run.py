@@ -8,21 +8,22 @@ import sys
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from scaleinv_ray import tables
+from scaleinv_ray import conservation, tables
 from scaleinv_ray.cluster.alone import alone
 from scaleinv_ray.cluster.conclude import completed, conclude, concluded, read_planned
-from scaleinv_ray.cluster.derived import read_capabilities
+from scaleinv_ray.cluster.evaluations import joined_with_plan
 from scaleinv_ray.cluster.jobs import Work
 from scaleinv_ray.cluster.leftovers import left_behind, recorded
 from scaleinv_ray.cluster.scratch import Scratch, found_on
 from scaleinv_ray.cluster.settings import Settings
+from scaleinv_ray.cluster.tokenized import write_tokens
 from scaleinv_ray.cluster.work import assemble
 from scaleinv_ray.config import ConfigError, ProtocolOptions, RunConfig, load_run_config
 from scaleinv_ray.config.loading import load
@@ -30,7 +31,6 @@ from scaleinv_ray.config.reader import as_mapping, parse_yaml, write_yaml
 from scaleinv_ray.costs import capture_bytes
 from scaleinv_ray.paths import check_folder
 from scaleinv_ray.plan import Measurement, Plan, make_plan, plan_rows
-from scaleinv_ray.reading import reading
 from scaleinv_ray.store import Store
 from scaleinv_ray.wording import shown
 
@@ -49,6 +49,7 @@ class Run:
         computed: measurements made by this call (those done before are not made again).
         failed: measurements that ended in failed rows.
         verdicts: table of tables.VERDICTS.
+        notes: what is to be said of tokenizers and of evaluations.
     """
 
     store: Store
@@ -56,6 +57,7 @@ class Run:
     computed: int
     failed: int
     verdicts: pa.Table
+    notes: tuple[str, ...] = ()
 
     @property
     def measurements(self) -> pa.Table:
@@ -151,10 +153,8 @@ def run(
     checked = config if isinstance(config, RunConfig) else load_run_config(config)
     check_folder("out", out or checked.out)
     store = Store(out or checked.out)
-    for file in checked.capabilities:
-        with reading(file.file):
-            read_capabilities(file)  # raises: they are read after the work, and would be its end
     plan = make_plan(checked)
+    notes = notes_of(checked, plan)  # raises: files are read after the work, and would be its end
     with alone(store):
         if (line := left_behind(store)) is not None:
             print(line, file=sys.stderr)
@@ -165,17 +165,35 @@ def run(
         def begin() -> None:
             """Takes the folder: not before everything that can be refused has been looked at."""
             claim(store, checked)
+            write_tokens(store, plan)
             store.write_table("plan.parquet", tables.encode(plan_rows(plan, done), tables.PLAN))
 
         failed = 0
         if missing:
-            failed = _execute(plan, missing, checked, store, address, begin=begin)
+            failed = _execute(
+                plan, missing, checked, store, address=address, notes=notes, begin=begin
+            )
         else:
             begin()
         verdicts = None if missing else concluded(store, checked)
         if verdicts is None:
             verdicts = conclude(store, checked)
-    return Run(store, plan, len(missing), failed, verdicts)
+    return Run(store, plan, len(missing), failed, verdicts, notes)
+
+
+def notes_of(config: RunConfig, plan: Plan) -> tuple[str, ...]:
+    """What is to be said of a run before it starts: its tokenizers, evaluations of other models.
+
+    Args:
+        config: names the files of evaluations.
+        plan: of this config.
+
+    Returns:
+        Lines; ValueError where a file of evaluations is none.
+    """
+    models = [(u.checkpoint.model, plan.tokenizer_of(u)) for u in plan.units]
+    joined = joined_with_plan(config, plan)
+    return (*conservation.tokenizer_notes(models), *conservation.join_notes(joined))
 
 
 def _execute(
@@ -183,8 +201,9 @@ def _execute(
     missing: list[Measurement],
     config: RunConfig,
     store: Store,
-    address: str | None,
     *,
+    address: str | None,
+    notes: Iterable[str],
     begin: Callable[[], None],
 ) -> int:
     """Captures and measures what is missing; how many measurements failed."""
@@ -203,7 +222,13 @@ def _execute(
         begin()
         captures = sum(not work.found.keys() >= {*job.paths()} for job in work.captures)
         progress = Telemetry(store, captures=captures, measurements=len(missing))
-        progress("started", run_id=run_id, measurements=len(missing), resources=cleared.resources)
+        progress(
+            "started",
+            run_id=run_id,
+            measurements=len(missing),
+            resources=cleared.resources,
+            notes=list(notes),
+        )
         try:
             settings = _settings(config, scratch)
             Driver(store, work, settings, progress, terms, cleared.needs).execute()

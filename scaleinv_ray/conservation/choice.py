@@ -31,10 +31,14 @@ class Replicate(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """A trained model at one step: tokens seen so far and held-out loss, None where unknown."""
+    """A trained model at one step: tokens seen so far and held-out loss, None where unknown.
+
+    Both count tokens of its tokenizer, None where that is not known.
+    """
 
     train_tokens: int | None
     eval_loss: float | None
+    tokenizer: str | None = None
 
 
 Checkpoints = Mapping[Replicate, Mapping[int, Checkpoint]]
@@ -67,7 +71,8 @@ def choices(checkpoints: Checkpoints) -> list[Choice]:
     says so. equal_tokens: the last common number of training tokens, left out where that is the
     same checkpoints. equal_loss: linear interpolation in held-out loss between the first two
     successive checkpoints that enclose the lowest level that all models reach; left out where a
-    model has no such checkpoints (never extrapolated).
+    model has no such checkpoints (never extrapolated), and without picks, which it says, where the
+    models have several tokenizers: nats a token are then no common measure.
 
     Args:
         checkpoints: of all trained models of a series.
@@ -109,7 +114,9 @@ def _at_equal_tokens(checkpoints: Checkpoints, at_steps: Choice) -> Choice | Non
         return None
     picks = {replicate: ((found[tokens], 1.0),) for replicate, found in step_at.items()}
     step = steps.pop() if len(steps) == 1 else None
-    return Choice("equal_tokens", step, f"at {tokens} tokens", picks)
+    several = _tokenizers(checkpoints)
+    note = f"at {tokens} tokens" + (f" of {several} tokenizers" if several > 1 else "")
+    return Choice("equal_tokens", step, note, picks)
 
 
 def _at_equal_loss(checkpoints: Checkpoints) -> Choice | None:
@@ -119,12 +126,20 @@ def _at_equal_loss(checkpoints: Checkpoints) -> Choice | None:
     }
     if not all(curves.values()):
         return None
+    if (several := _tokenizers(checkpoints)) > 1:
+        note = f"held-out losses are in nats a token of {several} tokenizers"
+        return Choice("equal_loss", None, note, {})
     level = max(min(loss for _, loss in curve) for curve in curves.values())
     picks = {replicate: _enclosing(curve, level) for replicate, curve in curves.items()}
     reached = {replicate: pick for replicate, pick in picks.items() if pick is not None}
     if len(reached) < len(picks):
         return None
     return Choice("equal_loss", None, f"at held-out loss {level:.4g}", reached)
+
+
+def _tokenizers(checkpoints: Checkpoints) -> int:
+    """How many tokenizers are known of the models."""
+    return len({c.tokenizer for steps in checkpoints.values() for c in steps.values()} - {None})
 
 
 def _enclosing(curve: list[tuple[int, float]], level: float) -> Pick | None:

@@ -74,15 +74,17 @@ def mean_curve_errors(sample_CSP: Sequence[np.ndarray]) -> list[np.ndarray]:
     df = sum(len(y_SP) - 1 for y_SP in sample_CSP)
     if df <= 2:
         raise ValueError(f"seeds: got {df} degrees of freedom, needs > 2")
-    square_C = [float((y_SP.mean(axis=0) ** 2).mean()) or 1.0 for y_SP in sample_CSP]
+    unit_C = [_unit(y_SP) for y_SP in sample_CSP]
+    scaled_CSP = [y_SP / unit for y_SP, unit in zip(sample_CSP, unit_C, strict=True)]
+    square_C = [float((y_SP.mean(axis=0) ** 2).mean()) or 1.0 for y_SP in scaled_CSP]
     pooled_P = sum(
         ((y_SP - y_SP.mean(axis=0)) ** 2).sum(axis=0) / square
-        for y_SP, square in zip(sample_CSP, square_C, strict=True)
+        for y_SP, square in zip(scaled_CSP, square_C, strict=True)
     )
     relative_P = np.asarray(pooled_P) / (df - 2)
     return [
-        np.sqrt(relative_P * square / len(y_SP))
-        for y_SP, square in zip(sample_CSP, square_C, strict=True)
+        np.sqrt(relative_P * square / len(y_SP)) * unit
+        for y_SP, square, unit in zip(scaled_CSP, square_C, unit_C, strict=True)
     ]
 
 
@@ -173,8 +175,8 @@ def supercollapse(sample_CSP: Sequence[np.ndarray]) -> float | None:
             x / x_last, P >= 2.
 
     Returns:
-        The ratio; None with a size of one seed, without noise, or where a curve vanishes in the
-        mean or at its end.
+        The ratio; None with a size of one seed, without noise, or where a curve vanishes at its
+        end, or in the mean over the seeds of a size or over all sizes (curves of both signs).
 
     >>> runs = [np.outer([1.0, 1.2], [3.0, 2.0, 1.0]), np.outer([1.9, 2.3], [3.0, 2.0, 1.0])]
     >>> supercollapse(runs) < 1e-9  # amplitudes differ, shapes do not
@@ -182,6 +184,8 @@ def supercollapse(sample_CSP: Sequence[np.ndarray]) -> float | None:
     """
     if len(sample_CSP) < 2 or min(len(y_SP) for y_SP in sample_CSP) < 2:
         return None
+    common = max(_unit(y_SP) for y_SP in sample_CSP)
+    sample_CSP = [y_SP / common for y_SP in sample_CSP]
     ends = np.concatenate([y_SP[:, -1] for y_SP in sample_CSP])
     largest = max(float(np.abs(y_SP).max()) for y_SP in sample_CSP)
     mean_CP = np.array([y_SP.mean(axis=0)[:-1] for y_SP in sample_CSP])
@@ -190,9 +194,12 @@ def supercollapse(sample_CSP: Sequence[np.ndarray]) -> float | None:
     noise_CP = np.array([y_SP[:, :-1].var(axis=0, ddof=1) for y_SP in sample_CSP])
     shape = [y_SP[:, :-1] / y_SP[:, -1:] for y_SP in sample_CSP]
     level_CP = np.array([z_SP.mean(axis=0) for z_SP in shape])
+    over_sizes_P = level_CP.mean(axis=0)
+    if np.abs(over_sizes_P).min() <= VANISHING * np.abs(level_CP).max():
+        return None  # relative to nothing: sizes of opposite sign cancel
     # a single run of any size: between sizes, and what averaging over seeds took away
     within_P = np.mean([z_SP.var(axis=0) for z_SP in shape], axis=0)
-    spread_P = (level_CP.var(axis=0, ddof=1) + within_P) / level_CP.mean(axis=0) ** 2
+    spread_P = (level_CP.var(axis=0, ddof=1) + within_P) / over_sizes_P**2
     noise_P = (noise_CP / mean_CP**2).mean(axis=0)
     total = float(noise_P.mean())
     return math.sqrt(float(spread_P.mean()) / total) if total > 0 else None
@@ -205,13 +212,16 @@ class _Points:
         _check(curves)
         lengths = [len(c.x_P) for c in curves]
         self.start_C = np.cumsum([0, *lengths[:-1]])
-        self.x = [c.x_P for c in curves]
+        # S knows no units; squares of very small or large numbers would leave the floats
+        unit_x = max(_unit(c.x_P) for c in curves)
+        unit_y = max(_unit(c.stderr_P) for c in curves)
+        self.x = [c.x_P / unit_x for c in curves]
         self.curve_N = np.repeat(np.arange(len(curves)), lengths)
         logs_C = np.log([c.size for c in curves])
         self.log_C = logs_C - logs_C.mean()
-        self.y_N = np.concatenate([c.y_P for c in curves])
+        self.y_N = np.concatenate([c.y_P for c in curves]) / unit_y
         self.variance_N = np.concatenate([
-            np.maximum(c.stderr_P, LEAST_ERROR * c.stderr_P.max()) ** 2 for c in curves
+            (np.maximum(c.stderr_P, LEAST_ERROR * c.stderr_P.max()) / unit_y) ** 2 for c in curves
         ])
 
     def quality(self, a: float, b_B: np.ndarray) -> np.ndarray:
@@ -242,6 +252,12 @@ class _Points:
             near += [start + right_N - 1, start + right_N]
             used += [inside_N, inside_N]
         return np.stack(near, axis=1), np.stack(used, axis=1)
+
+
+def _unit(values: np.ndarray) -> float:
+    """The power of two of the largest modulus, by which dividing changes no digit; 1 for zeros."""
+    largest = float(np.abs(values).max())
+    return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest > 0 else 1.0
 
 
 def _line_at_zero(

@@ -298,7 +298,7 @@ def _mean(lines: Sequence[Line]) -> Line:
 def _common_grid(lines: Sequence[Line]) -> np.ndarray:
     first = min(lines, key=lambda line: len(line.x_P)).x_P
     for line in lines:
-        finite = np.isfinite(line.x_P).all() and np.isfinite(line.y_P).all()
+        finite = all(np.isfinite(values).all() for values in line if values is not None)
         if not (finite and len(line.x_P) and (np.diff(line.x_P) > 0).all()):
             raise NoCollapse("no function: x does not ascend, or a number is not finite")
     low, high = max(line.x_P[0] for line in lines), min(line.x_P[-1] for line in lines)

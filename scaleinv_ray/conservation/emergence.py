@@ -134,6 +134,23 @@ def association(
     return Association(seen / scale, p, least_p, "")
 
 
+def reached_level(least_p: float) -> float:
+    """The chance of p <= .05 where nothing is associated: permutations are counted in whole ones.
+
+    Args:
+        least_p: of `association`, 1 / prod m_s!.
+
+    Returns:
+        The largest multiple of it up to .05 (of one draw, where permutations are drawn).
+
+    >>> round(36 * reached_level(1 / 36), 9)
+    1.0
+    """
+    orders = round(1 / least_p)
+    count = orders if orders <= MOST_EXACT else NUM_DRAWS + 1
+    return math.floor(ALPHA * count + 1e-9) / count
+
+
 def lead_of(
     size_R: Sequence[int],
     onset_RB: Sequence[np.ndarray],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scaleinv_ray.conservation.choice import NO_STEP, Replicate
+from scaleinv_ray.conservation.discoveries import NOT_ASKED, Question, asked_of
 from scaleinv_ray.conservation.emergence import (
     ALPHA,
     Association,
@@ -19,8 +20,11 @@ from scaleinv_ray.conservation.emergence import (
     association,
     held_out_onset,
     lead_of,
+    reached_level,
 )
+from scaleinv_ray.conservation.joining import short_name
 from scaleinv_ray.conservation.onsets import Onset, OnsetFinder
+from scaleinv_ray.conservation.tokenizers import several_tokenizers
 from scaleinv_ray.conservation.transitions import run_values, scaled
 from scaleinv_ray.conservation.values import TRAINED, gather
 from scaleinv_ray.contract import Quantity
@@ -53,7 +57,10 @@ class _Name(NamedTuple):
 
 @dataclass(frozen=True)
 class _Facts:
-    """Tokens and losses of the trained runs: (series, replicate) -> step -> value."""
+    """Tokens and losses of the trained runs: (series, replicate) -> step -> value.
+
+    No losses of series with several tokenizers: they are in nats a token.
+    """
 
     tokens: dict[tuple[str, Replicate], dict[int, float]]
     loss: dict[tuple[str, Replicate], dict[int, float]]
@@ -75,6 +82,13 @@ def emergence_table(
     needs an association (p <= .05) and a lead whose interval lies above zero and above the spacing
     of the checkpoints; 'associated' needs the first only.
 
+    Many pairs are asked. `q` is the Benjamini-Yekutieli value of p over all pairs that could be
+    tested, the whole depth apart from its thirds, without controls: one-sided tests of the same
+    runs depend on each other with either sign (of two quantities that move against each other one
+    is early where the other is late), and Benjamini-Hochberg asks for positive dependence.
+    `by_chance` is how many of these `n_asked` would be associated by chance, with the levels that
+    the permutations can reach; no outcome depends on either.
+
     Args:
         rows: with the columns of `tables.MEASUREMENTS`.
         capability_rows: with model, tokens, task, metric and value, and optionally seed.
@@ -85,7 +99,8 @@ def emergence_table(
         One row a place and capability: correlation, p and p_given_loss, least_p; lead, lead_low,
         lead_high and spacing in ln tokens (spacing: of the checkpoints, median over runs); the
         mean t_C of the largest size predicted from the others, its 90 % interval, what was observed
-        and the smaller naive error; outcome and reason. Pairs without any common run have none.
+        and the smaller naive error; q, n_asked and by_chance; outcome and reason. Pairs without any
+        common run have none.
 
     Raises:
         ValueError: where a capability of a model without seed would count for several runs.
@@ -107,10 +122,23 @@ def emergence_table(
             if runs or lacking:
                 row = key | {"task": task, "metric": metric}
                 out.append(row | _numbers(runs, lacking, rng))
-    return out
+    return _with_q(out, quantities)
 
 
-def _facts(rows: Iterable[Mapping[str, Any]]) -> _Facts:
+def _with_q(rows: list[Row], quantities: Mapping[tuple[str, str], Quantity]) -> list[Row]:
+    tests: dict[Hashable, Question] = {}
+    for i, row in enumerate(rows):
+        claim = quantities.get((row["invariant"], row["quantity"]), Quantity(law="none"))
+        if row["p"] is not None and not claim.control:
+            # a depth and its thirds ask the same question again
+            family = (row["series"], row["depth_bin"] == "all")
+            tests[i] = Question(row["p"], reached_level(row["least_p"]), family)
+    found = asked_of(tests, method="by")
+    return [row | (found[i]._asdict() if i in found else NOT_ASKED) for i, row in enumerate(rows)]
+
+
+def _facts(rows: Sequence[Mapping[str, Any]]) -> _Facts:
+    several = several_tokenizers(rows)
     tokens: dict[tuple[str, Replicate], dict[int, float]] = defaultdict(dict)
     loss: dict[tuple[str, Replicate], dict[int, float]] = defaultdict(dict)
     for row in rows:
@@ -119,7 +147,7 @@ def _facts(rows: Iterable[Mapping[str, Any]]) -> _Facts:
         of = (row["series"], Replicate(*[row[name] for name in Replicate._fields]))
         step = NO_STEP if row["step"] is None else row["step"]
         tokens[of][step] = float(row["train_tokens"])
-        if row["eval_loss"] is not None:
+        if row["eval_loss"] is not None and row["series"] not in several:
             loss[of][step] = float(row["eval_loss"])
     return _Facts(tokens, loss)
 
@@ -132,16 +160,12 @@ def _capability_onsets(
         if row["value"] is None or row["tokens"] is None:
             continue
         of = curves.setdefault((row["task"], row["metric"]), {})
-        curve = of.setdefault(_Name(_short(row["model"]), row.get("seed")), {})
+        curve = of.setdefault(_Name(short_name(row["model"]), row.get("seed")), {})
         curve[float(row["tokens"])] = row["value"]
     return {
         what: {name: _onset(curve, finder) for name, curve in of.items()}
         for what, of in sorted(curves.items())
     }
-
-
-def _short(model: str) -> str:
-    return model.rstrip("/").rsplit("/", 1)[-1].lower()
 
 
 def _onset(curve: Mapping[float, float], finder: OnsetFinder) -> Onset | str:
@@ -173,7 +197,7 @@ def _joined(
     lacking: list[str] = []
     used: set[_Name] = set()
     for replicate, invariant in onsets.items():
-        name = _Name(_short(replicate.model), replicate.seed)
+        name = _Name(short_name(replicate.model), replicate.seed)
         name = name if name in capability else _Name(name.model, None)
         if name not in capability:
             continue

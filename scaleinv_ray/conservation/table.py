@@ -167,8 +167,10 @@ def _claimed(
 
 def _is_reported(group: Group, comparison: Comparison) -> bool:
     """A place without values has one row only: at equal steps, over the whole depth."""
-    if comparison.trained or comparison.impossible:
+    if comparison.trained:
         return True
+    if comparison.impossible:
+        return comparison.name == "equal_steps" or group.place.depth_bin == "all"
     return comparison.name == "equal_steps" and group.place.depth_bin == "all"
 
 

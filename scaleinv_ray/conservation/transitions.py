@@ -6,8 +6,8 @@ Shape suffixes: K checkpoints, D positions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from scipy import special
 
 from scaleinv_ray.conservation.choice import NO_STEP, Replicate
+from scaleinv_ray.conservation.discoveries import NOT_ASKED, Question, asked_of
 from scaleinv_ray.conservation.fits import TIED
 from scaleinv_ray.conservation.shapes import (
     Match,
@@ -60,6 +61,8 @@ class Transition:
         slope_after: the same; equal for a jump.
         height: change of level at a jump, None otherwise.
         p: of a single line, given that positions were searched.
+        claim_p: of no transition in the whole curve: p of the search over all of it, 1 where that
+            is no line but as well a smooth curve; None where it was not searched.
         reason: in words.
     """
 
@@ -71,6 +74,7 @@ class Transition:
     slope_after: float | None = None
     height: float | None = None
     p: float | None = None
+    claim_p: float | None = None
     reason: str = ""
 
 
@@ -137,19 +141,26 @@ class TransitionFinder:
         if len(step_K) < LEAST_CHECKPOINTS:
             reason = f"{len(step_K)} checkpoints, needs {LEAST_CHECKPOINTS}"
             return [Transition(Kind.UNDETERMINED, reason=reason)]
-        found = sorted(self._parts(step_K, y_K), key=lambda t: t.step or 0.0)
-        return found or [self._first(step_K, y_K)]
+        first = self._first(step_K, y_K)
+        smooth = first.step is None and first.p is not None and first.p < ALPHA
+        claim_p = 1.0 if smooth else first.p
+        found = [first, *self._parts(first, step_K, y_K)]
+        return [replace(t, claim_p=claim_p) for t in sorted(found, key=lambda t: t.step or 0.0)]
 
-    def _parts(self, step_K: np.ndarray, y_K: np.ndarray) -> Iterator[Transition]:
-        if len(step_K) < LEAST_CHECKPOINTS:
-            return
-        found = self._first(step_K, y_K)
+    def _parts(
+        self, found: Transition, step_K: np.ndarray, y_K: np.ndarray
+    ) -> Iterator[Transition]:
+        """Further transitions on either side of one."""
         if found.step is None:
             return
-        yield found
         before_K, after_K = step_K <= found.step, step_K >= found.step
-        yield from self._parts(step_K[before_K], y_K[before_K])
-        yield from self._parts(step_K[after_K], y_K[after_K])
+        for part_K in (before_K, after_K):
+            if part_K.sum() < LEAST_CHECKPOINTS:
+                continue
+            other = self._first(step_K[part_K], y_K[part_K])
+            if other.step is not None:
+                yield other
+                yield from self._parts(other, step_K[part_K], y_K[part_K])
 
     def _first(self, step_K: np.ndarray, y_K: np.ndarray) -> Transition:
         """The most significant transition of a stretch, or none."""
@@ -183,6 +194,14 @@ def transitions_table(
     Values are those of the verdicts (means over layers, roles and heads), as ln|I| where a run
     has one sign and no unit is declared, else over the unit (or as they are).
 
+    Many curves are searched. `q` is the Benjamini-Hochberg value of the claim that a curve has a
+    transition at all (`Transition.claim_p`), over all curves searched, the whole depth apart from
+    its thirds, without controls. All rows of a curve carry it: further transitions were searched
+    only after the first. The statistic is even in the errors of a curve, so curves of one run
+    depend positively whichever sign their errors have in common, and runs are independent.
+    `by_chance` is how many of the `n_asked` curves would have a transition by chance, at most: of
+    lines some are left to the smooth curve. No kind depends on either.
+
     Args:
         rows: with the columns of `tables.MEASUREMENTS`.
         quantities: (invariant, quantity) -> what is claimed of it, for the unit.
@@ -194,6 +213,8 @@ def transitions_table(
     """
     finder = TransitionFinder(rng)
     out: list[Row] = []
+    tests: dict[Hashable, Question] = {}
+    curves: list[int] = []
     for group in gather(rows):
         key = group.place._asdict()
         claim = quantities.get((key["invariant"], key["quantity"]), Quantity(law="none"))
@@ -203,8 +224,17 @@ def transitions_table(
                 continue
             y = scaled([curve[step] for step in steps], claim.unit)
             run = key | {"model": replicate.model, "seed": replicate.seed}
-            out += [run | _columns(found) for found in finder.find(steps, y)]
-    return out
+            found = finder.find(steps, y)
+            if (p := found[0].claim_p) is not None and not claim.control:
+                # a depth and its thirds ask the same question again
+                tests[len(out)] = Question(p, ALPHA, (key["series"], key["depth_bin"] == "all"))
+            curves += [len(out)] * len(found)
+            out += [run | _columns(transition) for transition in found]
+    asked = asked_of(tests, method="bh")
+    return [
+        row | (asked[curve]._asdict() if curve in asked else NOT_ASKED)
+        for row, curve in zip(out, curves, strict=True)
+    ]
 
 
 def run_values(group: Group) -> dict[Replicate, dict[int, float]]:

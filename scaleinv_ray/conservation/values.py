@@ -171,10 +171,11 @@ _WHERE = ("series", "probe", "family", "invariant", "quantity", "site", "layer",
 
 
 def _completed(known: Checkpoint | None, row: Mapping[str, Any]) -> Checkpoint:
-    tokens, loss = (None, None) if known is None else known
+    tokens, loss, tokenizer = (None, None, None) if known is None else known
     return Checkpoint(
         row["train_tokens"] if tokens is None else tokens,
         row["eval_loss"] if loss is None else loss,
+        row.get("tokenizer") if tokenizer is None else tokenizer,
     )
 
 

@@ -19,10 +19,10 @@ BRACKET_DEPTH = 4
 
 @invariant(
     quantities={
-        "loss": Quantity(law="power_law"),
-        "in_context_gain": Quantity(law="none", unit=1.0),
-        "copying_gain": Quantity(law="none", unit=1.0),
-        "closing_gain": Quantity(law="none", unit=1.0),
+        "loss": Quantity(law="power_law", nats="mean_per_token"),
+        "in_context_gain": Quantity(law="none", unit=1.0, nats="per_token"),
+        "copying_gain": Quantity(law="none", unit=1.0, nats="per_token"),
+        "closing_gain": Quantity(law="none", unit=1.0, nats="per_token"),
     },
     curves=("loss_by_position",),
 )

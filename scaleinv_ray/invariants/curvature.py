@@ -23,9 +23,9 @@ from scaleinv_ray.records import Lanczos
 from scaleinv_ray.resample import jackknife
 
 SHARED = {
-    "lambda_max": Quantity(law="power_law"),
-    "scaled_sharpness": Quantity(law="power_law"),
-    "mean_square": Quantity(law="power_law"),
+    "lambda_max": Quantity(law="power_law", nats="per_token"),
+    "scaled_sharpness": Quantity(law="power_law", nats="per_token"),
+    "mean_square": Quantity(law="power_law", nats="per_token"),
     "effective_rank": Quantity(law="power_law"),
     "spectral_entropy": Quantity(law="none", unit=1.0),
     "flat_fraction": Quantity(law="none", unit=1.0),

@@ -6,7 +6,7 @@ two of them), its capture and the invariant with version and parameters.
 """
 
 from scaleinv_ray.plan.grouping import pairs_of, trajectories_of
-from scaleinv_ray.plan.making import make_plan, plan_rows
+from scaleinv_ray.plan.making import make_plan, plan_rows, token_rows
 from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Reading, Unit, digest, rng_seed
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "pairs_of",
     "plan_rows",
     "rng_seed",
+    "token_rows",
     "trajectories_of",
 ]

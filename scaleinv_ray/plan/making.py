@@ -14,7 +14,7 @@ from scaleinv_ray.config import RunConfig
 from scaleinv_ray.contract import REGISTRY, Invariant, Signature
 from scaleinv_ray.costs import TOKENS_PER_UNIT, capture_bytes
 from scaleinv_ray.plan.grouping import pairs_of, trajectories_of
-from scaleinv_ray.plan.tokens import probe_tokens
+from scaleinv_ray.plan.tokens import probe_tokens, tokenizers_of
 from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Reading, Unit, digest
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import CAPTURE_VERSION, ON_REQUEST, TOKEN_FREE, Protocol
@@ -48,7 +48,8 @@ def make_plan(config: RunConfig) -> Plan:
     made = {kind for kind in kinds if kind not in ON_REQUEST or spectroscopy.of(kind)}
     on_tokens = live if made - TOKEN_FREE else []
     _check_logits(on_tokens)
-    tokens = probe_tokens(config, on_tokens, protocol)
+    tokenizers = tokenizers_of(live)
+    tokens = probe_tokens(config, on_tokens, protocol, named=tokenizers)
     for checkpoint in on_tokens:
         _check_widths(checkpoint, protocol, kinds)
         _check_captures(checkpoint, protocol, kinds)
@@ -68,7 +69,14 @@ def make_plan(config: RunConfig) -> Plan:
         (f"{a.model}@{a.step}", f"{b.model}@{b.step}") for a, b in series.equal_weights(checkpoints)
     )
     return Plan(
-        config.name, protocol, tuple(units), tuple(measurements), tokens, equal, spectroscopy
+        name=config.name,
+        protocol=protocol,
+        units=tuple(units),
+        measurements=tuple(measurements),
+        tokens=tokens,
+        equal_weights=equal,
+        spectroscopy=spectroscopy,
+        tokenizers=tokenizers,
     )
 
 
@@ -280,5 +288,29 @@ def plan_rows(plan: Plan, done: set[str]) -> list[dict[str, Any]]:
             "model": c.model, "n_params": c.n_params, "seed": c.seed, "step": c.step,
             "variant": m.unit.variant, "probe": m.probe, "kind": m.kind,
             "invariant": m.invariant, "params": m.params, "bytes": size, "done": m.key in done,
+            "tokenizer": plan.tokenizer_of(m.unit),
         })  # fmt: skip
     return rows
+
+
+def token_rows(plan: Plan) -> list[dict[str, Any]]:
+    """The probes of a series with several tokenizers as rows of tables.TOKENS.
+
+    Args:
+        plan: the plan.
+
+    Returns:
+        One row a probe and tokenizer; none of a series with one tokenizer.
+    """
+    if len(set(plan.tokenizers.values())) < 2:
+        return []
+    found = {(plan.tokenizers[file], probe): t for (probe, file), t in plan.tokens.items()}
+    return [
+        {
+            "tokenizer": tokenizer,
+            "probe": probe,
+            "bytes_per_token": None if t.bytes_per_token is None else t.bytes_per_token.mean,
+            "stderr": None if t.bytes_per_token is None else t.bytes_per_token.stderr,
+        }
+        for (tokenizer, probe), t in found.items()
+    ]

@@ -3,62 +3,110 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from scaleinv_ray import probes
 from scaleinv_ray.config import RunConfig
+from scaleinv_ray.plan.tokenizer import bytes_per_token, encode, names_of, read_tokenizer
 from scaleinv_ray.plan.units import ProbeTokens, digest
 from scaleinv_ray.probes.corpus import Corpus, load_corpus
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.series import Checkpoint
 
 
+def tokenizers_of(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
+    """The tokenizers of a series by the digests of their files; equal names make equal tokens.
+
+    Args:
+        checkpoints: of the whole series.
+
+    Returns:
+        Digest of tokenizer.json -> name of the tokenizer.
+    """
+    return names_of({
+        c.tokenizer_digest: c.tokenizer_file
+        for c in checkpoints
+        if c.tokenizer_file is not None and c.tokenizer_digest is not None
+    })
+
+
 def probe_tokens(
-    config: RunConfig, checkpoints: Sequence[Checkpoint], protocol: Protocol
+    config: RunConfig,
+    checkpoints: Sequence[Checkpoint],
+    protocol: Protocol,
+    *,
+    named: Mapping[str, str],
 ) -> dict[tuple[str, str], ProbeTokens]:
-    """Builds every probe once for each tokenizer.
+    """Builds every probe once for each tokenizer; with several of them, counts their bytes too.
 
     Args:
         config: names the probes and the corpus.
         checkpoints: of the whole series.
         protocol: gives sequences and length.
+        named: of `tokenizers_of`.
 
     Returns:
         (probe, tokenizer digest) -> tokens.
 
     Raises:
-        ValueError: where a checkpoint has no tokenizer.
+        ValueError: where a checkpoint has no tokenizer, or one that cannot be read.
     """
     first: dict[str, Checkpoint] = {}
     for c in checkpoints:
         if c.tokenizer_file is None or c.tokenizer_digest is None:
-            raise ValueError(f"model {c.model}: got no tokenizer.json, needed by the probes")
+            raise ValueError(
+                f"model {c.model}: got no tokenizer.json in {c.where}, needed by the probes"
+            )
         first.setdefault(c.tokenizer_digest, c)
     corpus = _corpus(config.corpus)
+    several = len({named[digest] for digest in first}) > 1
     found = {}
     for tokenizer_digest, checkpoint in first.items():
-        tokenizer = Tokenizer.from_file(str(checkpoint.tokenizer_file))
         vocab = min(c.vocab_size for c in checkpoints if c.tokenizer_digest == tokenizer_digest)
-        special = [i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special]
         for probe in _probe_sets(config):
-            name = probe.name
-            tokens = probes.build_tokens(
-                probe,
-                partial(_encode, tokenizer),
-                sequences=protocol.sequences,
-                length=protocol.length,
-                vocab_size=min(vocab, tokenizer.get_vocab_size()),
-                special_ids=special,
-                corpus=corpus,
-                rng=np.random.default_rng(int(digest(name, protocol.digest())[:15], 16)),
-            )
-            content = hashlib.sha256(np.ascontiguousarray(tokens).tobytes()).hexdigest()[:20]
-            found[name, tokenizer_digest] = ProbeTokens(name, tokens, content)
+            tokens = _tokens(probe, checkpoint, protocol, corpus, vocab=vocab, count=several)
+            found[probe.name, tokenizer_digest] = tokens
     return found
+
+
+def _tokens(
+    probe: probes.ProbeSet,
+    checkpoint: Checkpoint,
+    protocol: Protocol,
+    corpus: Corpus,
+    *,
+    vocab: int,
+    count: bool,
+) -> ProbeTokens:
+    file, known = checkpoint.tokenizer_file, checkpoint.tokenizer_digest
+    assert file is not None and known is not None
+    tokenizer = read_tokenizer(file, known)
+    added = tokenizer.get_added_tokens_decoder().items()
+    seed = int(digest(probe.name, protocol.digest())[:15], 16)
+
+    def request() -> probes.ProbeRequest:
+        return probes.ProbeRequest(
+            encode=partial(encode, tokenizer, file),
+            sequences=protocol.sequences,
+            length=protocol.length,
+            vocab_size=min(vocab, tokenizer.get_vocab_size()),
+            corpus=corpus,
+            rng=np.random.default_rng(seed),
+            special_ids=frozenset(i for i, token in added if token.special),
+        )
+
+    try:
+        tokens_ST = probes.build_tokens(probe, **vars(request()))
+    except ValueError as error:
+        if str(error).startswith(("token ids:", "tokenizer:", "vocab_size:")):
+            raise ValueError(f"{file}: probe {probe.name}: {error}") from error
+        raise
+    content = hashlib.sha256(np.ascontiguousarray(tokens_ST).tobytes()).hexdigest()[:20]
+    per_token = bytes_per_token(tokenizer, file, probe, request(), tokens_ST) if count else None
+    return ProbeTokens(probe.name, tokens_ST, content, per_token)
 
 
 def _probe_sets(config: RunConfig) -> list[probes.ProbeSet]:
@@ -66,10 +114,6 @@ def _probe_sets(config: RunConfig) -> list[probes.ProbeSet]:
         probes.find(p) if isinstance(p, str) else probes.json_lines(p.name, p.file, field=p.field)
         for p in config.probes
     ]
-
-
-def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode(text, add_special_tokens=False).ids
 
 
 @lru_cache(maxsize=4)

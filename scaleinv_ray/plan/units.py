@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from scaleinv_ray.contract import REGISTRY
+from scaleinv_ray.plan.tokenizer import PerToken
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol, Variant
 from scaleinv_ray.series import Checkpoint
@@ -70,11 +71,14 @@ class ProbeTokens:
         name: of the probe.
         tokens_ST: int32 [sequences, length].
         digest: of the tokens.
+        bytes_per_token: text that a predicted token covers; counted where a series has several
+            tokenizers, and None where tokens stand for no text.
     """
 
     name: str
     tokens_ST: np.ndarray
     digest: str
+    bytes_per_token: PerToken | None = None
 
 
 class Reading(NamedTuple):
@@ -131,6 +135,7 @@ class Plan:
         tokens: (probe, tokenizer digest) -> tokens.
         equal_weights: pairs of unit ids at different steps whose weights are the same.
         spectroscopy: how curvature and chains are captured.
+        tokenizers: digest of tokenizer.json -> name of the tokenizer in it.
     """
 
     name: str
@@ -140,10 +145,15 @@ class Plan:
     tokens: Mapping[tuple[str, str], ProbeTokens]
     equal_weights: tuple[tuple[str, str], ...]
     spectroscopy: Spectroscopy = Spectroscopy()
+    tokenizers: Mapping[str, str] = field(default_factory=dict)
 
     def missing(self, done: set[str]) -> list[Measurement]:
         """The measurements whose keys are not done."""
         return [m for m in self.measurements if m.key not in done]
+
+    def tokenizer_of(self, unit: Unit) -> str | None:
+        """Name of the tokenizer of a unit's model, None where it has none."""
+        return self.tokenizers.get(unit.checkpoint.tokenizer_digest or "")
 
     def tokens_of(self, unit: Unit, probe: str) -> ProbeTokens:
         """The probe's tokens in the tokenizer of the unit's model."""

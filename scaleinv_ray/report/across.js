@@ -13,6 +13,18 @@ const PLACES = [
 ];
 const REASON = { head: "Reason", value: (r) => r.reason || "", cell: (r) => el("span", { class: "reason", title: r.reason }, r.reason || "") };
 
+const Q_COLUMN = { head: "q", value: (r) => r.q ?? null, number: true };
+
+/* How many of what was asked would be called by chance, and how many stand after all of them are counted. */
+function chanceText(rows, what, would) {
+  const asked = rows.filter((r) => r.q !== null && r.q !== undefined);
+  if (!asked.length) return [];
+  const families = distinct(asked.map((r) => `${r.n_asked}\n${r.by_chance}`)).map((text) => text.split("\n").map(Number));
+  const all_ = families.map(([tests, chance]) => `of ${count(tests)} ${what} asked at most ${num(chance, 2)}`).join(", ");
+  const stand = asked.filter((r) => r.q <= 0.05).length;
+  return [`By chance, ${all_} ${would} on average; ${count(stand)} of the ${count(asked.length)} here have q at most 0.05.`];
+}
+
 /* ---- pairs: overlap of two models against the ratio of their sizes ---- */
 
 class PairPage {
@@ -165,13 +177,15 @@ function startTransitions(rows) {
       ...WHERE, { head: "Quantity", value: (r) => r.quantity, cell: (r) => breakable(r.quantity) }, { head: "Model", value: (r) => r.model },
       { head: "Seed", value: (r) => r.seed, cell: (r) => String(r.seed ?? "–"), number: true }, ...PLACES,
       { head: "Kind", value: (r) => r.kind }, { head: "Step", value: (r) => r.step, cell: stepCell, number: true }, { head: "95 % interval", value: (r) => r.step_low, cell: interval, number: true },
-      { head: "Slope before", value: (r) => r.slope_before, number: true }, { head: "after", value: (r) => r.slope_after, number: true }, { head: "p", value: (r) => r.p, number: true }, REASON,
+      { head: "Slope before", value: (r) => r.slope_before, number: true }, { head: "after", value: (r) => r.slope_after, number: true }, { head: "p", value: (r) => r.p, number: true }, Q_COLUMN, REASON,
     ],
   });
   const found = rows.filter((r) => r.step !== null);
   const runs = distinct(rows.map((r) => [r.model, r.seed, r.invariant, r.quantity, r.site, r.depth_bin, r.probe].join("\n"))).length;
   const sentence = `${count(found.length)} transitions in ${count(runs)} runs of a quantity. Enter on a row leads to its figure over training.`;
-  $("transitions-body").replaceChildren(el("p", {}, sentence), table.frame);
+  const chance = chanceText(found, "curves", "would have a transition").join(" ");
+  const help = el("p", { class: "note" }, "p: of the transition where it was looked for; q: of the claim that its curve has any, Benjamini-Hochberg over all curves searched.");
+  $("transitions-body").replaceChildren(el("p", {}, `${sentence} ${chance}`), table.frame, help);
   table.show(found.length ? found : rows);
 }
 

@@ -30,7 +30,8 @@ READ: Mapping[str, tuple[str, ...]] = {
     ),
     "transitions": (
         "series", "model", "seed", "probe", "family", "invariant", "quantity", "site", "depth_bin",
-        "kind", "step", "step_low", "step_high", "slope_before", "slope_after", "p", "reason",
+        "kind", "step", "step_low", "step_high", "slope_before", "slope_after", "p", "q", "n_asked",
+        "by_chance", "reason",
     ),
     "capabilities": (
         "model", "seed", "step", "tokens", "n_params", "task", "metric", "value", "stderr",
@@ -38,9 +39,9 @@ READ: Mapping[str, tuple[str, ...]] = {
     ),
     "emergence": (
         *_WHERE, "quantity", "site", "depth_bin", "task", "metric", "n_runs", "n_sizes",
-        "correlation", "p", "least_p", "p_given_loss", "lead", "lead_low", "lead_high", "spacing",
-        "predicted", "predicted_low", "predicted_high", "observed", "naive_error", "outcome",
-        "reason",
+        "correlation", "p", "q", "n_asked", "by_chance", "least_p", "p_given_loss", "lead",
+        "lead_low", "lead_high", "spacing", "predicted", "predicted_low", "predicted_high",
+        "observed", "naive_error", "outcome", "reason",
     ),
     "stages": (
         "series", "model", "seed", "step_low", "step_high", "spectrum", "spectrum_change",

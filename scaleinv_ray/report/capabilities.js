@@ -111,6 +111,7 @@ const EMERGENCE_COLUMNS = [
   { head: "Spacing", value: (r) => r.spacing, number: true },
   { head: "Correlation", value: (r) => r.correlation, number: true },
   { head: "p", value: (r) => r.p, number: true, cell: (r) => twoLines(num(r.p), r.least_p === null ? "" : `least ${num(r.least_p, 2)}`) },
+  Q_COLUMN,
   { head: "p given loss", value: (r) => r.p_given_loss, number: true },
   { head: "Onset predicted", value: (r) => r.predicted, number: true,
     cell: (r) => twoLines(lnTokens(r.predicted), r.predicted === null ? "" : `[${lnTokens(r.predicted_low)}, ${lnTokens(r.predicted_high)}]`) },
@@ -134,13 +135,13 @@ function emergenceText(rows) {
   const refused = rows.filter((r) => !isTested(r));
   const parts = [`Of ${count(rows.length)} pairs of a quantity and a capability, ${count(tested.length)} could be tested: `
     + `predicts ${count(of("predicts"))}, only associated ${count(of("associated"))}, not established (p above 0.05) ${count(of("not_established"))}.`];
-  if (tested.length) parts.push(`By chance about ${num(0.05 * tested.length, 2)} would be associated: the p of a row is its own, not corrected for their number.`);
+  parts.push(...chanceText(tested, "pairs", "would be associated"));
   if (refused.length) parts.push(`${count(refused.length)} had to be left undetermined, ${commonestReason(refused)}.`);
   return parts.join(" ");
 }
 
 const EMERGENCE_HELP = "Onset: where a run's curve over ln tokens changes. Runs are compared within their size: correlation and permutation p, one-sided (early goes with early); "
-  + "given loss: with the held-out loss at the onset partialled out. Lead: ln tokens by which the quantity changes first, 95 % interval; it counts above the spacing of checkpoints only. "
+  + "q: Benjamini-Yekutieli over all pairs tested, which holds however they depend on each other; given loss: with the held-out loss at the onset partialled out. Lead: ln tokens by which the quantity changes first, 95 % interval; it counts above the spacing of checkpoints only. "
   + "Onset predicted: mean of the largest size in tokens, from the smaller ones, 90 % interval; missed by: in ln tokens, beside the better of two guesses without the quantity.";
 
 class EmergencePage {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 }
 """Tables that every run has; those of `across.READ` it may have besides."""
 MAX_REASONS = 200
+MAX_NAMES = 8
 SCRIPTS = (
     "core", "figures", "tables", "rows", "board", "cards", "scale", "tracks", "bars", "curves",
     "families", "models", "across", "capabilities", "spectroscopy", "start",
@@ -121,15 +122,59 @@ def _resource(name: str) -> str:
     return (files("scaleinv_ray.report") / name).read_text(encoding="utf-8")
 
 
-def render(tables: Mapping[str, pa.Table], *, title: str, facts: Mapping[str, str]) -> bytes:
+def _notes(notes: Sequence[str]) -> str:
+    """What has to be known before a number is read."""
+    if not notes:
+        return ""
+    items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+    return f'<ul class="warnings" role="note" aria-label="Warnings">{items}</ul>'
+
+
+def _unjoined(table: pa.Table | None) -> str:
+    """Published evaluations that are of no model of the run, by reason."""
+    if table is None or not table.num_rows:
+        return ""
+    by_reason: dict[str, list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        by_reason.setdefault(row["reason"], []).append(row)
+    ordered = sorted(by_reason.items(), key=lambda item: -len(item[1]))[:MAX_REASONS]
+    body = "".join(_unjoined_row(reason, rows) for reason, rows in ordered)
+    return (
+        f"<p><strong>{table.num_rows:,}</strong> published values are joined with no checkpoint of "
+        'this run and count for nothing below.</p><div class="scroll" tabindex="0" role="region" '
+        'aria-label="Evaluations that are not joined"><table class="reasons"><thead><tr>'
+        '<th scope="col">Reason</th><th scope="col">Models</th><th scope="col">Tasks</th>'
+        '<th scope="col">Files</th><th scope="col" class="number">Values</th></tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _unjoined_row(reason: str, rows: list[dict[str, Any]]) -> str:
+    def listed(name: str) -> str:
+        found = list(dict.fromkeys(str(row[name]) for row in rows if row[name] is not None))
+        more = f" and {len(found) - MAX_NAMES:,} more" if len(found) > MAX_NAMES else ""
+        return html.escape(", ".join(found[:MAX_NAMES]) + more)
+
+    cells = "".join(f"<td>{listed(name)}</td>" for name in ("model", "task", "file"))
+    return f'<tr><td>{html.escape(reason)}</td>{cells}<td class="number">{len(rows):,}</td></tr>'
+
+
+def render(
+    tables: Mapping[str, pa.Table],
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    notes: Sequence[str] = (),
+) -> bytes:
     """The page in UTF-8.
 
     Args:
         tables: name (a key of `SCHEMAS`) -> table of that schema; missing ones count as empty.
             Besides, names of `across.READ`: tables with those columns; the page says of a missing
-            one that the run has none.
+            one that the run has none. And `unjoined`, of tables.UNJOINED.
         title: heading of the page.
         facts: what the header lists of the run (series, dates, versions).
+        notes: what has to be known before a number is read, as several tokenizers.
 
     Returns:
         HTML that loads nothing.
@@ -137,7 +182,7 @@ def render(tables: Mapping[str, pa.Table], *, title: str, facts: Mapping[str, st
     Raises:
         ValueError: for a name that is no table of a run, and a table without its columns.
     """
-    allowed = {*SCHEMAS, *READ}
+    allowed = {*SCHEMAS, *READ, "unjoined"}
     if unknown := sorted(set(tables) - allowed):
         raise ValueError(f"tables: got {unknown}, allowed {sorted(allowed)}")
     full = {name: tables.get(name, schema.empty_table()) for name, schema in SCHEMAS.items()}
@@ -146,6 +191,8 @@ def render(tables: Mapping[str, pa.Table], *, title: str, facts: Mapping[str, st
         "TITLE": html.escape(title),
         "FACTS": _facts(facts),
         "SUMMARY": html.escape(paragraph(rows, full["measurements"])),
+        "NOTES": _notes(notes),
+        "UNJOINED": _unjoined(tables.get("unjoined")),
         "REASONS": _reasons(without_value(full["measurements"])),
         "STYLE": _resource("page.css"),
         "PLOTLY": packed_text(get_plotlyjs()),

@@ -26,6 +26,7 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
   </div>
   <h1>%%TITLE%%</h1>
   <p class="summary" id="summary">%%SUMMARY%%</p>
+  %%NOTES%%
   <dl class="facts">%%FACTS%%</dl>
   <nav id="contents" aria-label="Sections"></nav>
 </header>
@@ -116,6 +117,7 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
   <h2 id="capabilities-title">Capabilities</h2>
   <p class="sub">What models learn to do over training, and whether a
     quantity announces it.</p>
+  %%UNJOINED%%
   <div id="capabilities-body"><p class="waiting note">Opens when it comes into view.</p></div>
 </section>
 <section id="spectroscopy" class="later" aria-labelledby="spectroscopy-title">

@@ -9,6 +9,7 @@ from typing import Any
 
 from scaleinv_ray.reading import reading
 from scaleinv_ray.series.checkpoint import Checkpoint, check_identities, equal_weights
+from scaleinv_ray.series.evaluations import from_lm_eval, from_pythia
 from scaleinv_ray.series.folders import (
     Steps,
     existing_folder,
@@ -33,6 +34,8 @@ __all__ = [
     "from_folder",
     "from_hub",
     "from_ladder",
+    "from_lm_eval",
+    "from_pythia",
     "from_records",
     "listed",
     "resolve",

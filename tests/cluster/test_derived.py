@@ -10,13 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from scaleinv_ray import invariants, tables
-from scaleinv_ray.cluster.derived import (
-    DERIVED,
-    capability_digest,
-    derive,
-    predicted,
-    read_capabilities,
-)
+from scaleinv_ray.cluster.derived import DERIVED, derive, predicted
+from scaleinv_ray.cluster.evaluations import capability_digest, read_capabilities
 from scaleinv_ray.cluster.run import run
 from scaleinv_ray.config import CapabilityFile, RunConfig, load_run_config
 from scaleinv_ray.contract import REGISTRY
@@ -165,6 +160,35 @@ def test_a_parquet_table_of_published_evaluations(tmp_path: Path) -> None:
     assert row["value"] == 0.62
 
 
+def test_what_is_of_no_checkpoint_is_a_row_with_its_reason(tmp_path: Path) -> None:
+    scores = {"acc,none": 0.6, "word_perplexity,none": float("nan")}
+    files = []
+    for name, args in {
+        "ours": "pretrained=runs/x/d40/step-000064", "theirs": "pretrained=lab/gpt2,revision=step1",
+    }.items():  # fmt: skip
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps({"results": {"w": scores}, "config": {"model_args": args}}))
+        files.append({"file": str(file), "tokens_per_step": 1000})
+    one_seed = [row for row in rows_of() if row["seed"] == 0]
+    found = derive(one_seed, [], config_of(capabilities=files), QUANTITIES)
+    lost = {
+        (Path(row["file"]).stem, row["metric"]): row["reason"]
+        for row in tables.decode(found["unjoined"])
+    }
+    assert set(lost) == {
+        ("ours", "word_perplexity"), ("theirs", "acc"), ("theirs", "word_perplexity"),
+    }  # fmt: skip
+    assert "nan, no finite number" in lost["ours", "word_perplexity"]
+    assert lost["theirs", "acc"] == "the series has no model of this name"
+    # the curve of another model is drawn beside those of the series
+    drawn = {(r["model"], r["metric"]) for r in tables.decode(found["capabilities"])}
+    assert {("d40", "acc"), ("lab/gpt2", "acc")} < drawn
+    # a name of several seeds is no reason to end a conclusion
+    every = derive(rows_of(), [], config_of(capabilities=files), QUANTITIES)
+    reasons = {row["reason"] for row in tables.decode(every["unjoined"]) if row["metric"] == "acc"}
+    assert "the series has 3 runs of this name, and the file names no seed" in reasons
+
+
 def test_files_that_are_no_evaluations(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("nothing")
@@ -175,7 +199,10 @@ def test_files_that_are_no_evaluations(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="lacks"):
         read_capabilities(CapabilityFile(file=str(table)))
     table.write_bytes(b"nothing")
-    for file in (table, tmp_path / "absent.parquet", tmp_path / "absent.json"):
+    path.write_text(json.dumps({"results": {"piqa": None}}))
+    with pytest.raises(ValueError, match=rf"capabilities: {path}: results\.piqa: got None"):
+        read_capabilities(CapabilityFile(file=str(path)))
+    for file in (table, tmp_path, tmp_path / "absent.parquet", tmp_path / "absent.json"):
         with pytest.raises(ValueError, match=f"capabilities: {file}: got no JSON and no Parquet"):
             read_capabilities(CapabilityFile(file=str(file)))
 

@@ -65,7 +65,10 @@ def test_the_autoscaler_takes_cluster_yaml_offline() -> None:
         check_keepalive(dict(re.findall(r"(RAY_grpc\S+)=(\d+)", command)))
     assert "--dashboard-host=127.0.0.1" in starts[1]
     (token,) = config["file_mounts"]
-    assert token == "/root/.ray/auth_token" and f"chmod 600 {token}" in config["setup_commands"]
+    assert (
+        token == f"{image()['ENV']['HOME']}/.ray/auth_token"
+        and f"chmod 600 {token}" in config["setup_commands"]
+    )
     (notice,) = (c for c in config["worker_start_ray_commands"] if "spot_notice" in c)
     assert (ROOT / "jobs" / Path(notice.split()[2]).name).is_file()
 
@@ -76,16 +79,40 @@ def check_keepalive(settings: dict[str, str]) -> None:
     assert all(20_000 <= int(settings[name]) <= 30_000 for name in names)
 
 
-def test_the_image_has_what_clusters_call_in_it_and_states_how_it_authenticates() -> None:
+def image() -> dict[str, Any]:
+    """What the Dockerfile says: base, environment, user, words of its commands, files copied."""
     lines = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
-    (env,) = (dict(w.split("=", 1) for w in x.split()[1:]) for x in lines if x.startswith("ENV "))
-    assert env["RAY_AUTH_MODE"] == "token"
-    check_keepalive(env)
-    (system,) = (x.split() for x in lines if "apt-get install" in x)
+    steps = [line.split() for line in lines if line and not line.startswith("#")]
+    assert steps[-1][0] == "USER", "whatever follows would run as another user"
+    (base,) = (words[1] for words in steps if words[0] == "FROM")
+    copied = (words[1:-1] for words in steps if words[0] == "COPY")
+    return {
+        "FROM": base,
+        "ENV": dict(w.split("=", 1) for words in steps if words[0] == "ENV" for w in words[1:]),
+        "USER": steps[-1][1],
+        "RUN": [words[1:] for words in steps if words[0] == "RUN"],
+        "COPY": {name.removeprefix("./") for names in copied for name in names},
+    }
+
+
+def test_the_image_has_what_clusters_call_in_it_and_states_how_it_authenticates() -> None:
+    found = image()
+    assert found["ENV"]["RAY_AUTH_MODE"] == "token"
+    check_keepalive(found["ENV"])
+    system, _ = found["RUN"]
     assert {"openssh-client", "rsync", "wget"} <= set(system)
-    copied = {x.split()[-2].strip("./") for x in lines if x.startswith("COPY")}
-    assert {"scaleinv_ray", "jobs", "LICENSE"} <= copied
-    assert all((ROOT / name).exists() for name in copied)
+    assert {"scaleinv_ray", "jobs", "LICENSE", "requirements.lock"} <= found["COPY"]
+    assert all((ROOT / name).exists() for name in found["COPY"])
+
+
+def test_the_image_is_the_same_whenever_it_is_built_and_runs_as_a_plain_user() -> None:
+    found = image()
+    assert re.fullmatch(r"python:3\.1[1-3]\.\d+-slim-[a-z]+", found["FROM"])
+    system, install = found["RUN"]
+    assert install[-3:] == ["--constraint", "requirements.lock", "'.[aws]'"]
+    # a number: Kubernetes cannot tell from a name that it is not root
+    assert found["USER"] == system[system.index("--uid") + 1] != "0"
+    assert found["ENV"]["HOME"] == f"/home/{system[system.index('/bin/bash') + 1]}"
 
 
 def test_both_checks_can_fail() -> None:
@@ -109,6 +136,8 @@ def check_job(spec: dict[str, Any], job: str) -> None:
     cluster = spec["rayClusterSpec"]
     assert set(cluster) <= CLUSTER and cluster["authOptions"] == {"mode": "token"}
     assert cluster["enableInTreeAutoscaling"] is True
+    locked = (ROOT / "requirements.lock").read_text().splitlines()
+    assert f"ray=={cluster['rayVersion']}" in locked, "what the image has"
     head, workers = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
     assert set(head) <= HEAD and {w["groupName"] for w in workers} == {"cpu", "gpu"}
     # the operator submits through the head's service, which loopback would not answer
@@ -117,6 +146,10 @@ def check_job(spec: dict[str, Any], job: str) -> None:
         assert all(type(v) is str for v in group["rayStartParams"].values()), "a map of strings"
         pod = group["template"]["spec"]
         (container,) = pod["containers"]
+        user = int(image()["USER"])  # the group makes the claim of the runs writable to it
+        assert pod["securityContext"] == {
+            "runAsNonRoot": True, "runAsUser": user, "fsGroup": user,
+        }  # fmt: skip
         mounted = {m["name"] for m in container["volumeMounts"]}
         assert mounted == {v["name"] for v in pod["volumes"]}
         check_keepalive({e["name"]: e["value"] for e in container["env"]})

@@ -51,6 +51,31 @@ def test_curves_that_do_not_overlap_have_no_quality():
     assert collapse_quality(curves) is None
 
 
+def test_sizes_of_opposite_sign_have_no_shape_in_common():
+    # over its end each is +-1 at the first point: a spread relative to a mean of zero
+    up = np.array([[1.0, 2.0, 1.0], [2.0, 3.0, 2.0]])
+    down = np.array([[-1.0, 2.0, 1.0], [-2.0, 5.0, 2.0]])
+    assert supercollapse([up, down]) is None
+    assert supercollapse([up, 3 * up]) == pytest.approx(supercollapse([up, up]))
+
+
+@pytest.mark.parametrize("unit", [2.0**-560, 2.0**500], ids=["1e-169", "1e150"])
+def test_no_unit_is_too_small_or_too_large(unit):
+    rng = np.random.default_rng(0)
+    runs = [10 + GRID + rng.normal(size=(3, 6)) for _ in range(3)]
+
+    def all_of(sample_CSP, x_P):
+        errors = mean_curve_errors(sample_CSP)
+        curves = [
+            ScalingCurve(n, x_P, y_SP.mean(axis=0), stderr_P)
+            for n, y_SP, stderr_P in zip((1.0, 3.0, 9.0), sample_CSP, errors, strict=True)
+        ]
+        return collapse_quality(curves, exponent_y=0.2), supercollapse(sample_CSP)
+
+    # powers of two: not a digit may differ
+    assert all_of([unit * y_SP for y_SP in runs], unit * GRID) == all_of(runs, GRID)
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -151,3 +176,12 @@ def test_quantities_over_depth_and_over_training_are_curves():
     assert tables.encode(depth + training, tables.CURVES).num_rows == 5
     refused = [r | {"status": "refused", "value": None} for r in rows]
     assert over_depth(refused) == over_training(refused) == []
+
+
+def test_errors_that_are_no_numbers_are_a_reason_not_the_end():
+    rows = [
+        curve(GRID, GRID + n, y_stderr=error, n_params=n, model=f"m{n}")
+        for n, error in ((1, [1.0] * 6), (2, [1.0] * 5 + [float("inf")]))
+    ]
+    [row] = collapse_table(rows)
+    assert row["S"] is None and "not finite" in row["reason"]

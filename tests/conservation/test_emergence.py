@@ -14,9 +14,9 @@ STEPS = [0, *(2**i for i in range(14))]
 PER_STEP = 1000
 COLUMNS = {
     "series", "probe", "family", "invariant", "quantity", "site", "depth_bin", "task", "metric",
-    "n_runs", "n_sizes", "correlation", "p", "least_p", "p_given_loss", "lead", "lead_low",
-    "lead_high", "spacing", "predicted", "predicted_low", "predicted_high", "observed",
-    "naive_error", "outcome", "reason",
+    "n_runs", "n_sizes", "correlation", "p", "q", "n_asked", "by_chance", "least_p",
+    "p_given_loss", "lead", "lead_low", "lead_high", "spacing", "predicted", "predicted_low",
+    "predicted_high", "observed", "naive_error", "outcome", "reason",
 }  # fmt: skip
 
 

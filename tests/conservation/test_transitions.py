@@ -85,6 +85,51 @@ def test_rows_per_run_and_place():
     assert float(first["reason"].split()[-1]) == pytest.approx((np.e - 1) / 2, abs=0.05)
 
 
+def curve_rows(y, **told):
+    return [
+        measurement(n_params=10, model="m", step=step, value=float(v), **told)
+        for step, v in zip(STEPS, y, strict=True)
+    ]
+
+
+def test_all_rows_of_a_curve_carry_the_q_of_its_claim():
+    rng, x = np.random.default_rng(4), np.log1p(STEPS)
+    many = (*STEPS, *(2**i - 1 for i in range(10, 19)))
+    wide = np.log1p(many)
+    stairs = (wide > wide[5] + 0.1) + 2.0 * (wide > wide[12] + 0.1)
+    rows = [
+        measurement(n_params=10, model="m", quantity="stairs", step=step, value=10 + float(v))
+        for step, v in zip(many, stairs + 0.01 * rng.normal(size=len(many)), strict=True)
+    ]
+    rows += curve_rows(10 + 0.1 * x**2, quantity="smooth")
+    rows += curve_rows(10 + 0.3 * x + 0.1 * rng.normal(size=10), quantity="line")
+    rows += curve_rows(10 + 0.3 * x, quantity="control")
+    rows += curve_rows(10 + 0.3 * x, quantity="short")[:5]
+    claims = {("f.i", "control"): Quantity(law="none", control=True)}
+    table = transitions_table(rows, quantities=claims, rng=np.random.default_rng(0))
+    of = {}
+    for row in table:
+        of.setdefault(row["quantity"], []).append(row)
+    assert len(of["stairs"]) >= 2
+    [q] = {r["q"] for r in of["stairs"]}
+    # one of three asked: three times the p of the search that was made first
+    assert q in [pytest.approx(3 * r["p"]) for r in of["stairs"]]
+    [smooth] = of["smooth"]
+    assert (smooth["kind"], smooth["q"]) == ("none", 1.0) and smooth["p"] < 0.05
+    for name in ("control", "short"):
+        assert [(r["q"], r["n_asked"], r["by_chance"]) for r in of[name]] == [(None, None, None)]
+    assert {r["n_asked"] for n in ("stairs", "smooth", "line") for r in of[n]} == {3}
+    assert of["line"][0]["by_chance"] == pytest.approx(0.15)
+    tables.encode(table, tables.TRANSITIONS)
+
+
+def test_thirds_of_the_depth_are_asked_apart():
+    rows = [r for i in range(3) for r in curve_rows(range(10, 20), layer=i, depth=(i + 1) / 3)]
+    table = transitions_table(rows, quantities={}, rng=np.random.default_rng(0))
+    asked = {row["depth_bin"]: row["n_asked"] for row in table}
+    assert asked == {"all": 1, "early": 3, "middle": 3, "late": 3}
+
+
 def test_a_refused_layer_leaves_its_checkpoint_out():
     rows = [measurement(n_params=10, model="m", step=s, value=1.0 + s) for s in STEPS[:6]]
     rows[2] |= {"status": "refused", "value": None, "error": "too few"}

@@ -41,7 +41,8 @@ def transition(**changes: Any) -> dict[str, Any]:
         "series": "ladder", "model": "d32", "seed": 0, "probe": "prose", "family": "topology",
         "invariant": "topology.persistence", "quantity": "total_persistence_0", "site": SITE,
         "depth_bin": "all", "kind": "break", "step": JUMP, "step_low": 10.0, "step_high": 100.0,
-        "slope_before": 0.1, "slope_after": 0.9, "p": 0.001, "reason": "",
+        "slope_before": 0.1, "slope_after": 0.9, "p": 0.001, "q": 0.002,
+        "n_asked": 24, "by_chance": 1.2, "reason": "",
     }  # fmt: skip
     return {**row, **changes}
 
@@ -50,7 +51,7 @@ def _transitions() -> Iterator[dict[str, Any]]:
     for width in SIZES:
         for seed in SEEDS:
             yield transition(model=f"d{width}", seed=seed)
-            nothing = dict.fromkeys(("step", "step_low", "step_high", "slope_before", "p"))
+            nothing = dict.fromkeys(("step", "step_low", "step_high", "slope_before", "p", "q"))
             yield transition(
                 model=f"d{width}", seed=seed, quantity="betti_peak_1", invariant="topology.betti",
                 kind="none", **nothing,
@@ -137,7 +138,8 @@ def _emergence() -> Iterator[dict[str, Any]]:
     )):
         yield blank | (found if p else {}) | {
             "quantity": "total_persistence_0" if i else "total_persistence_1", "outcome": outcome,
-            "p": p, "n_runs": 12 if p else 2, "n_sizes": 4 if p else 1, "reason": reason,
+            "p": p, "q": p and 5.5 * p, "n_asked": p and 3, "by_chance": p and 0.12,
+            "n_runs": 12 if p else 2, "n_sizes": 4 if p else 1, "reason": reason,
         }  # fmt: skip
 
 

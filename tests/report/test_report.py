@@ -366,3 +366,27 @@ def test_a_failure_leaves_the_last_report(tmp_path: Path, monkeypatch: pytest.Mo
         write_report({}, title="second", facts={}, out=out)
     assert out.read_text(encoding="utf-8") == before
     assert [p.name for p in out.parent.iterdir()] == ["report.html"]
+
+
+def test_what_has_to_be_known_first_stands_in_the_head() -> None:
+    notes = ["2 tokenizers in one series: a (d32); b (d64)", HOSTILE]
+    text = page.render({}, title="Run", facts={}, notes=notes).decode()
+    head = text.split("</header>")[0]
+    assert notes[0] in head and 'role="note"' in head
+    assert "<img src=x" not in text
+    assert 'role="note"' not in rendered({}, title="Run", facts={})
+
+
+def test_evaluations_of_no_checkpoint_are_listed_by_reason() -> None:
+    row = {
+        "file": "r.json", "model": HOSTILE, "step": 1, "tokens": None, "task": "piqa",
+        "metric": "acc", "value": 0.5, "reason": "the series has no model of this name",
+    }  # fmt: skip
+    rows = [row | {"model": f"lab/m{i}"} for i in range(10)]
+    rows += [row | {"value": None, "reason": "the value is nan"}]
+    table = tables.encode(rows, tables.UNJOINED)
+    text = rendered({"unjoined": table}, title="Run", facts={})
+    assert "<strong>11</strong> published values are joined with no checkpoint" in text
+    assert "lab/m7 and 2 more</td><td>piqa</td><td>r.json</td>" in text
+    assert "the value is nan" in text and "<img src=x" not in text
+    assert "published values are joined" not in rendered({}, title="Run", facts={})

@@ -216,7 +216,10 @@ def test_collapses_and_transitions_are_tables(page: Any) -> None:
     collapses = section(page, "collapses")
     assert collapses.locator("tbody tr").count() == 2
     transitions = section(page, "transitions")
-    assert "12 transitions in 24 runs" in transitions.inner_text()
+    said = transitions.inner_text()
+    assert "12 transitions in 24 runs" in said
+    assert "of 24 curves asked at most 1.2 would have a transition on average" in said
+    assert "12 of the 12 here have q at most 0.05" in said
     transitions.locator("tbody tr").first.click()
     quantity = page.locator("#family-topology select[data-key=quantity]")
     page.wait_for_function("location.hash || true")
@@ -275,6 +278,8 @@ def test_emergence_shows_what_was_tested_and_counts_the_rest(page: Any) -> None:
     said = capabilities.inner_text()
     assert f"Of {EMERGENCE_ROWS} pairs of a quantity and a capability, 3 could be tested" in said
     assert "predicts 1, only associated 1, not established (p above 0.05) 1" in said
+    assert "of 3 pairs asked at most 0.12 would be associated on average" in said
+    assert "1 of the 3 here have q at most 0.05" in said
     assert "3 had to be left undetermined, most often (2): “2 runs, needs 5”" in said
     capabilities.get_by_label("Outcome").select_option("refused")
     assert rows.count() == 3

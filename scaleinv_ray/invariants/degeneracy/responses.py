@@ -36,8 +36,8 @@ MOST_ADDED = 0.1
 
 @invariant(
     quantities={
-        "susceptibility_self": Quantity(law="power_law"),
-        "susceptibility_rms": Quantity(law="power_law"),
+        "susceptibility_self": Quantity(law="power_law", nats="per_token"),
+        "susceptibility_rms": Quantity(law="power_law", nats="per_token"),
         "susceptibility_participation": Quantity(law="none", unit=1.0),
         "susceptibility_entropy": Quantity(law="none", unit=1.0),
     },
@@ -96,7 +96,7 @@ def susceptibilities(chains: Chains, *, rng: np.random.Generator) -> Measured:
 
 @invariant(
     quantities={
-        "influence_self": Quantity(law="power_law"),
+        "influence_self": Quantity(law="power_law", nats="per_token"),
         "influence_correlation": Quantity(law="none", unit=1.0),
         "influence_rank": Quantity(law="none", unit=1.0),
     },

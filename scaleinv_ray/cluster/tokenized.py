@@ -1,0 +1,87 @@
+"""Which tokenizer each measurement was made with, as the plan of a run folder says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from scaleinv_ray import tables
+from scaleinv_ray.conservation import Bytes
+from scaleinv_ray.plan import Plan, token_rows
+from scaleinv_ray.store import Store
+
+Row = dict[str, Any]
+_TOKENS = "tokens.parquet"
+_CHANGED = ("value", "stderr", "status", "error")
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """Tokenizers of the measurements of a plan.
+
+    Attributes:
+        of_key: key of a measurement -> name of the tokenizer.
+        bytes_of: (probe, tokenizer) -> bytes of its tokens.
+    """
+
+    of_key: Mapping[str, str] = field(default_factory=dict)
+    bytes_of: Mapping[tuple[str, str], Bytes] = field(default_factory=dict)
+
+    def mark(self, rows: Sequence[Row]) -> None:
+        """Gives each row of a measurement the `tokenizer` of its model, None where unknown."""
+        for row in rows:
+            row["tokenizer"] = self.of_key.get(row["key"])
+
+
+def write_tokens(store: Store, plan: Plan) -> None:
+    """Writes how much text the tokens of each tokenizer cover, beside a plan that has several.
+
+    Args:
+        store: of the run.
+        plan: its plan.
+    """
+    if rows := token_rows(plan):
+        store.write_table(_TOKENS, tables.encode(rows, tables.TOKENS))
+
+
+def tokenized(store: Store) -> Tokenized:
+    """The tokenizers that the plan of a run folder names.
+
+    Args:
+        store: of the run.
+
+    Returns:
+        The tokenizers; none where the plan is from before they were written down.
+    """
+    plan = store.read_table("plan.parquet")
+    if "tokenizer" not in plan.column_names:
+        return Tokenized()
+    pairs = zip(plan["key"].to_pylist(), plan["tokenizer"].to_pylist(), strict=True)
+    of_key = {key: name for key, name in pairs if name is not None}
+    several = len(set(of_key.values())) > 1 and store.exists(_TOKENS)
+    bytes_of = {
+        (row["probe"], row["tokenizer"]): Bytes(row["bytes_per_token"], row["stderr"])
+        for row in (tables.decode(store.read_table(_TOKENS)) if several else ())
+        if row["bytes_per_token"] is not None
+    }
+    return Tokenized(of_key, bytes_of)
+
+
+def with_values(measurements: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """The table of measurements with the values, errors and refusals of these rows.
+
+    Args:
+        measurements: of tables.MEASUREMENTS.
+        rows: in its order.
+
+    Returns:
+        The table.
+    """
+    for name in _CHANGED:
+        at = tables.MEASUREMENTS.get_field_index(name)
+        column = pa.array([row[name] for row in rows], tables.MEASUREMENTS.field(name).type)
+        measurements = measurements.set_column(at, tables.MEASUREMENTS.field(name), column)
+    return measurements

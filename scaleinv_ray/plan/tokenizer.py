@@ -1,0 +1,223 @@
+"""Tokenizers of models: read from their files, told apart, and with the bytes of their tokens.
+
+Shape suffixes: S sequences, T tokens of a sequence, N tokens of a text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tokenizers
+from tokenizers import Tokenizer
+
+from scaleinv_ray.probes import ProbeRequest, ProbeSet
+from scaleinv_ray.series.json_files import check_is_there
+
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+_SHIFT = 32
+"""Ids take the bits below, the bytes that a token covers those above."""
+
+
+class PerToken(NamedTuple):
+    """Bytes of text that a predicted token covers: the mean, and its error over sequences."""
+
+    mean: float
+    stderr: float
+
+
+@lru_cache(maxsize=8)
+def read_tokenizer(file: Path, digest: str) -> Tokenizer:
+    """The tokenizer of a file, without what would change the tokens of a text.
+
+    Truncation, padding and the dropout of merges are settings of training that a file keeps when it
+    is saved after them: they are switched off. Everything else is the model's own.
+
+    Args:
+        file: tokenizer.json.
+        digest: of its content; a changed file is read again.
+
+    Returns:
+        The tokenizer; it is shared, and not to be changed.
+
+    Raises:
+        ValueError: in one line that names the file, where it holds no tokenizer that the installed
+            library can read.
+    """
+    assert digest
+    check_is_there(file)
+    try:
+        tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8 at byte {error.start}, allowed: JSON") from error
+    except BaseException as error:  # its Rust raises Exception itself, and panics beside it
+        if not _is_of_library(error):
+            raise
+        said = " ".join(str(error).split())[:120] or "empty"
+        raise ValueError(
+            f"{file}: got no tokenizer that tokenizers {tokenizers.__version__} can read "
+            f"({said}); a file of a newer library needs that library"
+        ) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if getattr(tokenizer.model, "dropout", None) is not None:
+        tokenizer.model.dropout = None
+    return tokenizer
+
+
+def _is_of_library(error: BaseException) -> bool:
+    return type(error) is Exception or type(error).__name__ == "PanicException"
+
+
+def encode(tokenizer: Tokenizer, file: Path, text: str) -> list[int]:
+    """Ids of a text without special tokens.
+
+    Args:
+        tokenizer: of `read_tokenizer`.
+        file: where it is from, for the error.
+        text: any.
+
+    Returns:
+        The ids.
+
+    Raises:
+        ValueError: naming the file, where the text has what the vocabulary cannot spell.
+    """
+    return _encoding(tokenizer, file, text).ids
+
+
+def _encoding(tokenizer: Tokenizer, file: Path, text: str) -> tokenizers.Encoding:
+    try:
+        return tokenizer.encode(text, add_special_tokens=False)
+    except BaseException as error:
+        if not _is_of_library(error):
+            raise
+        said = " ".join(str(error).split())[:120]
+        raise ValueError(f"{file}: cannot encode {text[:20]!r} ({said})") from error
+
+
+def names_of(files: dict[str, Path]) -> dict[str, str]:
+    """Which files hold the same tokenizer: one name for each, by what makes tokens of text.
+
+    Files of one family differ in layout, truncation or a template of chats, and make the same
+    tokens: vocabulary, merges, normalizer, splitting and added tokens decide.
+
+    Args:
+        files: digest -> tokenizer.json.
+
+    Returns:
+        Digest -> name, twelve hex digits. A file that cannot be read is one of its own.
+    """
+    names = {digest: digest[:12] for digest in files}
+    if len(files) < 2:
+        return names
+    for digest, file in files.items():
+        with contextlib.suppress(ValueError):  # it is refused where it is needed
+            names[digest] = _identity(read_tokenizer(file, digest))
+    return names
+
+
+def _identity(tokenizer: Tokenizer) -> str:
+    whole = json.loads(tokenizer.to_str())
+    told = {key: whole[key] for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def bytes_per_token(
+    tokenizer: Tokenizer, file: Path, probe: ProbeSet, request: ProbeRequest, tokens_ST: np.ndarray
+) -> PerToken | None:
+    """Bytes of text that the predicted tokens of a probe cover, a token.
+
+    The first token of a sequence is not predicted, so neither are its bytes; a sequence may begin
+    and end within a word, even within a character. The probe is made once more of ids that carry
+    the bytes of their token: whatever it does to tokens it does to them.
+
+    Args:
+        tokenizer: of `read_tokenizer`.
+        file: where it is from.
+        probe: the probe.
+        request: with which its tokens were made; its generator in the state of then.
+        tokens_ST: those tokens.
+
+    Returns:
+        Mean over sequences and its standard error; None where tokens stand for no text: drawn from
+        the vocabulary, or unknown words of it.
+    """
+    heavy = ProbeRequest(**vars(request) | {"encode": partial(_with_bytes, _bare(tokenizer), file)})
+    marked_ST = probe.function(heavy)
+    bytes_ST = marked_ST >> _SHIFT
+    same = np.array_equal(marked_ST & ((1 << _SHIFT) - 1), tokens_ST)
+    if not same or np.isin(tokens_ST, _unknown(tokenizer)).any() or not bytes_ST.any(axis=1).all():
+        return None
+    per_S = bytes_ST[:, 1:].mean(axis=1)
+    error = float(per_S.std(ddof=1) / np.sqrt(len(per_S))) if len(per_S) > 1 else 0.0
+    return PerToken(float(per_S.mean()), error)
+
+
+def _bare(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy without the step that trims spaces off the places of tokens; the ids are the same."""
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    copy.post_processor = None
+    return copy
+
+
+def _unknown(tokenizer: Tokenizer) -> list[int]:
+    """Ids that stand for what the vocabulary cannot spell."""
+    model = json.loads(tokenizer.to_str())["model"]
+    named = model.get("unk_token")
+    ids = [model.get("unk_id"), None if named is None else tokenizer.token_to_id(named)]
+    return [i for i in ids if i is not None]
+
+
+def _with_bytes(tokenizer: Tokenizer, file: Path, text: str) -> list[int]:
+    """Ids of a text, each with the bytes that its token covers in the bits above the 32nd."""
+    found = _encoding(tokenizer, file, text)
+    bytes_N = token_bytes(text, found.tokens, found.offsets)
+    return [i | (size << _SHIFT) for i, size in zip(found.ids, bytes_N, strict=True)]
+
+
+def token_bytes(text: str, tokens: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """Bytes of the text in UTF-8 that each token covers; together those up to the last one's end.
+
+    What no token names (spaces that a tokenizer drops) counts for the token after it. A character
+    of several tokens is divided as their own spelling says: a byte a symbol where the vocabulary
+    spells bytes, a byte a token where it falls back to them; otherwise it counts for the last.
+
+    Args:
+        text: what was encoded.
+        tokens: as the vocabulary spells them.
+        offsets: of each the characters from, to.
+
+    Returns:
+        Bytes by token.
+
+    >>> token_bytes("aé b", ["a", "\u00c3", "\u00a9", "\u0120b"], [(0, 1), (1, 2), (1, 2), (2, 4)])
+    [1, 1, 1, 2]
+    """
+    ends = np.concatenate([[0], np.cumsum([len(c.encode()) for c in text])]).astype(int).tolist()
+    sizes: list[int] = []
+    done = 0
+    group: list[str] = []
+    for i, (token, (_, stop)) in enumerate(zip(tokens, offsets, strict=True)):
+        group.append(token)
+        if i + 1 < len(tokens) and offsets[i + 1][0] < stop:
+            continue  # the next one shares a character
+        whole = max(ends[stop] - done, 0)
+        sizes += _divided(group, whole)
+        done += whole
+        group = []
+    return sizes
+
+
+def _divided(group: Sequence[str], whole: int) -> list[int]:
+    spelled = [1 if _BYTE.fullmatch(token) else len(token) for token in group]
+    if len(group) > 1 and sum(spelled) == whole:
+        return spelled
+    return [0] * (len(group) - 1) + [whole]
