@@ -54,7 +54,7 @@ def train(config: Config, address: Address = None) -> None:
 @app.command()
 def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     """Prints units, captures, bytes, what is missing and what it costs; computes nothing."""
-    from scaleinv_ray.cluster.conclude import completed
+    from scaleinv_ray.cluster.inventory import say, take_inventory
     from scaleinv_ray.cluster.run import notes_of
     from scaleinv_ray.plan import make_plan
     from scaleinv_ray.store import Store
@@ -62,7 +62,9 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     checked = load_run_config(config)
     check_folder("out", out or checked.out)
     made = make_plan(checked)
-    done = completed(Store(out or checked.out))
+    held = take_inventory(Store(out or checked.out))
+    say(held.notes())
+    done = held.done
     typer.echo(_describe(made, done))
     for line in unused(checked.models):
         typer.echo(line)
@@ -166,7 +168,7 @@ def _run(config: RunConfig, out: str | None, address: str | None) -> None:
 @app.command()
 def report(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")]) -> None:
     """Judges a run folder anew and writes its report; measures nothing."""
-    from scaleinv_ray.cluster.conclude import conclude
+    from scaleinv_ray.cluster.conclude import rejudge
     from scaleinv_ray.cluster.run import written_config
     from scaleinv_ray.store import Store
 
@@ -176,7 +178,7 @@ def report(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")
         config = load_run_config(written)
     except ValueError as error:
         raise ValueError(f"{store.path('config.yaml')}: {error}") from error
-    conclude(store, config)
+    rejudge(store, config)
     typer.echo(store.path("report.html"))
 
 

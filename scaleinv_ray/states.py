@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from scaleinv_ray import seal
 from scaleinv_ray.store import PART, is_complete
 
 STATES = "states-"
@@ -26,14 +27,30 @@ class StateFiles:
     def __init__(self, folder: str | Path, *, keep: bool = False) -> None:
         """States in `folder`; unless `keep`, a level is deleted when the next one is whole."""
         self.folder, self._keep = Path(folder), keep
+        self._checked: set[int] = set()
 
     def path(self, level: int) -> Path:
         """File of a level."""
         return self.folder / f"level-{level:04d}.arrow"
 
     def complete(self, level: int) -> bool:
-        """Whether the level was written to its end."""
-        return is_complete(self.path(level))
+        """Whether the level was written to its end and is as it was written."""
+        if not is_complete(self.path(level)):
+            return False
+        try:
+            self._check(level)
+        except seal.DamagedError:
+            return False
+        return True
+
+    def _check(self, level: int) -> None:
+        """Once for every level: the digest takes as long as it takes to read the file."""
+        path = str(self.path(level))
+        if level not in self._checked:
+            with seal.whole(path), pa.memory_map(path) as source:
+                if seal.check(memoryview(source.read_buffer())) is None:
+                    raise ValueError("no states of this version")
+            self._checked.add(level)
 
     def latest(self) -> int | None:
         """The highest complete level, None before the first."""
@@ -53,20 +70,24 @@ class StateFiles:
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / f"{PART}{self.path(level).name}"
         writer: list[pa.ipc.RecordBatchFileWriter] = []
+        self._checked.discard(level)
 
         with part.open("wb") as stream:
+            sealing = seal.SealingStream(stream)
 
             def append(x_BTD: np.ndarray) -> None:
                 column = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(x_BTD))
                 batch = pa.record_batch([column], names=["x"])
                 if not writer:
-                    writer.append(pa.ipc.new_file(stream, batch.schema))
+                    writer.append(pa.ipc.new_file(sealing, batch.schema))
                 writer[0].write_batch(batch)
 
             try:
                 yield append
                 for opened in writer:
+                    sealing.hold()
                     opened.close()
+                    sealing.close()
                 stream.flush()
                 os.fsync(stream.fileno())
             except BaseException:  # whatever ends it, an interrupt or a full disk, leaves no part
@@ -75,6 +96,7 @@ class StateFiles:
         part.replace(self.path(level))
         if not self._keep and level > 0:
             self.path(level - 1).unlink(missing_ok=True)
+            self._checked.discard(level - 1)
 
     def read(self, level: int, first: int, count: int) -> np.ndarray:
         """Some sequences of a level.
@@ -90,6 +112,7 @@ class StateFiles:
         Raises:
             ValueError: where the level has fewer sequences.
         """
+        self._check(level)
         with pa.memory_map(str(self.path(level))) as source:
             file = pa.ipc.open_file(source)
             parts, start = [], 0

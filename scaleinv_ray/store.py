@@ -11,21 +11,36 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
-import pyarrow.parquet as pq
 from pyarrow import fs
 
+from scaleinv_ray import seal, sealed_tables
+from scaleinv_ray.litter import is_litter
 from scaleinv_ray.paths import expanded, is_uri
 from scaleinv_ray.patience import patient
 from scaleinv_ray.reading import reading, writing
 from scaleinv_ray.records import KINDS, Record
+from scaleinv_ray.seal import whole
 
-PART = "_part-"
-"""Prefix of files being written; Arrow's datasets ignore names that begin with an underscore."""
+PART, ASIDE = "_part-", "_damaged-"
+"""Prefixes of files being written and of those set aside: as Arrow's datasets do, readers here pass
+over names that begin with an underscore or a dot."""
+
+
+class Listing(NamedTuple):
+    """What lies directly in a folder of a store, hidden files and litter left out.
+
+    Attributes:
+        files: names of complete files, sorted.
+        folders: names of folders, sorted.
+    """
+
+    files: list[str]
+    folders: list[str]
 
 
 class Store:
@@ -71,12 +86,27 @@ class Store:
         """Whether a file of that name is complete."""
         return self._fs.get_file_info(self.path(name)).type == fs.FileType.File
 
-    @patient
     def names(self, folder: str) -> list[str]:
         """Complete files directly inside a folder of the store, sorted; none where it is absent."""
-        selector = fs.FileSelector(self.path(folder), allow_not_found=True)
-        found = [i.base_name for i in self._fs.get_file_info(selector) if i.is_file]
-        return sorted(n for n in found if not n.startswith(PART))
+        return self.listing(folder).files
+
+    @patient
+    def listing(self, folder: str = "") -> Listing:
+        """What lies directly in a folder of the store, without what systems and editors leave.
+
+        Args:
+            folder: relative path, none for the store itself; nothing lies in an absent one.
+
+        Returns:
+            Names of files and of folders.
+        """
+        at = self.path(folder) if folder else self._root
+        selector = fs.FileSelector(at, allow_not_found=True)
+        found = [i for i in self._fs.get_file_info(selector) if not is_litter(i.base_name)]
+        return Listing(
+            sorted(i.base_name for i in found if i.is_file),
+            sorted(i.base_name for i in found if i.type == fs.FileType.Directory),
+        )
 
     @patient
     def write_bytes(self, name: str, data: bytes) -> None:
@@ -96,17 +126,58 @@ class Store:
             return stream.read()
 
     def write_table(self, name: str, table: pa.Table) -> None:
-        """Writes a table as Parquet (zstd), atomically."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        self.write_bytes(name, sink.getvalue())
+        """Writes a table as Parquet (zstd, page checksums), sealed, atomically."""
+        self.write_bytes(name, sealed_tables.to_bytes(table))
+
+    def read_table(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        *,
+        schema: pa.Schema | None = None,
+    ) -> pa.Table:
+        """Reads a Parquet table, or some of its columns.
+
+        Args:
+            name: of the file.
+            columns: those wanted, all by default.
+            schema: that it has to have.
+
+        Returns:
+            The table, with its metadata.
+
+        Raises:
+            DamagedError: where the file is not as it was written, or no such table.
+        """
+        return self.read_sealed(name, columns, schema=schema).table
 
     @patient
-    def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """Reads a Parquet table, or some of its columns."""
+    def read_sealed(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        *,
+        schema: pa.Schema | None = None,
+    ) -> sealed_tables.Read:
+        """As `read_table`, with the digest of the file."""
         path = self.path(name)
         with reading(path), self._fs.open_input_file(path) as stream:
-            return pq.read_table(stream, columns=columns)
+            data = stream.read_buffer()
+        return sealed_tables.parse(path, data, columns, schema=schema)
+
+    def set_aside(self, name: str) -> str:
+        """Renames a file, or a folder, so that no reader takes it for one of the run.
+
+        Args:
+            name: of the file.
+
+        Returns:
+            Its new name.
+        """
+        folder, _, base = name.rpartition("/")
+        new = f"{folder}{'/' if folder else ''}{ASIDE}{uuid.uuid4().hex[:8]}-{base}"
+        self._fs.move(self.path(name), self.path(new))
+        return new
 
     @patient
     def delete(self, name: str) -> None:
@@ -204,6 +275,7 @@ def write_records(
     metadata = {
         **facts,
         "kind": kind,
+        seal.MARK: "1",
         "by_row": str(int(by_row)),
         "records": json.dumps([r.labels() for r in records]),
     }
@@ -216,8 +288,11 @@ def _write_ipc(path: Path, table: pa.Table) -> int:
     part = path.with_name(f"{PART}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         with writing(path), part.open("wb") as stream:
-            with pa.ipc.new_file(stream, table.schema) as writer:
+            sealing = seal.SealingStream(stream)
+            with pa.ipc.new_file(sealing, table.schema) as writer:
                 writer.write_table(table)
+                sealing.hold()
+            sealing.close()
             stream.flush()
             os.fsync(stream.fileno())
         size = part.stat().st_size
@@ -247,16 +322,20 @@ def read_records(path: Path) -> list[Record]:
         The records, in the order written (bfloat16 comes back as float32, a copy).
 
     Raises:
-        ValueError: where the file is absent, truncated or no capture.
+        DamagedError: where the file is absent, truncated, changed or no capture.
     """
-    try:
-        source = pa.memory_map(str(path))
-        table = pa.ipc.open_file(source).read_all()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise ValueError(f"capture {path}: not a complete Arrow IPC file ({error})") from error
+    with whole(str(path), "not a complete Arrow IPC file: "):
+        mapped = pa.memory_map(str(path)).read_buffer()
+        digest = seal.check(memoryview(mapped))
+        table = pa.ipc.open_file(pa.BufferReader(mapped)).read_all()
+        seal.check_mark(table.schema.metadata, digest)
+        return _records_of(table)
+
+
+def _records_of(table: pa.Table) -> list[Record]:
     metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-    if "kind" not in metadata:
-        raise ValueError(f"capture {path}: got no 'kind' in the schema's metadata")
+    if metadata.get("kind") not in KINDS:
+        raise ValueError("got no capture of this project: no 'kind' in the schema's metadata")
     cls = KINDS[metadata["kind"]]
     labels = json.loads(metadata["records"])
     arrays: list[dict[str, np.ndarray]] = [{} for _ in labels]

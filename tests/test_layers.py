@@ -34,8 +34,14 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "capture": (TORCH | {"numpy"}, CORE | {"probes", "attention_only", "series"}),
     "ladder": (TORCH | {"numpy"}, CORE | {"probes", "attention_only", "series"}),
     "patience": (set(), set()),
-    "store": ({"numpy", "pyarrow"}, {"tables", "records", "patience"}),
-    "states": ({"numpy", "pyarrow"}, {"store"}),
+    "litter": (set(), set()),
+    "seal": ({"pyarrow"}, set()),
+    "sealed_tables": ({"pyarrow"}, {"seal"}),
+    "store": (
+        {"numpy", "pyarrow"},
+        {"litter", "patience", "records", "seal", "sealed_tables"},
+    ),
+    "states": ({"numpy", "pyarrow"}, {"seal", "store"}),
     "series": ({"huggingface_hub", "numpy", "safetensors"}, {"tables", "records"}),
     "config": (
         {"pydantic", "pydantic_core", "yaml"},
@@ -52,7 +58,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         CORE
         | {"tables", "invariants", "singularities", "conservation", "probes", "capture", "ladder"}
         | {"series", "config", "costs", "cost_model", "plan", "store", "states", "report"}
-        | {"patience"},
+        | {"patience", "seal", "litter"},
     ),
     "report": ({"plotly", "numpy", "scipy", "pyarrow"}, {"tables", "conservation", "store"}),
     "cli": (

@@ -35,6 +35,7 @@ from scaleinv_ray.costs import (
     model_bytes,
     oom_kills,
 )
+from scaleinv_ray.seal import DamagedError
 from scaleinv_ray.states import STATES, StateFiles
 from scaleinv_ray.store import Store, write_records
 
@@ -237,7 +238,7 @@ def measure_all(
         terms: what the node has to have.
 
     Returns:
-        For each job its outcome, or the file for want of which it was not begun; why none was begun
+        For each job its outcome, or the file for want of which it was not made; why none was begun
         where the node does not fit.
     """
     from threadpoolctl import threadpool_limits
@@ -250,10 +251,14 @@ def measure_all(
 
 
 def _measured(job: MeasureJob, store: Store, supply: Supply | None) -> Outcome | Unfetched:
-    if supply is None:
-        return perform(job, store)
-    found = supply.localised(job)
+    found = supply.localised(job) if supply else (job, ())
     if isinstance(found, Unfetched):
         return found
     here, fetches = found
-    return replace(perform(here, store), fetches=fetches)
+    try:
+        return replace(perform(here, store), fetches=fetches)
+    except DamagedError as error:
+        paths = dict(zip(here.paths(), job.paths(), strict=True))
+        if error.path not in paths:
+            raise
+        return Unfetched(job.key, paths[error.path], (), str(error), fetches, damaged=True)

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TextIO
 
 from scaleinv_ray.reading import writing
@@ -25,6 +26,7 @@ LOCK, BEAT = "run.lock", "run.beat"
 """Files of a run folder. The lock stays there; it is held by who has it open, not by its being."""
 BEAT_S = 10.0
 DEAD_S = 45.0
+LOOK_S = 0.05
 SETTLE_S = 1.0
 """Seconds in which one of two that begin together sees that the other wrote after it."""
 
@@ -53,6 +55,28 @@ def alone(store: Store) -> Generator[None]:
         yield
 
 
+def is_locked(store: Store) -> bool | None:
+    """Whether a run is at a folder, which is left as it is.
+
+    Args:
+        store: of the run.
+
+    Returns:
+        What the lock says; None where there is none: in an object store, on a network disk without
+        locks, in a folder that no run has begun in.
+    """
+    if store.local is None or not (store.local / LOCK).is_file():
+        return None
+    try:
+        with (store.local / LOCK).open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False
+
+
 def _me() -> str:
     now = datetime.now(UTC)
     return f"process {os.getpid()} on {socket.gethostname()} since {now:%Y-%m-%d %H:%M:%S UTC}"
@@ -68,8 +92,7 @@ def _occupied(store: Store, by: str) -> OccupiedError:
 def _locked(store: Store) -> Generator[bool]:
     """Whether the file system knows locks; where it does, the folder's is held for the block."""
     assert store.local is not None
-    store.local.mkdir(parents=True, exist_ok=True)
-    with (store.local / LOCK).open("a+") as stream:
+    with _opened(store.local / LOCK) as stream:
         if not _lock(store, stream):
             yield False
             return
@@ -83,15 +106,31 @@ def _locked(store: Store) -> Generator[bool]:
             stream.truncate(0)
 
 
-def _lock(store: Store, stream: TextIO) -> bool:
+def _opened(path: Path) -> TextIO:
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        stream.seek(0)
-        raise _occupied(store, stream.read()) from error
-    except OSError:  # a network disk without locks
-        return False
-    return True
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+", errors="replace")
+    except OSError as error:
+        raise ValueError(
+            f"out: {error.filename}: {error.strerror}, allowed: a folder that can be written to, "
+            f"with {LOCK} a file or absent"
+        ) from error
+
+
+def _lock(store: Store, stream: TextIO) -> bool:
+    for tries in range(3):
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if tries == 2:
+                stream.seek(0)
+                raise _occupied(store, stream.read()) from error
+            time.sleep(LOOK_S)  # `is_locked` holds it for a moment
+        except OSError:  # a network disk without locks
+            return False
+        else:
+            return True
+    raise AssertionError("the last try has returned or raised")
 
 
 @contextmanager
@@ -138,7 +177,7 @@ def _await_the_dead(store: Store) -> None:
 
 def _read(store: Store) -> str | None:
     try:
-        return store.read_bytes(BEAT).decode() if store.exists(BEAT) else None
+        return store.read_bytes(BEAT).decode(errors="replace") if store.exists(BEAT) else None
     except FileNotFoundError:  # deleted between the two
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,24 +11,34 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scaleinv_ray import conservation, invariants, report, tables
-from scaleinv_ray.cluster.derived import derive, predicted
+from scaleinv_ray.cluster.derived import DERIVED, derive, predicted
 from scaleinv_ray.cluster.evaluations import capability_digest
-from scaleinv_ray.cluster.jobs import FAILED, code_version
-from scaleinv_ray.cluster.parts import FOLDER, sweep
-from scaleinv_ray.cluster.tokenized import tokenized, with_values
+from scaleinv_ray.cluster.inventory import (
+    COMPACT,
+    FOLDERS,
+    PARTS,
+    TABLE,
+    Inventory,
+    is_compact,
+    key_of,
+    planned_keys,
+    say,
+    take_inventory,
+    with_beside,
+)
+from scaleinv_ray.cluster.jobs import code_version
+from scaleinv_ray.cluster.parts import sweep
+from scaleinv_ray.cluster.tokenized import tokenized, with_values, write_tokens
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.contract import REGISTRY
+from scaleinv_ray.seal import DamagedError
 from scaleinv_ray.store import Store
 
 assert invariants, "importing the package registers the invariants"
-FOLDERS: dict[str, pa.Schema] = {
-    "measurements": tables.MEASUREMENTS,
-    "curves": tables.CURVES,
-    "diagrams": tables.DIAGRAMS,
-}
-COMPACT = "all-"
-STAMP = "scaleinv.conclusion"
-"""Key of the schema's metadata under which verdicts.parquet carries what it was concluded from."""
+STAMP, MADE = "scaleinv.conclusion", "scaleinv.made"
+"""Keys of the schema's metadata of verdicts.parquet: what it was concluded from, and the digests of
+what was made beside it."""
+_MADE = (*(f"{name}.parquet" for name in ("predictions", *DERIVED)), "report.html")
 JUDGED = [n for n in tables.MEASUREMENTS.names if n not in {"samples", "flags"}]
 """Columns that the verdicts need: decoding the rest takes most of the time."""
 _ORDER = ["key", "layer", "role", "head", "site"]
@@ -40,15 +51,9 @@ def completed(store: Store) -> set[str]:
         store: of the run.
 
     Returns:
-        The keys; failed ones are not among them.
+        The keys; not among them are failed ones, and those of which a table is damaged or gone.
     """
-    done: set[str] = set()
-    for name in store.names("measurements"):
-        if name.startswith(COMPACT):
-            done |= set(store.read_table(f"measurements/{name}", ["key"])["key"].to_pylist())
-        elif not name.endswith(FAILED):
-            done.add(name.removesuffix(".parquet"))
-    return done
+    return take_inventory(store).done
 
 
 def read_folder(store: Store, folder: str) -> pa.Table:
@@ -60,8 +65,11 @@ def read_folder(store: Store, folder: str) -> pa.Table:
 
     Returns:
         One table of the folder's schema (compacted and single files together).
+
+    Raises:
+        DamagedError: naming a table that is not whole, or none of a run's.
     """
-    return _gather(store, folder, store.names(folder))
+    return _gather(store, folder, [n for n in store.names(folder) if n.endswith(TABLE)])
 
 
 def _gather(store: Store, folder: str, names: Sequence[str]) -> pa.Table:
@@ -69,10 +77,10 @@ def _gather(store: Store, folder: str, names: Sequence[str]) -> pa.Table:
     held: set[str] = set()
     parts: list[pa.Table] = []
     # a compaction that was killed leaves both the gathered file and what it was gathered from
-    for name in sorted(names, key=lambda n: not n.startswith(COMPACT)):
-        if not name.startswith(COMPACT) and _key_of(name) in held:
+    for name in sorted(names, key=is_compact, reverse=True):
+        if not is_compact(name) and key_of(name) in held:
             continue
-        table = store.read_table(f"{folder}/{name}").cast(schema)
+        table = store.read_table(f"{folder}/{name}", schema=schema).replace_schema_metadata(None)
         keys = set(table["key"].to_pylist())
         if keys & held:
             known = pa.array(sorted(held), pa.string())
@@ -98,37 +106,47 @@ def read_planned(store: Store, folder: str) -> pa.Table:
     Returns:
         A table as of `read_folder`.
     """
-    table = read_folder(store, folder)
-    keys = store.read_table("plan.parquet", ["key"])["key"]
-    return table.filter(pc.is_in(table["key"], value_set=keys.combine_chunks()))
+    return _among(read_folder(store, folder), planned_keys(store))
 
 
-def _key_of(name: str) -> str:
-    return name.removesuffix(FAILED).removesuffix(".parquet")
+def _among(table: pa.Table, keys: pa.Array) -> pa.Table:
+    return table.filter(pc.is_in(table["key"], value_set=keys))
 
 
-def compact(store: Store) -> None:
+def compact(store: Store) -> Inventory:
     """Gathers the many small files of each folder into one; safe to be killed at any moment.
 
     Args:
-        store: of the run. Failed measurements keep their own files.
+        store: of the run. Failed measurements keep their own files, and so does what is damaged.
+
+    Returns:
+        What the folder holds then.
     """
-    if store.names(FOLDER):
-        sweep(store, completed(store))
-    for folder in ("curves", "diagrams", "measurements"):
-        names = store.names(folder)
-        good = [n for n in names if not n.endswith(FAILED)]
-        if len(good) == sum(n.startswith(COMPACT) for n in good) <= 1:
-            continue
-        table = _gather(store, folder, good)
-        digest = hashlib.sha256("".join(good).encode()).hexdigest()[:12]
-        store.write_table(f"{folder}/{COMPACT}{digest}.parquet", table)
-        for name in good:
-            if name != f"{COMPACT}{digest}.parquet":
-                store.delete(f"{folder}/{name}")
+    held = take_inventory(store)
+    if store.names(PARTS):
+        sweep(store, held.done)
+    made = [_compacted(store, folder, held) for folder in ("curves", "diagrams", "measurements")]
+    return take_inventory(store) if any(made) else held
 
 
-def conclude(store: Store, config: RunConfig) -> pa.Table:
+def _compacted(store: Store, folder: str, held: Inventory) -> bool:
+    """Whether there was anything to gather."""
+    good = held.names(folder, failed=False)
+    if len(good) == sum(map(is_compact, good)) <= 1:
+        return False
+    table = _gather(store, folder, good)
+    if folder == "measurements":
+        table = with_beside(table, held.made)
+    digest = hashlib.sha256("".join(good).encode()).hexdigest()[:12]
+    new = f"{COMPACT}{digest}{TABLE}"
+    store.write_table(f"{folder}/{new}", table)
+    for name in good:
+        if name != new:
+            store.delete(f"{folder}/{name}")
+    return True
+
+
+def conclude(store: Store, config: RunConfig, *, planned: pa.Array | None = None) -> pa.Table:
     """Compacts, judges, predicts and writes the report.
 
     What is judged is what the newest plan of the folder names: measurements with parameters or of
@@ -137,12 +155,14 @@ def conclude(store: Store, config: RunConfig) -> pa.Table:
     Args:
         store: of the run.
         config: of the run.
+        planned: keys of the measurements that are judged, instead of the newest plan's.
 
     Returns:
         The table of verdicts.
     """
-    compact(store)
-    whole = {folder: read_planned(store, folder) for folder in FOLDERS}
+    held = compact(store)
+    planned = planned_keys(store) if planned is None else planned
+    whole = {f: _among(_gather(store, f, held.names(f)), planned) for f in FOLDERS}
     quantities = {
         (spec.name, name): quantity
         for spec in REGISTRY.values()
@@ -166,20 +186,50 @@ def conclude(store: Store, config: RunConfig) -> pa.Table:
     whole["verdicts"] = tables.encode(verdict_rows, tables.VERDICTS)
     whole["predictions"] = tables.encode(prediction_rows, tables.PREDICTIONS)
     derived = derive(rows, tables.decode(whole["curves"]), config, quantities, within_runs=measured)
-    for name, table in derived.items():
-        store.write_table(f"{name}.parquet", table)
     whole |= derived
+    for name in ("predictions", *derived):
+        store.write_table(f"{name}.parquet", whole[name])
     facts = _facts(whole["measurements"])
     notes = conservation.tokenizer_notes((r["model"], r["tokenizer"]) for r in measured)
     if several:
         whole["measurements"] = with_values(whole["measurements"], rows)
-    page = report.render(whole, title=config.name, facts=facts, notes=notes)
+    page = report.render(whole, title=config.name, facts=facts, notes=[*notes, *held.unread()])
     store.write_bytes("report.html", page)
-    store.write_table("predictions.parquet", whole["predictions"])
     # last: its stamp says that everything above belongs to these measurements
-    stamped = whole["verdicts"].replace_schema_metadata({STAMP: _stamp(store, config)})
-    store.write_table("verdicts.parquet", stamped)
+    stamp = {STAMP: _stamp(config, planned, held), MADE: json.dumps(_digests(store))}
+    store.write_table("verdicts.parquet", whole["verdicts"].replace_schema_metadata(stamp))
     return whole["verdicts"]
+
+
+def rejudge(store: Store, config: RunConfig) -> None:
+    """Concludes from what is whole, and says what is not; measures nothing.
+
+    Args:
+        store: of a run.
+        config: of the run.
+    """
+    held = take_inventory(store)
+    say(held.notes())
+    conclude(store, config, planned=_planned(store, config, held))
+
+
+def _planned(store: Store, config: RunConfig, held: Inventory) -> pa.Array:
+    """Keys of the plan, which is made anew where it is damaged or gone and the models are there."""
+    try:
+        return planned_keys(store)
+    except (DamagedError, FileNotFoundError) as error:
+        lost = str(error) if isinstance(error, DamagedError) else "plan.parquet: not there"
+    from scaleinv_ray.plan import make_plan, plan_rows
+
+    try:
+        plan = make_plan(config)
+    except (ValueError, OSError) as error:
+        say([f"{lost}; not made anew ({error}), all measurements of the folder are judged"])
+        return pa.array(sorted(held.made.keys() | held.failed), pa.string())
+    write_tokens(store, plan)
+    store.write_table("plan.parquet", tables.encode(plan_rows(plan, held.done), tables.PLAN))
+    say([f"{lost}; made anew"])
+    return planned_keys(store)
 
 
 def concluded(store: Store, config: RunConfig) -> pa.Table | None:
@@ -190,28 +240,44 @@ def concluded(store: Store, config: RunConfig) -> pa.Table | None:
         config: of the run.
 
     Returns:
-        The table of verdicts, or None: then `conclude` has to be called.
+        The table of verdicts, or None, also where anything that was concluded is gone or is not
+        what was written: then `conclude` has to be called.
     """
-    if not (store.exists("verdicts.parquet") and store.exists("report.html")):
+    if absent := [name for name in ("verdicts.parquet", *_MADE) if not store.exists(name)]:
+        if len(absent) <= len(_MADE):
+            say([f"{', '.join(absent)}: not there, made anew"])
         return None
-    table = store.read_table("verdicts.parquet")
-    if (table.schema.metadata or {}).get(STAMP.encode()) != _stamp(store, config).encode():
+    try:
+        table = store.read_table("verdicts.parquet", schema=tables.VERDICTS)
+    except DamagedError as error:
+        say([f"{error}; made anew"])
+        return None
+    said = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+    digests = _digests(store)
+    if other := [
+        name for name, of in json.loads(said.get(MADE, "{}")).items() if of != digests[name]
+    ]:
+        say([f"{', '.join(other)}: other bytes than were written, made anew"])
+        return None
+    if said.get(STAMP) != _stamp(config, planned_keys(store), take_inventory(store)):
         return None
     return table.replace_schema_metadata(None)
 
 
-def _stamp(store: Store, config: RunConfig) -> str:
+def _digests(store: Store) -> dict[str, str]:
+    """Of everything that a conclusion writes before its verdicts."""
+    return {name: hashlib.sha256(store.read_bytes(name)).hexdigest() for name in _MADE}
+
+
+def _stamp(config: RunConfig, planned: pa.Array, held: Inventory) -> str:
     """Digest of everything that a conclusion depends on."""
-    keys = sorted(store.read_table("plan.parquet", ["key"])["key"].to_pylist())
-    options = config.conservation.model_dump_json()
-    capabilities = capability_digest(config)
     parts = [
         code_version(),
         config.name,
-        options,
-        capabilities,
-        *store.names("measurements"),
-        *keys,
+        config.conservation.model_dump_json(),
+        capability_digest(config),
+        *(f"{name} {contents.digest}" for name, contents in sorted(held.whole.items())),
+        *sorted(planned.to_pylist()),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -32,7 +32,7 @@ from scaleinv_ray.cluster.results import Results
 from scaleinv_ray.cluster.session import ray
 from scaleinv_ray.cluster.settings import Settings
 from scaleinv_ray.cluster.shrinking import Shrinking, less_memory
-from scaleinv_ray.cluster.transfer import Supply, pinned
+from scaleinv_ray.cluster.transfer import Removals, Supply, pinned
 from scaleinv_ray.cluster.waiting import Waiting
 from scaleinv_ray.patience import refused
 from scaleinv_ray.store import Store
@@ -314,8 +314,8 @@ class Driver:
     def _unfetched(self, flight: Flight, job: MeasureJob, got: Unfetched) -> None:
         """A measurement waits for a capture that is lost; a full disk of its own is a try of it."""
         self.log("unfetched", key=job.key, error=got.error)
-        if got.gone:
-            self._remake(self._files.gone(got.gone, [got.path]), got.error)
+        if got.gone or got.damaged:
+            self._remake(self._files.without(got, Removals(self.settings.scratch).now), got.error)
             self._waiting.put(job, flight.tries)
         elif flight.tries >= TRIES:
             self._results.give_up([job], got.error)

@@ -156,7 +156,7 @@ class Fetch:
 
 @dataclass(frozen=True)
 class Unfetched:
-    """A measurement that was not begun, for want of a capture file.
+    """A measurement that was not made, for want of a capture file.
 
     Attributes:
         key: of the measurement.
@@ -164,6 +164,7 @@ class Unfetched:
         gone: ids of the nodes that did not give it; none where this node could not take it.
         error: why, with the file and the node.
         fetches: copies of its other files that were made.
+        damaged: the file is there and is not what was written.
     """
 
     key: str
@@ -171,6 +172,7 @@ class Unfetched:
     gone: tuple[str, ...]
     error: str
     fetches: tuple[Fetch, ...] = ()
+    damaged: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scaleinv_ray import invariants, tables
+from scaleinv_ray.cluster.inventory import beside, with_beside
 from scaleinv_ray.cluster.jobs import FAILED, MeasureJob, Outcome, WeightSource
 from scaleinv_ray.contract import REGISTRY, Invariant, Measured, Refused, Signature
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.records import Record
+from scaleinv_ray.seal import DamagedError
 from scaleinv_ray.store import Store, read_records
 
 assert invariants, "importing the package registers the invariants, on every worker"
@@ -201,6 +203,9 @@ def rows_of(job: MeasureJob) -> Rows:
 
     Returns:
         The rows; none only of a part.
+
+    Raises:
+        DamagedError: where a capture is absent or not what was written.
     """
     spec = REGISTRY[job.invariant]
     made = Rows([], [], [])
@@ -216,6 +221,8 @@ def rows_of(job: MeasureJob) -> Rows:
             curves, diagrams = _extra_rows(measured, common)
             made.curves.extend(curves)
             made.diagrams.extend(diagrams)
+    except DamagedError:  # whoever has made the capture can make it again
+        raise
     except Exception as error:  # a broken file fails in the ways of every library that reads it
         return Rows(failed_rows(job, f"{type(error).__name__}: {error}"), [], [])
     if made.values or job.part:  # a stored tensor may be none that is measured, as a tied head
@@ -274,6 +281,8 @@ def write_measurement(
     if diagrams and not failed:
         store.write_table(f"diagrams/{key}.parquet", tables.encode(diagrams, tables.DIAGRAMS))
     table = tables.encode(rows, tables.MEASUREMENTS)
+    if not failed:
+        table = with_beside(table, {key: beside(curves=bool(curves), diagrams=bool(diagrams))})
     store.write_table(f"measurements/{key}{FAILED if failed else '.parquet'}", table)
     if not failed:
         store.delete(f"measurements/{key}{FAILED}")

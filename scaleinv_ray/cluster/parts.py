@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from scaleinv_ray import series, tables
+from scaleinv_ray.cluster.inventory import PARTS, beside, whole_parts, with_beside
 from scaleinv_ray.cluster.jobs import FAILED, MeasureJob, Outcome, Part, WeightSource
 from scaleinv_ray.cluster.measure import (
     Rows,
@@ -40,7 +41,6 @@ from scaleinv_ray.series.headers import read_header, shard_files
 from scaleinv_ray.series.roles import tensor_role
 from scaleinv_ray.store import Store
 
-FOLDER = "parts"
 _CURVES, _DIAGRAMS = ".curves.parquet", ".diagrams.parquet"
 _SUFFIXES = (_CURVES, _DIAGRAMS, ".parquet")
 _BASE_BYTES = 450e6
@@ -223,12 +223,12 @@ def assemble(job: MeasureJob, store: Store) -> Outcome:
         ValueError: where a part is absent.
     """
     start = time.perf_counter()
-    names = set(store.names(FOLDER))
+    names = set(store.names(PARTS))
     made = Rows([], [], [])
     used: list[str] = []
     bad: list[str] = []
     for part in _jobs(job):
-        stem = part.name.removeprefix(f"{FOLDER}/")
+        stem = part.name.removeprefix(f"{PARTS}/")
         good = f"{stem}.parquet" in names
         suffixes = _SUFFIXES if good else (FAILED,)
         found = [f"{stem}{s}" for s in suffixes if f"{stem}{s}" in names]
@@ -236,13 +236,13 @@ def assemble(job: MeasureJob, store: Store) -> Outcome:
             raise ValueError(f"{job.key}: got no part {stem}, needs all {len(job.parts)}")
         (used if good else bad).extend(found)
         for name in found:
-            rows = tables.decode(store.read_table(f"{FOLDER}/{name}"))
+            rows = tables.decode(store.read_table(f"{PARTS}/{name}"))
             made[_table_of(name)].extend(rows)
     if not made.values:
         made = Rows(failed_rows(job, "the capture holds no record"), [], [])
     write_measurement(store, job.key, *made)
     for name in bad if bad else used:
-        store.delete(f"{FOLDER}/{name}")
+        store.delete(f"{PARTS}/{name}")
     return outcome_of(job, made, time.perf_counter() - start)
 
 
@@ -268,9 +268,9 @@ def sweep(store: Store, done: Collection[str]) -> None:
         store: of the run.
         done: keys of the measurements that are complete.
     """
-    for name in store.names(FOLDER):
+    for name in store.names(PARTS):
         if name.partition("-")[0] in done:
-            store.delete(f"{FOLDER}/{name}")
+            store.delete(f"{PARTS}/{name}")
 
 
 class Parts:
@@ -278,7 +278,7 @@ class Parts:
 
     def __init__(self, store: Store) -> None:
         """Looks once for the parts that an earlier run has left."""
-        self._made = {f"{FOLDER}/{name}" for name in store.names(FOLDER)}
+        self._made = {f"{PARTS}/{name}" for name in whole_parts(store)}
         self._wholes: dict[str, MeasureJob] = {}
         self._left: dict[str, set[str]] = {}
 
@@ -354,5 +354,6 @@ def _write_part(store: Store, job: MeasureJob, made: Rows) -> None:
         store.write_table(f"{job.name}{_CURVES}", tables.encode(made.curves, tables.CURVES))
     if made.diagrams:
         store.write_table(f"{job.name}{_DIAGRAMS}", tables.encode(made.diagrams, tables.DIAGRAMS))
-    store.write_table(f"{job.name}.parquet", values)
+    also = beside(curves=bool(made.curves), diagrams=bool(made.diagrams))
+    store.write_table(f"{job.name}.parquet", with_beside(values, {job.key: also}))
     store.delete(f"{job.name}{FAILED}")

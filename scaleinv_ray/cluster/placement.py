@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scaleinv_ray.cluster.jobs import CaptureJob, Held, MeasureJob, Work
+from scaleinv_ray.cluster.inventory import say
+from scaleinv_ray.cluster.jobs import CaptureJob, Held, MeasureJob, Unfetched, Work
 from scaleinv_ray.cluster.scratch import Scratch
 
 TRIES = 3
@@ -109,6 +110,27 @@ class Files:
             if before and not self._on[path] and self._left[path] and path in self._maker:
                 lost.append(path)
         return lost
+
+    def without(self, got: Unfetched, remove: Callable[[str, tuple[str, ...]], None]) -> list[str]:
+        """What a measurement could not have.
+
+        Args:
+            got: says which file, and of which nodes.
+            remove: deletes a file on nodes, at once.
+
+        Returns:
+            The file, where it is to be made again. One that is damaged and not of this run is not:
+            it has failed.
+        """
+        if not got.damaged:
+            return self.gone(got.gone, [got.path])
+        if got.path not in self._maker:
+            self.fail(got.path, got.error)
+        elif got.path not in self.pending:  # else another measurement has said so before
+            say([f"{got.error}; deleted and made again"])
+            remove(got.path, tuple(self._on.pop(got.path, ())))
+            return [got.path]
+        return []
 
     def exhausted(self, path: str) -> bool:
         """Whether a file was begun as often as it may be."""

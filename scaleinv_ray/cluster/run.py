@@ -17,8 +17,9 @@ import pyarrow as pa
 
 from scaleinv_ray import conservation, tables
 from scaleinv_ray.cluster.alone import alone
-from scaleinv_ray.cluster.conclude import completed, conclude, concluded, read_planned
+from scaleinv_ray.cluster.conclude import conclude, concluded, read_planned
 from scaleinv_ray.cluster.evaluations import joined_with_plan
+from scaleinv_ray.cluster.inventory import tidied
 from scaleinv_ray.cluster.jobs import Work
 from scaleinv_ray.cluster.leftovers import left_behind, recorded
 from scaleinv_ray.cluster.scratch import Scratch, found_on
@@ -37,6 +38,10 @@ from scaleinv_ray.wording import shown
 if TYPE_CHECKING:
     from scaleinv_ray.cluster.joining import Terms
     from scaleinv_ray.cluster.preflight import Cleared
+
+_MARK = b"of what stands above: "
+_SEALED = b"# sha256 " + _MARK
+"""Begins the last line of config.yaml, by which a change is seen that nobody meant."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,8 @@ def claim(store: Store, config: RunConfig) -> None:
     dumped = config.model_dump(mode="json", exclude_none=True)
     whole = load_run_config(dumped, folder=Path.cwd())
     text = write_yaml(whole.model_dump(mode="json", exclude_none=True))
-    store.write_bytes("config.yaml", text.encode())
+    data = text.encode()
+    store.write_bytes("config.yaml", data + _SEALED + _digest(data) + b"\n")
 
 
 def written_config(store: Store) -> Mapping[str, Any]:
@@ -122,12 +128,23 @@ def written_config(store: Store) -> Mapping[str, Any]:
         The mapping.
 
     Raises:
-        ValueError: where there is no such file, or no mapping in it.
+        ValueError: where there is no such file, no mapping in it, or another text than was written.
     """
     if not store.exists("config.yaml"):
         raise ValueError(f"run_folder: got {store.uri!r} without config.yaml, allowed: a run's")
-    where = store.path("config.yaml")
-    return as_mapping(parse_yaml(store.read_bytes("config.yaml"), where), where)
+    where, data = store.path("config.yaml"), store.read_bytes("config.yaml")
+    text, sealed, digest = data.partition(_SEALED)
+    # without the line, of an older version or taken out, it is what it says
+    if _MARK in data and (not sealed or digest.strip() != _digest(text)):
+        raise ValueError(
+            f"{where}: other bytes than were written; allowed: as the run wrote it, or what is "
+            "meant, without the last line"
+        )
+    return as_mapping(parse_yaml(data, where), where)
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest().encode()
 
 
 def run(
@@ -158,9 +175,9 @@ def run(
     with alone(store):
         if (line := left_behind(store)) is not None:
             print(line, file=sys.stderr)
-        done = completed(store)
-        missing = plan.missing(done)
         check_claim(store, checked)
+        done = tidied(store)
+        missing = plan.missing(done)
 
         def begin() -> None:
             """Takes the folder: not before everything that can be refused has been looked at."""

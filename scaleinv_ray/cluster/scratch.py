@@ -146,14 +146,15 @@ def clean(scratch: Path, wanted: set[str] | None) -> None:
         wanted: files that measurements still need; None keeps all complete ones.
     """
     for part in scratch.glob(f"{PART}*"):
-        part.unlink(missing_ok=True)
+        if not part.is_dir():
+            part.unlink(missing_ok=True)
     if wanted is None:
         return
     for states in scratch.glob(f"{STATES}*"):  # a streamed pass that was killed goes on from them
         if str(states.with_name(f"{states.name.removeprefix(STATES)}.arrow")) not in wanted:
-            shutil.rmtree(states)
+            shutil.rmtree(states, ignore_errors=True)
     for path in scratch.glob("*.arrow"):
-        if str(path) not in wanted:
+        if str(path) not in wanted and not path.is_dir():
             path.unlink(missing_ok=True)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from scaleinv_ray import tables
-from scaleinv_ray.cluster.conclude import completed
+from scaleinv_ray.cluster.alone import is_locked
+from scaleinv_ray.cluster.inventory import take_inventory
 from scaleinv_ray.cluster.jobs import FAILED
 from scaleinv_ray.cluster.telemetry import read_events
 from scaleinv_ray.store import Store
@@ -21,11 +22,13 @@ class Status:
     Attributes:
         by_kind: (kind of capture, 'done' | 'failed' | 'missing') -> measurements.
         reasons: error of failed measurements -> how many.
-        state: 'never started', 'running' (or killed: a store cannot tell), or 'ended'.
+        state: 'never started', 'running' (in an object store maybe killed: it cannot tell),
+            'stopped' before its end (killed, or its machine is gone), or 'ended'.
         rate: measurements a second in the last start, None before the second one.
         seconds_left: at this rate, None where it is unknown or the run has ended.
         idle_s: seconds between the last event and `now`, None without events.
         notices: what a person should know of the last start, in order.
+        notes: lines that name what is damaged, gone, or no file of a run.
     """
 
     by_kind: Counter[tuple[str, str]]
@@ -35,6 +38,7 @@ class Status:
     seconds_left: float | None
     idle_s: float | None
     notices: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
     def lines(self) -> list[str]:
         """As text: a table by kind, the reasons, the rate."""
@@ -51,7 +55,7 @@ class Status:
         if self.seconds_left is not None:
             text.append(f"time left: {self.seconds_left / 60:.1f} min")
         seen = "" if self.idle_s is None else f", last event {self.idle_s:.0f} s ago"
-        return [*text, f"state: {self.state}{seen}"]
+        return [*text, *(f"note: {note}" for note in self.notes), f"state: {self.state}{seen}"]
 
 
 def status(store: Store, *, now: float) -> Status:
@@ -65,16 +69,16 @@ def status(store: Store, *, now: float) -> Status:
         How far it is.
 
     Raises:
-        ValueError: where the folder holds no plan.
+        ValueError: where the folder holds no plan, or a damaged one.
     """
     if not store.exists("plan.parquet"):
         raise ValueError(f"run_folder: got {store.uri!r} without plan.parquet, allowed: a run's")
-    done = completed(store)
-    names = store.names("measurements")
-    failed = {n.removesuffix(FAILED) for n in names if n.endswith(FAILED)} - done
+    held = take_inventory(store)
+    done, failed = held.done, held.failed
     by_kind: Counter[tuple[str, str]] = Counter()
     reasons: Counter[str] = Counter()
-    for row in tables.decode(store.read_table("plan.parquet"), ["key", "kind"]):
+    plan = store.read_table("plan.parquet", ["key", "kind"])
+    for row in tables.decode(plan):
         key = row["key"]
         state = "done" if key in done else "failed" if key in failed else "missing"
         by_kind[row["kind"], state] += 1
@@ -82,8 +86,8 @@ def status(store: Store, *, now: float) -> Status:
             reasons[_reason(store, key)] += 1
     missing = sum(n for (_, state), n in by_kind.items() if state == "missing")
     notices: list[str] = []
-    pace = _pace(_noting(read_events(store), notices), missing, now)
-    return Status(by_kind, reasons, *pace, tuple(notices))
+    pace = _pace(_noting(read_events(store), notices), missing, now, alive=is_locked(store))
+    return Status(by_kind, reasons, *pace, tuple(notices), held.notes())
 
 
 def _noting(events: Iterable[dict[str, Any]], notices: list[str]) -> Iterator[dict[str, Any]]:
@@ -102,7 +106,7 @@ def _reason(store: Store, key: str) -> str:
 
 
 def _pace(
-    events: Iterable[dict[str, Any]], missing: int, now: float
+    events: Iterable[dict[str, Any]], missing: int, now: float, *, alive: bool | None
 ) -> tuple[str, float | None, float | None, float | None]:
     """State, rate, seconds left and seconds since the last event, of the last start."""
     state, began, last, made = "never started", 0.0, None, 0
@@ -114,6 +118,8 @@ def _pace(
             state = "ended"
         elif event["event"] == "measured":
             made += 1
+    if state == "running" and alive is False:
+        state = "stopped"
     rate = made / (last - began) if last is not None and made > 1 and last > began else None
     left = missing / rate if rate and state == "running" else None
-    return state, rate, left, None if last is None else now - last
+    return state, rate, left, None if last is None else max(0.0, now - last)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from scaleinv_ray.cluster.alone import OccupiedError
+from scaleinv_ray.cluster.alone import OccupiedError, is_locked
 from scaleinv_ray.cluster.run import run
-from scaleinv_ray.cluster.telemetry import read_events
 from scaleinv_ray.config import load_run_config
 from scaleinv_ray.reading import told
 from scaleinv_ray.store import Store
@@ -34,8 +31,7 @@ def sweep(configs: Sequence[str | Path], *, address: str | None = None) -> dict[
     for file in configs:
         try:
             config = load_run_config(file)
-            # a driver that has said nothing for longer than its deadline is dead
-            if is_running(Store(config.out), patience=config.cluster.deadline):
+            if is_locked(Store(config.out)):  # known before it is planned; `run` looks again
                 found[str(file)] = SKIPPED
                 continue
             result = run(config, address=address)
@@ -47,17 +43,3 @@ def sweep(configs: Sequence[str | Path], *, address: str | None = None) -> dict[
             failed = f"error: {result.failed} measurements failed; " if result.failed else ""
             found[str(file)] = f"{failed}{result.computed} measurements made"
     return found
-
-
-def is_running(store: Store, *, patience: float) -> bool:
-    """Whether a driver has started, not ended, and said something not long ago.
-
-    Args:
-        store: of the run.
-        patience: seconds of silence after which it counts as dead.
-
-    Returns:
-        Whether it seems alive.
-    """
-    last = deque(read_events(store), maxlen=1)
-    return any(e["event"] != "ended" and time.time() - e["time"] < patience for e in last)

@@ -17,10 +17,12 @@ from scaleinv_ray.store import Store
 LOG, LOGS = "log.jsonl", "log"
 """The log of a local run; the folder of its parts in an object store, which cannot append."""
 FLUSH_S = 30.0
+_LATEST_S = 1e12
+"""Seconds from 1970 that no clock shows; not-a-number is above it too."""
 
 
 def read_events(store: Store) -> Iterator[dict[str, Any]]:
-    """The events of all runs into a folder, in order; a torn line is left out.
+    """The events of all runs into a folder, in order; a line that is no event is left out.
 
     The last line may be being written; one before it was, when its run was killed or the disk full.
 
@@ -36,11 +38,20 @@ def read_events(store: Store) -> Iterator[dict[str, Any]]:
         for line in store.read_bytes(part).splitlines(keepends=True):
             if not line.endswith(b"\n"):
                 continue
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            yield event
+            if (event := _event(line)) is not None:
+                yield event
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return None
+    at = event.get("time")
+    timed = isinstance(at, int | float) and not isinstance(at, bool) and abs(at) < _LATEST_S
+    return event if timed else None
 
 
 class Telemetry:

@@ -206,6 +206,11 @@ class Removals:
         files = (Path(path).name,)
         self._refs += [remove_on(self._scratch, node, files) for node in nodes]
 
+    def now(self, path: str, nodes: Iterable[str]) -> None:
+        """As a call, and waits: a file of the same name is about to be made."""
+        self(path, nodes)
+        self.finish()
+
     def finish(self) -> None:
         """Waits for them; what a node that is gone had went with it."""
         for ref in self._refs:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from scaleinv_ray.cluster import alone as alone_module
-from scaleinv_ray.cluster.alone import BEAT, LOCK, OccupiedError, alone
+from scaleinv_ray.cluster.alone import BEAT, LOCK, OccupiedError, alone, is_locked
 from scaleinv_ray.cluster.run import run
 from scaleinv_ray.cluster.sweep import SKIPPED, sweep
 from scaleinv_ray.store import Store
@@ -79,6 +79,55 @@ def test_a_killed_run_shuts_nobody_out(kind: str, tmp_path: Path) -> None:
     with alone(store):
         held = LOCK if kind == "with locks" else BEAT
         assert (tmp_path / held).read_text().startswith(ME)
+
+
+def test_who_only_asks_learns_it_and_shuts_nobody_out(tmp_path: Path) -> None:
+    store = Store(tmp_path / "out")
+    assert is_locked(store) is None, "no run has begun there"
+    with alone(store):
+        assert is_locked(store) and is_locked(Store(tmp_path / "out"))
+        assert (tmp_path / "out" / LOCK).read_text().startswith(ME), "it is left as it was"
+    assert is_locked(store) is False
+    with alone(store):
+        pass
+    store.local = None  # as s3:// has none
+    assert is_locked(store) is None
+
+
+def test_a_look_at_the_moment_of_a_start_does_not_refuse_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking = (tmp_path / LOCK).open("a")
+    alone_module.fcntl.flock(looking, alone_module.fcntl.LOCK_SH)
+    monkeypatch.setattr(alone_module.time, "sleep", lambda _: looking.close())
+    with alone(Store(tmp_path)):
+        assert (tmp_path / LOCK).read_text().startswith(ME)
+
+
+def test_a_network_disk_without_locks_is_not_known_to_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / LOCK).touch()
+    monkeypatch.setattr(alone_module.fcntl, "flock", unknown)
+    assert is_locked(Store(tmp_path)) is None
+
+
+@pytest.mark.parametrize("what", ["folder", "dangling", "binary"])
+def test_a_lock_that_is_no_text_file(what: str, tmp_path: Path) -> None:
+    store, lock = Store(tmp_path / "out"), tmp_path / "out" / LOCK
+    lock.parent.mkdir()
+    if what == "binary":
+        lock.write_bytes(b"\xff\xfe\x00" * 30)
+        with alone(store), pytest.raises(OccupiedError, match=ME), alone(Store(tmp_path / "out")):
+            pass
+        return
+    if what == "folder":
+        lock.mkdir()
+    else:
+        lock.symlink_to(tmp_path / "gone" / "lock")
+    said = rf"^out: \S+/{LOCK}: .*, allowed: a folder that can be written to, with {LOCK} a file"
+    with pytest.raises(ValueError, match=said), alone(store):
+        pass
 
 
 def test_of_two_that_begin_together_the_one_that_wrote_last_goes_on(

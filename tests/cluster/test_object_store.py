@@ -53,7 +53,10 @@ def test_a_run_into_a_bucket_is_that_into_a_folder_and_is_not_made_twice(
         assert store.exists(name)
     found = status(store, now=time.time())
     assert found.state == "ended" and sum(found.by_kind.values()) == 3
+    store.write_bytes("measurements/x.parquet", b"half")
+    assert any("measurements/x.parquet" in note for note in status(store, now=0.0).notes)
     assert run(config, out=uri).computed == 0
+    assert "x.parquet" not in store.names("measurements"), "set aside, in a bucket too"
 
 
 @pytest.fixture

@@ -226,6 +226,23 @@ def test_a_lost_node_costs_a_try_of_what_is_still_needed_and_of_nothing_else() -
     assert files.exhausted(lost[0])
 
 
+def test_a_damaged_capture_goes_from_every_node_and_is_made_again_once() -> None:
+    work = Work([capture("c", "s")], [job("1", "c"), job("2", "c"), job("3", "elsewhere")], {})
+    work.found = {SCRATCH.name("c"): Held(7, (A, B))}
+    files = Files(work, SCRATCH)
+    removed: list[tuple[str, tuple[str, ...]]] = []
+
+    def without(name: str) -> list[str]:
+        got = Unfetched("1", SCRATCH.name(name), (), f"{name}: other bytes", damaged=True)
+        return files.without(got, lambda path, nodes: removed.append((path, nodes)))
+
+    lost = without("c")
+    assert lost == [SCRATCH.name("c")] and removed == [(SCRATCH.name("c"), (A, B))]
+    assert files.to_make(lost) and without("c") == [] and len(removed) == 1, "it is being made"
+    assert without("elsewhere") == [], "of a folder of records: nobody can make it again"
+    assert files.error_of(work.measurements[2]) == "elsewhere: other bytes" and len(removed) == 1
+
+
 def test_captures_that_were_found_are_made_only_when_they_are_lost() -> None:
     work = Work([capture("c", "s")], [job("1", "c", "s")], {})
     work.found = {SCRATCH.name("c"): Held(7, (A,))}

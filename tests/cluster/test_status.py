@@ -8,6 +8,7 @@ import pytest
 from pyarrow import fs
 
 from scaleinv_ray import tables
+from scaleinv_ray.cluster.alone import alone
 from scaleinv_ray.cluster.jobs import FAILED
 from scaleinv_ray.cluster.status import status
 from scaleinv_ray.cluster.telemetry import Telemetry, read_events
@@ -73,6 +74,51 @@ def test_a_line_torn_by_a_killed_run_does_not_hide_the_rest(store: Store) -> Non
         stream.write('{"time": 4.0, "event": "started"}\n{"time": 5.0, "event": "ended"}\n')
     assert [e["time"] for e in read_events(store)] == [1.0, 2.0, 5.0]
     assert status(store, now=6.0).state == "ended"
+
+
+NO_EVENTS = [
+    b"null", b"3", b"[1]", b'"started"', b"{}", b'{"time": 1}', b'{"event": "ended"}',
+    b'{"time": NaN, "event": "ended"}', b'{"time": 1e999, "event": "ended"}',
+    b'{"time": "9", "event": "ended"}', b'{"time": true, "event": "ended"}',
+    b'{"time": 9, "event": null}', b'{"time": 9, "event": ["ended"]}', b"\xff\xfe\x00", b"",
+    b'{"time": ' + b"9" * 5000 + b', "event": "ended"}', b"[" * 100_000,
+    b'{"time": 1' + b"0" * 400 + b', "event": "ended"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", NO_EVENTS)
+def test_a_line_that_is_no_event_is_passed_over(line: bytes, store: Store) -> None:
+    log(store, [(1.0, "started"), (2.0, "measured")])
+    with (Path(store.uri) / "log.jsonl").open("ab") as stream:
+        stream.write(line + b'\n{"time": 5.0, "event": "measured"}\n')
+    assert [e["time"] for e in read_events(store)] == [1.0, 2.0, 5.0]
+    assert status(store, now=6.0).state == "running"
+
+
+def test_a_run_that_was_killed_is_told_from_one_that_goes_on(store: Store) -> None:
+    log(store, [(1e9, "started"), (2e9, "measured"), (3e9, "measured")])
+    with alone(store):
+        found = status(store, now=1.0)
+    assert found.state == "running" and found.seconds_left is not None
+    assert found.idle_s == 0.0, "the clock of the run was ahead"
+    found = status(store, now=1.0)
+    assert found.state == "stopped" and found.seconds_left is None
+    assert found.lines()[-1] == "state: stopped, last event 0 s ago"
+
+
+def test_damaged_and_foreign_files_are_named(store: Store) -> None:
+    folder = Path(store.path("measurements"))
+    (folder / "k0.parquet").write_bytes(b"")
+    (folder / f"k1{FAILED}").write_bytes(b"PAR1")
+    (folder / "notes.txt").touch()
+    found = status(store, now=0.0)
+    assert found.by_kind["cloud", "missing"] == 3 and not found.reasons
+    text = "\n".join(found.lines())
+    for name in ("k0.parquet", f"k1{FAILED}", "notes.txt"):
+        assert f"measurements/{name}" in text
+    (folder.parent / "plan.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"plan\.parquet: 4 bytes, empty, truncated or no"):
+        status(store, now=0.0)
 
 
 def test_a_folder_without_a_plan_is_refused(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from safetensors.numpy import save_file
 
 from scaleinv_ray.cluster import sweep as sweep_module
 from scaleinv_ray.cluster import watch as watch_module
+from scaleinv_ray.cluster.alone import alone
 from scaleinv_ray.cluster.run import Run
-from scaleinv_ray.cluster.sweep import SKIPPED, is_running, sweep
+from scaleinv_ray.cluster.sweep import SKIPPED, sweep
 from scaleinv_ray.cluster.watch import arrivals, fetched, watch
 from scaleinv_ray.store import Store
 from tests.cluster.test_faults import small_config
@@ -272,7 +273,7 @@ def event(out: Path, name: str, age: float) -> None:
 def test_a_sweep_leaves_a_series_to_the_run_that_is_at_it(
     text_folder: Path, ladder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = small_config(text_folder, ladder, tmp_path / "out", cluster={"deadline": 100})
+    config = small_config(text_folder, ladder, tmp_path / "out")
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
     good.write_text(yaml.safe_dump(config))
     bad.write_text(yaml.safe_dump(config | {"nmae": "x"}))
@@ -283,12 +284,23 @@ def test_a_sweep_leaves_a_series_to_the_run_that_is_at_it(
         return type("Result", (), {"computed": 4, "failed": 0})
 
     monkeypatch.setattr(sweep_module, "run", run)
-    event(tmp_path / "out", "measured", age=10)
-    assert sweep([good])[str(good)] == SKIPPED and not called
-    event(tmp_path / "out", "ended", age=10)
+    with alone(Store(tmp_path / "out")):
+        assert sweep([good])[str(good)] == SKIPPED and not called
     found = sweep([bad, good])
     assert found[str(bad)].startswith("error") and "did you mean 'name'" in found[str(bad)]
     assert found[str(good)] == "4 measurements made" and called == ["tiny"]
-    event(tmp_path / "out", "measured", age=101)
-    assert not is_running(Store(tmp_path / "out"), patience=100), "a driver that is dead"
-    assert not is_running(Store(tmp_path / "none"), patience=100)
+
+
+@pytest.mark.parametrize("age", [1.0, 1e9, -864_000.0])
+def test_the_lock_knows_whether_a_run_is_alive_and_no_clock_does(
+    age: float, text_folder: Path, ladder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "series.yaml"
+    file.write_text(yaml.safe_dump(small_config(text_folder, ladder, tmp_path / "out")))
+    result = type("Result", (), {"computed": 1, "failed": 0})
+    monkeypatch.setattr(sweep_module, "run", lambda checked, address: result)
+    event(tmp_path / "out", "measured", age)  # of a run that was killed, or by another clock
+    assert sweep([file])[str(file)] == "1 measurements made"
+    with alone(Store(tmp_path / "out")):
+        event(tmp_path / "out", "ended", age)
+        assert sweep([file])[str(file)] == SKIPPED

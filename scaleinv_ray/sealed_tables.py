@@ -1,0 +1,73 @@
+"""Tables as sealed Parquet, and back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scaleinv_ray import seal
+
+
+class Read(NamedTuple):
+    """A table as it was read.
+
+    Attributes:
+        table: with its metadata.
+        digest: of the file.
+        sealed: the file was written by a store; else its digest was made in reading.
+    """
+
+    table: pa.Table
+    digest: str
+    sealed: bool
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """A table as Parquet (zstd, page checksums) with its seal.
+
+    Args:
+        table: with the metadata that it is to have.
+
+    Returns:
+        The content of the file.
+    """
+    sink = pa.BufferOutputStream()
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), seal.MARK: "1"})
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return seal.sealed(memoryview(sink.getvalue()))
+
+
+def parse(
+    path: str, data: pa.Buffer, columns: Sequence[str] | None, *, schema: pa.Schema | None
+) -> Read:
+    """The table of a Parquet file.
+
+    Args:
+        path: of the file, for messages.
+        data: its content.
+        columns: those wanted, None for all.
+        schema: that it has to have, None for any.
+
+    Returns:
+        The table, its seal compared.
+
+    Raises:
+        DamagedError: where the file is not as it was written, or no such table.
+    """
+    with seal.whole(path):
+        digest = seal.check(memoryview(data))
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        names, metadata = file.schema_arrow.names, dict(file.schema_arrow.metadata or {})
+        seal.check_mark(metadata, digest)
+        if (schema is not None and names != schema.names) or set(columns or ()) - set(names):
+            raise seal.DamagedError(path, "a table with other columns than this project's")
+        table = file.read(columns=None if columns is None else list(columns))
+        if schema is not None:
+            table = table.cast(pa.schema([schema.field(n) for n in table.schema.names]))
+        metadata.pop(seal.MARK.encode(), None)
+        table = table.replace_schema_metadata(metadata or None)
+        return Read(table, digest or hashlib.blake2b(data).hexdigest(), digest is not None)
