@@ -170,7 +170,6 @@ def test_a_damaged_capture_is_made_again_within_the_run(
 ) -> None:
     out = tmp_path / "out"
     config = small_config(text_folder, ladder, out, captures="keep")
-    del config["invariants"]["topology.persistence"]
     config["models"] = [{"path": str(ladder / "d16-s0" / "step-000006")}]
     config["invariants"] = {"holomorphy.resolvent_counts": {}, "weights.weight_tail": {}}
     first = run(config)
