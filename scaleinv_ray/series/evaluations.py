@@ -111,8 +111,6 @@ def from_lm_eval(
     for field, value in (("results", found), ("config", config)):
         if not isinstance(value, Mapping):
             raise ValueError(f"{field}: got {short(value)}, allowed: an object")
-    if not found:
-        raise ValueError("results: got no task, allowed one or more")
     args = _arguments(config.get("model_args"))
     told = [args.get("pretrained"), args.get("model"), results.get("model_name")]
     model = next((str(name) for name in [*told, config.get("model")] if name), None)
