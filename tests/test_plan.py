@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from scaleinv_ray.config import load_run_config
-from scaleinv_ray.plan import make_plan, plan_rows, rng_seed
-from scaleinv_ray.records import Activations, WeightMatrix
-from scaleinv_ray.series import resolve, write_records_manifest
+from scaleinv_ray.plan import Unit, grouping, make_plan, pairs_of, plan_rows, rng_seed
+from scaleinv_ray.records import Activations, Variant, WeightMatrix
+from scaleinv_ray.series import Checkpoint, resolve, write_records_manifest
 from scaleinv_ray.store import write_records
 
 ROWS = 40
@@ -79,6 +79,53 @@ def test_the_seed_of_a_draw_knows_no_model(models: list[dict[str, str]]) -> None
 def test_what_cannot_be_read_is_refused(models: list[dict[str, str]]) -> None:
     with pytest.raises(ValueError, match=r"critical_exponents: got no capture of kind 'stream'"):
         make_plan(load_run_config(_config(models, "renormalization.critical_exponents")))
+
+
+def _unit(n_params: int, seed: int, tokenizer: str = "bytes", variant: Variant = "trained") -> Unit:
+    checkpoint = Checkpoint(
+        model=f"n{n_params}-s{seed}-{tokenizer}", seed=seed, step=5, architecture="gpt2",
+        n_params=n_params, n_layers=1, d_model=4, d_mlp=16, vocab_size=9, max_positions=None,
+        dtype="float32", weights_digest=f"{n_params} {seed}", config_digest="",
+        tokenizer_digest=tokenizer,
+    )  # fmt: skip
+    return Unit("made", checkpoint, variant)
+
+
+def test_pairs_share_seed_or_size_and_tokens() -> None:
+    variants: tuple[Variant, ...] = ("trained", "random_init", "shuffled_tokens")
+    units = [
+        _unit(n, seed, tokenizer, variant)
+        for variant in variants
+        for tokenizer in ("bytes", "words")
+        for seed in (1, 0)
+        for n in (30, 10, 20)
+    ]
+    found = [
+        tuple((u.checkpoint.n_params, u.checkpoint.seed) for u in pair)
+        for pair in pairs_of(units)
+        if {(u.variant, u.checkpoint.tokenizer_digest) for u in pair} == {("trained", "bytes")}
+    ]
+    of_size = [((n, 0), (n, 1)) for n in (10, 20, 30)]
+    of_seed = [((a, s), (b, s)) for s in (0, 1) for a, b in ((10, 20), (10, 30), (20, 30))]
+    assert len(found) == len(set(found)) and set(found) == {*of_size, *of_seed}
+    assert found == sorted(found), "the smaller model first, in order"
+    assert len(pairs_of(units)) == 4 * len(found), "two variants have pairs, and two tokenizers"
+
+
+def test_too_many_pairs_are_refused_before_they_are_made() -> None:
+    with pytest.raises(ValueError, match=r"models: got 250,278 pairs of equal seed or equal size"):
+        pairs_of([_unit(10, seed) for seed in range(708)])
+
+
+def test_no_pairs_are_made_where_nothing_reads_them(
+    models: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grouping, "MOST_PAIRS", 0)
+    protocol = {"protocol": {"sequences": 1000}}
+    alone = make_plan(load_run_config(_config(models, "weights.weight_tail") | protocol))
+    assert len(alone.measurements) == 12
+    with pytest.raises(ValueError, match=r"models: got 9 pairs of equal seed or equal size, allow"):
+        make_plan(load_run_config(_config(models, "geometry.neighbour_overlap") | protocol))
 
 
 def test_changed_files_are_other_units(tmp_path: Path) -> None:

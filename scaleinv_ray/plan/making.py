@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,15 +54,16 @@ def make_plan(config: RunConfig) -> Plan:
         _check_widths(checkpoint, protocol, kinds)
         _check_captures(checkpoint, protocol, kinds)
     keys = _Keys(protocol, tokens, config.split_heads, spectroscopy)
-    groups: dict[Signature, list[tuple[Unit, ...]]] = {
-        "one": [(u,) for u in units],
-        "pair": pairs_of(units),
-        "trajectory": trajectories_of(units),
+    groups: dict[Signature, Callable[[], Iterable[tuple[Unit, ...]]]] = {
+        "one": lambda: ((u,) for u in units),
+        "pair": lambda: pairs_of(units),
+        "trajectory": lambda: trajectories_of(units),
     }
     measurements = [
         m
         for signature, of_units in groups.items()
-        for m in _measurements(of_units, [x for x in specs if x[0].signature == signature], keys)
+        if (wanted := [x for x in specs if x[0].signature == signature])
+        for m in _measurements(of_units(), wanted, keys)
     ]
     _check_read({m.invariant for m in measurements}, config)
     equal = tuple(
@@ -235,13 +236,12 @@ class _Keys:
 
 def _measurements(
     groups: Iterable[tuple[Unit, ...]], specs: Sequence[tuple[Invariant, str]], keys: _Keys
-) -> list[Measurement]:
+) -> Iterator[Measurement]:
     """Every invariant of every group: of one unit, a pair, or the steps of a run."""
     by_kind: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for spec, params in specs:
         stamp = digest(spec.name, spec.version, params)
         by_kind[spec.kind].append((spec.name, params, stamp))
-    out = []
     for group in groups:
         unit, *others = group
         stamps = [u.stamp for u in group]
@@ -254,8 +254,7 @@ def _measurements(
                 read = [capture, *(r.capture_key for r in more)]
                 for name, params, stamp in wanted:
                     key = _fast_digest(*stamps, *read, stamp)
-                    out.append(Measurement(key, capture, unit, probe, kind, name, params, more))
-    return out
+                    yield Measurement(key, capture, unit, probe, kind, name, params, more)
 
 
 def _fast_digest(*parts: str) -> str:
@@ -263,18 +262,17 @@ def _fast_digest(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:20]
 
 
-def plan_rows(plan: Plan, done: set[str]) -> list[dict[str, Any]]:
+def plan_rows(plan: Plan, done: set[str]) -> Iterator[dict[str, Any]]:
     """The plan as rows of tables.PLAN; a capture's bytes stand at its first measurement.
 
     Args:
         plan: the plan.
         done: keys of the measurements that are complete.
 
-    Returns:
+    Yields:
         One row a measurement.
     """
     seen: set[str] = set()
-    rows = []
     for m in plan.measurements:
         c = m.unit.checkpoint
         size = 0
@@ -282,15 +280,14 @@ def plan_rows(plan: Plan, done: set[str]) -> list[dict[str, Any]]:
             if capture_key not in seen and not unit.checkpoint.captures:
                 size += capture_bytes(unit.checkpoint, m.kind, plan.protocol, plan.spectroscopy)
                 seen.add(capture_key)
-        rows.append({
+        yield {
             "key": m.key, "capture_key": m.capture_key, "unit": m.unit.id,
             "unit_b": m.unit_b, "series": plan.name,
             "model": c.model, "n_params": c.n_params, "seed": c.seed, "step": c.step,
             "variant": m.unit.variant, "probe": m.probe, "kind": m.kind,
             "invariant": m.invariant, "params": m.params, "bytes": size, "done": m.key in done,
             "tokenizer": plan.tokenizer_of(m.unit),
-        })  # fmt: skip
-    return rows
+        }  # fmt: skip
 
 
 def token_rows(plan: Plan) -> list[dict[str, Any]]:
