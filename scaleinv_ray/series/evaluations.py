@@ -104,8 +104,8 @@ def from_lm_eval(
     >>> row["model"], row["step"], row["tokens"], row["value"], row["chance"]
     ('EleutherAI/pythia-70m', 1000, 2097152000, 0.6, 0.5)
     """
-    found, config = results.get("results"), results.get("config")
-    config = {} if config is None else config
+    found: Any = results.get("results")
+    config: Any = {} if results.get("config") is None else results["config"]
     if "results" not in results:
         raise ValueError(f"results: got keys {short(sorted(results))}, needs 'results'")
     for field, value in (("results", found), ("config", config)):
