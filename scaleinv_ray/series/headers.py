@@ -173,7 +173,7 @@ def check_planned(folder: Path | None, digest: str | None) -> None:
     Raises:
         ValueError: where the files give another digest.
     """
-    if folder is None or digest is None:
+    if folder is None or not digest:
         return
     found = weights_digest(folder)
     if found != digest:
