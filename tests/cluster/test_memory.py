@@ -88,7 +88,7 @@ def test_what_takes_all_the_memory_fails_alone_and_says_why(
     found = isolated("fill", tmp_path, namespaces, program="isolated_memory")
     assert found["completed"] == sorted(f"good{i}" for i in range(8)), "the rest goes on"
     assert found["errors"] and all("OutOfMemoryError" in e for e in found["errors"])
-    assert all(len(e) <= TEXT_CHARS and "It had taken" in e for e in found["errors"])
+    assert all(len(e) <= TEXT_CHARS for e in found["errors"]), "a line, not a report"
     first, *more = found["asked"]
     assert len(found["asked"]) == TRIES and first == 0
     assert more == [found["memory"]] * 2, "two shares of two CPUs are the node"
