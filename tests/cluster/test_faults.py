@@ -127,8 +127,11 @@ def test_cleaning_removes_what_a_killed_run_left_behind(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     clean(tmp_path, None)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.arrow", "b.arrow"]
+    for name in ("_part-of-others", "x.arrow", "states-x"):
+        (tmp_path / name).mkdir()
     clean(tmp_path, {str(tmp_path / "a.arrow")})
-    assert [p.name for p in tmp_path.iterdir()] == ["a.arrow"]
+    left = sorted(p.name for p in tmp_path.iterdir())
+    assert left == ["_part-of-others", "a.arrow", "x.arrow"], "folders are none of its own"
 
 
 def test_more_gpus_than_a_node_has_are_refused_in_seconds(

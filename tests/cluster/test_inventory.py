@@ -12,6 +12,7 @@ from scaleinv_ray.cluster.conclude import compact, completed, read_folder
 from scaleinv_ray.cluster.inventory import part_tables, take_inventory, tidied, whole_parts
 from scaleinv_ray.cluster.jobs import FAILED
 from scaleinv_ray.cluster.measure import write_measurement
+from scaleinv_ray.cluster.tokenized import tokenized
 from scaleinv_ray.store import Store
 from tests.cluster.test_conclude import curve_of, rows_of
 
@@ -208,3 +209,23 @@ def test_a_file_that_vanishes_while_it_is_looked_at_is_looked_for_again(
 
     monkeypatch.setattr(store, "read_sealed", compacted_meanwhile)
     assert take_inventory(store).done == {"a", "b"}
+
+
+def test_a_conclusion_goes_on_without_the_tokenizers_and_says_so(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = dict.fromkeys(tables.PLAN.names)
+    rows = [row | {"key": k, "tokenizer": f"tokenizer of {k}"} for k in ("a", "b")]
+    store.write_table("plan.parquet", tables.encode(rows, tables.PLAN))
+    covered = [
+        {"tokenizer": f"tokenizer of {k}", "probe": "p", "bytes_per_token": 3.0, "stderr": 0.1}
+        for k in ("a", "b")
+    ]
+    store.write_table("tokens.parquet", tables.encode(covered, tables.TOKENS))
+    assert len(tokenized(store).bytes_of) == 2
+    spoil(store, "tokens.parquet", "flipped")
+    assert tokenized(store).of_key.keys() == {"a", "b"} and not tokenized(store).bytes_of
+    assert "tokens.parquet: other bytes than were written; losses of" in capsys.readouterr().err
+    spoil(store, "plan.parquet", "truncated")
+    assert not tokenized(store).of_key
+    assert "plan.parquet: " in capsys.readouterr().err
