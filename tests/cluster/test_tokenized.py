@@ -15,7 +15,7 @@ from scaleinv_ray.cluster.tokenized import tokenized, write_tokens
 from scaleinv_ray.config import load_run_config
 from scaleinv_ray.plan import make_plan, plan_rows, token_rows
 from scaleinv_ray.store import Store
-from tests.test_series import CONFIG, write
+from tests.test_series import CONFIG, tensors, write
 from tests.test_tokenizers import byte_level
 
 BYTES = {"aaaa": 1.0, "bbbb": 4.0}
@@ -112,7 +112,8 @@ def models(root: Path, *merges: int) -> list[dict[str, str]]:
     """Models of one architecture, each with a tokenizer of so many merges."""
     made = []
     for i, count in enumerate(merges):
-        folder = write(root / f"m{i}")
+        embedding = np.zeros((400, CONFIG["hidden_size"]), np.float32)
+        folder = write(root / f"m{i}", tensors() | {"gpt_neox.embed_in.weight": embedding})
         (folder / "config.json").write_text(json.dumps(CONFIG | {"vocab_size": 400}))
         text = json.loads(byte_level(merges=count).to_str())
         (folder / "tokenizer.json").write_text(json.dumps(text, indent=i))
