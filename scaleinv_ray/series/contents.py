@@ -80,6 +80,11 @@ def is_buffer(name: str, dtype: str, ndim: int) -> bool:
     return bool(mask or _BUFFER.search(name) or (index and not dtype.startswith(_NARROW)))
 
 
+def in_block(name: str) -> bool:
+    """Whether a tensor belongs to a numbered block."""
+    return _BLOCK.search(name) is not None
+
+
 def is_bias(name: str) -> bool:
     """Whether a tensor is a bias, of two dimensions too where it is that of stacked experts."""
     return name.endswith("bias")

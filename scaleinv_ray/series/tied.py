@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from scaleinv_ray.series.contents import in_block
 from scaleinv_ray.series.header_format import TensorHeader
 from scaleinv_ray.series.roles import canonical_name, tensor_role
 
@@ -22,8 +23,8 @@ def stored_again(
 ) -> set[str]:
     """Names of stored parameters that another stored name stands for already.
 
-    Only matrices with a row a token can be tied, and only where there are two of one shape is there
-    a question. Then the class of the model answers it, on the meta device, in a process of its own:
+    Only matrices outside the blocks with a row a token can be tied, and only where there are two of
+    one shape is there a question. Then the class of the model answers it, on the meta device, in a process of its own:
     importing it takes seconds, and most checkpoints do without.
 
     Args:
@@ -36,7 +37,7 @@ def stored_again(
     """
     alike: dict[tuple[int, ...], list[str]] = {}
     for name, tensor in parameters.items():
-        if len(tensor.shape) == 2 and tensor.shape[0] >= vocab_size:
+        if len(tensor.shape) == 2 and tensor.shape[0] >= vocab_size and not in_block(name):
             alike.setdefault(tensor.shape, []).append(name)
     doubtful = [names for names in alike.values() if len(names) > 1]
     if not doubtful or config.get("tie_word_embeddings") is False:

@@ -8,7 +8,7 @@ import pytest
 
 from scaleinv_ray.config import ConfigError, RunConfig, load_run_config
 from scaleinv_ray.ladder.tokenizer import byte_tokenizer
-from scaleinv_ray.plan.tokens import probe_tokens
+from scaleinv_ray.plan.tokens import probe_tokens, tokenizers_of
 from scaleinv_ray.probes import build_tokens, json_lines
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.series import Checkpoint
@@ -103,7 +103,8 @@ def test_tokens_and_their_digest_follow_the_content(tmp_path: Path, checkpoint: 
     assert chosen.probe_names == ("counting", "mine")
 
     def digests() -> dict[str, str]:
-        found = probe_tokens(chosen, [checkpoint], PROTOCOL)
+        named = tokenizers_of([checkpoint])
+        found = probe_tokens(chosen, [checkpoint], PROTOCOL, named=named)
         return {name: probe.digest for (name, _), probe in found.items()}
 
     before = digests()
