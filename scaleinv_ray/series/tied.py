@@ -24,8 +24,8 @@ def stored_again(
     """Names of stored parameters that another stored name stands for already.
 
     Only matrices outside the blocks with a row a token can be tied, and only where there are two of
-    one shape is there a question. Then the class of the model answers it, on the meta device, in a process of its own:
-    importing it takes seconds, and most checkpoints do without.
+    one shape is there a question. Then the class of the model answers it, on the meta device, in a
+    process of its own: importing it takes seconds, and most checkpoints do without.
 
     Args:
         parameters: headers by name.
