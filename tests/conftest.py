@@ -16,6 +16,7 @@ SHARED = {"cluster": "ray", "report": "report"}
 """Folder of tests -> group that one process runs: what it sets up is set up once."""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several processes, all tests of the one Ray session go to one of them."""
     for item in items:
