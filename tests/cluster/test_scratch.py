@@ -1,6 +1,5 @@
 """Captures on node scratch: paths stay inside, a file comes once and whole, nodes are chosen."""
 
-import os
 import tempfile
 import threading
 import time
@@ -35,6 +34,7 @@ from scaleinv_ray.cluster.waiting import Waiting
 from scaleinv_ray.config import load_run_config
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.store import Store
+from tests.cluster.copies import chunks, killed, slow
 from tests.cluster.isolated import CHECKPOINT
 from tests.cluster.isolated_scratch import rows
 from tests.cluster.synthetic_work import LABELS, capture_file
@@ -42,12 +42,9 @@ from tests.cluster.test_faults import small_config
 from tests.cluster.test_nodes import isolated, namespaces
 
 assert namespaces, "a fixture"
+SPAWN = get_context("spawn")  # a fork of a process with threads may hang
 SCRATCH = Scratch(Path("/scratch/{node}/run"))
 A, B = "a" * 56, "b" * 56
-
-
-def chunks(*parts: bytes) -> Iterator[np.ndarray]:
-    yield from (np.frombuffer(part, np.uint8) for part in parts)
 
 
 @pytest.mark.parametrize("file", ["../x", "/etc/passwd", "a/b", "..", ""])
@@ -105,17 +102,10 @@ def test_of_concurrent_calls_one_copies_and_the_others_wait(tmp_path: Path) -> N
     assert target.read_bytes() == b"xyxyxyxy"
 
 
-def _copies(target: Path) -> bool:
-    def slowly() -> Iterator[np.ndarray]:
-        time.sleep(0.1)
-        yield from chunks(b"xy")
-
-    return fetch_once(target, 2, slowly)
-
-
 def test_of_concurrent_processes_one_copies(tmp_path: Path) -> None:
-    with ProcessPoolExecutor(3, mp_context=get_context("fork")) as pool:
-        assert sum(pool.map(_copies, [tmp_path / "a.arrow"] * 6)) == 1
+    together = SPAWN.Barrier(3, timeout=60).wait  # none begins before all are there
+    with ProcessPoolExecutor(3, mp_context=SPAWN, initializer=together) as pool:
+        assert sum(pool.map(slow, [tmp_path / "a.arrow"] * 6)) == 1
 
 
 @pytest.mark.parametrize("sent", [b"", b"xyz", b"xyxyxyxyx"])
@@ -145,15 +135,10 @@ def test_a_source_that_breaks_off_leaves_nothing_and_frees_the_lock(tmp_path: Pa
 
 def test_a_killed_copy_leaves_no_file_and_no_lock(tmp_path: Path) -> None:
     target = tmp_path / "a.arrow"
-    child = os.fork()
-    if child == 0:
-
-        def dies() -> Iterator[np.ndarray]:
-            yield from chunks(b"xy")
-            os._exit(9)
-
-        fetch_once(target, 8, dies)
-    os.waitpid(child, 0)
+    child = SPAWN.Process(target=killed, args=(target,))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 9
     assert not target.exists() and [p.name for p in tmp_path.glob("_part-a*")]
     assert fetch_once(target, 2, lambda: chunks(b"zz")) and target.read_bytes() == b"zz"
     assert [p.name for p in tmp_path.glob("_part-a*")] == []
