@@ -1,4 +1,4 @@
-"""Copies made by processes of their own; imports no more than they need, so that they start soon."""
+"""Copies made by processes of their own; imports no more than they need, so that these start."""
 
 from __future__ import annotations
 
