@@ -1,4 +1,4 @@
-"""Copies made by processes of their own; imports no more than they need, so that these start."""
+"""Copies made by processes of their own, with few imports, so that they start soon."""
 
 from __future__ import annotations
 
