@@ -17,6 +17,7 @@ from scaleinv_ray import series
 from scaleinv_ray.series import headers
 from scaleinv_ray.series.contents import is_buffer
 from scaleinv_ray.series.header_format import TensorHeader
+from scaleinv_ray.series.headers import check_planned
 from scaleinv_ray.series.tied import stored_again
 
 CONFIG = {
@@ -349,13 +350,13 @@ def test_a_file_exchanged_under_the_same_size_and_time_is_seen(tmp_path: Path, c
     for path in (file, other):
         os.utime(path, (1e9, 1e9))
     first = series.weights_digest(folder, cache)
-    series.check_planned(folder, series.weights_digest(folder))
+    check_planned(folder, series.weights_digest(folder))
     os.replace(other, file)  # as rsync -t and tar leave it
     assert file.stat().st_mtime == 1e9
     second = series.weights_digest(folder, cache)
     assert second != first
     with pytest.raises(ValueError, match="weights changed since they were planned"):
-        series.check_planned(folder, first)
+        check_planned(folder, first)
     with file.open("r+b") as stream:  # in place: the same inode
         stream.seek(-4, os.SEEK_END)
         stream.write(b"\x00\x00\x80\x3f")

@@ -1,5 +1,6 @@
 """Tokenizers of models: settings of training, files of every shape, several in one series."""
 
+import hashlib
 import json
 from functools import partial
 from pathlib import Path
@@ -80,6 +81,18 @@ def written(folder: Path, content: str | bytes) -> Path:
     return file
 
 
+def read(file: Path) -> Tokenizer:
+    return read_tokenizer(file, hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+def test_a_tokenizer_exchanged_after_its_digest_was_taken_is_refused(tmp_path: Path) -> None:
+    file = written(tmp_path, byte_level().to_str())
+    planned = hashlib.sha256(file.read_bytes()).hexdigest()
+    written(tmp_path, words().to_str())
+    with pytest.raises(ValueError, match=r"tokenizer\.json: changed since it was planned"):
+        read_tokenizer(file, planned)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"truncation": CUT}, {"padding": PAD}, {"truncation": CUT, "padding": PAD}, "dropout"],
@@ -87,13 +100,13 @@ def written(folder: Path, content: str | bytes) -> Path:
 )
 def test_settings_of_training_do_not_change_the_tokens(tmp_path: Path, settings: Any) -> None:
     content = json.loads(byte_level().to_str())
-    clean = read_tokenizer(written(tmp_path, json.dumps(content)), "clean")
+    clean = read(written(tmp_path, json.dumps(content)))
     if settings == "dropout":
         content["model"]["dropout"] = 0.5
     else:
         content |= settings
     file = written(tmp_path, json.dumps(content))
-    changed = read_tokenizer(file, "changed")
+    changed = read(file)
     text = TEXT * 20
     assert encode(changed, file, text) == encode(clean, file, text)
     assert len(encode(changed, file, text)) > 64
@@ -103,7 +116,7 @@ def test_a_tokenizer_keeps_what_is_its_own(tmp_path: Path) -> None:
     made = byte_level()
     made.normalizer = normalizers.Lowercase()
     file = written(tmp_path, made.to_str())
-    assert encode(read_tokenizer(file, "lower"), file, "THE Fox") == made.encode("the fox").ids
+    assert encode(read(file), file, "THE Fox") == made.encode("the fox").ids
 
 
 BASE = byte_tokenizer().backend_tokenizer.to_str()
@@ -123,7 +136,7 @@ BASE = byte_tokenizer().backend_tokenizer.to_str()
 def test_what_is_no_tokenizer_is_one_line(tmp_path: Path, content: str | bytes, said: str) -> None:
     file = written(tmp_path, content)
     with pytest.raises(ValueError, match="tokenizer.json: ") as refused:
-        read_tokenizer(file, "odd")
+        read(file)
     told = str(refused.value)
     assert told.startswith(str(file)) and said in told
     assert "\n" not in told and len(told.removeprefix(str(file))) < 250
@@ -133,7 +146,7 @@ def test_a_text_that_no_token_spells_names_the_file(tmp_path: Path) -> None:
     no_unknown = Tokenizer(models.WordLevel({"the": 0}, unk_token="[UNK]"))
     file = written(tmp_path, no_unknown.to_str())
     with pytest.raises(ValueError, match=r"tokenizer\.json: cannot encode 'fox'"):
-        encode(read_tokenizer(file, "words"), file, "fox")
+        encode(read(file), file, "fox")
 
 
 def test_files_of_one_tokenizer_have_one_name(tmp_path: Path) -> None:
@@ -145,11 +158,13 @@ def test_files_of_one_tokenizer_have_one_name(tmp_path: Path) -> None:
         "other": byte_level(merges=20).to_str(),
         "broken": "{",
     }
+    digests = {n: hashlib.sha256(text.encode()).hexdigest() for n, text in variants.items()}
     files = {}
     for name, text in variants.items():
         (tmp_path / name).mkdir()
-        files[name] = written(tmp_path / name, text)
-    names = names_of(files)
+        files[digests[name]] = written(tmp_path / name, text)
+    found = names_of(files)
+    names = {name: found[digest] for name, digest in digests.items()}
     assert names["as it is"] == names["indented"] == names["cut"]
     assert len({names["as it is"], names["other"], names["broken"]}) == 3
 
@@ -184,18 +199,18 @@ def made_of(tokenizer: Tokenizer, probe: str, tmp_path: Path) -> Any:
         (folder / f"{i}.txt").write_text(f"{i} " + TEXT * 40)
         (folder / f"{i}.py").write_text(f"{i} " + TEXT * 40)
     file = written(tmp_path, tokenizer.to_str())
-    read = read_tokenizer(file, f"{probe} {len(file.read_bytes())}")
+    made = read(file)
 
     def request() -> ProbeRequest:
         return ProbeRequest(
-            encode=partial(encode, read, file), sequences=12, length=24,
-            vocab_size=read.get_vocab_size(), corpus=load_corpus([folder]),
+            encode=partial(encode, made, file), sequences=12, length=24,
+            vocab_size=made.get_vocab_size(), corpus=load_corpus([folder]),
             rng=np.random.default_rng(1),
         )  # fmt: skip
 
     tokens_ST = probes.build_tokens(probe, **vars(request()))
-    found = bytes_per_token(read, file, probes.find(probe), request(), tokens_ST)
-    return found, tokens_ST, read
+    found = bytes_per_token(made, file, probes.find(probe), request(), tokens_ST)
+    return found, tokens_ST, made
 
 
 @pytest.mark.parametrize("probe", ["prose", "code", "arithmetic", "shuffled"])

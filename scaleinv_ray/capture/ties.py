@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from scaleinv_ray.attention_only import modeling
 
@@ -37,11 +38,23 @@ def tied_names(config: Mapping[str, Any]) -> list[list[str]]:
     options = {k: v for k, v in config.items() if k not in {"model_type", "auto_map"}}
     settings = AutoConfig.for_model(config["model_type"], **options)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(settings)
+        model = _built(settings, config.get("architectures"))
     names: dict[int, list[str]] = defaultdict(list)
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names[id(parameter)].append(name)
     return [group for group in names.values() if len(group) > 1]
+
+
+def _built(settings: PreTrainedConfig, architectures: Any) -> PreTrainedModel:
+    """The causal language model, else what config.json names."""
+    try:
+        return AutoModelForCausalLM.from_config(settings)
+    except ValueError:
+        name = architectures[0] if isinstance(architectures, list) and architectures else None
+        named = getattr(transformers, name, None) if isinstance(name, str) else None
+        if not (isinstance(named, type) and issubclass(named, PreTrainedModel)):
+            raise
+        return named(settings)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Shape suffixes: O outputs, I inputs.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +18,21 @@ from safetensors import safe_open
 
 from scaleinv_ray.capture.folders import check_folder, code_named
 from scaleinv_ray.records import Variant, WeightMatrix
-from scaleinv_ray.series.contents import contents_of, is_bias, is_stack
+from scaleinv_ray.series.contents import Contents, contents_of, is_bias, is_stack, place_of
+from scaleinv_ray.series.header_format import DTYPES
 from scaleinv_ray.series.headers import read_tensors
 from scaleinv_ray.series.json_files import read_json
-from scaleinv_ray.series.roles import Heads, TensorRole, canonical_name, is_mask, split, tensor_role
+from scaleinv_ray.series.roles import (
+    CAPTURED,
+    Heads,
+    TensorRole,
+    canonical_name,
+    is_mask,
+    split,
+    tensor_role,
+)
+from scaleinv_ray.series.sizes import Sizes
+from scaleinv_ray.series.tied import stored_again
 
 # transformers' model code takes seconds to import; a task that reads weights needs none of it.
 if TYPE_CHECKING:
@@ -136,7 +148,17 @@ def _stored(folder: Path, tensors: Collection[str] | None) -> Iterator[tuple[str
 
 def _built(folder: Path, seed: int, trusted: bool) -> Iterator[tuple[str, torch.Tensor]]:
     config = read_config(folder, trusted=trusted)
-    yield from build_from_config(config, seed, trusted=trusted).named_parameters()
+    model = build_from_config(config, seed, trusted=trusted)
+    stored = check_folder(folder)
+    stacks = [n for n, p in model.named_parameters() if is_stack(n, p.ndim)]
+    if all(name in stored for name in stacks):
+        yield from model.named_parameters()
+        return
+    # in memory transformers stacks what the files of a class hold expert by expert
+    with tempfile.TemporaryDirectory() as scratch:
+        model.save_pretrained(scratch)
+        del model
+        yield from _stored(Path(scratch), None)
 
 
 def _tensors(
@@ -204,8 +226,9 @@ def iter_weights(
         raise ValueError("variant: got 'shuffled_tokens', weights do not depend on tokens")
     config = read_config(folder, trusted=trusted)
     files = init_folder if variant == "random_init" else folder
-    odd = {} if files is None else _odd(files, read_json(folder / "config.json"))
-    reader = _Reader(config, Heads.of(config), per_head, _skips_head(folder, config), odd)
+    held = None if files is None else _held(files, folder)
+    again = _again(held, folder, config) if held else ()
+    reader = _Reader(config, Heads.of(config), per_head, again, held)
     stored = _tensors(folder, variant, seed, init_folder, tensors=tensors, trusted=trusted)
     for name, tensor in stored:
         if variant == "shuffled_weights" and reader.measures(name, tensor):
@@ -214,15 +237,18 @@ def iter_weights(
             yield replace(record, **labels) if labels else record
 
 
-def _odd(folder: Path, config: Mapping[str, Any]) -> Mapping[str, str]:
-    return contents_of(str(folder), config, read_tensors(folder)).odd
+def _held(files: Path, folder: Path) -> Contents:
+    return contents_of(str(files), read_json(folder / "config.json"), read_tensors(files))
 
 
-def _skips_head(folder: Path, config: PreTrainedConfig) -> bool:
-    """Whether the head is the embedding once more."""
-    names = check_folder(folder)
-    stored = any(tensor_role(name, config.model_type).role == "embedding" for name in names)
-    return bool(config.tie_word_embeddings and stored)
+def _again(held: Contents, folder: Path, config: PreTrainedConfig) -> Collection[str]:
+    """Stored matrices that are another one once more, as a head that is the embedding."""
+    ends = {tensor_role(name, config.model_type).role: name for name in held.parameters}
+    if config.tie_word_embeddings and "embedding" in ends:
+        return {ends["unembedding"]} if "unembedding" in ends else ()
+    ties = {"tie_word_embeddings": bool(config.tie_word_embeddings)}
+    told = read_json(folder / "config.json") | ties
+    return stored_again(held.parameters, told, Sizes.of(str(folder), told).vocab_size)
 
 
 @dataclass(frozen=True)
@@ -232,29 +258,37 @@ class _Reader:
     config: PreTrainedConfig
     heads: Heads
     per_head: bool
-    skip_head: bool
-    odd: Mapping[str, str]
+    again: Collection[str]
+    held: Contents | None
 
     def measures(self, name: str, tensor: torch.Tensor) -> bool:
         """Whether a tensor holds matrices."""
-        if tensor.ndim < 2 or is_bias(name) or is_mask(name, tensor.ndim) or name in self.odd:
+        if tensor.ndim < 2 or is_bias(name) or is_mask(name, tensor.ndim) or name in self.again:
             return False
-        head = tensor_role(name, self.config.model_type).role == "unembedding"
-        return tensor.is_floating_point() and not (head and self.skip_head)
+        return self.held is None or (name in self.held.parameters and name not in self.held.odd)
 
     def matrices(self, name: str, tensor: torch.Tensor) -> Iterator[WeightMatrix]:
-        role = tensor_role(name, self.config.model_type)
-        if name in self.odd and role.role != "other":
-            nothing = np.zeros((0, 0), dtype=np.float32)
-            for part in ("query", "key", "value") if role.fused else (role.role,):
-                yield self._record(nothing, role, part, None, tensor, f"{name}: {self.odd[name]}")
+        if self.held and name in self.held.odd:
+            yield from self._missing(name, tensor, self.held.odd[name])
         if not self.measures(name, tensor):
             return
+        role = tensor_role(name, self.config.model_type)
         for matrix in tensor if is_stack(name, tensor.ndim) else (tensor,):
             w_OI = _as_array(matrix).reshape(matrix.shape[0], -1)
             w_OI = w_OI.T if role.transposed else w_OI
             for piece in split(w_OI, role, self.heads, per_head=self.per_head):
                 yield self._record(piece.w_OI, role, piece.role, piece.head, tensor)
+
+    def _missing(self, name: str, tensor: torch.Tensor, why: str) -> Iterator[WeightMatrix]:
+        """Empty matrices in the places of the model that an odd tensor leaves empty."""
+        dtype = next((k for k, v in DTYPES.items() if v == dtype_name(tensor.dtype)), "")
+        kind = self.config.model_type
+        role = place_of(name, dtype, kind) or (None if kind in CAPTURED else TensorRole("other"))
+        if role is None or (role.layer or 0) >= self.config.num_hidden_layers:
+            return
+        nothing = np.zeros((0, 0), dtype=np.float32)
+        for part in ("query", "key", "value") if role.fused else (role.role,):
+            yield self._record(nothing, role, part, None, tensor, f"{name}: {why}")
 
     def _record(
         self,

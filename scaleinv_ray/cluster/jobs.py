@@ -46,11 +46,7 @@ class WeightSource:
 
     def check(self) -> None:
         """Raises ValueError where the weights are no longer those of the plan."""
-        planned = self.checkpoint
-        if self.variant != "random_init" or planned.init_folder is None:
-            series.check_planned(planned.folder, planned.weights_digest)
-        else:
-            series.check_planned(planned.init_folder, planned.init_digest)
+        series.check_unchanged(self.checkpoint, initial=self.variant == "random_init")
 
     def init_folder(self) -> Path | None:
         """The run's own step 0, where the variant wants it and it exists."""
@@ -97,6 +93,7 @@ class MeasureJob:
         steps: of a trajectory, those of `more`; that of the source stands in the labels.
         parts: where the weights are many, the tensors that are measured one by one.
         part: of those, the one that this job is; None for the whole, which is assembled of them.
+        digests: path -> sha256 of the captures that were made elsewhere.
     """
 
     key: str
@@ -109,6 +106,12 @@ class MeasureJob:
     steps: tuple[int | None, ...] = ()
     parts: tuple[Part, ...] = ()
     part: Part | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raises ValueError where a capture made elsewhere is no longer that of the plan."""
+        for path, digest in self.digests.items():
+            series.check_file(Path(path), digest)
 
     @property
     def name(self) -> str:

@@ -211,6 +211,7 @@ def rows_of(job: MeasureJob) -> Rows:
     made = Rows([], [], [])
     shared = {**job.labels, "key": job.key, **_what(spec, job.params)}
     try:
+        job.check()
         for records in _read(job, spec.signature):
             began = time.perf_counter()
             measured = _apply(spec, records, job)
@@ -221,6 +222,7 @@ def rows_of(job: MeasureJob) -> Rows:
             curves, diagrams = _extra_rows(measured, common)
             made.curves.extend(curves)
             made.diagrams.extend(diagrams)
+        job.check()  # a file exchanged while it was read is seen too
     except DamagedError:  # whoever has made the capture can make it again
         raise
     except Exception as error:  # a broken file fails in the ways of every library that reads it

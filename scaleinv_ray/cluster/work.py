@@ -85,6 +85,7 @@ def assemble(
             labels=labels_of(plan, m, run_id),
             more=tuple(sources[1:]),
             steps=tuple(r.unit.checkpoint.step for r in m.more),
+            digests=_digests(m, sources),
         )
         jobs.append(job)
     captures = [_capture_job(plan, group, config, scratch) for group in passes.values()]
@@ -111,6 +112,13 @@ def _source(
     if m.kind in TOKEN_FREE:
         return _weights(reading.unit, config, per_head=config.split_heads)
     return str(scratch / f"{reading.capture_key}.arrow")
+
+
+def _digests(m: Measurement, sources: Sequence[str | WeightSource]) -> dict[str, str]:
+    """Those of the sources that were made elsewhere."""
+    of_units = [r.unit.checkpoint for r in m.readings]
+    known = {str(file): digest for c in of_units for (*_, file), digest in c.recorded()}
+    return {s: known[s] for s in sources if isinstance(s, str) and s in known}
 
 
 def _capture_job(plan: Plan, group: Sequence[Pass], config: RunConfig, scratch: Path) -> CaptureJob:

@@ -42,19 +42,21 @@ def read_tokenizer(file: Path, digest: str) -> Tokenizer:
 
     Args:
         file: tokenizer.json.
-        digest: of its content; a changed file is read again.
+        digest: sha256 of the file, as planned.
 
     Returns:
         The tokenizer; it is shared, and not to be changed.
 
     Raises:
-        ValueError: in one line that names the file, where it holds no tokenizer that the installed
-            library can read.
+        ValueError: in one line that names the file, where it has changed, or holds no tokenizer
+            that the installed library can read.
     """
-    assert digest
     check_is_there(file)
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ValueError(f"{file}: changed since it was planned; plan anew")
     try:
-        tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        tokenizer = Tokenizer.from_str(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: not UTF-8 at byte {error.start}, allowed: JSON") from error
     except BaseException as error:  # its Rust raises Exception itself, and panics beside it

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from scaleinv_ray.reading import reading
-from scaleinv_ray.series.checkpoint import Checkpoint, check_identities, equal_weights
+from scaleinv_ray.series.checkpoint import (
+    Checkpoint,
+    check_identities,
+    config_digest,
+    equal_weights,
+)
 from scaleinv_ray.series.evaluations import from_lm_eval, from_pythia
 from scaleinv_ray.series.folders import (
     Steps,
@@ -17,8 +22,9 @@ from scaleinv_ray.series.folders import (
     from_ladder,
     runs_of,
 )
-from scaleinv_ray.series.headers import check_planned, weights_digest
+from scaleinv_ray.series.headers import check_file, check_planned, weights_digest
 from scaleinv_ray.series.hub import fetch, fetch_init, from_hub
+from scaleinv_ray.series.json_files import read_json
 from scaleinv_ray.series.layouts import listed
 from scaleinv_ray.series.recorded import from_records, write_records_manifest
 from scaleinv_ray.series.runs import layout_of, unused_in
@@ -26,8 +32,9 @@ from scaleinv_ray.series.runs import layout_of, unused_in
 __all__ = [
     "Checkpoint",
     "Steps",
+    "check_file",
     "check_identities",
-    "check_planned",
+    "check_unchanged",
     "equal_weights",
     "fetch",
     "fetch_init",
@@ -89,6 +96,30 @@ def unused(sources: Iterable[Any]) -> list[str]:
         if said := unused_in(layouts):
             lines.append(f"{root}: not used: {said}")
     return lines
+
+
+def check_unchanged(planned: Checkpoint, *, initial: bool = False) -> None:
+    """Refuses a checkpoint whose files are no longer those that were planned.
+
+    What is on a hub never changes: its commit and its files are named by their digests. Files that
+    have not been touched since their digest was taken on this machine are not read.
+
+    Args:
+        planned: as resolved.
+        initial: the run's own step 0 is read in place of its weights.
+
+    Raises:
+        ValueError: naming what has changed.
+    """
+    if initial and planned.init_folder is not None:
+        check_planned(planned.init_folder, planned.init_digest)
+    else:
+        check_planned(planned.folder, planned.weights_digest)
+    if planned.folder is None or not planned.weights_digest:
+        return
+    file = planned.folder / "config.json"
+    if config_digest(read_json(file)) != planned.config_digest:
+        raise ValueError(f"{file}: changed since it was planned; run again to plan anew")
 
 
 def _fields(source: Any) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class Checkpoint:
         variant: of captures made elsewhere; a model with weights can be had in all variants.
         captures: kind, probe and file of captures made elsewhere; empty where there are weights.
         odd: tensors that cannot be measured, with the reason.
+        capture_digests: sha256 of each of these files.
+        broken: why no model can be built of the files, a tensor that is odd or absent.
         no_logits: why the model gives no logits of next tokens, as far as config.json says.
     """
 
@@ -84,7 +86,13 @@ class Checkpoint:
     variant: Variant = "trained"
     captures: tuple[tuple[str, str | None, Path], ...] = ()
     odd: tuple[str, ...] = ()
+    capture_digests: tuple[str, ...] = ()
+    broken: str | None = None
     no_logits: str | None = None
+
+    def recorded(self) -> zip[tuple[tuple[str, str | None, Path], str]]:
+        """Captures made elsewhere, each with its digest."""
+        return zip(self.captures, self.capture_digests, strict=True)
 
     @property
     def where(self) -> str:
@@ -117,17 +125,24 @@ def describe(
     again = stored_again(held.parameters, config, sizes.vocab_size)
     dtypes: Counter[str] = Counter()
     for tensor in held.parameters.values():
-        dtypes[DTYPES[tensor.dtype]] += math.prod(tensor.shape)
+        if tensor.dtype in DTYPES:
+            dtypes[DTYPES[tensor.dtype]] += math.prod(tensor.shape)
     counted = (t for n, t in held.parameters.items() if n not in again)
-    told = {k: v for k, v in config.items() if k not in {"transformers_version", "_name_or_path"}}
     kept = ("n_layers", "d_model", "d_mlp", "vocab_size", "max_positions")
     return {name: getattr(sizes, name) for name in kept} | {
         "architecture": sizes.model_type,
         "n_params": sum(math.prod(t.shape) for t in counted),
         "dtype": dtypes.most_common(1)[0][0],
         "odd": tuple(f"{name}: {why}" for name, why in held.odd.items()),
-        "config_digest": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest(),
+        "broken": held.broken,
+        "config_digest": config_digest(config),
     }
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """sha256 of a config.json, without versions and paths."""
+    told = {k: v for k, v in config.items() if k not in {"transformers_version", "_name_or_path"}}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def check_identities(checkpoints: Iterable[Checkpoint]) -> None:

@@ -19,6 +19,7 @@ from scaleinv_ray.series.layouts import is_unfinished, listed, names_in, what_is
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
 _SETTLED_S = 2.0  # a file younger than this may still change under the same mtime
+_REMEMBERED: dict[str, tuple[str, str]] = {}
 
 
 def read_header(file: Path) -> dict[str, TensorHeader]:
@@ -116,12 +117,13 @@ def check_index(
 
 
 def file_digest(file: Path, cache_dir: Path | None) -> str:
-    """sha256 of a file, remembered outside its folder under its path, size, mtime and inode."""
-    state = file.stat()
-    # copies may keep size and mtime of what they replace; no program sets the inode's own time
-    stamp = f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
+    """sha256 of a file, remembered outside its folder under its path, size, times and inode."""
+    stamp = _stamp(file)
+    at = os.path.abspath(file)
+    if _REMEMBERED.get(at, ("", ""))[0] == stamp:
+        return _REMEMBERED[at][1]
     root = cache_dir or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    name = hashlib.sha256(os.path.abspath(file).encode()).hexdigest()
+    name = hashlib.sha256(at.encode()).hexdigest()
     entry = Path(f"{root}/scaleinv_ray/{name}")
     with contextlib.suppress(OSError), open(entry) as stream:
         known, _, digest = stream.read().rpartition(" ")
@@ -129,7 +131,8 @@ def file_digest(file: Path, cache_dir: Path | None) -> str:
             return digest
     with file.open("rb") as weights:
         digest = hashlib.file_digest(weights, "sha256").hexdigest()
-    if time.time() - state.st_mtime > _SETTLED_S:
+    if stamp == _stamp(file) and time.time() - file.stat().st_mtime > _SETTLED_S:
+        _REMEMBERED[at] = stamp, digest  # where no home can be written
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)
             part = entry.with_name(f"_part-{os.getpid()}-{entry.name}")
@@ -138,6 +141,13 @@ def file_digest(file: Path, cache_dir: Path | None) -> str:
         except OSError:
             pass  # a home that cannot be written costs time, not the run
     return digest
+
+
+def _stamp(file: Path) -> str:
+    """What a file cannot keep when its content changes."""
+    state = file.stat()
+    # copies may keep size and mtime of what they replace; no program sets the inode's own time
+    return f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
 
 
 def joined(digests: Sequence[str]) -> str:
@@ -159,6 +169,12 @@ def weights_digest(folder: Path, cache_dir: Path | None = None) -> str:
         digests of the shards in the order of their names.
     """
     return joined([file_digest(f, cache_dir) for f in shard_files(folder)])
+
+
+def check_file(file: Path, digest: str) -> None:
+    """Raises ValueError where a file is no longer what was planned."""
+    if file_digest(file, None) != digest:
+        raise ValueError(f"{file}: changed since it was planned; run again to plan anew")
 
 
 def check_planned(folder: Path | None, digest: str | None) -> None:

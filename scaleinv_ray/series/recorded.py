@@ -98,6 +98,7 @@ def _unit(
         **sizes,
         **{k: unit[k] for k in ("seed", "step", "variant", "train_tokens", "eval_loss")},
         captures=captures,
+        capture_digests=tuple(contents),
         d_mlp=None,
         vocab_size=0,
         max_positions=None,

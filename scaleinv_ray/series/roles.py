@@ -147,6 +147,8 @@ _FAMILIES: dict[str, _Family] = {
     "scaleinv_attention_only": _LLAMA,
     **dict.fromkeys(LLAMA_LIKE, _LLAMA),
 }
+CAPTURED = frozenset(_FAMILIES)
+"""Architectures of which a model can be captured, not its weights alone."""
 # Causal masks that older checkpoints store beside the weights; they are constants, not weights.
 _MASK = re.compile(r".*\.(attn|attention)\.(bias|masked_bias)")
 

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 from scaleinv_ray.series.json_files import short, whole
 
 _NAMES = {  # first key that config.json has
-    "n_layers": ("num_hidden_layers", "n_layer", "num_layers"),
+    "n_layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
     "d_model": ("hidden_size", "n_embd", "d_model"),
     "d_mlp": ("intermediate_size", "n_inner", "ffn_dim"),
     "vocab_size": ("vocab_size",),
-    "max_positions": ("max_position_embeddings", "n_positions"),
-    "num_query": ("num_attention_heads", "n_head"),
+    "max_positions": ("max_position_embeddings", "n_positions", "max_seq_len"),
+    "num_query": ("num_attention_heads", "n_head", "n_heads"),
     "num_key_value": ("num_key_value_heads",),
     "head_dim": ("head_dim",),
     "d_embed": ("word_embed_proj_dim",),

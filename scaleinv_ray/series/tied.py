@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from scaleinv_ray.series.roles import canonical_name, tensor_role
 _ENDS = {"embedding", "unembedding"}
 _PATIENCE_S = 120
 _ASKED = "scaleinv_ray.capture.ties"
+_HEAD = re.compile(r"head|output|decoder|unembed", re.IGNORECASE)
 
 
 def stored_again(
@@ -23,9 +25,10 @@ def stored_again(
 ) -> set[str]:
     """Names of stored parameters that another stored name stands for already.
 
-    Only matrices outside the blocks with a row a token can be tied, and only where there are two of
-    one shape is there a question. Then the class of the model answers it, on the meta device, in a
-    process of its own: importing it takes seconds, and most checkpoints do without.
+    Only tensors outside the blocks with a row a token can be tied (embeddings, heads, their
+    biases), and only where there are two of one shape is there a question. Then the class of the
+    model answers it, on the meta device, in a process of its own: importing it takes seconds, and
+    most checkpoints do without.
 
     Args:
         parameters: headers by name.
@@ -35,35 +38,54 @@ def stored_again(
     Returns:
         The names to leave out of a count.
     """
+    if config.get("tie_word_embeddings") is False:
+        return set()
     alike: dict[tuple[int, ...], list[str]] = {}
     for name, tensor in parameters.items():
-        if len(tensor.shape) == 2 and tensor.shape[0] >= vocab_size and not in_block(name):
+        a_row_each = len(tensor.shape) in {1, 2} and tensor.shape[0] >= vocab_size
+        if a_row_each and not in_block(name):
             alike.setdefault(tensor.shape, []).append(name)
-    doubtful = [names for names in alike.values() if len(names) > 1]
-    if not doubtful or config.get("tie_word_embeddings") is False:
-        return set()
-    model_type = config["model_type"]
     again: set[str] = set()
-    for names in doubtful:
-        ends = {tensor_role(name, model_type).role: name for name in names}
-        if config.get("tie_word_embeddings") and len(names) == 2 and ends.keys() == _ENDS:
-            again.add(ends["unembedding"])
-            continue
-        for group in _ties(json.dumps(config, sort_keys=True)):
-            tied = {canonical_name(name, model_type) for name in group}
-            held = [n for n in sorted(names) if canonical_name(n, model_type) in tied]
-            again |= set(held[1:])
+    for names in alike.values():
+        if len(names) > 1:
+            again |= _again(sorted(names), config)
     return again
 
 
-@lru_cache(maxsize=256)  # every step of a run has the same config
-def _ties(config: str) -> list[list[str]]:
-    """Groups of names of one parameter; none where transformers does not know the class."""
+def _again(names: list[str], config: Mapping[str, Any]) -> set[str]:
+    """Of tensors of one shape those that are another of them."""
+    model_type, told = config["model_type"], config.get("tie_word_embeddings")
+    ends = {tensor_role(name, model_type).role: name for name in names}
+    if told and len(names) == 2 and ends.keys() == _ENDS:
+        return {ends["unembedding"]}
+    groups = _ties(json.dumps(_of_class(config), sort_keys=True))
+    if groups is None:  # a class of others: its config.json has to be believed
+        heads = [name for name in names if _HEAD.search(name)]
+        return {heads[-1]} if told and 0 < len(heads) < len(names) else set()
+    again: set[str] = set()
+    for group in groups:
+        tied = {canonical_name(name, model_type) for name in group}
+        held = [name for name in names if canonical_name(name, model_type) in tied]
+        held.sort(key=lambda name: _HEAD.search(name) is not None)  # the embedding stays
+        again |= set(held[1:])
+    return again
+
+
+def _of_class(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides over ties: names and switches, no sizes; one answer serves all of a series."""
+    switches = {k: v for k, v in config.items() if isinstance(v, bool)}
+    return switches | {k: config.get(k) for k in ("model_type", "architectures")}
+
+
+@lru_cache(maxsize=256)
+def _ties(config: str) -> list[list[str]] | None:
+    """Groups of names of one parameter; None where transformers does not know the class."""
     asked = [sys.executable, "-m", _ASKED]
     try:
         said = subprocess.run(
             asked, input=config, capture_output=True, text=True, timeout=_PATIENCE_S, check=True
         )
     except (subprocess.SubprocessError, OSError):
-        return []
-    return json.loads(said.stdout)
+        return None
+    groups: list[list[str]] = json.loads(said.stdout)
+    return groups
