@@ -2,6 +2,8 @@
 
 import json
 import struct
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ CONFIG = {
     "num_key_value_heads": 1, "vocab_size": V, "max_position_embeddings": 64,
     "tie_word_embeddings": False,
 }  # fmt: skip
+Stored = Callable[[str, torch.Tensor], dict[str, torch.Tensor]]
 NAMES = {"q": (D, D), "k": (D // 2, D), "v": (D // 2, D), "o": (D, D)}
 
 
@@ -80,25 +83,137 @@ def test_what_the_architecture_does_not_know_is_left_out(folder: Path, extra: to
     assert len(list(iter_weights(folder))) == matrices
 
 
-@pytest.mark.parametrize(
-    ("name", "tensor"),
-    [
-        ("qweight", torch.ones(2, D, dtype=torch.int32)),  # GPTQ, AWQ
-        ("weight", torch.ones(FF * D // 2, 1, dtype=torch.uint8)),  # bitsandbytes, 4 bit
-        ("weight", torch.ones(FF, D, dtype=torch.int8)),
-        ("weight_packed", torch.ones(FF, D // 8, dtype=torch.int32)),  # compressed-tensors
-        ("weight", torch.ones(FF, D).to(torch.float8_e4m3fn)),
-        ("weight", torch.ones(FF, D).to(torch.float8_e5m2)),
-        ("weight_scale", torch.ones(FF, D // 8).to(torch.float8_e8m0fnu)),
-        ("up_proj_blocks", torch.ones(FF, 2, D, dtype=torch.uint8)),  # MXFP4
-    ],
-)
+def _rewrite(folder: Path, stored: Stored, chosen: str) -> None:
+    """Stores the matrices whose names hold `chosen` in another way."""
+    file = folder / "model.safetensors"
+    out: dict[str, torch.Tensor] = {}
+    for name, w in load_file(file).items():
+        out |= stored(name.removesuffix(".weight"), w) if chosen in name else {name: w}
+    save_file(out, file)
+
+
+def _ints(*shape: int, dtype: torch.dtype = torch.int32) -> torch.Tensor:
+    return torch.ones(*shape, dtype=dtype)
+
+
+QUANTISED: dict[str, Stored] = {
+    "GPTQ": lambda m, w: {
+        f"{m}.qweight": _ints(w.shape[1] // 8, len(w)), f"{m}.qzeros": _ints(1, len(w) // 8),
+        f"{m}.scales": torch.ones(1, len(w)).half(), f"{m}.g_idx": _ints(w.shape[1]),
+    },
+    "bitsandbytes, 4 bit": lambda m, w: {
+        f"{m}.weight": _ints(w.numel() // 2, 1, dtype=torch.uint8),
+        f"{m}.weight.absmax": torch.ones(8), f"{m}.weight.quant_map": torch.ones(16),
+        f"{m}.weight.quant_state.bitsandbytes__nf4": _ints(50, dtype=torch.uint8),
+    },
+    "bitsandbytes, 8 bit": lambda m, w: {
+        f"{m}.weight": _ints(*w.shape, dtype=torch.int8), f"{m}.SCB": torch.ones(len(w)),
+    },
+    "compressed-tensors": lambda m, w: {
+        f"{m}.weight_packed": _ints(len(w), w.shape[1] // 8),
+        f"{m}.weight_scale": torch.ones(len(w), 2), f"{m}.weight_shape": torch.tensor(w.shape),
+    },
+    "FP8": lambda m, w: {f"{m}.weight": w.to(torch.float8_e5m2)},
+    "FP8 by tensor": lambda m, w: {
+        f"{m}.weight": w.to(torch.float8_e4m3fn), f"{m}.weight_scale": torch.ones(1),
+        f"{m}.input_scale": torch.ones(1),
+    },
+    "FP8 by block": lambda m, w: {
+        f"{m}.weight": w.to(torch.float8_e4m3fn), f"{m}.weight_scale_inv": torch.ones(2, 2),
+    },
+    "FP4": lambda m, w: {
+        f"{m}.weight": _ints(len(w), w.shape[1] // 2, dtype=torch.uint8),
+        f"{m}.weight_scale": torch.ones(len(w), 2).to(torch.float8_e4m3fn),
+        f"{m}.weight_scale_2": torch.ones(1),
+    },
+    "MXFP4": lambda m, w: {
+        f"{m}_blocks": _ints(len(w), 2, w.shape[1] // 4, dtype=torch.uint8),
+        f"{m}_scales": torch.ones(len(w), 2).to(torch.float8_e8m0fnu),
+    },
+    "quanto": lambda m, w: {
+        f"{m}.weight._data": _ints(*w.shape, dtype=torch.int8),
+        f"{m}.weight._scale": torch.ones(len(w), 1),
+    },
+    "HQQ": lambda m, w: {
+        f"{m}.W_q": _ints(len(w) // 2, w.shape[1], dtype=torch.uint8),
+        f"{m}.scale": torch.ones(len(w), 1), f"{m}.zero": torch.ones(len(w), 1),
+    },
+    "MLX": lambda m, w: {
+        f"{m}.weight": _ints(len(w), w.shape[1] // 8).to(torch.uint32),
+        f"{m}.scales": torch.ones(len(w), 2), f"{m}.biases": torch.ones(len(w), 2),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", QUANTISED)
+@pytest.mark.parametrize("model_type", ["llama", "stablelm"])
 def test_quantised_weights_are_known_by_their_dtypes(
-    folder: Path, name: str, tensor: torch.Tensor
+    folder: Path, scheme: str, model_type: str
 ) -> None:
-    change(folder, **{UP: None, UP.replace("weight", name): tensor})
-    with pytest.raises(ValueError, match=r"got quantised weights: 1 tensors as model\.layers\.1"):
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"model_type": model_type}))
+    _rewrite(folder, QUANTISED[scheme], "up_proj")
+    with pytest.raises(ValueError, match=r"quantised weights: 3 tensors as model.*\.up_proj"):
         from_folder(folder)
+
+
+@pytest.mark.parametrize("scheme", [*QUANTISED, "empty"])
+@pytest.mark.parametrize("model_type", ["llama", "stablelm"])
+def test_one_of_them_costs_itself_and_none_of_the_count(
+    folder: Path, scheme: str, model_type: str
+) -> None:
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"model_type": model_type}))
+    (whole,) = from_folder(folder)
+    matrices = list(iter_weights(folder))
+    stored = QUANTISED.get(scheme, lambda m, w: {f"{m}.weight": torch.zeros(0)})
+    _rewrite(folder, stored, "layers.1.mlp.up_proj")
+    (found,) = from_folder(folder)
+    assert found.n_params == whole.n_params
+    assert len(found.odd) == 1 and "layers.1.mlp.up_proj" in found.odd[0]
+    records = list(iter_weights(folder))
+    (odd,) = [r for r in records if r.odd]
+    assert odd.odd is not None and "layers.1.mlp.up_proj" in odd.odd
+    known = model_type == "llama"
+    assert (odd.layer, odd.role) == ((1, "mlp_in") if known else (None, "other"))
+    assert (found.broken is not None) == known
+    shapes = Counter(r.w_OI.shape for r in matrices)
+    shapes.subtract(r.w_OI.shape for r in records if not r.odd)
+    assert {shape for shape, count in shapes.items() if count} == {(FF, D)}
+
+
+@pytest.mark.parametrize("model_type", ["llama", "stablelm"])
+def test_a_model_without_its_embedding_is_refused(folder: Path, model_type: str) -> None:
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"model_type": model_type}))
+    _rewrite(folder, lambda m, w: {f"{m}.weight": torch.zeros(0, D)}, "embed_tokens")
+    with pytest.raises(ValueError, match=r"1 of 23 tensors are empty, as model\.embed_tokens"):
+        from_folder(folder)
+
+
+def test_what_is_absent_is_named(folder: Path) -> None:
+    (whole,) = from_folder(folder)
+    assert (whole.odd, whole.broken) == ((), None)
+    change(folder, **{UP: None})
+    (found,) = from_folder(folder)
+    assert found.odd == (found.broken,) == ("mlp_in of block 1: absent",)
+    change(folder, lm_head__weight=None)
+    assert from_folder(folder)[0].broken == "unembedding: absent"
+
+
+def test_blocks_that_the_model_has_not_are_no_part_of_it(folder: Path) -> None:
+    told = CONFIG | {"num_hidden_layers": 2}
+    (whole,) = from_folder(folder)
+    (folder / "config.json").write_text(json.dumps(told))
+    (found,) = from_folder(folder)
+    assert found.n_params == whole.n_params - _block_size()
+    assert len(found.odd) == 7 and "block 2, config.json counts 2 blocks" in found.odd[0]
+    records = list(iter_weights(folder))
+    assert {r.layer for r in records} == {None, 0, 1} and not any(r.odd for r in records)
+    (folder / "config.json").write_text(json.dumps(told | {"num_hidden_layers": 1}))
+    with pytest.raises(ValueError, match="n_layers: config.json counts 1, the files hold 3"):
+        from_folder(folder)
+
+
+def _block_size() -> int:
+    return sum(a * b for a, b in NAMES.values()) + 3 * FF * D
 
 
 def test_shards_that_were_never_gathered_are_refused(folder: Path) -> None:
@@ -108,11 +223,16 @@ def test_shards_that_were_never_gathered_are_refused(folder: Path) -> None:
         from_folder(folder)
 
 
-def test_experts_are_measured_one_by_one_and_their_biases_are_none(folder: Path) -> None:
+@pytest.mark.parametrize(
+    "module", ["mlp.experts.gate_up_proj", "block_sparse_moe.input_linear.weight", "mlp.moe.w1"]
+)
+def test_experts_are_measured_one_by_one_and_their_biases_are_none(
+    folder: Path, module: str
+) -> None:
     matrices = len(list(iter_weights(folder)))
     stack = torch.arange(5.0)[:, None, None] + torch.randn(5, 6, D)
-    at = "model__layers__0__mlp__experts__"
-    change(folder, **{f"{at}gate_up_proj": stack, f"{at}gate_up_proj_bias": torch.randn(5, 6)})
+    at = f"model.layers.0.{module}".replace(".", "__")
+    change(folder, **{at: stack, f"{at}_bias": torch.randn(5, 6)})
     (found,) = from_folder(folder)
     assert found.odd == ()
     records = list(iter_weights(folder))
@@ -138,6 +258,7 @@ def test_experts_are_measured_one_by_one_and_their_biases_are_none(folder: Path)
         ("num_attention_heads", 0, "num_attention_heads: got 0"),
         ("max_position_embeddings", {}, "max_position_embeddings: got {}"),
         ("model_type", ["llama"], "model_type: got"),
+        ("tie_word_embeddings", "no", "tie_word_embeddings: got 'no', allowed: true, false"),
     ],
 )
 def test_numbers_of_an_architecture_are_those_of_its_tensors(

@@ -36,7 +36,7 @@ from scaleinv_ray.cost_model import LARGE_BYTES, weight_seconds
 from scaleinv_ray.costs import model_bytes
 from scaleinv_ray.series import Checkpoint
 from scaleinv_ray.series.contents import is_bias, is_stack
-from scaleinv_ray.series.header_format import DTYPES, TensorHeader
+from scaleinv_ray.series.header_format import TensorHeader
 from scaleinv_ray.series.headers import read_header, shard_files
 from scaleinv_ray.series.roles import tensor_role
 from scaleinv_ray.store import Store
@@ -87,7 +87,7 @@ def parts_of(job: MeasureJob) -> tuple[Part, ...]:
         job: any.
 
     Returns:
-        One part for each stored tensor of two or more dimensions; none where the measurement is
+        One part for each stored tensor that may be a matrix; none where the measurement is
         made in one piece. What is wrong with the files is left to the task to say.
     """
     source = _large_source(job)
@@ -105,7 +105,7 @@ def parts_of(job: MeasureJob) -> tuple[Part, ...]:
             **_costs(name, header, job),
             **_place(name, checkpoint),
         )
-        for index, (name, header) in enumerate(stored)
+        for index, name, header in stored
     )
 
 
@@ -142,16 +142,13 @@ def _large_source(job: MeasureJob) -> WeightSource | None:
 
 
 @lru_cache(maxsize=8)  # every invariant of a checkpoint asks for the same
-def _tensors(checkpoint: Checkpoint, initial: bool) -> tuple[tuple[str, TensorHeader], ...]:
-    """Tensors that hold matrices, in the order in which they are streamed."""
+def _tensors(checkpoint: Checkpoint, initial: bool) -> tuple[tuple[int, str, TensorHeader], ...]:
+    """Tensors that hold matrices or should, in the order in which they are streamed, numbered."""
     headers = _headers(checkpoint, initial)
     ordered = [item for file in sorted(headers) for item in sorted(headers[file].items())]
-    return tuple((name, header) for name, header in ordered if _is_matrix(name, header))
-
-
-def _is_matrix(name: str, header: TensorHeader) -> bool:
-    """An empty or misshapen one among them too: its part says what is wrong with it."""
-    return len(header.shape) >= 2 and header.dtype in DTYPES and not is_bias(name)
+    held = [(name, of) for name, of in ordered if len(of.shape) >= 2 or 0 in of.shape]
+    # what is no matrix has its number too: parts that an earlier version has left keep theirs
+    return tuple((i, name, of) for i, (name, of) in enumerate(held) if not is_bias(name))
 
 
 def _headers(checkpoint: Checkpoint, initial: bool) -> dict[str, dict[str, TensorHeader]]:

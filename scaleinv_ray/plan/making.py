@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Reading, Uni
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import CAPTURE_VERSION, ON_REQUEST, TOKEN_FREE, Protocol
 from scaleinv_ray.series import Checkpoint
+from scaleinv_ray.wording import clipped
 
 assert invariants, "importing the package registers the invariants"
 
@@ -47,7 +49,7 @@ def make_plan(config: RunConfig) -> Plan:
     spectroscopy = config.spectroscopy()
     made = {kind for kind in kinds if kind not in ON_REQUEST or spectroscopy.of(kind)}
     on_tokens = live if made - TOKEN_FREE else []
-    _check_logits(on_tokens)
+    _check_captured(on_tokens)
     tokenizers = tokenizers_of(live)
     tokens = probe_tokens(config, on_tokens, protocol, named=tokenizers)
     for checkpoint in on_tokens:
@@ -142,7 +144,9 @@ def _check_parameters(specs: Iterable[tuple[Invariant, str]], protocol: Protocol
 
 def _check_captures(checkpoint: Checkpoint, protocol: Protocol, kinds: set[str]) -> None:
     """Refuses what its captures would fail for, after the work began."""
+    counted = math.ceil(protocol.tokens_per_dim * checkpoint.d_model / protocol.length)
     bounds = [
+        ("moments", "blocks", counted, f"sequences that moments of {checkpoint.model} count"),
         ("jacobians", "jacobian_positions", protocol.sequences, "sequences"),
         ("attention", "attention_sequences", protocol.sequences, "sequences"),
         ("jacobians", "vocab_rows", checkpoint.vocab_size, f"vocabulary of {checkpoint.model}"),
@@ -152,13 +156,22 @@ def _check_captures(checkpoint: Checkpoint, protocol: Protocol, kinds: set[str])
             raise ValueError(f"protocol.{name}: got {got}, allowed 1..{most} ({what})")
 
 
-def _check_logits(checkpoints: Iterable[Checkpoint]) -> None:
+def _check_captured(checkpoints: Iterable[Checkpoint]) -> None:
+    """Refuses what no model can be made of that gives captures."""
+    alone = "allowed for it: invariants of weights alone"
     for c in checkpoints:
         if c.no_logits is not None:
             raise ValueError(
-                f"models: {c.where} is {c.no_logits}, no causal language model; allowed for it: "
-                "invariants of weights alone"
+                f"models: {c.where} is {c.no_logits}, no causal language model; {alone}"
             )
+        if c.architecture not in series.CAPTURED:
+            known = ", ".join(sorted(series.CAPTURED))
+            raise ValueError(
+                f"models: {c.where}: model_type: got {c.architecture!r}, {alone}; captures know "
+                f"{known}"
+            )
+        if c.broken is not None:
+            raise ValueError(f"models: {c.where}: {clipped(c.broken, 150)}; {alone}")
 
 
 def _check_widths(checkpoint: Checkpoint, protocol: Protocol, kinds: set[str]) -> None:

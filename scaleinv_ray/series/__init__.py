@@ -27,9 +27,11 @@ from scaleinv_ray.series.hub import fetch, fetch_init, from_hub
 from scaleinv_ray.series.json_files import read_json
 from scaleinv_ray.series.layouts import listed
 from scaleinv_ray.series.recorded import from_records, write_records_manifest
+from scaleinv_ray.series.roles import CAPTURED
 from scaleinv_ray.series.runs import layout_of, unused_in
 
 __all__ = [
+    "CAPTURED",
     "Checkpoint",
     "Steps",
     "check_file",

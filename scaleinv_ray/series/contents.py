@@ -29,7 +29,6 @@ _INDICES = ("I64", "U64", "BOOL")
 _PACKED = re.compile(r".*(weight|packed|qzeros|quant_map|absmax|SCB|_blocks|_scales)")
 # what lies beside packed weights: GPTQ, AWQ, bitsandbytes, compressed-tensors, MXFP4, quanto, HQQ
 _BESIDE = re.compile(r".*(scale|zero|absmax|quant|SCB|codebook|biases|\.meta|\._)")
-_SUFFIX = re.compile(r"(.+?)(?:_blocks|_scales|(?:\.weight)?\.[^.]+)")
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
 _END = re.compile(r"emb|wte|head")
 _STACK = re.compile(r".*(expert|moe\.|(in|out)put_linear\.).*(?<!bias)")
@@ -66,7 +65,8 @@ def contents_of(
     Raises:
         ValueError: naming a tensor or a field: no floating point tensors; half of the tensors, or
             of a kind of them, quantised or empty; fewer than a quarter of the blocks that
-            config.json counts; all tensors of a role in another shape than config.json says.
+            config.json counts, or twice as many; all tensors of a role in
+            another shape than config.json says.
     """
     sizes = Sizes.of(where, config)
     kept = {n: t for n, t in tensors.items() if not is_buffer(n, t.dtype, len(t.shape))}
@@ -81,7 +81,7 @@ def contents_of(
     _refuse_empty(where, sizes, weights, empty)
     odd |= {n: f"an empty tensor of shape {t.shape}" for n, t in empty.items()}
     weights = {n: t for n, t in weights.items() if n not in empty}
-    beyond = _beyond(sizes, weights)
+    beyond = _beyond(where, sizes, weights)
     weights = {n: t for n, t in weights.items() if n not in beyond}
     absent = _missing_blocks(where, sizes, kept)
     absent |= _missing_roles(sizes, kept, tied=config.get("tie_word_embeddings") is not False)
@@ -140,8 +140,11 @@ def place_of(name: str, dtype: str, model_type: str) -> TensorRole | None:
 
 def _module(name: str) -> str:
     """What a packed tensor and its scales are of."""
-    found = _SUFFIX.fullmatch(name)
-    return found[1] if found else name
+    if name.endswith(("_blocks", "_scales")):
+        name = name.rpartition("_")[0]
+    else:
+        name = name.rpartition(".")[0] or name
+    return name.removesuffix(".weight")
 
 
 def _packed(tensors: Mapping[str, TensorHeader]) -> dict[str, str]:
@@ -224,11 +227,15 @@ def _missing_blocks(where: str, sizes: Sizes, kept: Mapping[str, TensorHeader]) 
     return {"blocks": got}
 
 
-def _beyond(sizes: Sizes, weights: Mapping[str, TensorHeader]) -> dict[str, str]:
+def _beyond(where: str, sizes: Sizes, weights: Mapping[str, TensorHeader]) -> dict[str, str]:
     """Tensors of blocks that a known architecture does not have: they are in no model."""
     if sizes.model_type not in CAPTURED:
         return {}
     numbers = {n: int(m[1]) for n in weights if (m := _BLOCK.search(n))}
+    held = len(set(numbers.values()))
+    if held >= 2 * sizes.n_layers:
+        got = f"config.json counts {sizes.n_layers}, the files hold {held} blocks"
+        raise ValueError(f"{where}/config.json: n_layers: {got}")
     why = f"config.json counts {sizes.n_layers} blocks"
     return {n: f"block {i}, {why}" for n, i in numbers.items() if i >= sizes.n_layers}
 

@@ -64,13 +64,18 @@ class Sizes(NamedTuple):
             The sizes.
 
         Raises:
-            ValueError: naming the field: no model_type, a needed size that is missing, and what
-                is no whole number above zero (an MLP may have none).
+            ValueError: naming the field: no model_type, a needed size that is missing, what is no
+                whole number above zero (an MLP may have none), a tie neither true nor false.
         """
         file = f"{where}/config.json"
         model_type = config.get("model_type")
         if not isinstance(model_type, str) or not model_type:
             raise ValueError(f"{file}: model_type: got {short(model_type)}, allowed: a name")
+        tied = config.get("tie_word_embeddings")
+        if not (tied is None or isinstance(tied, bool)):
+            raise ValueError(
+                f"{file}: tie_word_embeddings: got {short(tied)}, allowed: true, false"
+            )
         found = {field: _first(config, field, file) for field in _NAMES}
         if found["d_mlp"] is None and "n_embd" in config:
             found["d_mlp"] = 4 * (found["d_model"] or 0)  # GPT-2's n_inner: null
