@@ -114,7 +114,8 @@ def models(root: Path, *merges: int) -> list[dict[str, str]]:
     for i, count in enumerate(merges):
         embedding = np.zeros((400, CONFIG["hidden_size"]), np.float32)
         folder = write(root / f"m{i}", tensors() | {"gpt_neox.embed_in.weight": embedding})
-        (folder / "config.json").write_text(json.dumps(CONFIG | {"vocab_size": 400}))
+        whole = {"vocab_size": 400, "num_hidden_layers": 1, "tie_word_embeddings": True}
+        (folder / "config.json").write_text(json.dumps(CONFIG | whole))
         text = json.loads(byte_level(merges=count).to_str())
         (folder / "tokenizer.json").write_text(json.dumps(text, indent=i))
         made.append({"path": str(folder)})
