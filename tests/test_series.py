@@ -355,7 +355,7 @@ def test_a_file_exchanged_under_the_same_size_and_time_is_seen(tmp_path: Path, c
     assert file.stat().st_mtime == 1e9
     second = series.weights_digest(folder, cache)
     assert second != first
-    with pytest.raises(ValueError, match="weights changed since they were planned"):
+    with pytest.raises(ValueError, match="weights changed since it was planned"):
         check_planned(folder, first)
     with file.open("r+b") as stream:  # in place: the same inode
         stream.seek(-4, os.SEEK_END)

@@ -194,6 +194,6 @@ def check_planned(folder: Path | None, digest: str | None) -> None:
     found = weights_digest(folder)
     if found != digest:
         raise ValueError(
-            f"{folder}: weights changed since they were planned: got digest {found[:12]}, planned "
+            f"{folder}: weights changed since it was planned: got digest {found[:12]}, planned "
             f"{digest[:12]}; run again to plan anew"
         )
