@@ -9,7 +9,10 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scaleinv_ray import seal
+from scaleinv_ray import seal, tables
+
+_GROUP = 2**17
+"""Rows that are written at a time."""
 
 
 class Read(NamedTuple):
@@ -30,19 +33,27 @@ def to_bytes(table: pa.Table) -> bytes:
     """A table as Parquet (zstd, page checksums) with its seal.
 
     Args:
-        table: with the metadata that it is to have.
+        table: with the metadata that it is to have; texts held as dictionaries become texts.
 
     Returns:
         The content of the file.
     """
     sink = pa.BufferOutputStream()
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), seal.MARK: "1"})
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    plain = tables.plain(table.schema)
+    with pq.ParquetWriter(sink, plain, compression="zstd", write_page_checksum=True) as file:
+        for start in range(0, max(table.num_rows, 1), _GROUP):
+            file.write_table(table.slice(start, _GROUP).cast(plain), row_group_size=_GROUP)
     return seal.sealed(memoryview(sink.getvalue()))
 
 
 def parse(
-    path: str, data: pa.Buffer, columns: Sequence[str] | None, *, schema: pa.Schema | None
+    path: str,
+    data: pa.Buffer,
+    columns: Sequence[str] | None,
+    *,
+    schema: pa.Schema | None,
+    shared: bool = False,
 ) -> Read:
     """The table of a Parquet file.
 
@@ -51,6 +62,7 @@ def parse(
         data: its content.
         columns: those wanted, None for all.
         schema: that it has to have, None for any.
+        shared: texts of the schema as dictionaries.
 
     Returns:
         The table, its seal compared.
@@ -60,14 +72,18 @@ def parse(
     """
     with seal.whole(path):
         digest = seal.check(memoryview(data))
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        texts = tables.texts_of(schema) if shared and schema is not None else None
+        file = pq.ParquetFile(
+            pa.BufferReader(data), page_checksum_verification=True, read_dictionary=texts
+        )
         names, metadata = file.schema_arrow.names, dict(file.schema_arrow.metadata or {})
         seal.check_mark(metadata, digest)
         if (schema is not None and names != schema.names) or set(columns or ()) - set(names):
             raise seal.DamagedError(path, "a table with other columns than this project's")
         table = file.read(columns=None if columns is None else list(columns))
         if schema is not None:
-            table = table.cast(pa.schema([schema.field(n) for n in table.schema.names]))
+            wanted = tables.shared(schema) if shared else schema
+            table = table.cast(pa.schema([wanted.field(n) for n in table.schema.names]))
         metadata.pop(seal.MARK.encode(), None)
         table = table.replace_schema_metadata(metadata or None)
         return Read(table, digest or hashlib.blake2b(data).hexdigest(), digest is not None)

@@ -126,7 +126,10 @@ class Store:
             return stream.read()
 
     def write_table(self, name: str, table: pa.Table) -> None:
-        """Writes a table as Parquet (zstd, page checksums), sealed, atomically."""
+        """Writes a table as Parquet (zstd, page checksums), sealed, atomically.
+
+        Texts that are held as dictionaries are written as texts.
+        """
         self.write_bytes(name, sealed_tables.to_bytes(table))
 
     def read_table(
@@ -135,6 +138,7 @@ class Store:
         columns: Sequence[str] | None = None,
         *,
         schema: pa.Schema | None = None,
+        shared: bool = False,
     ) -> pa.Table:
         """Reads a Parquet table, or some of its columns.
 
@@ -142,6 +146,8 @@ class Store:
             name: of the file.
             columns: those wanted, all by default.
             schema: that it has to have.
+            shared: texts as dictionaries, which many rows share: of measurements a fifth of the
+                memory.
 
         Returns:
             The table, with its metadata.
@@ -149,7 +155,7 @@ class Store:
         Raises:
             DamagedError: where the file is not as it was written, or no such table.
         """
-        return self.read_sealed(name, columns, schema=schema).table
+        return self.read_sealed(name, columns, schema=schema, shared=shared).table
 
     @patient
     def read_sealed(
@@ -158,12 +164,13 @@ class Store:
         columns: Sequence[str] | None = None,
         *,
         schema: pa.Schema | None = None,
+        shared: bool = False,
     ) -> sealed_tables.Read:
         """As `read_table`, with the digest of the file."""
         path = self.path(name)
         with reading(path), self._fs.open_input_file(path) as stream:
             data = stream.read_buffer()
-        return sealed_tables.parse(path, data, columns, schema=schema)
+        return sealed_tables.parse(path, data, columns, schema=schema, shared=shared)
 
     def set_aside(self, name: str) -> str:
         """Renames a file, or a folder, so that no reader takes it for one of the run.

@@ -158,6 +158,33 @@ TOKENS = pa.schema(_fields("tokenizer:s probe:s bytes_per_token:f stderr:f", _TY
 """Text that a predicted token covers; null where tokens stand for none. Of several tokenizers."""
 
 
+def texts_of(schema: pa.Schema) -> list[str]:
+    """Names of the columns of texts."""
+    return [field.name for field in schema if field.type == pa.string()]
+
+
+def shared(schema: pa.Schema) -> pa.Schema:
+    """The schema with its texts as dictionaries: a text that many rows share is held once.
+
+    Args:
+        schema: one of the schemas of this module.
+
+    Returns:
+        A schema of the same names.
+    """
+    of_texts = pa.dictionary(pa.int32(), pa.string())
+    texts = set(texts_of(schema))
+    return pa.schema([f.with_type(of_texts) if f.name in texts else f for f in schema])
+
+
+def plain(schema: pa.Schema) -> pa.Schema:
+    """The schema with dictionaries as what they hold, and the same metadata."""
+    fields = [
+        f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in schema
+    ]
+    return pa.schema(fields, metadata=schema.metadata)
+
+
 def encode(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows to a table of exactly this schema.
 

@@ -28,7 +28,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "kernels": (PURE, CORE),
     "invariants": (PURE, CORE | {"kernels"}),
     "singularities": (PURE, CORE),
-    "conservation": (PURE, CORE),
+    "conservation": (PURE | {"pandas"}, CORE),
     "probes": (PURE, CORE),
     "attention_only": ({"torch", "transformers"}, set()),
     "capture": (TORCH | {"numpy"}, CORE | {"probes", "attention_only", "series"}),
@@ -36,7 +36,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "patience": (set(), set()),
     "litter": (set(), set()),
     "seal": ({"pyarrow"}, set()),
-    "sealed_tables": ({"pyarrow"}, {"seal"}),
+    "sealed_tables": ({"pyarrow"}, {"seal", "tables"}),
     "store": (
         {"numpy", "pyarrow"},
         {"litter", "patience", "records", "seal", "sealed_tables"},

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from scaleinv_ray import store as store_module
+from scaleinv_ray import tables
 from scaleinv_ray.records import Activations, Jacobians, Moments, WeightMatrix
 from scaleinv_ray.store import Store, read_record, read_records, write_record, write_records
 
@@ -141,6 +142,21 @@ def test_tables_round_trip_and_parts_are_invisible(tmp_path: Path) -> None:
     store.delete("measurements/a.parquet")
     store.delete("measurements/a.parquet")
     assert not store.exists("measurements/a.parquet")
+
+
+def test_texts_that_rows_share_are_held_once_and_written_as_texts(tmp_path: Path) -> None:
+    rows = [
+        dict.fromkeys(tables.PLAN.names) | {"key": f"k{i}", "model": "m" if i % 2 else None}
+        for i in range(9)
+    ]
+    plain = tables.encode(rows, tables.PLAN)
+    store = Store(tmp_path)
+    store.write_table("plain.parquet", plain)
+    shared = store.read_table("plain.parquet", schema=tables.PLAN, shared=True)
+    assert shared["model"].combine_chunks().dictionary.to_pylist() == ["m"]
+    assert shared.cast(tables.PLAN) == plain
+    store.write_table("shared.parquet", shared)
+    assert store.read_bytes("shared.parquet") == store.read_bytes("plain.parquet")
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", ""])

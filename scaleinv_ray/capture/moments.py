@@ -5,6 +5,7 @@ Shape suffixes: B blocks in sums, sequences in x_BTD; T tokens; D width.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable
 
@@ -45,8 +46,8 @@ class BlockSums:
         self.count_B = np.zeros(num_blocks, dtype=np.int64)
         self._allocate = allocate
         self._shift_D: torch.Tensor | None = None
-        self._sum_D: torch.Tensor
-        self._second_DD: torch.Tensor
+        self._sum_D: torch.Tensor | None = None
+        self._second_DD: torch.Tensor | None = None
         self._rows_ND: torch.Tensor
         self._means: list[np.ndarray] = []
         self._second_BDD: np.ndarray
@@ -57,13 +58,7 @@ class BlockSums:
         width = x_BTD.shape[-1]
         self._rows_ND = x_BTD.new_empty(GATHERED, width)
         self._second_BDD = self._allocate((len(self.count_B), width, width))
-        self._start_block()
         return x_BTD.mean(dim=(0, 1))
-
-    def _start_block(self) -> None:
-        width = self._rows_ND.shape[-1]
-        self._sum_D = self._rows_ND.new_zeros(width, dtype=torch.float64)
-        self._second_DD = self._rows_ND.new_zeros(width, width, dtype=torch.float64)
 
     @property
     def _block(self) -> int:
@@ -76,15 +71,17 @@ class BlockSums:
         if self._shift_D is None:
             self._shift_D = self._start(x_BTD)
         self._added = first + len(x_BTD)
-        for b, (low, high) in enumerate(zip(self.edges, self.edges[1:], strict=False)):
-            part = x_BTD[max(low - first, 0) : max(high - first, 0)]
-            if len(part):
-                self._gather(part.reshape(-1, part.shape[-1]), b)
+        last = min(self._added, self.num_sequences)
+        while first < last:
+            block = bisect.bisect_right(self.edges, first) - 1
+            stop = min(self.edges[block + 1], last)
+            part, x_BTD = x_BTD[: stop - first], x_BTD[stop - first :]
+            self._gather(part.reshape(-1, part.shape[-1]), block)
+            first = stop
 
     def _gather(self, rows_ND: torch.Tensor, block: int) -> None:
         if block != self._block:
             self._end_block()
-            self._start_block()
         while len(rows_ND):
             taken = rows_ND[: GATHERED - self._held]
             into_ND = self._rows_ND[self._held : self._held + len(taken)]
@@ -100,8 +97,13 @@ class BlockSums:
             return
         rows_ND = self._rows_ND[: self._held]
         self.count_B[self._block] += self._held
-        self._sum_D += rows_ND.new_ones(self._held) @ rows_ND
-        self._second_DD += rows_ND.T @ rows_ND
+        sum_D, second_DD = rows_ND.new_ones(self._held) @ rows_ND, rows_ND.T @ rows_ND
+        if self._sum_D is None or self._second_DD is None:
+            # most blocks of narrow models are one product: nothing to be added to
+            self._sum_D, self._second_DD = sum_D.double(), second_DD.double()
+        else:
+            self._sum_D += sum_D
+            self._second_DD += second_DD
         self._held = 0
 
     def _end_block(self) -> None:
@@ -109,16 +111,16 @@ class BlockSums:
         assert self._shift_D is not None
         with torch.inference_mode():  # the sums were made in it
             self._flush()
+        assert self._sum_D is not None and self._second_DD is not None
         s_D = self._shift_D.double().cpu().numpy()
         count = float(self.count_B[self._block])
         m_D = self._sum_D.cpu().numpy() / count
-        second_DD = self._second_DD.cpu().numpy()
-        del self._second_DD
         shift_DD = np.outer(s_D, m_D + s_D / 2)  # with its transpose: s m^T + m s^T + s s^T
+        second_DD = self._second_DD.cpu().numpy()
+        self._sum_D = self._second_DD = None
         second_DD /= count
         second_DD += shift_DD
-        second_DD += shift_DD.T
-        self._second_BDD[self._block] = second_DD
+        np.add(second_DD, shift_DD.T, out=self._second_BDD[self._block])
         self._means.append(m_D + s_D)
 
     def moments(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

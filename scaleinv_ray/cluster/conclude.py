@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from scaleinv_ray import conservation, invariants, report, tables
+from scaleinv_ray.cluster.columns import rows_of
 from scaleinv_ray.cluster.derived import DERIVED, derive, predicted
 from scaleinv_ray.cluster.evaluations import capability_digest
 from scaleinv_ray.cluster.inventory import (
@@ -30,6 +31,7 @@ from scaleinv_ray.cluster.jobs import code_version
 from scaleinv_ray.cluster.parts import sweep
 from scaleinv_ray.cluster.tokenized import tokenized, with_values, write_tokens
 from scaleinv_ray.config import RunConfig
+from scaleinv_ray.conservation.rows import Rows
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.seal import DamagedError
 from scaleinv_ray.store import Store
@@ -39,8 +41,10 @@ STAMP, MADE = "scaleinv.conclusion", "scaleinv.made"
 """Keys of the schema's metadata of verdicts.parquet: what it was concluded from, and the digests of
 what was made beside it."""
 _MADE = (*(f"{name}.parquet" for name in ("predictions", *DERIVED)), "report.html")
-JUDGED = [n for n in tables.MEASUREMENTS.names if n not in {"samples", "flags"}]
-"""Columns that the verdicts need: decoding the rest takes most of the time."""
+_UNREAD = {"samples", "flags", "run_id", "weights_digest", "wall_s", "code_version"}
+JUDGED = [n for n in tables.MEASUREMENTS.names if n not in _UNREAD]
+CURVED = [n for n in tables.CURVES.names if n not in _UNREAD]
+"""Columns that a conclusion reads: decoding the rest takes most of the time."""
 _ORDER = ["key", "layer", "role", "head", "site"]
 
 
@@ -69,10 +73,12 @@ def read_folder(store: Store, folder: str) -> pa.Table:
     Raises:
         DamagedError: naming a table that is not whole, or none of a run's.
     """
-    return _gather(store, folder, [n for n in store.names(folder) if n.endswith(TABLE)])
+    names = [n for n in store.names(folder) if n.endswith(TABLE)]
+    return _gather(store, folder, names).cast(FOLDERS[folder])
 
 
 def _gather(store: Store, folder: str, names: Sequence[str]) -> pa.Table:
+    """As `read_folder`, of some files, with texts as dictionaries."""
     schema = FOLDERS[folder]
     held: set[str] = set()
     parts: list[pa.Table] = []
@@ -80,18 +86,21 @@ def _gather(store: Store, folder: str, names: Sequence[str]) -> pa.Table:
     for name in sorted(names, key=is_compact, reverse=True):
         if not is_compact(name) and key_of(name) in held:
             continue
-        table = store.read_table(f"{folder}/{name}", schema=schema).replace_schema_metadata(None)
-        keys = set(table["key"].to_pylist())
+        table = store.read_table(f"{folder}/{name}", schema=schema, shared=True)
+        table = table.replace_schema_metadata(None)
+        keys = set(pc.unique(table["key"]).to_pylist())
         if keys & held:
             known = pa.array(sorted(held), pa.string())
             table = table.filter(pc.invert(pc.is_in(table["key"], value_set=known)))
         held |= keys
         parts.append(table)
     if not parts:
-        return schema.empty_table()
-    whole = pa.concat_tables(parts)
+        return tables.shared(schema).empty_table()
+    whole = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
     last = "quantity" if folder == "measurements" else folder.removesuffix("s")
-    return whole.sort_by([(c, "ascending") for c in [*_ORDER, last]])
+    order = [*_ORDER, last]
+    plain = whole.select(order).cast(pa.schema([schema.field(name) for name in order]))
+    return whole.take(pc.sort_indices(plain, [(name, "ascending") for name in order]))
 
 
 def read_planned(store: Store, folder: str) -> pa.Table:
@@ -163,16 +172,37 @@ def conclude(store: Store, config: RunConfig, *, planned: pa.Array | None = None
     held = compact(store)
     planned = planned_keys(store) if planned is None else planned
     whole = {f: _among(_gather(store, f, held.names(f)), planned) for f in FOLDERS}
+    made, notes = _judged(store, config, whole)
+    whole |= made
+    for name in ("predictions", *DERIVED):
+        store.write_table(f"{name}.parquet", whole[name])
+    facts = _facts(whole["measurements"])
+    page = report.render(whole, title=config.name, facts=facts, notes=[*notes, *held.unread()])
+    store.write_bytes("report.html", page)
+    # last: its stamp says that everything above belongs to these measurements
+    stamp = {STAMP: _stamp(config, planned, held), MADE: json.dumps(_digests(store))}
+    store.write_table("verdicts.parquet", whole["verdicts"].replace_schema_metadata(stamp))
+    return whole["verdicts"]
+
+
+def _judged(
+    store: Store, config: RunConfig, whole: Mapping[str, pa.Table]
+) -> tuple[dict[str, pa.Table], list[str]]:
+    """What follows from the tables of a run, and what is to be said; the rows are free after it."""
     quantities = {
         (spec.name, name): quantity
         for spec in REGISTRY.values()
         for name, quantity in spec.quantities.items()
     }
     made_with = tokenized(store)
-    measured = tables.decode(whole["measurements"], JUDGED)
-    made_with.mark(measured)
+    measured = made_with.marked(rows_of(whole["measurements"], JUDGED))
     several = conservation.several_tokenizers(measured)
-    rows = conservation.in_one_unit(measured, quantities=quantities, bytes_of=made_with.bytes_of)
+    rows = measured
+    if several:
+        given = list(measured)
+        rows = Rows.of(
+            conservation.in_one_unit(given, quantities=quantities, bytes_of=made_with.bytes_of)
+        )
     verdict_rows, prediction_rows = conservation.judge_table(
         rows,
         quantities=quantities,
@@ -183,22 +213,14 @@ def conclude(store: Store, config: RunConfig, *, planned: pa.Array | None = None
         prediction_rows = []
     prediction_rows += predicted(rows, config, quantities)
     verdict_rows = conservation.say_tokenizers(verdict_rows, several, quantities)
-    whole["verdicts"] = tables.encode(verdict_rows, tables.VERDICTS)
-    whole["predictions"] = tables.encode(prediction_rows, tables.PREDICTIONS)
-    derived = derive(rows, tables.decode(whole["curves"]), config, quantities, within_runs=measured)
-    whole |= derived
-    for name in ("predictions", *derived):
-        store.write_table(f"{name}.parquet", whole[name])
-    facts = _facts(whole["measurements"])
-    notes = conservation.tokenizer_notes((r["model"], r["tokenizer"]) for r in measured)
+    curves = rows_of(whole["curves"], CURVED)
+    made = derive(rows, curves, config, quantities, within_runs=measured) | {
+        "verdicts": tables.encode(verdict_rows, tables.VERDICTS),
+        "predictions": tables.encode(prediction_rows, tables.PREDICTIONS),
+    }
     if several:
-        whole["measurements"] = with_values(whole["measurements"], rows)
-    page = report.render(whole, title=config.name, facts=facts, notes=[*notes, *held.unread()])
-    store.write_bytes("report.html", page)
-    # last: its stamp says that everything above belongs to these measurements
-    stamp = {STAMP: _stamp(config, planned, held), MADE: json.dumps(_digests(store))}
-    store.write_table("verdicts.parquet", whole["verdicts"].replace_schema_metadata(stamp))
-    return whole["verdicts"]
+        made["measurements"] = with_values(whole["measurements"], rows)
+    return made, conservation.tokenizer_notes(measured.distinct(("model", "tokenizer"))[1])
 
 
 def rejudge(store: Store, config: RunConfig) -> None:
@@ -286,7 +308,7 @@ def _facts(measurements: pa.Table) -> dict[str, str]:
     """What the head of the report says of the run."""
 
     def distinct(column: str) -> list[Any]:
-        return sorted(set(measurements[column].to_pylist()) - {None})
+        return sorted(set(pc.unique(measurements[column]).to_pylist()) - {None})
 
     units = measurements.group_by(["model", "seed"]).aggregate([]).num_rows
     return {

@@ -5,7 +5,7 @@ Each function of `conservation` gets the rows it needs; nothing is captured or m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow as pa
 from scaleinv_ray import conservation, singularities, tables
 from scaleinv_ray.cluster.evaluations import joined_with_rows, read_capabilities
 from scaleinv_ray.config import RunConfig
+from scaleinv_ray.conservation.rows import Rows
 from scaleinv_ray.contract import Quantity
 
 Row = dict[str, Any]
@@ -45,12 +46,12 @@ DERIVED: dict[str, pa.Schema] = {
 
 
 def derive(
-    measurements: Sequence[Row],
-    curves: Sequence[Row],
+    measurements: Iterable[Mapping[str, Any]],
+    curves: Iterable[Mapping[str, Any]],
     config: RunConfig,
     quantities: Quantities,
     *,
-    within_runs: Sequence[Row] | None = None,
+    within_runs: Iterable[Mapping[str, Any]] | None = None,
 ) -> dict[str, pa.Table]:
     """All derived tables of a run.
 
@@ -65,35 +66,38 @@ def derive(
     Returns:
         Name -> table, for every name of `DERIVED`.
     """
+    measured, curved = Rows.of(measurements), Rows.of(curves)
     published = [row for file in config.capabilities for row in read_capabilities(file)]
-    joined = joined_with_rows(published, measurements)
-    capabilities = [*_built_in(measurements), *joined.rows]
+    joined = joined_with_rows(published, measured)
+    capabilities = [*_built_in(measured), *joined.rows]
     # a curve of a model that was not measured is drawn beside the others
     beside = [
         row
         for row in joined.lost
         if row["value"] is not None and row["reason"] != conservation.REPLACED
     ]
-    followed = _followed(_of_runs(measurements, within_runs))
-    between = _between_models(curves, measurements)
-    moving = [*followed, *band_rows(curves, followed)]
+    followed = _followed(measured if within_runs is None else _of_runs(measured, within_runs))
+    between = _between_models(curved, measured)
+    moving = followed.joined(band_rows(curved, followed))
     transitions = conservation.transitions_table(
         moving, quantities=quantities, rng=np.random.default_rng(SEED)
     )
-    inner = [row for row in followed if row["family"] != BEHAVIOUR]
+    inner = followed.where(~followed.equal(family=BEHAVIOUR))
     rows = {
         "collapses": conservation.collapse_table(between),
         "classes": conservation.classes_table(
-            measurements,
+            measured,
             quantities=quantities,
             curve_rows=between,
             margin=config.conservation.margin,
         ),
-        "pairs": conservation.ceiling_table(measurements),
+        "pairs": conservation.ceiling_table(measured),
         "transitions": transitions,
         "stages": conservation.stages_table(transitions, moving, quantities=quantities),
         "orders": conservation.order_table(transitions, moving, quantities=quantities),
-        "matches": singularities.matches_table(measurements),
+        "matches": singularities.matches_table(
+            measured.where(measured.equal(invariant=singularities.INVARIANT))
+        ),
         "capabilities": [
             {k: r.get(k) for k in tables.CAPABILITIES.names} for r in [*capabilities, *beside]
         ],
@@ -105,7 +109,7 @@ def derive(
     return {name: tables.encode(rows[name], schema) for name, schema in DERIVED.items()}
 
 
-def band_rows(curves: Sequence[Row], followed: Sequence[Row]) -> list[Row]:
+def band_rows(curves: Rows, followed: Rows) -> list[Row]:
     """Bands over training as rows of measurements, a value for every checkpoint of its track.
 
     Args:
@@ -118,13 +122,13 @@ def band_rows(curves: Sequence[Row], followed: Sequence[Row]) -> list[Row]:
     """
     blank = dict.fromkeys(tables.MEASUREMENTS.names)
     steps: dict[tuple[str, int], set[int]] = {}
-    for row in followed:
-        steps.setdefault((row["model"], row["seed"]), set()).add(row["step"])
+    for model, seed, step in followed.distinct(("model", "seed", "step"))[1]:
+        steps.setdefault((model, seed), set()).add(step)
     shared = [name for name in tables.CURVES.names if name in blank]
     out = []
-    for curve in curves:
+    for curve in curves.where(curves.equal(family=BANDS)):
         known = steps.get((curve["model"], curve["seed"]), set())
-        if curve["family"] != BANDS or len(curve["x"]) < MIN_CHECKPOINTS or set(curve["x"]) - known:
+        if len(curve["x"]) < MIN_CHECKPOINTS or set(curve["x"]) - known:
             continue
         common = blank | {name: curve[name] for name in shared}
         common |= {"quantity": curve["curve"], "law": "none", "status": "ok"}
@@ -136,7 +140,9 @@ def band_rows(curves: Sequence[Row], followed: Sequence[Row]) -> list[Row]:
     return out
 
 
-def predicted(measurements: Sequence[Row], config: RunConfig, quantities: Quantities) -> list[Row]:
+def predicted(
+    measurements: Iterable[Mapping[str, Any]], config: RunConfig, quantities: Quantities
+) -> list[Row]:
     """Predictions of larger models that the config names.
 
     Args:
@@ -161,7 +167,7 @@ def predicted(measurements: Sequence[Row], config: RunConfig, quantities: Quanti
     ]
 
 
-def _built_in(measurements: Sequence[Row]) -> list[Row]:
+def _built_in(measurements: Rows) -> list[Row]:
     """Capabilities read off token losses: gains over what a model without them would have."""
     return [
         {
@@ -176,36 +182,43 @@ def _built_in(measurements: Sequence[Row]) -> list[Row]:
             "stderr": row["stderr"],
             "chance": None if row["quantity"] == "loss" else 0.0,
         }
-        for row in measurements
-        if row["family"] == BEHAVIOUR
-        and row["status"] == "ok"
-        and row["variant"] == "trained"
-        and row["train_tokens"] is not None
+        for row in measurements.where(
+            measurements.equal(family=BEHAVIOUR, status="ok", variant="trained")
+            & measurements.known("train_tokens")
+        )
     ]
 
 
-def _of_runs(measurements: Sequence[Row], within_runs: Sequence[Row] | None) -> Sequence[Row]:
+def _of_runs(measured: Rows, within_runs: Iterable[Mapping[str, Any]]) -> Rows:
     """The rows in which each run has one unit over all of its steps."""
-    if within_runs is None:
-        return measurements
+    own = Rows.of(within_runs)
     made_with: dict[tuple[str, int], set[str | None]] = {}
-    for row in within_runs:
-        made_with.setdefault((row["model"], row["seed"]), set()).add(row.get("tokenizer"))
+    told = "tokenizer" in own.columns
+    for model, seed, tokenizer in own.distinct(("model", "seed", "tokenizer"))[1] if told else ():
+        made_with.setdefault((model, seed), set()).add(tokenizer)
     one_each = all(len(names) == 1 for names in made_with.values())
-    return within_runs if one_each else measurements
+    return own if one_each else measured
 
 
-def _between_models(curves: Sequence[Row], measurements: Sequence[Row]) -> list[Row]:
+def _between_models(curves: Rows, measurements: Rows) -> Rows:
     """The curves that models have in common: without those of losses where tokenizers differ."""
     several = conservation.several_tokenizers(measurements)
-    return [c for c in curves if c["series"] not in several or c["capture"] not in OF_LOSSES]
+    if not several:
+        return curves
+    return curves.where(
+        ~(
+            curves.holds("series", several.__contains__)
+            & curves.holds("capture", OF_LOSSES.__contains__)
+        )
+    )
 
 
-def _followed(rows: Sequence[Row]) -> list[Row]:
+def _followed(rows: Rows) -> Rows:
     """Rows of the trained runs that have checkpoints enough to be followed over training."""
+    trained = rows.equal(variant="trained")
     steps: dict[tuple[str, int], set[int]] = {}
-    for row in rows:
-        if row["variant"] == "trained" and row["step"] is not None and row["unit_b"] is None:
-            steps.setdefault((row["model"], row["seed"]), set()).add(row["step"])
+    stepped = rows.where(trained & rows.known("step") & ~rows.known("unit_b"))
+    for model, seed, step in stepped.distinct(("model", "seed", "step"))[1]:
+        steps.setdefault((model, seed), set()).add(step)
     long = {run for run, at in steps.items() if len(at) >= MIN_CHECKPOINTS}
-    return [r for r in rows if (r["model"], r["seed"]) in long and r["variant"] == "trained"]
+    return rows.where(trained & rows.among(("model", "seed"), long))

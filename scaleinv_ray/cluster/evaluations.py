@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from scaleinv_ray import conservation, series, tables
 from scaleinv_ray.config import CapabilityFile, RunConfig
 from scaleinv_ray.conservation import Joined, Seen
+from scaleinv_ray.conservation.rows import Rows
 from scaleinv_ray.paths import expanded
 from scaleinv_ray.plan import Plan
 from scaleinv_ray.series.json_files import read_json
@@ -61,13 +62,12 @@ def joined_with_plan(config: RunConfig, plan: Plan) -> Joined:
     )
 
 
-def joined_with_rows(rows: Iterable[Row], measurements: Iterable[Mapping[str, Any]]) -> Joined:
+def joined_with_rows(rows: Iterable[Row], measurements: Rows) -> Joined:
     """Evaluations joined with the trained models that were measured."""
-    seen = {
-        Seen(row["model"], row["seed"], row["step"], row["train_tokens"]): None
-        for row in measurements
-        if row["variant"] == "trained" and row["unit_b"] is None
-    }
+    trained = measurements.where(
+        measurements.equal(variant="trained") & ~measurements.known("unit_b")
+    )
+    seen = [Seen(*of) for of in trained.distinct(("model", "seed", "step", "train_tokens"))[1]]
     return conservation.join_evaluations(rows, seen)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.inventory import say
 from scaleinv_ray.conservation import Bytes
+from scaleinv_ray.conservation.rows import Rows
 from scaleinv_ray.plan import Plan, token_rows
 from scaleinv_ray.seal import DamagedError
 from scaleinv_ray.store import Store
@@ -32,10 +33,9 @@ class Tokenized:
     of_key: Mapping[str, str] = field(default_factory=dict)
     bytes_of: Mapping[tuple[str, str], Bytes] = field(default_factory=dict)
 
-    def mark(self, rows: Sequence[Row]) -> None:
-        """Gives each row of a measurement the `tokenizer` of its model, None where unknown."""
-        for row in rows:
-            row["tokenizer"] = self.of_key.get(row["key"])
+    def marked(self, rows: Rows) -> Rows:
+        """Measurements with the `tokenizer` of their model, None where unknown."""
+        return rows.with_column("tokenizer", "key", self.of_key.get)
 
 
 def write_tokens(store: Store, plan: Plan) -> None:
@@ -82,7 +82,7 @@ def _read(store: Store, name: str) -> pa.Table | None:
         return None
 
 
-def with_values(measurements: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+def with_values(measurements: pa.Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """The table of measurements with the values, errors and refusals of these rows.
 
     Args:

@@ -17,6 +17,8 @@ from scipy import stats
 from scaleinv_ray.conservation.choice import NO_STEP, Replicate
 from scaleinv_ray.conservation.curves import Family, Line, gather_curves, pair_qualities
 from scaleinv_ray.conservation.evidence import moments
+from scaleinv_ray.conservation.gathering import TRAINED, Place, gather, in_order
+from scaleinv_ray.conservation.rows import Rows
 from scaleinv_ray.conservation.universality import (
     LARGE_QUALITY,
     Classes,
@@ -24,7 +26,7 @@ from scaleinv_ray.conservation.universality import (
     pooled_covariances,
     universality_classes,
 )
-from scaleinv_ray.conservation.values import TRAINED, Place, Value, comparisons, gather, in_order
+from scaleinv_ray.conservation.values import Value, comparisons
 from scaleinv_ray.contract import Quantity
 
 Row = dict[str, Any]
@@ -97,8 +99,10 @@ def classes_table(
         farthest pair, apart and p of the nearest system outside, quality (largest S of a pair),
         n_seeds the replicates of the system with the fewest.
     """
-    kept = [r for r in rows if r["invariant"] == invariant and r["quantity"] in EXPONENTS]
-    vectors = _vectors(kept)
+    table = Rows.of(rows)
+    vectors = _vectors(
+        table.where(table.among(("invariant", "quantity"), {(invariant, e) for e in EXPONENTS}))
+    )
     families = gather_curves(
         r for r in curve_rows if r["invariant"] == invariant and r["curve"] in SCALING_FUNCTIONS
     )
@@ -112,7 +116,7 @@ def classes_table(
     return out
 
 
-def _vectors(rows: Sequence[Mapping[str, Any]]) -> dict[_Where, _Vectors]:
+def _vectors(rows: Rows) -> dict[_Where, _Vectors]:
     vectors: dict[_Where, _Vectors] = defaultdict(_Vectors)
     for group in gather(rows):
         place = group.place

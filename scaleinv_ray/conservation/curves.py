@@ -22,7 +22,7 @@ from scaleinv_ray.conservation.collapse import (
     rescaling,
     supercollapse,
 )
-from scaleinv_ray.conservation.values import TRAINED, Place, in_order, places_of
+from scaleinv_ray.conservation.gathering import TRAINED, Place, in_order, places_of
 from scaleinv_ray.conservation.whole import Location
 
 Row = dict[str, Any]
@@ -77,16 +77,13 @@ class Family:
 
     lines: dict[Replicate, dict[int, Lines]] = field(default_factory=dict)
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Adds a row."""
+    def add(self, row: Mapping[str, Any], line: Line) -> None:
+        """Adds the curve of a row."""
         replicate = Replicate(*[row[name] for name in Replicate._fields])
         step = NO_STEP if row["step"] is None else row["step"]
         location = Location(*[row[name] for name in Location._fields])
-        x_P, y_P = (np.asarray(row[name], dtype=np.float64) for name in ("x", "y"))
-        stderr = row["y_stderr"]
-        error_P = None if stderr is None else np.asarray(stderr, dtype=np.float64)
         steps = self.lines.setdefault(replicate, {})
-        steps.setdefault(step, {})[location] = Line(x_P, y_P, error_P)
+        steps.setdefault(step, {})[location] = line
 
     def last_step(self) -> int | None:
         """The last step that all replicates have."""
@@ -140,9 +137,16 @@ def gather_curves(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[Place, str], 
     families: dict[tuple[Place, str], Family] = {}
     for row in rows:
         if row["unit_b"] is None and row["n_params"] is not None:
+            line = _line_of(row)
             for place in places_of({**row, "quantity": row["curve"]}):
-                families.setdefault((place, row["variant"]), Family()).add(row)
+                families.setdefault((place, row["variant"]), Family()).add(row, line)
     return families
+
+
+def _line_of(row: Mapping[str, Any]) -> Line:
+    x_P, y_P = (np.asarray(row[name], dtype=np.float64) for name in ("x", "y"))
+    stderr = row["y_stderr"]
+    return Line(x_P, y_P, None if stderr is None else np.asarray(stderr, dtype=np.float64))
 
 
 def pair_qualities(systems: Mapping[str, Sequence[Line]]) -> dict[tuple[str, str], float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -22,11 +22,12 @@ from scaleinv_ray.conservation.emergence import (
     lead_of,
     reached_level,
 )
+from scaleinv_ray.conservation.gathering import TRAINED, gather
 from scaleinv_ray.conservation.joining import short_name
 from scaleinv_ray.conservation.onsets import Onset, OnsetFinder
+from scaleinv_ray.conservation.rows import Rows
 from scaleinv_ray.conservation.tokenizers import several_tokenizers
 from scaleinv_ray.conservation.transitions import run_values, scaled
-from scaleinv_ray.conservation.values import TRAINED, gather
 from scaleinv_ray.contract import Quantity
 
 Row = dict[str, Any]
@@ -105,7 +106,7 @@ def emergence_table(
     Raises:
         ValueError: where a capability of a model without seed would count for several runs.
     """
-    measured = list(rows)
+    measured = Rows.of(rows)
     facts = _facts(measured)
     finder = OnsetFinder(rng)
     capabilities = _capability_onsets(capability_rows, finder)
@@ -137,18 +138,19 @@ def _with_q(rows: list[Row], quantities: Mapping[tuple[str, str], Quantity]) -> 
     return [row | (found[i]._asdict() if i in found else NOT_ASKED) for i, row in enumerate(rows)]
 
 
-def _facts(rows: Sequence[Mapping[str, Any]]) -> _Facts:
+def _facts(rows: Rows) -> _Facts:
     several = several_tokenizers(rows)
     tokens: dict[tuple[str, Replicate], dict[int, float]] = defaultdict(dict)
     loss: dict[tuple[str, Replicate], dict[int, float]] = defaultdict(dict)
-    for row in rows:
-        if row["variant"] != TRAINED or row["unit_b"] is not None or row["train_tokens"] is None:
-            continue
-        of = (row["series"], Replicate(*[row[name] for name in Replicate._fields]))
-        step = NO_STEP if row["step"] is None else row["step"]
-        tokens[of][step] = float(row["train_tokens"])
-        if row["eval_loss"] is not None and row["series"] not in several:
-            loss[of][step] = float(row["eval_loss"])
+    trained = rows.where(
+        rows.equal(variant=TRAINED) & ~rows.known("unit_b") & rows.known("train_tokens")
+    )
+    names = ("series", *Replicate._fields, "step", "train_tokens", "eval_loss")
+    for series, *replicate, step, train_tokens, eval_loss in trained.distinct(names)[1]:
+        of, at = (series, Replicate(*replicate)), NO_STEP if step is None else step
+        tokens[of][at] = float(train_tokens)
+        if eval_loss is not None and series not in several:
+            loss[of][at] = float(eval_loss)
     return _Facts(tokens, loss)
 
 

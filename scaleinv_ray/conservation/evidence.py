@@ -6,7 +6,9 @@ S seeds (padded with NaN), P pairs of sizes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
+from typing import NamedTuple
 
 import numpy as np
 from scipy import special
@@ -74,33 +76,77 @@ class Evidence:
     naive_mean_error_B: np.ndarray
 
 
-def moments(y_BKS: np.ndarray, *, first_decides: bool = False) -> Moments:
+class _Sizes(NamedTuple):
+    """What the tests need of the seeds of each size; z is the distance from their median."""
+
+    num: np.ndarray
+    mean: np.ndarray
+    within: np.ndarray
+    z: np.ndarray
+    z_within: np.ndarray
+
+
+def moments(y_BKS: np.ndarray) -> Moments:
     """Means and variances over seeds, and whether the variances may be pooled.
 
     Args:
         y_BKS: values, NaN where a size has fewer seeds; every size has at least one.
-        first_decides: pool the variances of the whole batch where those of its first series may be.
 
     Returns:
         The moments; `unequal` where the Brown-Forsythe p is < .1 or the largest variance is more
         than ten times the smallest (pooling certified up to .28 of series at the margin there).
     """
-    present_BKS = ~np.isnan(y_BKS)
-    count_BK = present_BKS.sum(axis=2)
-    mean_BK = np.where(present_BKS, y_BKS, 0.0).sum(axis=2) / count_BK
-    square_BKS = np.where(present_BKS, y_BKS - mean_BK[..., None], 0.0) ** 2
-    within_BK = square_BKS.sum(axis=2)
-    df_BK = count_BK - 1
+    return _moments(_sizes(y_BKS))
+
+
+def moments_left_out(y_KS: np.ndarray) -> Moments:
+    """The moments of a series, and of it without each seed of the sizes that have three or more.
+
+    Args:
+        y_KS: values, NaN where a size has fewer seeds.
+
+    Returns:
+        The series in row 0, then a row a seed left out. The variances of the whole batch are
+        pooled where those of the series may be.
+    """
+    whole = _sizes(y_KS[None])
+    size_M, seed_M = np.nonzero(~np.isnan(y_KS) & (whole.num[0] >= 3)[:, None])
+    y_MS = y_KS[size_M]
+    y_MS[np.arange(len(seed_M)), seed_M] = np.nan
+    batch = []
+    for of_all, of_left in zip(whole, _sizes(y_MS), strict=True):
+        of_BK = np.repeat(of_all, len(size_M) + 1, axis=0)
+        of_BK[np.arange(len(size_M)) + 1, size_M] = of_left
+        batch.append(of_BK)
+    found = _moments(_Sizes(*batch))
+    # two seeds are left at a size that loses one of three, and their ratio is large by chance
+    return replace(found, unequal_B=found.unequal_B & found.unequal_B[0])
+
+
+def _sizes(y_NS: np.ndarray) -> _Sizes:
+    present_NS = ~np.isnan(y_NS)
+    count_N = present_NS.sum(axis=-1)
+    mean_N = np.where(present_NS, y_NS, 0.0).sum(axis=-1) / count_N
+    within_N = (np.where(present_NS, y_NS - mean_N[..., None], 0.0) ** 2).sum(axis=-1)
+    ordered_NS = np.sort(y_NS, axis=-1)
+    low = np.take_along_axis(ordered_NS, (count_N[..., None] - 1) // 2, -1)
+    high = np.take_along_axis(ordered_NS, count_N[..., None] // 2, -1)
+    z_NS = np.where(present_NS, np.abs(y_NS - (low + high) / 2), 0.0)
+    z_N = z_NS.sum(axis=-1)
+    away_NS = np.where(present_NS, z_NS - (z_N / count_N)[..., None], 0.0)
+    return _Sizes(count_N, mean_N, within_N, z_N, (away_NS**2).sum(axis=-1))
+
+
+def _moments(of: _Sizes) -> Moments:
+    df_BK = of.num - 1
     with np.errstate(divide="ignore", invalid="ignore"):
-        variance_BK = np.where(df_BK > 0, within_BK / df_BK, np.nan)
-        pooled_B = np.where(df_BK.any(axis=1), within_BK.sum(axis=1) / df_BK.sum(axis=1), np.nan)
+        variance_BK = np.where(df_BK > 0, of.within / df_BK, np.nan)
+        pooled_B = np.where(df_BK.any(axis=1), of.within.sum(axis=1) / df_BK.sum(axis=1), np.nan)
         smallest_B = np.where(df_BK > 0, variance_BK, np.inf).min(axis=1)
         largest_B = np.where(df_BK > 0, variance_BK, -np.inf).max(axis=1)
     wide_B = (largest_B > VARIANCE_RATIO * smallest_B) & (largest_B > 0)
-    unequal_B = wide_B | (brown_forsythe_p(y_BKS) < BROWN_FORSYTHE_P)
-    # two seeds are left at a size that loses one of three, and their ratio is large by chance
-    unequal_B = unequal_B & unequal_B[0] if first_decides else unequal_B
-    return Moments(mean_BK, variance_BK, count_BK, pooled_B, df_BK.sum(axis=1), unequal_B)
+    unequal_B = wide_B | (_brown_forsythe_p(of) < BROWN_FORSYTHE_P)
+    return Moments(of.mean, variance_BK, of.num, pooled_B, df_BK.sum(axis=1), unequal_B)
 
 
 def brown_forsythe_p(y_BKS: np.ndarray) -> np.ndarray:
@@ -117,17 +163,15 @@ def brown_forsythe_p(y_BKS: np.ndarray) -> np.ndarray:
     >>> bool(np.isclose(brown_forsythe_p(y)[0], stats.levene(*y[0]).pvalue))
     True
     """
-    present_BKS = ~np.isnan(y_BKS)
-    count_BK = present_BKS.sum(axis=2)
-    low = np.take_along_axis(ordered := np.sort(y_BKS, axis=2), (count_BK[..., None] - 1) // 2, 2)
-    high = np.take_along_axis(ordered, count_BK[..., None] // 2, 2)
-    z_BKS = np.where(present_BKS, np.abs(y_BKS - (low + high) / 2), 0.0)
-    z_BK = z_BKS.sum(axis=2) / count_BK
-    total_B = count_BK.sum(axis=1)
-    grand_B = z_BKS.sum(axis=(1, 2)) / total_B
-    between_B = (count_BK * (z_BK - grand_B[:, None]) ** 2).sum(axis=1)
-    within_B = (np.where(present_BKS, z_BKS - z_BK[..., None], 0.0) ** 2).sum(axis=(1, 2))
-    num_sizes = y_BKS.shape[1]
+    return _brown_forsythe_p(_sizes(y_BKS))
+
+
+def _brown_forsythe_p(of: _Sizes) -> np.ndarray:
+    total_B = of.num.sum(axis=1)
+    grand_B = of.z.sum(axis=1) / total_B
+    between_B = (of.num * (of.z / of.num - grand_B[:, None]) ** 2).sum(axis=1)
+    within_B = of.z_within.sum(axis=1)
+    num_sizes = of.num.shape[1]
     with np.errstate(divide="ignore", invalid="ignore"):
         f_B = (between_B / (num_sizes - 1)) / (within_B / (total_B - num_sizes))
         p_B = special.fdtrc(num_sizes - 1, total_B - num_sizes, f_B)
@@ -226,25 +270,105 @@ def _weighted_mean(value_BK: np.ndarray, weight_BK: np.ndarray) -> np.ndarray:
 
 
 def _equivalence(given: Moments, delta: float) -> tuple[np.ndarray, np.ndarray]:
-    first, second = np.triu_indices(given.mean_BK.shape[1], k=1)
-    gap_BP = np.abs(given.mean_BK[:, first] - given.mean_BK[:, second])
+    width_B, tost_p_B = _pooled_equivalence(given, delta)
+    left = np.flatnonzero(given.unequal_B)
+    while len(left):
+        # of series that differ from one of them in one size, the pairs of that size alone are new
+        like = _like_first(given, left)
+        width_B[like], tost_p_B[like] = _welch_equivalence(given, delta, like)
+        left = np.setdiff1d(left, like, assume_unique=True)
+    return width_B, tost_p_B
+
+
+def _like_first(given: Moments, rows: np.ndarray) -> np.ndarray:
+    """Rows that differ from the first of them in one size at most."""
+    return rows[_changed(given, rows).sum(axis=1) <= 1]
+
+
+def _changed(given: Moments, rows: np.ndarray) -> np.ndarray:
+    differs_BK = np.zeros((len(rows), given.mean_BK.shape[1]), dtype=bool)
+    for of_BK in (given.mean_BK, given.variance_BK, given.count_BK):
+        mine_BK, first_K = of_BK[rows], of_BK[rows[0]]
+        differs_BK |= (mine_BK != first_K) & ~(np.isnan(mine_BK) & np.isnan(first_K))
+    return differs_BK
+
+
+def _pooled_equivalence(given: Moments, delta: float) -> tuple[np.ndarray, np.ndarray]:
+    """One error and df for all pairs with the same two numbers of seeds: the widest gap decides."""
+    count_BK, mean_BK = given.count_BK, given.mean_BK
+    df_B = given.df_B.astype(np.float64)
+    t_B = special.stdtrit(df_B, 0.95)
+    width_B, p_B = np.full(len(df_B), -np.inf), np.zeros(len(df_B))
+    of_count = {
+        int(count): _Extremes(
+            np.where(count_BK == count, mean_BK, np.inf).min(axis=1),
+            np.where(count_BK == count, mean_BK, -np.inf).max(axis=1),
+            (count_BK == count).sum(axis=1),
+        )
+        for count in np.unique(count_BK)
+    }
+    for (first, one), (second, other) in combinations_with_replacement(of_count.items(), 2):
+        there_B = (one.num_B > 1) if first == second else (one.num_B > 0) & (other.num_B > 0)
+        gap_B = np.maximum(one.high_B - other.low_B, other.high_B - one.low_B)
+        gap_B = np.where(there_B, gap_B, -np.inf)
+        se_B = np.sqrt(given.pooled_B * (1 / first + 1 / second))
+        width_B = np.maximum(width_B, gap_B + t_B * se_B)
+        p_B = np.maximum(p_B, special.stdtr(df_B, -_tost_t(delta - gap_B, se_B)))
+    return width_B, p_B
+
+
+class _Extremes(NamedTuple):
+    """Smallest and largest mean of the sizes with one number of seeds, and how many these are."""
+
+    low_B: np.ndarray
+    high_B: np.ndarray
+    num_B: np.ndarray
+
+
+def _welch_equivalence(
+    given: Moments, delta: float, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Welch's error and df pair by pair, of series that differ from the first in one size."""
+    num_sizes = given.mean_BK.shape[1]
+    first, second = np.triu_indices(num_sizes, k=1)
+    width_P, p_P = _welch(given, delta, rows[:1, None], first, second)
+    changed_BK = _changed(given, rows)
+    size_B = changed_BK.argmax(axis=1)
+    # of the first series, the largest over the pairs without each size
+    without_KP = (first != np.arange(num_sizes)[:, None]) & (
+        second != np.arange(num_sizes)[:, None]
+    )
+    width_K = np.where(without_KP, width_P, -np.inf).max(axis=1)
+    p_K = np.where(without_KP, p_P, 0.0).max(axis=1)
+    others = np.arange(1, num_sizes)
+    width_BO, p_BO = _welch(
+        given, delta, rows[:, None], size_B[:, None], (size_B[:, None] + others) % num_sizes
+    )
+    return (
+        np.maximum(width_K[size_B], width_BO.max(axis=1)),
+        np.maximum(p_K[size_B], p_BO.max(axis=1)),
+    )
+
+
+def _welch(
+    given: Moments, delta: float, row: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gap plus its error, and p of the TOST, of pairs of sizes in some rows."""
+    gap = np.abs(given.mean_BK[row, first] - given.mean_BK[row, second])
     error_BK = given.variance_BK / given.count_BK
-    welch_BP = error_BK[:, first] + error_BK[:, second]
-    welch_df_BP = welch_BP**2 / (
-        error_BK[:, first] ** 2 / (given.count_BK[:, first] - 1)
-        + error_BK[:, second] ** 2 / (given.count_BK[:, second] - 1)
+    one, other = error_BK[row, first], error_BK[row, second]
+    welch = one + other
+    df = welch**2 / (
+        one**2 / (given.count_BK[row, first] - 1) + other**2 / (given.count_BK[row, second] - 1)
     )
-    welch_df_BP = np.where(welch_BP == 0, 1.0, welch_df_BP)
-    pooled_BP = given.pooled_B[:, None] * (
-        1 / given.count_BK[:, first] + 1 / given.count_BK[:, second]
-    )
-    unequal_B1 = given.unequal_B[:, None]
-    se_BP = np.sqrt(np.where(unequal_B1, welch_BP, pooled_BP))
-    df_BP = np.where(unequal_B1, welch_df_BP, given.df_B[:, None].astype(np.float64))
-    width_B = (gap_BP + special.stdtrit(df_BP, 0.95) * se_BP).max(axis=1)
-    room_BP = delta - gap_BP
-    t_BP = np.where(se_BP == 0, np.sign(room_BP) * np.inf, room_BP / se_BP)
-    return width_B, special.stdtr(df_BP, -np.where(room_BP == 0, 0.0, t_BP)).max(axis=1)
+    df = np.where(welch == 0, 1.0, df)
+    se = np.sqrt(welch)
+    return gap + special.stdtrit(df, 0.95) * se, special.stdtr(df, -_tost_t(delta - gap, se))
+
+
+def _tost_t(room: np.ndarray, se: np.ndarray) -> np.ndarray:
+    t = np.where(se == 0, np.sign(room) * np.inf, room / se)
+    return np.where(room == 0, 0.0, t)
 
 
 def _line(

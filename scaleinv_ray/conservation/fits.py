@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import optimize
@@ -16,6 +17,9 @@ TIED = 4.0
 """Differences of AICc below this do not tell two forms apart."""
 RESOLUTION = 1e-12
 """Root mean square residuals below this are rounding, not evidence for a form."""
+OUTSIDE = 1e6
+"""Residual outside the range of a form."""
+MOST_STEPS = 40
 
 Shape = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -26,7 +30,8 @@ class Form:
 
     Attributes:
         num_coefficients: C; the variance counts besides in AICc.
-        evaluate: (coefficients [C], z [K]) -> (y [K], its derivatives [K, C]).
+        evaluate: (coefficients [C], z [K]) -> (y [K], its derivatives [K, C]); forms with starts
+            take many coefficients [B, C] at once, too.
         starts: (slope per z, range of z) -> starting points of the coefficients after the first,
             the level; none for forms that are linear.
     """
@@ -87,34 +92,41 @@ def _line(coefficients: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _log_of_line(coefficients: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # I = a (1 + d z) on the scale ln I
-    inside = 1 + coefficients[1] * z
-    gradient = np.ones((len(z), 2))
-    gradient[:, 1] = z / inside
-    return coefficients[0] + np.log(inside), gradient
+    inside = 1 + _each(coefficients, 1) * z
+    gradient = np.ones((*inside.shape, 2))
+    gradient[..., 1] = z / inside
+    return _each(coefficients, 0) + np.log(inside), gradient
 
 
 def _log_of_offset(coefficients: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # I / I_1 = g + (1 - g) exp(-b z) with g = e^p = I_inf / I_1 and b = e^q > 0: positive for all p
-    limit, rate = _bounded_exp(coefficients[1]), _bounded_exp(coefficients[2])
+    limit, rate = _bounded_exp(_each(coefficients, 1)), _bounded_exp(_each(coefficients, 2))
     decay = np.exp(-rate * z)
     inside = limit + (1 - limit) * decay
-    gradient = np.ones((len(z), 3))
-    gradient[:, 1] = limit * (1 - decay) / inside
-    gradient[:, 2] = -(1 - limit) * rate * z * decay / inside
-    return coefficients[0] + np.log(inside), gradient
+    gradient = np.ones((*inside.shape, 3))
+    gradient[..., 1] = limit * (1 - decay) / inside
+    gradient[..., 2] = -(1 - limit) * rate * z * decay / inside
+    return _each(coefficients, 0) + np.log(inside), gradient
 
 
 def _offset(coefficients: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # I = I_inf + A exp(-b z) with b = e^q > 0, on the scale I
-    rate = _bounded_exp(coefficients[2])
+    height, rate = _each(coefficients, 1), _bounded_exp(_each(coefficients, 2))
     decay = np.exp(-rate * z)
-    gradient = np.ones((len(z), 3))
-    gradient[:, 1] = decay
-    gradient[:, 2] = -coefficients[1] * rate * z * decay
-    return coefficients[0] + coefficients[1] * decay, gradient
+    gradient = np.ones((*decay.shape, 3))
+    gradient[..., 1] = decay
+    gradient[..., 2] = -height * rate * z * decay
+    return _each(coefficients, 0) + height * decay, gradient
 
 
-def _bounded_exp(value: float) -> float:
+def _each(coefficients: np.ndarray, index: int) -> Any:
+    """One coefficient, or a column of it for a batch."""
+    return coefficients[index] if coefficients.ndim == 1 else coefficients[:, index, None]
+
+
+def _bounded_exp(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return np.exp(np.clip(value, -30.0, 30.0))
     return math.exp(min(max(value, -30.0), 30.0))
 
 
@@ -211,13 +223,22 @@ def fit(
 def _nonlinear(
     form: Form, z_K: np.ndarray, target_K: np.ndarray, root_K: np.ndarray, starts: list[np.ndarray]
 ) -> np.ndarray:
+    last: tuple[bytes, tuple[np.ndarray, np.ndarray]] = (b"", form.evaluate(starts[0], z_K))
+
+    def evaluated(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal last  # derivatives are asked for where values have just been
+        at = coefficients.tobytes()
+        if last[0] != at:
+            last = at, form.evaluate(coefficients, z_K)
+        return last[1]
+
     def residual(coefficients: np.ndarray) -> np.ndarray:
-        y_K = form.evaluate(coefficients, z_K)[0] * root_K
+        y_K = evaluated(coefficients)[0] * root_K
         # outside the range of the form (ln of a negative number) every step back is downhill
-        return np.where(np.isfinite(y_K), target_K - y_K, 1e6)
+        return np.where(np.isfinite(y_K), target_K - y_K, OUTSIDE)
 
     def jacobian(coefficients: np.ndarray) -> np.ndarray:
-        gradient_KC = form.evaluate(coefficients, z_K)[1] * root_K[:, None]
+        gradient_KC = evaluated(coefficients)[1] * root_K[:, None]
         return np.where(np.isfinite(gradient_KC), -gradient_KC, 0.0)
 
     with np.errstate(all="ignore"):
@@ -226,6 +247,73 @@ def _nonlinear(
             for start in starts
         ]
         return min(found, key=lambda best: float((residual(best) ** 2).sum()))
+
+
+def refit(
+    form: Form, z_K: np.ndarray, mean_BK: np.ndarray, weight_BK: np.ndarray, start_C: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted least squares of one form on many means that hardly differ, all at once.
+
+    Levenberg-Marquardt steps with the damping of each series its own (Marquardt 1963).
+
+    Args:
+        form: that is not linear.
+        z_K: x - x_1.
+        mean_BK: means of each series.
+        weight_BK: seeds behind each.
+        start_C: coefficients of nearly the same means.
+
+    Returns:
+        Coefficients [B, C], and of each series whether the last step lowered its residual sum of
+        squares by less than 1e-12 of it: the others have to be fitted one by one.
+    """
+    coefficients_BC = np.repeat(start_C[None], len(mean_BK), axis=0)
+    settled_B, damping_B = np.zeros(len(mean_BK), dtype=bool), np.full(len(mean_BK), 1e-4)
+    root_BK = np.sqrt(weight_BK)
+    with np.errstate(all="ignore"):
+        residual_BK, jacobian_BKC = _linearised(form, coefficients_BC, z_K, mean_BK, root_BK)
+        for _ in range(MOST_STEPS):
+            square_B = (residual_BK**2).sum(axis=1)
+            step_BC = _damped_step(residual_BK, jacobian_BKC, damping_B)
+            trial_BC = coefficients_BC + step_BC
+            trial_BK, trial_BKC = _linearised(form, trial_BC, z_K, mean_BK, root_BK)
+            gain_B = square_B - (trial_BK**2).sum(axis=1)
+            better_B = (gain_B >= 0) & ~settled_B
+            settled_B |= better_B & (gain_B <= 1e-12 * square_B)
+            coefficients_BC = np.where(better_B[:, None], trial_BC, coefficients_BC)
+            residual_BK = np.where(better_B[:, None], trial_BK, residual_BK)
+            jacobian_BKC = np.where(better_B[:, None, None], trial_BKC, jacobian_BKC)
+            damping_B = np.where(better_B, damping_B / 10, damping_B * 10)
+            if settled_B.all():
+                break
+    return coefficients_BC, settled_B
+
+
+def _linearised(
+    form: Form,
+    coefficients_BC: np.ndarray,
+    z_K: np.ndarray,
+    mean_BK: np.ndarray,
+    root_BK: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    y_BK, gradient_BKC = form.evaluate(coefficients_BC, z_K)
+    residual_BK = np.where(np.isfinite(y_BK), (mean_BK - y_BK) * root_BK, OUTSIDE)
+    weighted_BKC = gradient_BKC * root_BK[..., None]
+    return residual_BK, np.where(np.isfinite(weighted_BKC), weighted_BKC, 0.0)
+
+
+def _damped_step(
+    residual_BK: np.ndarray, jacobian_BKC: np.ndarray, damping_B: np.ndarray
+) -> np.ndarray:
+    jacobian_BCK = jacobian_BKC.transpose(0, 2, 1)
+    normal_BCC = jacobian_BCK @ jacobian_BKC
+    diagonal_BC = np.einsum("bcc->bc", normal_BCC)
+    # a derivative that vanishes leaves its coefficient where it is
+    added_BC = np.where(diagonal_BC > 0, damping_B[:, None] * diagonal_BC, 1.0)
+    normal_BCC = normal_BCC + added_BC[..., None] * np.eye(diagonal_BC.shape[1])
+    downhill_BC1 = jacobian_BCK @ residual_BK[..., None]
+    step_BC: np.ndarray = np.linalg.solve(normal_BCC, downhill_BC1)[..., 0]
+    return step_BC
 
 
 def aicc(fitted: Fit) -> float | None:

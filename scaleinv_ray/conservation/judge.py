@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import special
 
-from scaleinv_ray.conservation.evidence import Evidence, Moments, evidence, moments
-from scaleinv_ray.conservation.fits import Fit, candidates, fit, select
+from scaleinv_ray.conservation.evidence import Evidence, Moments, evidence, moments_left_out
+from scaleinv_ray.conservation.fits import Fit, candidates, fit, refit, select
 from scaleinv_ray.conservation.power import seeds_for_conserved
 from scaleinv_ray.conservation.predict import forms_of, line_of, means_of, predict
 from scaleinv_ray.conservation.scale import Series, series_of
@@ -20,6 +20,8 @@ ALPHA = 0.05
 LEAST_SIZES = 4
 LEAST_RATIO = 8.0
 SEEDS_WANTED = 3
+CLEAR = 1e-3
+"""Of a threshold: what lies nearer is not decided by fits of many series at once."""
 _WITH_LAW = (Verdicts.SCALES, Verdicts.CONSERVED_DRIFTING)
 
 
@@ -95,21 +97,21 @@ def judge(
     if few or (series.all_equal and not missing):
         verdict = Verdicts.UNDETERMINED if few else Verdicts.CONSERVED_EXACT
         return _headline(series, margin, verdict, missing or "all values are equal")
-    given = moments(_with_one_left_out(series), first_decides=True)
+    given = moments_left_out(series.y_KS)
     delta = series.tolerance(margin)
     case = _Case(series, given, evidence(series.x_K, given, delta=delta), delta)
     if missing:
         numbers = _with_numbers(case, margin, Verdicts.UNDETERMINED, law=None, reason=missing)
         single = bool((series.count_K < 2).any())
         return replace(numbers, seeds_needed=_seeds_needed(case) if single else None)
-    verdict = _decide(case, 0)
+    verdict = _decide(case)
     law = _best_law(case) if verdict in _WITH_LAW else None
-    left_out = [_decide(case, row, law) for row in range(1, len(given.mean_BK))]
+    left_out = _left_out(case, law)
     reason = _reason(case, verdict, law)
     numbers = _with_numbers(case, margin, verdict, law=law, reason=reason)
     open_still = verdict is Verdicts.UNDETERMINED
     needed = _seeds_needed(case) if open_still else None
-    return replace(numbers, left_out=tuple(left_out), seeds_needed=needed)
+    return replace(numbers, left_out=left_out, seeds_needed=needed)
 
 
 def verdict_alone(series: Series, given: Moments, *, delta: float) -> Verdicts:
@@ -127,7 +129,7 @@ def verdict_alone(series: Series, given: Moments, *, delta: float) -> Verdicts:
         return Verdicts.UNDETERMINED
     if series.all_equal:
         return Verdicts.CONSERVED_EXACT
-    return _decide(_Case(series, given, evidence(series.x_K, given, delta=delta), delta), 0)
+    return _decide(_Case(series, given, evidence(series.x_K, given, delta=delta), delta))
 
 
 def _missing(series: Series) -> str:
@@ -145,37 +147,69 @@ def _missing(series: Series) -> str:
     return "; ".join(parts)
 
 
-def _with_one_left_out(series: Series) -> np.ndarray:
-    batch = [series.y_KS]
-    for size in np.flatnonzero(series.count_K >= 3):
-        for seed in np.flatnonzero(~np.isnan(series.y_KS[size])):
-            batch.append(series.y_KS.copy())
-            batch[-1][size, seed] = np.nan
-    return np.stack(batch)
+def _decide(case: _Case) -> Verdicts:
+    """The verdict on the series itself."""
+    tests = _Tests.of(case)
+    if not tests.asks_for_law_B[0]:
+        return tests.verdict(0, has_law=False)
+    return tests.verdict(0, has_law=bool(tests.line_stands_B[0]) or _other_law_stands(case))
 
 
-def _decide(case: _Case, row: int, known: _Law | None = None) -> Verdicts:
-    found = case.found
-    differs = found.heterogeneity_p_B[row] < ALPHA
-    slopes = found.slope_pooled_p_B[row] < ALPHA and found.slope_residual_p_B[row] < ALPHA
-    if found.width_B[row] < case.delta:
-        return Verdicts.CONSERVED_DRIFTING if slopes and differs else Verdicts.CONSERVED
-    if slopes and differs and _some_law_stands(case, row, known):
-        return Verdicts.SCALES
-    return Verdicts.NOT_CONSERVED if differs else Verdicts.UNDETERMINED
+def _left_out(case: _Case, known: _Law | None) -> tuple[Verdicts, ...]:
+    """The verdicts with each seed left out, the law already chosen."""
+    tests = _Tests.of(case)
+    has_law_B = tests.line_stands_B.copy()
+    if known is not None and known.fitted.form != line_of(case.series):
+        asking_B = tests.asks_for_law_B & ~tests.line_stands_B
+        rows = np.flatnonzero(asking_B[1:]) + 1
+        has_law_B[rows] = _stands_again(case, rows, known)
+    return tuple(
+        tests.verdict(row, has_law=bool(has_law_B[row])) for row in range(1, len(has_law_B))
+    )
 
 
-def _some_law_stands(case: _Case, row: int, known: _Law | None) -> bool:
-    found = case.found
-    naive = min(found.naive_last_error_B[row], found.naive_mean_error_B[row])
-    fits = found.lack_of_fit_p_B[row] > ALPHA or found.rms_residual_B[row] < case.delta / 4
-    if fits and found.held_out_error_B[row] <= naive:
-        return True
-    others = [name for name in _laws(case) if name != line_of(case.series)]
-    if row > 0:
-        # a seed less moves the coefficients a little: start there, with the form already chosen
-        others = [name for name in others if known is not None and name == known.fitted.form]
-    return any(_law(case, row, name, known).stands for name in others)
+@dataclass(frozen=True)
+class _Tests:
+    """What decides, for each series of a batch."""
+
+    conserved_B: np.ndarray
+    differs_B: np.ndarray
+    slopes_B: np.ndarray
+    line_stands_B: np.ndarray
+
+    @classmethod
+    def of(cls, case: _Case) -> _Tests:
+        """The tests of a batch at level .05."""
+        found = case.found
+        naive_B = np.minimum(found.naive_last_error_B, found.naive_mean_error_B)
+        fits_B = (found.lack_of_fit_p_B > ALPHA) | (found.rms_residual_B < case.delta / 4)
+        return cls(
+            conserved_B=found.width_B < case.delta,
+            differs_B=found.heterogeneity_p_B < ALPHA,
+            slopes_B=(found.slope_pooled_p_B < ALPHA) & (found.slope_residual_p_B < ALPHA),
+            line_stands_B=fits_B & (found.held_out_error_B <= naive_B),
+        )
+
+    @property
+    def asks_for_law_B(self) -> np.ndarray:
+        """Whether the verdict depends on a law."""
+        asks_B: np.ndarray = ~self.conserved_B & self.slopes_B & self.differs_B
+        return asks_B
+
+    def verdict(self, row: int, *, has_law: bool) -> Verdicts:
+        """The verdict on one series."""
+        differs = self.differs_B[row]
+        if self.conserved_B[row]:
+            drifts = self.slopes_B[row] and differs
+            return Verdicts.CONSERVED_DRIFTING if drifts else Verdicts.CONSERVED
+        if self.asks_for_law_B[row] and has_law:
+            return Verdicts.SCALES
+        return Verdicts.NOT_CONSERVED if differs else Verdicts.UNDETERMINED
+
+
+def _other_law_stands(case: _Case) -> bool:
+    names = (name for name in _laws(case) if name != line_of(case.series))
+    return any(_law(case, 0, name).stands for name in names)
 
 
 def _laws(case: _Case) -> list[str]:
@@ -198,6 +232,36 @@ def _law(case: _Case, row: int, name: str, known: _Law | None = None) -> _Law:
     naive = min(case.found.naive_last_error_B[row], case.found.naive_mean_error_B[row])
     stands = (p > ALPHA or rms < case.delta / 4) and error <= naive
     return _Law(fitted, error, p, bool(stands))
+
+
+def _stands_again(case: _Case, rows: np.ndarray, known: _Law) -> np.ndarray:
+    """Whether a form stands in series that lack a seed: `_law` of each, all at once."""
+    # a seed less moves the coefficients a little: the fits start there
+    series, given, name = case.series, case.given, known.fitted.form
+    form, z_K = forms_of(series)[name], series.x_K - series.x_K[0]
+    mean_BK, weight_BK = given.mean_BK[rows], given.count_BK[rows]
+    start_C = known.fitted.coefficients_C
+    all_BC, settled_B = refit(form, z_K, mean_BK, weight_BK, start_C)
+    smaller_BC, too_B = refit(form, z_K[:-1], mean_BK[:, :-1], weight_BK[:, :-1], start_C)
+    with np.errstate(all="ignore"):
+        residual_BK = mean_BK - form.evaluate(all_BC, z_K)[0]
+        ahead_B = form.evaluate(smaller_BC, z_K[-1:])[0][:, 0]
+        df = len(z_K) - form.num_coefficients
+        f_B = (weight_BK * residual_BK**2).sum(axis=1) / df / given.pooled_B[rows]
+        p_B = special.fdtrc(df, given.df_B[rows], f_B)
+        naive_B = np.minimum(case.found.naive_last_error_B, case.found.naive_mean_error_B)[rows]
+        # each over its threshold: lack of fit, smallness of the residuals, error held out
+        ratio_B3 = np.stack([
+            p_B / ALPHA,
+            np.sqrt((residual_BK**2).mean(axis=1)) / (case.delta / 4),
+            np.abs(ahead_B - mean_BK[:, -1]) / naive_B,
+        ])
+        clear_B = settled_B & too_B & (np.abs(ratio_B3 - 1) > CLEAR).all(axis=0)
+        stands_B = ((ratio_B3[0] > 1) | (ratio_B3[1] < 1)) & (ratio_B3[2] <= 1)
+    # near a threshold, or not settled
+    for i in np.flatnonzero(~clear_B):
+        stands_B[i] = _law(case, int(rows[i]), name, known).stands
+    return stands_B
 
 
 def _best_law(case: _Case) -> _Law | None:

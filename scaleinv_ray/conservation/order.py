@@ -16,9 +16,9 @@ import numpy as np
 from scipy import special, stats
 
 from scaleinv_ray.conservation.choice import NO_STEP, Replicate
+from scaleinv_ray.conservation.gathering import gather
 from scaleinv_ray.conservation.shapes import Shapes, best_shape, rss_by_shape, shapes_of
 from scaleinv_ray.conservation.transitions import Kind, run_values, scaled
-from scaleinv_ray.conservation.values import gather
 from scaleinv_ray.contract import Quantity
 
 Row = dict[str, Any]
@@ -250,9 +250,7 @@ def order_table(
     moved = {tuple(row[n] for n in _PLACE) for row in transitions if row["kind"] in moving}
     finder = OrderFinder()
     out: list[Row] = []
-    wanted = {place[1:5] for place in moved}
-    mine = [row for row in rows if tuple(row[name] for name in _PLACE[1:5]) in wanted]
-    for group in gather(mine):
+    for group in gather(rows) if moved else ():
         if tuple(group.place) not in moved:
             continue
         claim = quantities.get((group.place.invariant, group.place.quantity))

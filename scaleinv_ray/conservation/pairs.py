@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from scaleinv_ray.conservation.values import Place, places_of
+from scaleinv_ray.conservation.gathering import Place, places_of
+from scaleinv_ray.conservation.rows import Rows
 
 Row = dict[str, Any]
 FLOORS = ("_permuted", "_floor")
@@ -74,12 +75,11 @@ def ceiling_table(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
     Raises:
         ValueError: where the size of a second unit is in no row.
     """
-    listed = list(rows)
-    size_of = {row["unit"]: row["n_params"] for row in listed if row["n_params"] is not None}
+    table = Rows.of(rows)
+    sizes = table.distinct(("unit", "n_params"))[1]
+    size_of = {unit: n_params for unit, n_params in sizes if n_params is not None}
     found: dict[_Where, dict[_Pair, _Found]] = defaultdict(lambda: defaultdict(_Found))
-    for row in listed:
-        if row["unit_b"] is None:
-            continue
+    for row in table.where(table.known("unit_b")):
         first = _Model(row["n_params"], row["model"], row["seed"])
         second = _second(row["unit_b"], size_of)
         pair = (first, second) if first.n_params <= second.n_params else (second, first)

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scaleinv_ray.conservation.choice import NO_STEP
+from scaleinv_ray.conservation.gathering import gather
 from scaleinv_ray.conservation.transitions import Kind, run_values, scaled
-from scaleinv_ray.conservation.values import gather
 from scaleinv_ray.contract import Quantity
 
 Row = dict[str, Any]
@@ -191,10 +191,8 @@ def _values(
     rows: Iterable[Mapping[str, Any]], places: set[tuple[Any, ...]], quantities: Quantities
 ) -> dict[tuple[Any, ...], dict[float, float]]:
     """(place, model, seed) -> step -> value as it is judged."""
-    wanted = {place[2:5] for place in places}
-    mine = [row for row in rows if (row["family"], row["invariant"], row["quantity"]) in wanted]
     found: dict[tuple[Any, ...], dict[float, float]] = {}
-    for group in gather(mine):
+    for group in gather(rows) if places else ():
         if tuple(group.place) not in places:
             continue
         claim = quantities.get((group.place.invariant, group.place.quantity))

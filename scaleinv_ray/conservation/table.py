@@ -11,6 +11,7 @@ from scipy import stats
 
 from scaleinv_ray.conservation.choice import COMPARISONS, Replicate
 from scaleinv_ray.conservation.evidence import moments
+from scaleinv_ray.conservation.gathering import Group, gather, in_order
 from scaleinv_ray.conservation.judge import judge
 from scaleinv_ray.conservation.nulls import NullComparison, compare_with_null
 from scaleinv_ray.conservation.predict import (
@@ -22,13 +23,7 @@ from scaleinv_ray.conservation.predict import (
     rolling,
 )
 from scaleinv_ray.conservation.scale import series_of
-from scaleinv_ray.conservation.values import (
-    Comparison,
-    Group,
-    Value,
-    gather,
-    in_order,
-)
+from scaleinv_ray.conservation.values import Comparison, Value
 from scaleinv_ray.conservation.values import comparisons as compared
 from scaleinv_ray.conservation.verdict import Verdict, Verdicts
 from scaleinv_ray.contract import Quantity

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from scaleinv_ray.conservation.rows import Rows
 from scaleinv_ray.contract import Quantity
 
 Row = dict[str, Any]
@@ -34,10 +35,12 @@ def several_tokenizers(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]
     Returns:
         Series -> names of its tokenizers, of those that have two or more.
     """
+    table = Rows.of(rows)
     found: dict[str, set[str]] = {}
-    for row in rows:
-        if (name := row.get("tokenizer")) is not None:
-            found.setdefault(row["series"], set()).add(name)
+    told = "tokenizer" in table.columns
+    for series, name in table.distinct(("series", "tokenizer"))[1] if told else ():
+        if name is not None:
+            found.setdefault(series, set()).add(name)
     return {series: sorted(names) for series, names in found.items() if len(names) > 1}
 
 

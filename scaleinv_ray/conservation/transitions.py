@@ -18,6 +18,7 @@ from scipy import special
 from scaleinv_ray.conservation.choice import NO_STEP, Replicate
 from scaleinv_ray.conservation.discoveries import NOT_ASKED, Question, asked_of
 from scaleinv_ray.conservation.fits import TIED
+from scaleinv_ray.conservation.gathering import TRAINED, Group, gather, in_order
 from scaleinv_ray.conservation.shapes import (
     Match,
     Shapes,
@@ -27,7 +28,6 @@ from scaleinv_ray.conservation.shapes import (
     search_p,
     shapes_of,
 )
-from scaleinv_ray.conservation.values import TRAINED, Group, gather, in_order
 from scaleinv_ray.conservation.whole import whole_of
 from scaleinv_ray.contract import Quantity
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import numpy as np
 
 Build = tuple[int, int | None, str | None]
 """Size, number of layers, architecture: models that agree in them have the same locations."""
@@ -28,31 +31,107 @@ class Found(NamedTuple):
     error: str
 
 
+@dataclass
+class Sorted:
+    """Rows by cell, and by location within a cell; a row counts at several places.
+
+    Attributes:
+        locations: all there are.
+        location_E: of each entry its place among them.
+        row_E: of each entry the row.
+        value_R: value of each row, NaN where there is none.
+        stderr_R: its standard error, NaN where it is unknown.
+        has_value_R: whether a row has a value.
+        has_stderr_R: whether its error is known.
+        reason_of: says why a row has no value.
+    """
+
+    locations: list[Location]
+    location_E: np.ndarray
+    row_E: np.ndarray
+    value_R: np.ndarray
+    stderr_R: np.ndarray
+    has_value_R: np.ndarray
+    has_stderr_R: np.ndarray
+    reason_of: Callable[[int], str]
+    _layouts: dict[bytes, bytes] = field(default_factory=dict)
+    _counts: dict[bytes, dict[Location, int]] = field(default_factory=dict)
+
+    def cell(self, start: int, stop: int) -> Cell:
+        """The cell of some entries."""
+        layout = self.location_E[start:stop].tobytes()
+        return Cell(
+            source=self,
+            start=start,
+            stop=stop,
+            layout=self._layouts.setdefault(layout, layout),
+            complete=bool(self.has_value_R[self.row_E[start:stop]].all()),
+        )
+
+    def found(self, row: int) -> Found:
+        """What a row says."""
+        if not self.has_value_R[row]:
+            return Found(None, None, self.reason_of(row))
+        stderr = float(self.stderr_R[row]) if self.has_stderr_R[row] else None
+        return Found(float(self.value_R[row]), stderr, "")
+
+    def counts(self, layout: bytes) -> dict[Location, int]:
+        """Location -> rows there, of the locations of a cell."""
+        if layout not in self._counts:
+            at = np.frombuffer(layout, dtype=self.location_E.dtype).tolist()
+            self._counts[layout] = Counter(self.locations[i] for i in at)
+        return self._counts[layout]
+
+
 @dataclass(slots=True)
 class Cell:
     """The rows of one unit at one place.
 
     Attributes:
-        rows: location -> rows (a layer may have several matrices of a role).
+        source: where they stand.
+        start: the first of them.
+        stop: after the last.
+        layout: the locations of the rows, as bytes: units of equal layout have equal locations.
+        complete: whether every row has a value.
         lost: why the unit has no rows at all, where it has none.
     """
 
-    rows: dict[Location, list[Found]] = field(default_factory=dict)
+    source: Sorted
+    start: int = 0
+    stop: int = 0
+    layout: bytes = b""
+    complete: bool = True
     lost: str | None = None
 
-    def add(self, location: Location, found: Found) -> None:
-        """Adds a row."""
-        self.rows.setdefault(location, []).append(found)
+    @property
+    def row_E(self) -> np.ndarray:
+        """Its rows."""
+        return self.source.row_E[self.start : self.stop]
+
+    @property
+    def rows(self) -> dict[Location, list[Found]]:
+        """Location -> what its rows say (a layer may have several matrices of a role)."""
+        rows: dict[Location, list[Found]] = {}
+        at = self.source.location_E[self.start : self.stop].tolist()
+        for location, row in zip(at, self.row_E.tolist(), strict=True):
+            rows.setdefault(self.source.locations[location], []).append(self.source.found(row))
+        return rows
+
+    def living(self) -> set[Location]:
+        """Locations where a row has a value."""
+        ok_E = self.source.has_value_R[self.row_E]
+        at = self.source.location_E[self.start : self.stop][ok_E]
+        return {self.source.locations[i] for i in at.tolist()}
 
     def has_values(self) -> bool:
         """Whether any row has a value."""
-        return any(f.value is not None for found in self.rows.values() for f in found)
+        return bool(self.source.has_value_R[self.row_E].any())
 
     def errors(self) -> list[str]:
         """Reasons of all rows without a value, sorted."""
-        rows = [f for found in self.rows.values() for f in found]
         lost = [] if self.lost is None else [self.lost]
-        return sorted(lost + [f.error for f in rows if f.value is None])
+        without = self.row_E[~self.source.has_value_R[self.row_E]].tolist()
+        return sorted(lost + [self.source.reason_of(row) for row in without])
 
 
 @dataclass(frozen=True)
@@ -62,10 +141,12 @@ class Whole:
     Attributes:
         rows: build -> location -> rows that a whole unit has there.
         left_out: in words, locations that are refused in every model; empty without any.
+        layouts: build -> those that have exactly these rows.
     """
 
     rows: dict[Build, dict[Location, int]]
     left_out: str
+    layouts: dict[Build, set[bytes]]
 
     def lacking(self, build: Build, cell: Cell) -> list[str]:
         """Why a unit has no value at the place, a reason for every location it lacks.
@@ -77,12 +158,14 @@ class Whole:
         Returns:
             The reasons, sorted; empty where the unit is whole.
         """
+        if cell.complete and cell.layout in self.layouts.get(build, ()):
+            return []
         wanted = self.rows.get(build)
         if not wanted:
             return cell.errors() or ["no row of this place"]
-        said = []
+        said, rows = [], cell.rows
         for location, count in wanted.items():
-            found = cell.rows.get(location, [])
+            found = rows.get(location, [])
             said += [f.error for f in found if f.value is None]
             if len(found) < count:
                 said.append(cell.lost or "a row of this place is missing")
@@ -100,13 +183,16 @@ class Whole:
         Returns:
             Mean and standard error, None where one is unknown.
         """
-        found = [f for location in self.rows[build] for f in cell.rows[location]]
-        mean = math.fsum(f.value for f in found if f.value is not None) / len(found)
-        errors = [f.stderr for f in found if f.stderr is not None]
-        if len(errors) < len(found):
+        source, rows = cell.source, cell.row_E
+        if cell.layout not in self.layouts.get(build, ()):
+            kept = [at in self.rows[build] for at in source.locations]
+            rows = rows[np.array(kept)[source.location_E[cell.start : cell.stop]]]
+        mean = math.fsum(source.value_R[rows].tolist()) / len(rows)
+        if not source.has_stderr_R[rows].all():
             return mean, None
+        errors = source.stderr_R[rows].tolist()
         total = math.sqrt(math.fsum(e * e for e in errors)) if independent else math.fsum(errors)
-        return mean, total / len(found)
+        return mean, total / len(rows)
 
 
 def whole_of(cells: Iterable[tuple[Build, Cell]]) -> Whole:
@@ -121,15 +207,25 @@ def whole_of(cells: Iterable[tuple[Build, Cell]]) -> Whole:
     Returns:
         The locations.
     """
-    wanted: dict[Build, dict[Location, int]] = {}
+    layouts: dict[Build, dict[bytes, Sorted]] = {}
     alive: dict[Build, set[Location]] = {}
+    whole: dict[Build, set[bytes]] = {}
     for build, cell in cells:
-        counts = wanted.setdefault(build, {})
+        layouts.setdefault(build, {})[cell.layout] = cell.source
         living = alive.setdefault(build, set())
-        for location, found in cell.rows.items():
-            counts[location] = max(counts.get(location, 0), len(found))
-            if any(f.value is not None for f in found):
-                living.add(location)
+        if cell.complete:
+            whole.setdefault(build, set()).add(cell.layout)
+        else:
+            living |= cell.living()
+    wanted: dict[Build, dict[Location, int]] = {}
+    for build, of in layouts.items():
+        wanted[build] = {}
+        for layout, source in of.items():
+            counts = source.counts(layout)
+            for location, count in counts.items():
+                wanted[build][location] = max(wanted[build].get(location, 0), count)
+            if layout in whole.get(build, ()):
+                alive[build] |= set(counts)
     dead = {build: set(counts) - alive[build] for build, counts in wanted.items()}
     nothing = dead == {build: set(counts) for build, counts in wanted.items()}
     left_out = (
@@ -148,7 +244,11 @@ def whole_of(cells: Iterable[tuple[Build, Cell]]) -> Whole:
         build: {at: n for at, n in counts.items() if at not in left_out[build]}
         for build, counts in wanted.items()
     }
-    return Whole(kept, _in_words(left_out))
+    same = {
+        build: {at for at, source in of.items() if kept[build] == source.counts(at) != {}}
+        for build, of in layouts.items()
+    }
+    return Whole(kept, _in_words(left_out), same)
 
 
 def _dead_near(location: Location, there: Iterable[Location], dead: set[Location]) -> bool:

@@ -128,7 +128,7 @@ function classCard(rows) {
   return el("article", { class: "card" },
     el("div", { class: "card-head" }, badge(kind, words(first.outcome)), el("span", {}, title.filter(Boolean).join(", "))),
     el("ol", { class: "classes" }, ...rows.sort((a, b) => a.class - b.class).map((r) => el("li", {},
-      ...(r.members || []).map((m) => el("span", { class: "member" }, m)), el("span", { class: "faint" }, numbers(r))))),
+      ...(r.members || []).map((m) => named(m, "span", { class: "member" })), el("span", { class: "faint" }, numbers(r))))),
     first.reason ? el("p", { class: "faint" }, first.reason) : null);
 }
 

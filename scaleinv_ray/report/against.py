@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from scaleinv_ray.report.pack import column
-from scaleinv_ray.report.series import SLICE, rounded
+from scaleinv_ray.report.pack import column, rounded
+from scaleinv_ray.report.series import SLICE
 
 LEVEL = 0.90
 """Of the intervals of predictions."""

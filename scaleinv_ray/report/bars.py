@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from scaleinv_ray.report.curves import at_judged_step, when
-from scaleinv_ray.report.series import named, rounded
+from scaleinv_ray.report.pack import rounded
+from scaleinv_ray.report.series import named
 
 PLACE: tuple[str, ...] = ("series", "family", "invariant", "diagram", "probe", "site")
 NUM_BARS = 120

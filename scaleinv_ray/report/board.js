@@ -125,7 +125,7 @@ function tableRow(row, i) {
     const content = column.cell ? column.cell(row) : column.value(row) || "–";
     return column.row
       ? el("th", { scope: "row" }, content)
-      : el("td", { class: column.number ? "number" : null }, content);
+      : named(content, "td", { class: column.number ? "number" : null });
   }));
 }
 
@@ -158,7 +158,7 @@ function sortBy(i) {
 function fillSelect(select, options, every) {
   select.replaceChildren(
     el("option", { value: "" }, every),
-    ...options.map(([value, text]) => el("option", { value }, text)),
+    ...options.map(([value, text]) => option(value, text)),
   );
 }
 

@@ -99,6 +99,15 @@ const distinct = (values) => [...new Set(values)];
 const local = (invariant, family) =>
   invariant && invariant.startsWith(`${family}.`) ? invariant.slice(family.length + 1) : invariant || "";
 
+/* ---- long names: cut, and whole in their title ---- */
+
+const MOST_LETTERS = 60;
+const isLong = (text) => typeof text === "string" && text.length > MOST_LETTERS;
+/* The last letter goes by code point: half of a pair is none. */
+const cut = (text) => (isLong(text) ? `${Array.from(text.slice(0, MOST_LETTERS)).slice(0, -1).join("")}…` : text);
+const named = (text, tag = "span", attributes = {}) => el(tag, { ...attributes, title: isLong(text) ? text : null }, cut(text));
+const option = (value, text) => named(text, "option", { value });
+
 /* ---- theme ---- */
 
 const themeListeners = [];
@@ -127,13 +136,13 @@ const all = (values) => distinct(values).sort((a, b) => a - b);
 const sum = (values) => values.reduce((a, b) => a + b, 0);
 const count = (n) => n.toLocaleString("en");
 const seedsText = (n) => `${n} seed${n === 1 ? "" : "s"}`;
-const siteText = (site) => (site === "all" ? "all weights of the blocks" : site);
+const siteText = (site) => (site === "all" ? "all weights of the blocks" : cut(site));
 const binText = (bin) => (bin === "all" ? "whole" : bin || "–");
 
 function placeText(place) {
   const bin = place.bin === undefined ? place.depth_bin : place.bin;
   const third = !bin || bin === "all" ? "" : `${bin} third of the depth`;
-  return [place.probe, siteText(place.site), third].filter(Boolean).join(", ");
+  return [cut(place.probe), siteText(place.site), third].filter(Boolean).join(", ");
 }
 
 function groups(values, key) {
@@ -148,6 +157,7 @@ function groups(values, key) {
 
 /* A name that may break after its underscores. */
 function breakable(name) {
+  if (isLong(name)) return named(name);
   return el("span", {}, ...(name || "").split(/(?<=_)/).flatMap((part) => [part, el("wbr")]));
 }
 
@@ -160,7 +170,7 @@ function download(name, names, rows) {
   const lines = [names, ...rows.map((row) => names.map((column) => row[column]))];
   const text = lines.map((line) => line.map(csvCell).join(",")).join("\r\n");
   const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-  el("a", { href: url, download: `${name.replaceAll(/[^\w.-]+/g, "-")}.csv` }).click();
+  el("a", { href: url, download: `${name.replaceAll(/[^\w.-]+/g, "-").slice(0, 120)}.csv` }).click();
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 

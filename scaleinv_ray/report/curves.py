@@ -9,14 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scaleinv_ray.report.series import (
-    NO_STEP,
-    location,
-    named,
-    rounded,
-    with_depth_bins,
-    with_sites,
-)
+from scaleinv_ray.report.pack import rounded
+from scaleinv_ray.report.series import NO_STEP, location, named, with_depth_bins, with_sites
 
 NUM_POINTS = 96
 """Points drawn of a curve: more cannot be told apart on a figure of 800 pixels."""

@@ -7,11 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scaleinv_ray.report.pack import rounded
 from scaleinv_ray.report.series import (
     NO_STEP,
     SLICE,
     named,
-    rounded,
     single_units,
     summarised,
     with_replicates,

@@ -55,7 +55,7 @@ class Family {
 
   addSelect(key, title, options) {
     const select = el("select", { "data-key": key, on: { change: () => this.changed(key) } },
-      ...options.map(([value, text]) => el("option", { value }, text)));
+      ...options.map(([value, text]) => option(value, text)));
     this.selects[key] = select;
     this.controls.append(el("label", { class: key === "quantity" ? "grow" : null, hidden: key !== "quantity" && options.length < 2 }, title, select));
   }
@@ -113,7 +113,7 @@ class Family {
     const last = all([...groups(points, (p) => p.n).values()].map((own) => own[own.length - 1].step));
     const options = steps.map((t) => [String(t), t.toLocaleString("en")]);
     if (last.length > 1) options.push(["", "last of each size"]);
-    this.selects.step.replaceChildren(...options.map(([value, text]) => el("option", { value }, text)));
+    this.selects.step.replaceChildren(...options.map(([value, text]) => option(value, text)));
     const judged = this.verdicts().filter((v) => v.comparison === "equal_steps").map((v) => v.step).find((t) => steps.includes(t));
     if (options.length) this.selects.step.value = judged === undefined ? options[options.length - 1][0] : String(judged);
     this.selects.step.parentElement.hidden = options.length < 2;
@@ -196,7 +196,7 @@ class Family {
       el("button", { type: "button", class: "link", on: { click: () => this.openRows(v, p.n, p.step) } }, "show",
         el("span", { class: "hidden" }, ` the measurements of ${label(v)}, ${parameters(p.n)}`))];
     const body = [...at].flatMap(([v, points]) => points.map((p) => [v, p]))
-      .map((row) => el("tr", {}, ...cells(row).map((cell, i) => el("td", { class: i ? "number" : null }, cell))));
+      .map((row) => el("tr", {}, ...cells(row).map((cell, i) => named(cell, "td", { class: i ? "number" : null }))));
     const top = el("tr", {}, ...head.map((text, i) => el("th", { scope: "col", class: i ? "number" : null }, text)));
     this.numbers.replaceChildren(this.numbers.firstElementChild,
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Numbers of the figure" },
@@ -232,7 +232,7 @@ class Family {
   curveChoice(curves, figure) {
     const names = distinct(curves.map((c) => `${c.invariant}\n${c.curve}`));
     const select = el("select", { "aria-label": "Curve", on: { change: () => { this.suggestLogs(); figure.draw(); } } },
-      ...names.map((name) => el("option", { value: name }, `${local(name.split("\n")[0], this.name)} · ${name.split("\n")[1]}`)));
+      ...names.map((name) => option(name, `${local(name.split("\n")[0], this.name)} · ${name.split("\n")[1]}`)));
     figure.tools.prepend(select);
     return select;
   }

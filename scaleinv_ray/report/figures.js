@@ -30,7 +30,7 @@ function sizeColor(i, count) {
 const clear = (rgb, alpha) => rgb.replace("rgb(", "rgba(").replace(")", `,${alpha})`);
 
 /* plotly reads tags and entities in its texts: names must stay names. */
-const safe = (text) => (text || "").replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+const safe = (text) => cut(text || "").replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
 function axis(title, more = {}) {
   return {
@@ -133,7 +133,7 @@ class Figure {
 
   choice(title, options, f) {
     const select = el("select", { "aria-label": title, on: { change: () => f(select.value) } },
-      ...options.map(([value, text]) => el("option", { value }, text)));
+      ...options.map(([value, text]) => option(value, text)));
     this.tools.prepend(select);
     return select;
   }
@@ -154,7 +154,7 @@ class Figure {
     this.plot.setAttribute("aria-label", `${this.heading.textContent}. ${drawing.note || ""}`);
     this.drawLegend(drawing.traces);
     for (const trace of drawing.traces) trace.visible = !this.hidden.has(trace.name);
-    this.filename = (drawing.name || this.heading.textContent).replaceAll(/[^\w.-]+/g, "-");
+    this.filename = (drawing.name || this.heading.textContent).replaceAll(/[^\w.-]+/g, "-").slice(0, 120);
     this.clicked = drawing.clicked;
     Plotly.react(this.plot, drawing.traces, drawing.layout, this.settings());
     if (!this.listens) this.plot.on("plotly_click", (event) => this.clicked && this.clicked(event.points[0]));
@@ -192,9 +192,9 @@ class Figure {
   drawLegend(traces) {
     const named = traces.filter((trace) => trace.meta);
     this.legend.replaceChildren(...named.map((trace) => {
-      const button = el("button", { type: "button", "aria-pressed": String(!this.hidden.has(trace.name)) },
+      const button = el("button", { type: "button", "aria-pressed": String(!this.hidden.has(trace.name)), title: isLong(trace.name) ? trace.name : null },
         el("span", { class: "swatch", "aria-hidden": "true", style: `color:${trace.meta.color}` }, trace.meta.mark),
-        trace.name);
+        cut(trace.name));
       button.addEventListener("click", () => this.toggle(trace.name, traces, button));
       return button;
     }));

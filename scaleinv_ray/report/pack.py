@@ -9,16 +9,33 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from scaleinv_ray.report.series import rounded
-
 Column = list[Any] | dict[str, list[Any]]
 DIGITS = 8
+
+
+def rounded(value: float | None, digits: int = 6) -> float | None:
+    """Value to so many significant digits; None where it is missing or not finite.
+
+    Args:
+        value: a number or none.
+        digits: significant decimal digits.
+
+    Returns:
+        The nearest such number.
+
+    >>> rounded(1234.5678, 3), rounded(float("nan"))
+    (1230.0, None)
+    """
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.{digits}g}")
 
 
 def plain(value: Any) -> Any:
@@ -83,10 +100,12 @@ def distinct_rows(table: pa.Table) -> tuple[pa.Table, list[int]]:
         return table, []
     code_R = np.zeros(table.num_rows, dtype=np.int64)
     for name in table.column_names:
-        encoded = table[name].combine_chunks().dictionary_encode(null_encoding="encode")
-        indices = encoded.indices.to_numpy(zero_copy_only=False)
+        column = table[name].combine_chunks()
+        encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        missing = len(encoded.dictionary)
+        indices = encoded.indices.fill_null(missing).to_numpy(zero_copy_only=False)
         # renumbered after every column, so that the product of two cardinalities is the most
-        code_R = np.unique(code_R * (len(encoded.dictionary) + 1) + indices, return_inverse=True)[1]
+        code_R = np.unique(code_R * (missing + 1) + indices, return_inverse=True)[1]
     _, first, place = np.unique(code_R, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty_like(order)

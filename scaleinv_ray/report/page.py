@@ -20,6 +20,7 @@ from scaleinv_ray.report.curves import mean_curves
 from scaleinv_ray.report.depth import depth_profiles
 from scaleinv_ray.report.pack import as_json, column, columns, packed, packed_text, plain
 from scaleinv_ray.report.rows import row_details
+from scaleinv_ray.report.runs import with_drawn_runs
 from scaleinv_ray.report.series import Slices, over_seeds
 from scaleinv_ray.report.skeleton import PAGE
 from scaleinv_ray.report.spectroscopy import spectroscopy
@@ -70,10 +71,12 @@ def _data(
     comparisons = compared(given, READ)
     spectral = {name: comparisons.pop(name) for name in ("stages", "orders", "matches")}
     predictions = columns(tables["predictions"])
+    slices, runs = with_drawn_runs(points.slices)
     return {
         "DATA": as_json(_first_view(rows, points, profiles, [*curves, *bars])),
         "POINTS": packed({
-            "slices": points.slices,
+            "slices": slices,
+            "runs": runs,
             "profiles": profiles,
             "predictions": predictions,
             "transitions": comparisons["transitions"],

@@ -11,11 +11,15 @@ other layers than that of the next.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from scaleinv_ray.report.pack import distinct_rows, rounded
+from scaleinv_ray.tables import plain
 
 DEPTH_BINS: tuple[str, ...] = ("all", "early", "middle", "late")
 SLICE: tuple[str, ...] = ("series", "family", "invariant", "quantity", "probe", "site", "bin")
@@ -54,24 +58,6 @@ class Slices(NamedTuple):
     paired: int
 
 
-def rounded(value: float | None, digits: int = 6) -> float | None:
-    """Value to so many significant digits; None where it is missing or not finite.
-
-    Args:
-        value: a number or none.
-        digits: significant decimal digits.
-
-    Returns:
-        The nearest such number.
-
-    >>> rounded(1234.5678, 3), rounded(float("nan"))
-    (1230.0, None)
-    """
-    if value is None or not math.isfinite(value):
-        return None
-    return float(f"{value:.{digits}g}")
-
-
 def with_depth_bins(table: pa.Table) -> pa.Table:
     """Every row under bin `all`, and once more under the third of the depth it lies in.
 
@@ -84,15 +70,18 @@ def with_depth_bins(table: pa.Table) -> pa.Table:
     >>> with_depth_bins(pa.table({"depth": [0.25, 1.0, None]}))["bin"].to_pylist()
     ['all', 'all', 'all', 'early', 'late']
     """
-    everything = table.append_column("bin", pa.array(["all"] * table.num_rows, pa.string()))
+    everything = table.append_column("bin", _of_bins(np.zeros(table.num_rows, dtype=np.int32)))
     placed = table.filter(pc.is_valid(table["depth"]))
-    depth = placed["depth"]
-    third = pc.if_else(
-        pc.less_equal(depth, 1 / 3 + 1e-9),
-        "early",
-        pc.if_else(pc.less_equal(depth, 2 / 3 + 1e-9), "middle", "late"),
-    )
-    return pa.concat_tables([everything, placed.append_column("bin", third)])
+    depth_R = placed["depth"].to_numpy()
+    third_R = 1 + np.searchsorted([1 / 3 + 1e-9, 2 / 3 + 1e-9], depth_R)
+    return pa.concat_tables([
+        everything,
+        placed.append_column("bin", _of_bins(third_R.astype(np.int32))),
+    ])
+
+
+def _of_bins(place_R: np.ndarray) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(place_R), pa.array(DEPTH_BINS))
 
 
 def with_sites(table: pa.Table) -> pa.Table:
@@ -112,12 +101,13 @@ def with_sites(table: pa.Table) -> pa.Table:
     by_role = pc.and_(pc.is_null(table["site"]), pc.is_valid(table["role"]))
     roles, site = table.filter(by_role), table.schema.get_field_index("site")
     inside = roles.filter(pc.is_valid(roles["layer"]))
-    together = pa.array(["all"] * inside.num_rows, pa.string())
-    return pa.concat_tables([
+    together = pc.if_else(pc.is_valid(inside["layer"]), "all", None)
+    parts = [
         table.filter(pc.invert(by_role)),
         roles.set_column(site, "site", roles["role"]),
-        inside.set_column(site, "site", together),
-    ])
+        inside.set_column(site, "site", together.cast(table["site"].type)),
+    ]
+    return pa.concat_tables(parts)
 
 
 def named(table: pa.Table, columns: Iterable[str]) -> pa.Table:
@@ -145,7 +135,8 @@ def single_units(measurements: pa.Table) -> tuple[pa.Table, int]:
         Rows with a further column `location`; value and location are null where there is no
         number, step is `NO_STEP` where there is none. The count is that of rows with a number.
     """
-    sized = measurements.filter(pc.is_valid(measurements["n_params"]))
+    read = measurements.select([*_COLUMNS, "unit_b"])  # the others double the memory below
+    sized = read.filter(pc.is_valid(read["n_params"]))
     ok = pc.and_(pc.equal(sized["status"], "ok"), pc.fill_null(pc.is_finite(sized["value"]), False))
     sized = sized.append_column("ok", ok)
     single = sized.filter(pc.is_null(sized["unit_b"]))
@@ -170,6 +161,7 @@ def with_replicates(binned: pa.Table, place: list[str]) -> pa.Table:
         The columns of `place`, model, seed, value (null where a location is missing), ln, sign,
         and lost (1 where a location is missing, else 0).
     """
+    binned = binned.unify_dictionaries()
     counted = [("location", "count_distinct", pc.CountOptions(mode="only_valid"))]
     seeds = binned.group_by([*place, "model", "seed"]).aggregate([("value", "mean"), *counted])
     planned = binned.group_by(place).aggregate(counted)
@@ -212,6 +204,7 @@ def summarised(seeds: pa.Table, place: list[str]) -> list[dict[str, Any]]:
         ("sign", "max"),
         ("lost", "sum"),
     ])
+    points = points.cast(plain(points.schema))
     return points.sort_by([(name, "ascending") for name in place]).to_pylist()
 
 
@@ -234,9 +227,11 @@ def over_seeds(measurements: pa.Table) -> Slices:
         The slices in the order of their names.
     """
     usable, paired = single_units(measurements)
-    binned = with_depth_bins(named(with_sites(usable), (*SLICE[:-1], "law", "variant")))
+    law_of = _laws(named(usable, ("law",)))
+    # every column that goes is two to four times as many rows of it
+    sited = with_sites(usable).drop_columns(["layer", "role", "head", "law", "status"])
+    binned = with_depth_bins(named(sited, (*SLICE[:-1], "variant"))).drop_columns("depth")
     place = [*SLICE, "variant", "n_params", "step"]
-    law_of = _laws(binned)
     slices: dict[tuple[str, ...], dict[str, Any]] = {}
     seeds = with_replicates(binned, place)
     for row in summarised(seeds, place):
@@ -271,11 +266,24 @@ def _add_runs(slices: dict[tuple[str, ...], dict[str, Any]], seeds: pa.Table) ->
     """The trained replicates themselves, for tracks of single runs and the page of one model."""
     kept = pc.and_(pc.equal(seeds["variant"], "trained"), pc.is_valid(seeds["value"]))
     names = ["n_params", "model", "seed", "step"]
-    runs = seeds.filter(kept).sort_by([(name, "ascending") for name in names])
+    runs = seeds.filter(kept)
+    order = runs.select(names).cast(plain(runs.select(names).schema))
+    order_R = pc.sort_indices(order, [(name, "ascending") for name in names])
+    runs = runs.take(order_R)
     for entry in slices.values():
         entry["runs"] = []
-    for row in runs.select([*SLICE, *names, "value"]).to_pylist():
-        entry = slices[tuple(row[name] for name in SLICE)]
-        step = None if row["step"] == NO_STEP else row["step"]
-        run = [row["model"], row["seed"], row["n_params"], step, rounded(row["value"])]
-        entry["runs"].append(run)
+    places, place_of = distinct_rows(runs.select(SLICE))
+    lists = [slices[tuple(row[name] for name in SLICE)]["runs"] for row in places.to_pylist()]
+    columns = [_shared(runs[name]) for name in ("model", "seed", "n_params", "step", "value")]
+    for place, model, seed, n_params, step, value in zip(place_of, *columns, strict=True):
+        at = None if step == NO_STEP else step
+        lists[place].append([model, seed, n_params, at, rounded(value)])
+
+
+def _shared(column: pa.ChunkedArray) -> Iterator[Any]:
+    """The values of a column, equal texts as one object."""
+    array = column.combine_chunks()
+    if not pa.types.is_dictionary(array.type):
+        return iter(array.to_pylist())
+    texts = [*array.dictionary.to_pylist(), None]
+    return (texts[i] for i in array.indices.fill_null(len(texts) - 1).to_pylist())

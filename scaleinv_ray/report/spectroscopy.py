@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scaleinv_ray.report.series import NO_STEP, rounded
+from scaleinv_ray.report.pack import rounded
+from scaleinv_ray.report.series import NO_STEP
 
 DENSITY = "density"
 BAND = re.compile(r"band_(\d+)")
@@ -202,12 +203,8 @@ def coefficients(measurements: pa.Table) -> list[dict[str, Any]]:
         where refused), verdict (of the chains; `none` where they are not rejected and this quantity
         cannot be had of them), reasons.
     """
-    rows = measurements.filter(
-        pc.and_(
-            pc.equal(measurements["invariant"], COEFFICIENT),
-            pc.starts_with(measurements["quantity"], "lambda"),
-        )
-    )
+    rows = measurements.filter(pc.equal(measurements["invariant"], COEFFICIENT))
+    rows = rows.filter(pc.starts_with(rows["quantity"].cast(pa.string()), "lambda"))
     out = []
     for key, group in _grouped(rows, ("quantity",)).items():
         points = [_point(row) for row in sorted(group, key=_step)]

@@ -7,7 +7,7 @@ function loadPoints() {
   return once("all points", async () => {
     const [points, curves] = await Promise.all([load("points"), load("curves")]);
     Object.assign(POINTS, {
-      slices: points.slices, profiles: points.profiles, curves: curves.curves, bars: curves.bars,
+      slices: points.slices, runs: points.runs, profiles: points.profiles, curves: curves.curves, bars: curves.bars,
       predictions: records(points.predictions), transitions: records(points.transitions), collapses: records(points.collapses),
       hasTransitions: points.transitions !== null, hasCollapses: points.collapses !== null,
     });

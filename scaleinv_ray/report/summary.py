@@ -146,7 +146,8 @@ def _null_sentence(held: list[dict[str, Any]]) -> str:
 
 
 def _counts_sentence(measurements: pa.Table) -> str:
-    status: Mapping[str, int] = Counter(measurements["status"].to_pylist())
+    counted = pc.value_counts(measurements["status"]).to_pylist()
+    status: Mapping[str, int] = {row["values"]: row["counts"] for row in counted}
     lost = " and ".join(f"{status.get(s, 0):,} {s}" for s in ("refused", "failed"))
     text = f"{_num(measurements.num_rows, 'measurement')}, of which {lost}"
     sizes = sorted(n for n in pc.unique(measurements["n_params"]).to_pylist() if n is not None)

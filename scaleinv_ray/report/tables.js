@@ -64,7 +64,7 @@ class DataTable {
     if (column.cell) return column.cell(row);
     const value = column.value(row);
     if (column.number) return num(value);
-    return value === null || value === undefined || value === "" ? "–" : String(value);
+    return value === null || value === undefined || value === "" ? "–" : named(String(value));
   }
 }
 
@@ -85,6 +85,6 @@ function goTo(row) {
 }
 
 function chooser(title, options, change) {
-  const select = el("select", { "aria-label": title, on: { change: () => change(select.value) } }, ...options.map(([value, text]) => el("option", { value }, text)));
+  const select = el("select", { "aria-label": title, on: { change: () => change(select.value) } }, ...options.map(([value, text]) => option(value, text)));
   return [select, el("label", { hidden: options.length < 2 }, title, select)];
 }

@@ -13,15 +13,18 @@ function trackTrace(n, points, style) {
   };
 }
 
-const RUN = ["model", "seed", "n", "step", "value"];
-
+/* Every run of a slice that has several checkpoints, step after step; of very many some of each size. */
 function runsOf(slice) {
-  const rows = slice.runs.map((run) => Object.fromEntries(RUN.map((name, i) => [name, run[i]]))).filter((r) => r.step !== null);
-  return [...groups(rows, (r) => `${r.model}\n${r.seed}`).values()].map((own) => own.sort((a, b) => a.step - b.step));
+  return slice.runs.of.map((run, i) => {
+    const [model, seed, n] = POINTS.runs[run];
+    return slice.runs.steps[i].map((step, k) => ({ model, seed, n, step, value: slice.runs.values[i][k] }));
+  });
 }
 
+const runsText = (slice) => (slice.runs.left_out ? ` Of ${count(slice.runs.left_out + slice.runs.of.length)} runs ${count(slice.runs.of.length)} are drawn, the first seeds of each size.` : "");
+
 function runTraces(runs, sizes) {
-  return runs.filter((own) => own.length > 1).map((own) => {
+  return runs.map((own) => {
     const style = sizeStyle(sizes.indexOf(own[0].n), sizes.length);
     return {
       name: parameters(own[0].n), mode: "lines", type: "scatter", x: own.map((p) => p.step + 1), y: own.map((p) => p.value),
@@ -91,7 +94,7 @@ function buildTrack(family) {
     }),
     clicked: (point) => point.customdata && showRows(slice, { variant: "trained", n_params: point.customdata[0], step: point.customdata[1] },
       `${slice.quantity}: ${parameters(point.customdata[0])}, step ${count(point.customdata[1])}`),
-    note: `Trained models; axis logarithmic in step + 1. ${barText(geometric)}.${transitionText(found)}`,
+    note: `Trained models; axis logarithmic in step + 1. ${barText(geometric)}.${runsText(slice)}${transitionText(found)}`,
   };
 }
 

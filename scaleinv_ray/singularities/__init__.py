@@ -14,10 +14,11 @@ from scaleinv_ray.singularities.linear_networks import deep_linear, reduced_rank
 from scaleinv_ray.singularities.matching import Candidate, Match, Outcome, match
 from scaleinv_ray.singularities.newton import newton_polyhedron
 from scaleinv_ray.singularities.polynomial import Polynomial, monomial
-from scaleinv_ray.singularities.table import matches_table
+from scaleinv_ray.singularities.table import INVARIANT, matches_table
 from scaleinv_ray.singularities.volume import StateDensity, mellin_pole, subset_simulation
 
 __all__ = [
+    "INVARIANT",
     "Candidate",
     "LearningCoefficient",
     "Match",

@@ -1,6 +1,7 @@
 """Verdicts on single series: hand-checked numbers, symmetries, refusals."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from scaleinv_ray.conservation.evidence import (
     brown_forsythe_p,
     evidence,
     moments,
+    moments_left_out,
 )
+from scaleinv_ray.conservation.fits import LOGARITHMIC, RAW, Means, fit, refit
 
 SIZES = [1e6, 4e6, 16e6, 64e6, 256e6]
 
@@ -229,3 +232,64 @@ def test_mixed_signs_are_judged_in_units():
     values = [[0.01, -0.01, 0.0]] * 5
     assert judge(SIZES, values, margin=0.1, unit=1.0).verdict is Verdicts.CONSERVED
     assert judge(SIZES, values, margin=0.1, unit=0.1).verdict is Verdicts.UNDETERMINED
+
+
+def left_out_of(y_KS):
+    """The series, then with each seed of the sizes that have three or more left out."""
+    batch = [y_KS]
+    for size, seed in zip(*np.nonzero(~np.isnan(y_KS)), strict=True):
+        if (~np.isnan(y_KS[size])).sum() >= 3:
+            batch.append(y_KS.copy())
+            batch[-1][size, seed] = np.nan
+    return np.stack(batch)
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0])
+def test_seeds_left_out_of_a_batch_are_series_of_their_own(spread):
+    rng = np.random.default_rng(4)
+    y_KS = rng.normal(size=(5, 4)) * np.array([[1.0], [spread], [1.0], [1.0], [1.0]])
+    y_KS[1, 3] = y_KS[2, 2:] = np.nan
+    x_K, together = np.log(SIZES), moments_left_out(y_KS)
+    assert together.unequal_B[0] == (spread > 1)
+    found = evidence(x_K, together, delta=0.1)
+    for b, left_KS in enumerate(left_out_of(y_KS)):
+        alone = replace(moments(left_KS[None]), unequal_B=together.unequal_B[b : b + 1])
+        for name in vars(alone):
+            assert getattr(alone, name)[0] == pytest.approx(getattr(together, name)[b], nan_ok=True)
+        expected = evidence(x_K, alone, delta=0.1)
+        for name in vars(expected):
+            pair = getattr(found, name)[b], getattr(expected, name)[0]
+            assert pair[0] == pytest.approx(pair[1], nan_ok=True), name
+
+
+@pytest.mark.parametrize(
+    ("forms", "name", "coefficients"),
+    [
+        (LOGARITHMIC, "log", [0.3, 0.2]),
+        (LOGARITHMIC, "offset_power", [0.5, -0.7, math.log(0.6)]),
+        (RAW, "offset_power", [1.0, 2.0, math.log(0.6)]),
+    ],
+)
+def test_many_fits_at_once_are_those_one_by_one(forms, name, coefficients):
+    rng = np.random.default_rng(5)
+    z_K, form = np.linspace(0.0, 6.0, 9), forms[name]
+    curve_K = form.evaluate(np.array(coefficients), z_K)[0]
+    mean_BK = curve_K + 0.003 * rng.normal(size=(12, 9))
+    weight_BK = rng.integers(2, 5, size=mean_BK.shape)
+    start = fit(name, forms, Means(z_K, curve_K, np.ones(9))).coefficients_C
+    found_BC, settled_B = refit(form, z_K, mean_BK, weight_BK, start)
+    assert settled_B.all()
+    for mean_K, weight_K, found_C in zip(mean_BK, weight_BK, found_BC, strict=True):
+        alone = fit(name, forms, Means(z_K, mean_K, weight_K), start=start)
+        assert found_C == pytest.approx(alone.coefficients_C, rel=1e-4, abs=1e-6)
+
+
+def test_seeds_left_out_where_the_law_is_no_line():
+    rng = np.random.default_rng(6)
+    sizes = [1e6 * 3**k for k in range(8)]
+    values = [
+        [(1 + 2 * (n / 1e6) ** -0.5) * (1 + 0.004 * rng.normal()) for _ in range(4)] for n in sizes
+    ]
+    found = judge(sizes, values)
+    assert (found.verdict, found.form) == (Verdicts.SCALES, "offset_power")
+    assert len(found.left_out) == 32 and set(found.left_out) == {Verdicts.SCALES}

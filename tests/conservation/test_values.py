@@ -5,7 +5,8 @@ import math
 import pytest
 
 from scaleinv_ray import tables
-from scaleinv_ray.conservation.values import comparisons, gather
+from scaleinv_ray.conservation.gathering import gather
+from scaleinv_ray.conservation.values import comparisons
 
 SIZES = (1_000_000, 10_000_000)
 

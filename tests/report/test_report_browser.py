@@ -7,16 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from scaleinv_ray import tables
 from scaleinv_ray.report import write_report
 from tests.report.in_browser import column, drawn, figure, in_view, opened, until
+from tests.report.synthetic_across import across
 from tests.report.synthetic_tables import (
     NUM_VERDICTS,
     QUANTITIES,
     SIZES,
     measurement,
+    synthetic,
     verdict,
 )
 
@@ -316,3 +320,34 @@ def test_the_page_is_as_wide_as_the_window(figures: Any, width: int) -> None:
     until(figures, lambda: figures.evaluate(wide) <= width)
     assert figures.evaluate(wide) <= width
     figures.set_viewport_size({"width": 1280, "height": 900})
+
+
+LONG = "x" * 4000
+NAMED = {"series", "model", "model_a", "model_b", "probe", "task"}
+
+
+def with_long_names(table: pa.Table) -> pa.Table:
+    """The table with names of four thousand letters wherever a user gives one."""
+    for name in NAMED & set(table.column_names):
+        if table[name].null_count < table.num_rows:
+            at = table.schema.get_field_index(name)
+            table = table.set_column(at, name, pc.binary_join_element_wise(table[name], LONG, ""))
+    return table
+
+
+def test_long_names_are_cut_and_whole_in_their_title(browser: Any, tmp_path: Path) -> None:
+    given = {name: with_long_names(t) for name, t in (synthetic() | across()).items()}
+    report = write_report(given, title=f"t{LONG}", facts={"models": LONG}, out=tmp_path / "r.html")
+    with opened(browser, report) as (page, _):
+        drawn(figure(in_view(page, "topology"), "Value against parameters"))
+        for section in ("pairs", "classes", "capabilities", "transitions", "model"):
+            page.locator(f"#{section}").evaluate("(node) => node.scrollIntoView()")
+            page.locator(f"#{section}-body .waiting").wait_for(state="detached")
+        until(page, lambda: page.locator("#model-body table tbody tr").count() > 0)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+        cells = page.locator("#transitions-body tbody tr").first.locator("[title]")
+        whole = [cell.get_attribute("title") for cell in cells.all()]
+        assert {title.removesuffix(LONG) for title in whole} >= {"d32", "prose"}
+        assert all(len(cell.inner_text()) <= 60 for cell in cells.all())
+        cells = "[...document.querySelectorAll('td, th, select')]"
+        assert page.evaluate(f"Math.max(...{cells}.map((node) => node.offsetWidth))") < 600

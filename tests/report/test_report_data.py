@@ -18,10 +18,19 @@ from scaleinv_ray.report.bars import NUM_BARS, barcodes
 from scaleinv_ray.report.depth import depth_profiles
 from scaleinv_ray.report.pack import column, distinct_rows, packed, unpacked
 from scaleinv_ray.report.rows import row_details
+from scaleinv_ray.report.runs import MOST_RUNS, with_drawn_runs
 from scaleinv_ray.report.series import over_seeds
 from scaleinv_ray.report.summary import judged
 from tests.report.synthetic_across import across as across_tables
-from tests.report.synthetic_tables import LAYERS, SIZES, measurement, place, unit, verdict
+from tests.report.synthetic_tables import (
+    LAYERS,
+    SIZES,
+    measurement,
+    place,
+    synthetic,
+    unit,
+    verdict,
+)
 
 
 def value_at(packed_column: Any, i: int) -> Any:
@@ -238,3 +247,32 @@ def test_tables_that_lack_a_column_are_refused() -> None:
     assert across.compared({}, ["pairs"]) == {"pairs": None}
     for name in ("transitions", "capabilities", "emergence"):
         assert set(across.READ[name]) == set(getattr(tables, name.upper()).names)
+
+
+def test_texts_shared_in_memory_give_the_same_page() -> None:
+    given = synthetic()
+    shared = {
+        name: table.cast(tables.shared(table.schema)) if name in page.SCHEMAS else table
+        for name, table in given.items()
+    }
+    assert pa.types.is_dictionary(shared["measurements"]["model"].type)
+    told = [page.render(of, title="Synthetic", facts={}) for of in (given, shared)]
+    assert told[0] == told[1]
+
+
+def test_of_very_many_runs_the_first_seeds_of_each_size_are_drawn() -> None:
+    many = [
+        [f"m{n}-s{seed}", seed, n, step, n + seed / 7]
+        for n in (10, 20, 30)
+        for seed in range(MOST_RUNS // 2)
+        for step in (5, 0)
+    ]
+    few, alone = many[:8], [["m", 0, 10, None, 1.0], ["n", 0, 10, 3, 1.0]]
+    slices, named = with_drawn_runs([{"runs": many}, {"runs": few}, {"runs": alone}])
+    drawn = [named[i] for i in slices[0]["runs"]["of"]]
+    assert len(drawn) == MOST_RUNS and slices[0]["runs"]["left_out"] == MOST_RUNS // 2
+    assert {seed for _, seed, n in drawn if n == 30} == set(range(MOST_RUNS // 3))
+    assert slices[0]["runs"]["steps"][0] == [0, 5]
+    assert slices[0]["runs"]["values"][1] == [pytest.approx(10 + 1 / 7, rel=1e-4)] * 2
+    assert [named[i][1] for i in slices[1]["runs"]["of"]] == [0, 1, 2, 3]
+    assert slices[2]["runs"] == {"of": [], "steps": [], "values": [], "left_out": 0}
