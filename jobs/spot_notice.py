@@ -10,7 +10,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")  # before ray is imported
 
 import typer
 
-from scaleinv_ray.cluster.notice import METADATA, pass_on
+from scaleinv_ray.cluster.nodes.spot_notice import METADATA, pass_on
 from scaleinv_ray.entry import enter
 
 

@@ -12,8 +12,8 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")  # before ray is imported
 
 import typer
 
-from scaleinv_ray.cluster.sweep import sweep
 from scaleinv_ray.entry import enter
+from scaleinv_ray.runs.sweep import sweep
 
 
 def main(configs: list[str], address: str = "auto") -> None:

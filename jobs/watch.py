@@ -11,8 +11,8 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")  # before ray is imported
 
 import typer
 
-from scaleinv_ray.cluster.watch import SETTLED_S, watch
 from scaleinv_ray.entry import enter
+from scaleinv_ray.runs.watch import SETTLED_S, watch
 
 
 def main(

@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scaleinv_ray.cluster.run import run
+    from scaleinv_ray.runs.analysis import run
 
 __all__ = ["run"]
 
@@ -14,7 +14,7 @@ __all__ = ["run"]
 def __getattr__(name: str) -> Any:
     # imported when asked for: the pure layers must not load ray and torch
     if name == "run":
-        from scaleinv_ray.cluster.run import run
+        from scaleinv_ray.runs.analysis import run
 
         return run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from scaleinv_ray.wording import shown
+from scaleinv_ray.inputs.wording import shown
 
 End = float | Callable[[Mapping[str, Any]], float] | None
 MANY = 10_000

@@ -11,22 +11,22 @@ from typing import Annotated
 
 import typer
 
+from scaleinv_ray.checkpoints import listed, unused
 from scaleinv_ray.config import RunConfig, load_run_config, load_train_config
 from scaleinv_ray.config.reader import read_mapping
 from scaleinv_ray.cost_model import predict
 from scaleinv_ray.cost_model import report as cost_report
-from scaleinv_ray.costs import (
+from scaleinv_ray.entry import enter
+from scaleinv_ray.inputs.paths import check_folder
+from scaleinv_ray.inputs.wording import sized
+from scaleinv_ray.plan import Plan
+from scaleinv_ray.plan.costs import (
     available_memory,
     capture_bytes,
     choose_loading,
     forward_flops,
     model_bytes,
 )
-from scaleinv_ray.entry import enter
-from scaleinv_ray.paths import check_folder
-from scaleinv_ray.plan import Plan
-from scaleinv_ray.series import listed, unused
-from scaleinv_ray.wording import sized
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -54,9 +54,9 @@ def train(config: Config, address: Address = None) -> None:
 @app.command()
 def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     """Prints units, captures, bytes, what is missing and what it costs; computes nothing."""
-    from scaleinv_ray.cluster.inventory import say, take_inventory
-    from scaleinv_ray.cluster.run import notes_of
+    from scaleinv_ray.measure.inventory import say, take_inventory
     from scaleinv_ray.plan import make_plan
+    from scaleinv_ray.runs.analysis import notes_of
     from scaleinv_ray.store import Store
 
     checked = load_run_config(config)
@@ -150,7 +150,7 @@ def _loadings(plan: Plan, config: RunConfig, nodes: int) -> str:
 
 
 def _run(config: RunConfig, out: str | None, address: str | None) -> None:
-    from scaleinv_ray.cluster.run import run as analyse
+    from scaleinv_ray.runs.analysis import run as analyse
 
     result = analyse(config, out=out, address=address)
     counts = Counter(result.verdicts["verdict"].to_pylist())
@@ -168,8 +168,8 @@ def _run(config: RunConfig, out: str | None, address: str | None) -> None:
 @app.command()
 def report(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")]) -> None:
     """Judges a run folder anew and writes its report; measures nothing."""
-    from scaleinv_ray.cluster.conclude import rejudge
-    from scaleinv_ray.cluster.run import written_config
+    from scaleinv_ray.conclude.concluding import rejudge
+    from scaleinv_ray.runs.analysis import written_config
     from scaleinv_ray.store import Store
 
     store = Store(run_folder)
@@ -185,7 +185,7 @@ def report(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")
 @app.command()
 def status(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")]) -> None:
     """Says how far a run is: counts by kind, reasons of failures, rate and time left."""
-    from scaleinv_ray.cluster.status import status as status_of
+    from scaleinv_ray.runs.status import status as status_of
     from scaleinv_ray.store import Store
 
     for line in status_of(Store(run_folder), now=time.time()).lines():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
-from scaleinv_ray.reading import told
+from scaleinv_ray.inputs.reading import told
 
 DEBUG = "--debug"
 """Option of every command, wherever it stands: an error shows its traceback."""

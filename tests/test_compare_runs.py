@@ -9,7 +9,7 @@ import pytest
 
 from scaleinv_ray import tables
 from scaleinv_ray.store import Store
-from tests.conservation.rows import measurement
+from tests.conclude.measured_rows import measurement
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "compare_runs"
 ROWS = [

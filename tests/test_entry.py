@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from scaleinv_ray.entry import STOPPED, enter
-from scaleinv_ray.paths import check_folder
-from scaleinv_ray.reading import read_by, reading, told, writing
+from scaleinv_ray.inputs.paths import check_folder
+from scaleinv_ray.inputs.reading import read_by, reading, told, writing
 
 
 def ended(command, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:

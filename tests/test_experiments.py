@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scaleinv_ray.checkpoints import resolve
+from scaleinv_ray.conclude.training.onsets import OnsetFinder
+from scaleinv_ray.conclude.training.transitions import TransitionFinder
 from scaleinv_ray.config import load_run_config
-from scaleinv_ray.conservation.onsets import OnsetFinder
-from scaleinv_ray.conservation.transitions import TransitionFinder
-from scaleinv_ray.series import resolve
 
 EXPERIMENTS = Path(__file__).parents[1] / "scripts" / "experiments"
 

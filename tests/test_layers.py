@@ -1,81 +1,61 @@
-"""The directions of imports (DESIGN: layout). A planted import turns this red."""
+"""The directions of imports, as ARCHITECTURE.md draws them. A planted import turns this red."""
 
 import ast
+import re
+import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "scaleinv_ray"
-PURE = {"numpy", "scipy", "gudhi", "sklearn", "statsmodels"}
-BASE = {"wording", "reading", "paths"}  # the standard library alone; everything may use them
-CORE = {"estimate", "records", "protocols", "resample", "contract", "bounds"}
-TORCH = {"torch", "transformers", "accelerate", "safetensors", "tokenizers", "huggingface_hub"}
-ALL_THIRD = PURE | TORCH | {"ray", "pyarrow", "pydantic", "plotly", "tqdm", "threadpoolctl"}
-# layer -> (third-party packages allowed, own modules allowed beside the layer's own)
-RULES: dict[str, tuple[set[str], set[str]]] = {
-    "wording": (set(), set()),
-    "reading": (set(), set()),
-    "paths": (set(), set()),
-    "entry": (set(), set()),
-    "bounds": (set(), set()),
-    "estimate": ({"numpy"}, set()),
-    "records": ({"numpy"}, set()),
-    "protocols": (set(), set()),
-    "resample": ({"numpy"}, {"estimate"}),
-    "contract": ({"numpy"}, {"estimate", "records", "bounds"}),
-    "tables": ({"pyarrow"}, set()),
-    "kernels": (PURE, CORE),
-    "invariants": (PURE, CORE | {"kernels"}),
-    "singularities": (PURE, CORE),
-    "conservation": (PURE | {"pandas"}, CORE),
-    "probes": (PURE, CORE),
-    "attention_only": ({"torch", "transformers"}, set()),
-    "capture": (TORCH | {"numpy"}, CORE | {"probes", "attention_only", "series"}),
-    "ladder": (TORCH | {"numpy"}, CORE | {"probes", "attention_only", "series"}),
-    "patience": (set(), set()),
-    "litter": (set(), set()),
-    "seal": ({"pyarrow"}, set()),
-    "sealed_tables": ({"pyarrow"}, {"seal", "tables"}),
-    "store": (
-        {"numpy", "pyarrow"},
-        {"litter", "patience", "records", "seal", "sealed_tables"},
-    ),
-    "states": ({"numpy", "pyarrow"}, {"seal", "store"}),
-    "series": ({"huggingface_hub", "numpy", "safetensors"}, {"tables", "records"}),
-    "config": (
-        {"pydantic", "pydantic_core", "yaml"},
-        {"tables", "records", "protocols", "contract", "invariants", "probes", "series"},
-    ),
-    "costs": (set(), {"records", "protocols", "series"}),
-    "cost_model": (set(), {"records", "contract", "series", "costs", "plan", "config"}),
-    "plan": (
-        {"numpy", "pyarrow", "tokenizers"},
-        CORE | {"tables", "invariants", "probes", "series", "config", "costs"},
-    ),
-    "cluster": (
-        ALL_THIRD,
-        CORE
-        | {"tables", "invariants", "singularities", "conservation", "probes", "capture", "ladder"}
-        | {"series", "config", "costs", "cost_model", "plan", "store", "states", "report"}
-        | {"patience", "seal", "litter"},
-    ),
-    "report": ({"plotly", "numpy", "scipy", "pyarrow"}, {"tables", "conservation", "store"}),
-    "cli": (
-        {"typer"},
-        {"cluster", "report", "config", "costs", "cost_model", "plan", "store", "contract"}
-        | {"invariants", "entry", "series"},
-    ),
-}
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "scaleinv_ray"
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+WORDS = {"estimate", "records", "protocols", "resample", "contract", "bounds"}
 FREE = {"", "__init__", "__main__"}
+MAX_FILES = 12
 
 
-def _layer_of(path: Path) -> str:
-    relative = path.relative_to(PACKAGE)
-    return relative.parts[0].removesuffix(".py")
+@cache
+def arrows() -> dict[str, set[str]]:
+    """Room -> the rooms that an arrow of the drawing leads to."""
+    drawing = re.search(r"```mermaid\n(.*?)```", ARCHITECTURE, re.DOTALL)
+    assert drawing
+    found: dict[str, set[str]] = {}
+    for start, end in re.findall(r"^ +(\S+) --> (\S+)$", drawing[1], re.MULTILINE):
+        found.setdefault(start, set()).add(end)
+        found.setdefault(end, set())
+    return found
 
 
-def _imports(source: str) -> set[str]:
+@cache
+def outside() -> dict[str, set[str]]:
+    """Room -> the packages of others that it may import, from the table."""
+    rows = re.findall(r"^\| `(\S+)` \|[^|]*\|([^|]*)\|$", ARCHITECTURE, re.MULTILINE)
+    return {room: set(re.findall(r"\w+", names)) for room, names in rows}
+
+
+@cache
+def reachable(room: str) -> frozenset[str]:
+    """The room and all that arrows lead to from it."""
+    return frozenset({room}).union(*(reachable(end) for end in arrows()[room]))
+
+
+def room_of(parts: tuple[str, ...]) -> str:
+    """The innermost room of a dotted name inside the package."""
+    if parts[0] in WORDS:
+        return "words"
+    return next(
+        (name for i in (2, 1) if (name := "/".join(parts[:i])) in arrows()), "/".join(parts)
+    )
+
+
+def room_of_file(path: Path) -> str:
+    return room_of(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imported(source: str) -> set[str]:
     """Dotted names of everything imported, wherever it stands in the file."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
@@ -84,64 +64,77 @@ def _imports(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide the direction"
             module = node.module or ""
-            found |= (
-                {f"{module}.{a.name}" for a in node.names} if module == "scaleinv_ray" else {module}
-            )
+            ours = module.split(".")[0] == "scaleinv_ray"
+            found |= {f"{module}.{a.name}" for a in node.names} if ours else {module}
     return found
 
 
-def violations(layer: str, source: str) -> list[str]:
-    """What `source` imports that its layer must not."""
-    third, own = RULES[layer]
+def violations(room: str, source: str) -> list[str]:
+    """What `source` imports that its room must not."""
     bad = []
-    for name in sorted(_imports(source)):
-        top, _, rest = name.partition(".")
+    for name in sorted(imported(source)):
+        top, *rest = name.split(".")
         if top == "scaleinv_ray":
-            target = rest.partition(".")[0]
-            if target not in own | BASE | {layer} | FREE:
+            if rest and rest[0] not in FREE and room_of(tuple(rest)) not in reachable(room):
                 bad.append(name)
-        elif top not in third and top not in sys.stdlib_module_names:
+        elif top not in outside()[room] and top not in sys.stdlib_module_names:
             bad.append(name)
     return bad
 
 
-FILES = [p for p in sorted(PACKAGE.rglob("*.py")) if _layer_of(p) not in FREE]
+FILES = [p for p in sorted(PACKAGE.rglob("*.py")) if p.relative_to(PACKAGE).stem not in FREE]
+FILES = [p for p in FILES if p.parent != PACKAGE or p.stem not in FREE]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_every_file_imports_only_what_its_layer_may(path: Path) -> None:
-    assert violations(_layer_of(path), path.read_text()) == []
+def test_every_file_imports_only_what_its_room_may(path: Path) -> None:
+    assert violations(room_of_file(path), path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize(
-    ("layer", "planted"),
+    ("room", "planted"),
     [
         ("invariants", "import ray"),
         ("invariants", "def f():\n    from scaleinv_ray.capture import forward\n"),
-        ("conservation", "import torch"),
-        ("conservation", "import pyarrow as pa"),
+        ("conclude/conservation", "import torch"),
+        ("conclude/aggregation", "import pyarrow as pa"),
+        ("conclude/aggregation", "from scaleinv_ray.conclude.training import onsets"),
         ("capture", "from scaleinv_ray.ladder import train"),
+        ("capture", "from scaleinv_ray.store import Store"),
         ("ladder", "from scaleinv_ray import capture"),
+        ("conclude", "import ray"),
+        ("measure", "from scaleinv_ray.cluster import session"),
         ("config", "import torch"),
-        ("series", "import transformers"),
+        ("checkpoints", "import transformers"),
+        ("checkpoints", "from scaleinv_ray.checkpoints.reading import loading"),
         ("invariants", "import joblib"),
-        ("conservation", "import ruptures"),
     ],
 )
-def test_a_planted_import_is_found(layer: str, planted: str) -> None:
-    assert violations(layer, planted)
+def test_a_planted_import_is_found(room: str, planted: str) -> None:
+    assert violations(room, planted)
 
 
-def test_no_utils_and_short_files() -> None:
-    names = [p.name for p in PACKAGE.rglob("*.py")]
-    assert "utils.py" not in names
+def test_the_drawing_and_the_table_name_every_room_once() -> None:
+    assert set(arrows()) == set(outside())
+    assert {room_of_file(path) for path in FILES} == set(arrows())
+    for room in arrows():
+        assert all(room not in reachable(end) for end in arrows()[room]), f"a circle at {room}"
+
+
+def test_folders_can_be_taken_in_at_a_glance() -> None:
+    folders = {p.parent for p in FILES}
+    crowded = {
+        str(folder.relative_to(ROOT)): names
+        for folder in sorted(folders)
+        if len(names := sorted(p.name for p in folder.iterdir() if p.is_file())) > MAX_FILES
+    }
+    assert not crowded
+    assert not list(PACKAGE.rglob("utils.py"))
     long = {str(p): n for p in FILES if (n := len(p.read_text().splitlines())) > 400}
     assert not long
 
 
 def test_importing_the_pure_layers_loads_neither_torch_nor_ray() -> None:
-    import subprocess
-
     code = (
         "import sys, scaleinv_ray.invariants, scaleinv_ray.config, scaleinv_ray.plan;"
         "print([m for m in ('torch', 'ray', 'transformers') if m in sys.modules])"

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from scaleinv_ray.series.roles import LLAMA_LIKE
+from scaleinv_ray.checkpoints.files.roles import LLAMA_LIKE
 
 
 @dataclass(frozen=True)

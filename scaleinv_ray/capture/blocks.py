@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel
 
 from scaleinv_ray.capture.architectures import architecture_of
+from scaleinv_ray.checkpoints.files.roles import tensor_role
 from scaleinv_ray.protocols import BLOCKS
-from scaleinv_ray.series.roles import tensor_role
 
 ATTENTION_ROLES = frozenset({"query", "key", "value", "fused_qkv", "attn_out"})
 MLP_ROLES = frozenset({"mlp_in", "mlp_gate", "mlp_out"})

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from scaleinv_ray.capture.forward import FORWARD_KINDS, check_finite, check_request
-from scaleinv_ray.capture.partial import StreamedModel
 from scaleinv_ray.capture.ranges import balanced
-from scaleinv_ray.capture.streamed_records import Allocate, PartialPass
-from scaleinv_ray.capture.streaming import as_array, as_tensor
+from scaleinv_ray.capture.streaming.layers import as_array, as_tensor
+from scaleinv_ray.capture.streaming.partial import StreamedModel
+from scaleinv_ray.capture.streaming.records import Allocate, PartialPass
 from scaleinv_ray.records import DepthStack, Protocol, Record
 
 

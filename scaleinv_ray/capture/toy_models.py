@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from scaleinv_ray.capture.curvature import SplitLoss
+from scaleinv_ray.capture.curvature.products import SplitLoss
 
 Data = tuple[torch.Tensor, ...]
 

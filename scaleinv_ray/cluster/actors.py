@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scaleinv_ray.cluster.chain import Chain, NotJoinedError, chained, joinable
-from scaleinv_ray.cluster.jobs import (
+from scaleinv_ray.cluster.members import Kept, gpu_memory, source_of
+from scaleinv_ray.cluster.nodes.joining import Terms, Unfit, misfit
+from scaleinv_ray.cluster.scratch.transfer import Supply, address_of, this_node
+from scaleinv_ray.cluster.session import ray
+from scaleinv_ray.measure.tensor_tasks import perform
+from scaleinv_ray.plan.costs import (
+    Loading,
+    available_memory,
+    choose_loading,
+    model_bytes,
+    oom_kills,
+)
+from scaleinv_ray.plan.jobs import (
     CaptureJob,
     CaptureOutcome,
     MeasureJob,
@@ -23,24 +35,12 @@ from scaleinv_ray.cluster.jobs import (
     Target,
     Unfetched,
 )
-from scaleinv_ray.cluster.joining import Terms, Unfit, misfit
-from scaleinv_ray.cluster.members import Kept, gpu_memory, source_of
-from scaleinv_ray.cluster.parts import perform
-from scaleinv_ray.cluster.session import ray
-from scaleinv_ray.cluster.transfer import Supply, address_of, this_node
-from scaleinv_ray.costs import (
-    Loading,
-    available_memory,
-    choose_loading,
-    model_bytes,
-    oom_kills,
-)
-from scaleinv_ray.seal import DamagedError
-from scaleinv_ray.states import STATES, StateFiles
 from scaleinv_ray.store import Store, write_records
+from scaleinv_ray.store.seal import DamagedError
+from scaleinv_ray.store.states import STATES, StateFiles
 
 if TYPE_CHECKING:
-    from scaleinv_ray.capture.run import Session, StreamedSession
+    from scaleinv_ray.capture.session import Session, StreamedSession
 
     _AnySession = Session | StreamedSession | Chain
 
@@ -104,7 +104,7 @@ class Capturer:
 
     def _session(self, job: CaptureJob, stack: ExitStack) -> tuple[_AnySession, Loading]:
         """The model in memory, in the way that fits, and which way that is."""
-        from scaleinv_ray.capture.run import Session, StreamedSession
+        from scaleinv_ray.capture.session import Session, StreamedSession
 
         loading = self._loading(job)
         if loading.how == "resident":
@@ -160,8 +160,8 @@ def _write(
     kinds: frozenset[str],
     tokens: Mapping[str, np.ndarray],
 ) -> dict[str, int]:
-    from scaleinv_ray.capture.run import Session
-    from scaleinv_ray.capture.variants import shuffle_tokens
+    from scaleinv_ray.capture.session import Session
+    from scaleinv_ray.checkpoints.reading.nulls import shuffle_tokens
 
     tokens_ST = tokens[target.tokens]
     if target.shuffle_seed is not None:

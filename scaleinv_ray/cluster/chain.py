@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from scaleinv_ray.cluster.jobs import WeightSource
 from scaleinv_ray.cluster.members import Member, MemberActor, Report, skeleton
+from scaleinv_ray.cluster.scratch.transfer import this_node
 from scaleinv_ray.cluster.session import ray
-from scaleinv_ray.cluster.transfer import this_node
-from scaleinv_ray.costs import HEADROOM, Load, Loading
+from scaleinv_ray.inputs.wording import sized
+from scaleinv_ray.plan.costs import HEADROOM, Load, Loading
+from scaleinv_ray.plan.jobs import WeightSource
 from scaleinv_ray.records import Protocol, Record
 from scaleinv_ray.store import read_records
-from scaleinv_ray.wording import sized
 
 JOIN_S = 60.0
 """Time for the other members to find a place; afterwards the model is streamed."""
@@ -98,7 +98,7 @@ class Chain:
 
     def _push(self, num_sequences: int, batch_size: int) -> None:
         """All batches through all members, a bounded number of them at a time."""
-        from scaleinv_ray.capture.streaming import batches
+        from scaleinv_ray.capture.streaming.layers import batches
 
         flying: deque[Any] = deque()
         for first, count in batches(num_sequences, batch_size):

@@ -16,7 +16,7 @@ from scaleinv_ray.cluster.session import ray
 if TYPE_CHECKING:
     import torch
 
-    from scaleinv_ray.capture.curvature import Loss, Parameters
+    from scaleinv_ray.capture.curvature.products import Loss, Parameters
 
 
 class ProductWorker:
@@ -42,7 +42,7 @@ class ProductWorker:
         """
         import torch
 
-        from scaleinv_ray.capture.curvature import products_of
+        from scaleinv_ray.capture.curvature.products import products_of
 
         torch.set_num_threads(num_threads)
         loss, parameters = make()
@@ -113,7 +113,7 @@ class ShardedProducts:
         """Products with each of the R vectors."""
         import torch
 
-        from scaleinv_ray.capture.lanczos import weighted_sum
+        from scaleinv_ray.capture.curvature.lanczos import weighted_sum
 
         vectors = ray.put(v_RP.detach().cpu().numpy())
         parts = [actor.products.remote(vectors) for actor in self._actors]

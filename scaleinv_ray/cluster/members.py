@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from scaleinv_ray.cluster.jobs import WeightSource
+from scaleinv_ray.cluster.scratch.transfer import this_node
 from scaleinv_ray.cluster.session import ray
-from scaleinv_ray.cluster.transfer import this_node
-from scaleinv_ray.costs import available_memory
+from scaleinv_ray.plan.costs import available_memory
+from scaleinv_ray.plan.jobs import WeightSource
 from scaleinv_ray.records import Record
 from scaleinv_ray.store import read_record, write_record, write_records
 
 if TYPE_CHECKING:
     from scaleinv_ray.capture.chained import Link, Request
-    from scaleinv_ray.capture.partial import StreamedModel
-    from scaleinv_ray.capture.run import Source
+    from scaleinv_ray.capture.session import Source
+    from scaleinv_ray.capture.streaming.partial import StreamedModel
 
 
 class Room(NamedTuple):
@@ -76,8 +76,8 @@ class Kept:
 
 def source_of(weights: WeightSource, device_map: str | None = None) -> Source:
     """What is captured from, with its folders on this node."""
-    from scaleinv_ray.capture.loading import LoadOptions
-    from scaleinv_ray.capture.run import Source
+    from scaleinv_ray.capture.session import Source
+    from scaleinv_ray.checkpoints.reading.loading import LoadOptions
 
     options = LoadOptions(device_map=device_map, trust_remote_code=weights.trusted)
     checkpoint = weights.checkpoint
@@ -88,7 +88,7 @@ def source_of(weights: WeightSource, device_map: str | None = None) -> Source:
 
 def skeleton(weights: WeightSource) -> StreamedModel:
     """The model without weights in memory."""
-    from scaleinv_ray.capture.run import StreamedSession
+    from scaleinv_ray.capture.session import StreamedSession
 
     return StreamedSession.open(source_of(weights)).streamed
 

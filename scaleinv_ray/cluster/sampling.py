@@ -15,8 +15,8 @@ from scaleinv_ray.cluster.session import ray
 from scaleinv_ray.records import Chains
 
 if TYPE_CHECKING:
-    from scaleinv_ray.capture.curvature import Parameters
-    from scaleinv_ray.capture.posterior import Losses
+    from scaleinv_ray.capture.curvature.products import Parameters
+    from scaleinv_ray.capture.posterior.loss import Losses
 
 Make = Callable[[], "tuple[Losses, Parameters, Any]"]
 """Gives the losses of samples, all parameters and the data."""
@@ -51,7 +51,7 @@ class ChainWorker:
         """
         import torch
 
-        from scaleinv_ray.capture.sampling import chain_records
+        from scaleinv_ray.capture.posterior.chains import chain_records
 
         generator = torch.Generator().manual_seed(seed)
         (found,) = chain_records(*self._made, generator=generator, **asked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scaleinv_ray.cluster.scratch import Scratch
+from scaleinv_ray.cluster.scratch.disk import Scratch
 
 
 @dataclass

@@ -11,12 +11,12 @@ from typing import Any
 from tqdm import tqdm
 
 from scaleinv_ray.config import TrainConfig
-from scaleinv_ray.costs import available_memory
+from scaleinv_ray.inputs.paths import check_folder
+from scaleinv_ray.inputs.wording import sized
 from scaleinv_ray.ladder.folders import DIVERGED, DivergedError, read_training, step_folder
 from scaleinv_ray.ladder.spec import Rung, TrainSpec, least_memory, run_config, rungs
-from scaleinv_ray.paths import check_folder
+from scaleinv_ray.plan.costs import available_memory
 from scaleinv_ray.probes import load_corpus
-from scaleinv_ray.wording import sized
 
 
 def spec_of(config: TrainConfig) -> TrainSpec:

@@ -18,8 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from scaleinv_ray.paths import absolute, expanded, is_uri
-from scaleinv_ray.wording import listed, nearest, shown
+from scaleinv_ray.inputs.paths import absolute, expanded, is_uri
+from scaleinv_ray.inputs.wording import listed, nearest, shown
 
 _TIMES = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES = {

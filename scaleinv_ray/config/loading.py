@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from scaleinv_ray.config.reader import ConfigError, read_mapping
-from scaleinv_ray.paths import absolute
-from scaleinv_ray.reading import ROOM
-from scaleinv_ray.wording import clipped, shown
+from scaleinv_ray.inputs.paths import absolute
+from scaleinv_ray.inputs.reading import ROOM
+from scaleinv_ray.inputs.wording import clipped, shown
 
 M = TypeVar("M", bound=BaseModel)
 _ALLOWED = {

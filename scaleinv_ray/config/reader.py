@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import yaml
 
-from scaleinv_ray.paths import expanded
-from scaleinv_ray.wording import clipped, shown, sized
+from scaleinv_ray.inputs.paths import expanded
+from scaleinv_ray.inputs.wording import clipped, shown, sized
 
 _TAG = "tag:yaml.org,2002:"
 _CORE = (

@@ -39,9 +39,9 @@ from scaleinv_ray.config.fields import (
 from scaleinv_ray.config.sources import HubSource, PathSource, Source, list_of_models
 from scaleinv_ray.config.spectroscopy import CurvatureOptions, SamplingOptions
 from scaleinv_ray.contract import REGISTRY, Invariant
+from scaleinv_ray.inputs.wording import listed, shown
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import VARIANTS, Protocol, Variant
-from scaleinv_ray.wording import listed, shown
 
 MOST_TOKENS = 10**9
 """Of a probe: the driver holds them all, four bytes each."""

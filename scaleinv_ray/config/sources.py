@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Discriminator, Tag, model_validator
 
+from scaleinv_ray.checkpoints.finding.steps import model_of
 from scaleinv_ray.config.fields import (
     Int,
     Name,
@@ -20,8 +21,7 @@ from scaleinv_ray.config.fields import (
     Steps,
     Text,
 )
-from scaleinv_ray.series.steps import model_of
-from scaleinv_ray.wording import shown
+from scaleinv_ray.inputs.wording import shown
 
 
 def _repository(value: str) -> str:

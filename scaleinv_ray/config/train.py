@@ -19,7 +19,7 @@ from scaleinv_ray.config.fields import (
     StepList,
     distinct,
 )
-from scaleinv_ray.wording import shown
+from scaleinv_ray.inputs.wording import shown
 
 Width = Annotated[Positive, Field(le=2**17)]
 Depth = Annotated[Positive, Field(le=10_000)]

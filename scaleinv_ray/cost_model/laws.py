@@ -10,10 +10,10 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
+from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.config.reader import parse_yaml
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.records import Protocol
-from scaleinv_ray.series import Checkpoint
 
 LARGE_BYTES = 256_000_000
 """Weights of more bytes than this, as stored, are measured in parts, a task for each tensor."""

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.cost_model.laws import (
     LARGE_BYTES,
@@ -18,11 +19,10 @@ from scaleinv_ray.cost_model.laws import (
     record_work,
     task_params,
 )
-from scaleinv_ray.costs import capture_bytes, forward_flops, model_bytes
+from scaleinv_ray.inputs.wording import sized
 from scaleinv_ray.plan import Measurement, Plan
+from scaleinv_ray.plan.costs import capture_bytes, forward_flops, model_bytes
 from scaleinv_ray.records import ON_REQUEST, Protocol
-from scaleinv_ray.series import Checkpoint
-from scaleinv_ray.wording import sized
 
 
 class Line(NamedTuple):

@@ -11,9 +11,9 @@ from scipy.special import entr
 
 from scaleinv_ray.contract import Curve, Diagram, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, exact, mean_of, unknown
-from scaleinv_ray.kernels.persistent_homology import betti_numbers, rips_diagram
-from scaleinv_ray.kernels.soundness import sound
-from scaleinv_ray.kernels.subsamples import mean_curve
+from scaleinv_ray.invariants.common.persistent_homology import betti_numbers, rips_diagram
+from scaleinv_ray.invariants.common.soundness import sound
+from scaleinv_ray.invariants.common.subsamples import mean_curve
 from scaleinv_ray.records import Attention
 from scaleinv_ray.resample import jackknife
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate
-from scaleinv_ray.kernels.soundness import sound
+from scaleinv_ray.invariants.common.soundness import sound
 from scaleinv_ray.records import TokenLosses
 
 MIN_LENGTH = 16

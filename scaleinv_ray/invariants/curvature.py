@@ -14,11 +14,8 @@ import numpy as np
 
 from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, mean_of, unknown
-from scaleinv_ray.kernels.quadrature import (
-    checked_quadrature,
-    outlier_counts,
-)
-from scaleinv_ray.kernels.soundness import LARGEST, sound
+from scaleinv_ray.invariants.common.quadrature import checked_quadrature, outlier_counts
+from scaleinv_ray.invariants.common.soundness import LARGEST, sound
 from scaleinv_ray.records import Lanczos
 from scaleinv_ray.resample import jackknife
 
@@ -60,7 +57,7 @@ def hessian_density(
     flat_fraction: share of eigenvalues with |lambda| < flat * lambda_max, lambda_max by modulus;
     trace: in units of the Frobenius norm times sqrt(P), <lambda> / sqrt(<lambda^2>);
     lambda_ratio: smallest node over largest; negative_fraction: share below the flat ones;
-    outlier_count: see `kernels.quadrature.outlier_counts`, its null a random symmetric matrix.
+    outlier_count: see `common.quadrature.outlier_counts`, its null a random symmetric matrix.
     An isotropic scale (ReLU or query-key rescaling) changes all but the counts: no symmetry of
     the parameters is claimed.
 

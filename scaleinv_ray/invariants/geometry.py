@@ -18,14 +18,14 @@ from scipy.stats import rankdata
 
 from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, mean_of, unknown
-from scaleinv_ray.kernels.clouds import (
+from scaleinv_ray.invariants.common.clouds import (
     MatchedSubsamples,
     distinct_rows,
     matched_subsamples,
     neighbour_distances,
     neighbour_indices,
 )
-from scaleinv_ray.kernels.persistent_homology import median_scaled_distances
+from scaleinv_ray.invariants.common.persistent_homology import median_scaled_distances
 from scaleinv_ray.records import Activations
 from scaleinv_ray.resample import disjoint_subsamples
 

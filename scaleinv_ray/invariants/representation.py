@@ -13,7 +13,7 @@ from scipy.special import entr
 
 from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate
-from scaleinv_ray.kernels.covariance import (
+from scaleinv_ray.invariants.common.covariance import (
     Blocks,
     about_the_mean,
     balanced_spectra,
@@ -21,7 +21,7 @@ from scaleinv_ray.kernels.covariance import (
     squared_traces,
     without_ones,
 )
-from scaleinv_ray.kernels.soundness import sound
+from scaleinv_ray.invariants.common.soundness import sound
 from scaleinv_ray.records import Moments
 from scaleinv_ray.resample import jackknife
 
@@ -112,7 +112,7 @@ def participation(moments: Moments, *, rng: np.random.Generator) -> Measured:
     activations. The plug-in value is too small by about 1 + PR / N for independent tokens, and by
     far more where the tokens of a sequence resemble each other. Numerator and denominator are
     estimated apart, each without bias whatever the distribution, from products of distinct blocks
-    (`kernels.covariance.squared_traces`).
+    (`common.covariance.squared_traces`).
 
     - participation_dimensions: PR;
     - participation_ratio: PR / D, D counting the dimensions left after the projection below.

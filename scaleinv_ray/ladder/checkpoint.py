@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from scaleinv_ray.reading import writing
+from scaleinv_ray.inputs.reading import writing
 
 _PART = "_part-"  # names that readers of a run folder pass over
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from scaleinv_ray.series.json_files import lies_in, read_json, short
+from scaleinv_ray.inputs.json_files import lies_in, read_json, short
 
 DIVERGED = "diverged"
 """Field of training.json, true at the checkpoint where losses had left all bounds."""

@@ -10,17 +10,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scaleinv_ray import invariants, series
+from scaleinv_ray import invariants
+from scaleinv_ray.checkpoints import (
+    CAPTURED,
+    Checkpoint,
+    check_identities,
+    equal_weights,
+    resolve,
+)
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.contract import REGISTRY, Invariant, Signature
-from scaleinv_ray.costs import TOKENS_PER_UNIT, capture_bytes
+from scaleinv_ray.inputs.wording import clipped
+from scaleinv_ray.plan.costs import TOKENS_PER_UNIT, capture_bytes
 from scaleinv_ray.plan.grouping import pairs_of, trajectories_of
 from scaleinv_ray.plan.tokens import probe_tokens, tokenizers_of
 from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Reading, Unit, digest
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import CAPTURE_VERSION, ON_REQUEST, TOKEN_FREE, Protocol
-from scaleinv_ray.series import Checkpoint
-from scaleinv_ray.wording import clipped
 
 assert invariants, "importing the package registers the invariants"
 
@@ -38,8 +44,8 @@ def make_plan(config: RunConfig) -> Plan:
         ValueError: for models, probes or widths that do not fit, naming field, got and allowed.
     """
     protocol = config.protocol.record()
-    checkpoints = series.resolve(config.models)
-    series.check_identities(checkpoints)
+    checkpoints = resolve(config.models)
+    check_identities(checkpoints)
     chosen = config.chosen_invariants()
     specs = [(REGISTRY[n], json.dumps(p, sort_keys=True)) for n, p in chosen.items()]
     _check_parameters(specs, protocol)
@@ -69,7 +75,7 @@ def make_plan(config: RunConfig) -> Plan:
     ]
     _check_read({m.invariant for m in measurements}, config)
     equal = tuple(
-        (f"{a.model}@{a.step}", f"{b.model}@{b.step}") for a, b in series.equal_weights(checkpoints)
+        (f"{a.model}@{a.step}", f"{b.model}@{b.step}") for a, b in equal_weights(checkpoints)
     )
     return Plan(
         name=config.name,
@@ -164,8 +170,8 @@ def _check_captured(checkpoints: Iterable[Checkpoint]) -> None:
             raise ValueError(
                 f"models: {c.where} is {c.no_logits}, no causal language model; {alone}"
             )
-        if c.architecture not in series.CAPTURED:
-            known = ", ".join(sorted(series.CAPTURED))
+        if c.architecture not in CAPTURED:
+            known = ", ".join(sorted(CAPTURED))
             raise ValueError(
                 f"models: {c.where}: model_type: got {c.architecture!r}, {alone}; captures know "
                 f"{known}"

@@ -18,8 +18,8 @@ import numpy as np
 import tokenizers
 from tokenizers import Tokenizer
 
+from scaleinv_ray.inputs.json_files import check_is_there
 from scaleinv_ray.probes import ProbeRequest, ProbeSet
-from scaleinv_ray.series.json_files import check_is_there
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _SHIFT = 32

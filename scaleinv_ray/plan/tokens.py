@@ -9,12 +9,12 @@ from functools import lru_cache, partial
 import numpy as np
 
 from scaleinv_ray import probes
+from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.plan.tokenizer import bytes_per_token, encode, names_of, read_tokenizer
 from scaleinv_ray.plan.units import ProbeTokens, digest
 from scaleinv_ray.probes.corpus import Corpus, load_corpus
 from scaleinv_ray.records import Protocol
-from scaleinv_ray.series import Checkpoint
 
 
 def tokenizers_of(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:

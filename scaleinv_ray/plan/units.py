@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.plan.tokenizer import PerToken
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol, Variant
-from scaleinv_ray.series import Checkpoint
 
 
 def digest(*parts: object) -> str:

@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
-from scaleinv_ray.paths import expanded
+from scaleinv_ray.inputs.paths import expanded
 
 Kind = Literal["prose", "code"]
 Split = Literal["train", "held_out"]

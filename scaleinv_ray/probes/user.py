@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from scaleinv_ray.paths import expanded
+from scaleinv_ray.inputs.paths import expanded
+from scaleinv_ray.inputs.reading import reading
 from scaleinv_ray.probes.corpus import Document
 from scaleinv_ray.probes.registry import ProbeRequest, ProbeSet
 from scaleinv_ray.probes.text import packed
-from scaleinv_ray.reading import reading
 
 
 def json_lines(name: str, file: str | Path, *, field: str = "text") -> ProbeSet:

@@ -1,7 +1,7 @@
 """The tables beside the verdicts: pairs, collapses, classes, transitions, stages and others.
 
-What the page reads of each stands here and nowhere else in Python; `across.js` and
-`capabilities.js` have the rest.
+What the page reads of each stands here and nowhere else in Python; `sections/across.js` and
+`sections/capabilities.js` have the rest.
 """
 
 from __future__ import annotations

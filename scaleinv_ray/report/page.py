@@ -37,8 +37,10 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 MAX_REASONS = 200
 MAX_NAMES = 8
 SCRIPTS = (
-    "core", "figures", "tables", "rows", "board", "cards", "scale", "tracks", "bars", "curves",
-    "families", "models", "across", "capabilities", "spectroscopy", "start",
+    "board/core", "sections/figures", "board/tables", "board/rows", "board/board",
+    "sections/cards", "board/scale", "sections/tracks", "sections/bars", "sections/curves",
+    "sections/families", "sections/models", "sections/across", "sections/capabilities",
+    "sections/spectroscopy", "board/start",
 )  # fmt: skip
 """In the order in which they run; the last starts the page."""
 
@@ -197,7 +199,7 @@ def render(
         "NOTES": _notes(notes),
         "UNJOINED": _unjoined(tables.get("unjoined")),
         "REASONS": _reasons(without_value(full["measurements"])),
-        "STYLE": _resource("page.css"),
+        "STYLE": _resource("board/page.css"),
         "PLOTLY": packed_text(get_plotlyjs()),
         **_data(full, tables, rows),
         "SCRIPT": "".join(_resource(f"{name}.js") for name in SCRIPTS),

@@ -1,6 +1,5 @@
 """Singularities of loss functions: exact learning coefficients, volumes, and the dictionary."""
 
-from scaleinv_ray.singularities.ade import ade_polynomial, ade_table
 from scaleinv_ray.singularities.asymptotics import VolumeLaw, volume_law
 from scaleinv_ray.singularities.coefficient import (
     LearningCoefficient,
@@ -10,10 +9,11 @@ from scaleinv_ray.singularities.coefficient import (
 )
 from scaleinv_ray.singularities.dictionary import linear_network, singularities, toys
 from scaleinv_ray.singularities.entry import Singularity
-from scaleinv_ray.singularities.linear_networks import deep_linear, reduced_rank
+from scaleinv_ray.singularities.exact.ade import ade_polynomial, ade_table
+from scaleinv_ray.singularities.exact.linear_networks import deep_linear, reduced_rank
+from scaleinv_ray.singularities.exact.newton import newton_polyhedron
+from scaleinv_ray.singularities.exact.polynomial import Polynomial, monomial
 from scaleinv_ray.singularities.matching import Candidate, Match, Outcome, match
-from scaleinv_ray.singularities.newton import newton_polyhedron
-from scaleinv_ray.singularities.polynomial import Polynomial, monomial
 from scaleinv_ray.singularities.table import INVARIANT, matches_table
 from scaleinv_ray.singularities.volume import StateDensity, mellin_pole, subset_simulation
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
 
-from scaleinv_ray.singularities import quasihomogeneous
-from scaleinv_ray.singularities.ade import ade_table
 from scaleinv_ray.singularities.coefficient import LearningCoefficient, morse_bott
 from scaleinv_ray.singularities.entry import Singularity
-from scaleinv_ray.singularities.linear_networks import deep_linear
-from scaleinv_ray.singularities.newton import newton_polyhedron
-from scaleinv_ray.singularities.polynomial import (
+from scaleinv_ray.singularities.exact import quasihomogeneous
+from scaleinv_ray.singularities.exact.ade import ade_table
+from scaleinv_ray.singularities.exact.linear_networks import deep_linear
+from scaleinv_ray.singularities.exact.newton import newton_polyhedron
+from scaleinv_ray.singularities.exact.polynomial import (
     Polynomial,
     hessian_corank,
     monomial,

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from scaleinv_ray.singularities.coefficient import LearningCoefficient
-from scaleinv_ray.singularities.polynomial import Polynomial
+from scaleinv_ray.singularities.exact.polynomial import Polynomial
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def measure(case: str, folder: Path) -> dict[str, Any]:
 
 
 def conclude(folder: Path) -> dict[str, Any]:
-    from scaleinv_ray.cluster.conclude import conclude as concluded
+    from scaleinv_ray.conclude.concluding import conclude as concluded
     from scaleinv_ray.config import load_run_config
     from scaleinv_ray.store import Store
 

@@ -21,15 +21,15 @@ from typing import Any, NamedTuple
 
 from _table import machine, record
 
+from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.config import load_run_config
 from scaleinv_ray.config.reader import read_mapping
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.cost_model import Prediction, calibration, matrices, predict
-from scaleinv_ray.costs import HEADROOM, model_bytes
 from scaleinv_ray.plan import Measurement, Plan, Unit, make_plan
+from scaleinv_ray.plan.costs import HEADROOM, model_bytes
 from scaleinv_ray.plan.units import Reading
 from scaleinv_ray.records import ON_REQUEST, TOKEN_FREE, Protocol
-from scaleinv_ray.series import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "scaling.md"
@@ -227,7 +227,7 @@ def by_kind() -> Iterator[list[str]]:
 
 def memory() -> Iterator[list[str]]:
     """What a process needs to capture, and to measure the largest matrix."""
-    from scaleinv_ray.cluster.parts import task_bytes
+    from scaleinv_ray.measure.tensor_tasks import task_bytes
 
     for z in (*PYTHIA, *LLAMA):
         c = checkpoint(z, 0)

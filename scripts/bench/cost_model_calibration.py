@@ -20,11 +20,11 @@ from _table import machine
 
 import scaleinv_ray.invariants
 from scaleinv_ray import tables
-from scaleinv_ray.cluster.jobs import MeasureJob
-from scaleinv_ray.cluster.measure import Rows, rows_of, write_measurement
 from scaleinv_ray.config.reader import write_yaml
 from scaleinv_ray.contract import REGISTRY, Invariant, Refused
 from scaleinv_ray.cost_model import matrix_work, record_work
+from scaleinv_ray.measure.measuring import Rows, rows_of, write_measurement
+from scaleinv_ray.plan.jobs import MeasureJob
 from scaleinv_ray.records import ON_REQUEST, Protocol, Record, WeightMatrix
 from scaleinv_ray.store import Store, read_records, write_records
 
@@ -118,7 +118,7 @@ def capture_constants(root: Path) -> tuple[dict[str, Any], dict[str, float], dic
 def captured(model: Path, tokens_ST: np.ndarray, folder: Path) -> tuple[float, float]:
     """Writes all captures of a model; seconds of a forward pass and of its Jacobians."""
     from scaleinv_ray.capture.forward import FORWARD_KINDS
-    from scaleinv_ray.capture.run import Session, Source
+    from scaleinv_ray.capture.session import Session, Source
 
     session = Session.open(Source(model))
 
@@ -136,7 +136,7 @@ def captured(model: Path, tokens_ST: np.ndarray, folder: Path) -> tuple[float, f
 
 def wide_forward(root: Path, tokens_ST: np.ndarray) -> tuple[float, int]:
     """Seconds of a forward pass at the width where products decide, and its tokens."""
-    from scaleinv_ray.capture.run import Session, Source
+    from scaleinv_ray.capture.session import Session, Source
 
     session = Session.open(Source(save_model(root / "big", BIG, LAYERS)))
     few = Protocol(**{**dataclasses.asdict(PROTOCOL), "sequences": len(tokens_ST)})
@@ -168,7 +168,7 @@ def device_of(
 
 def build_seconds(root: Path) -> dict[str, float]:
     """Seconds to build a model, and for each of its layers."""
-    from scaleinv_ray.capture.run import Session, Source
+    from scaleinv_ray.capture.session import Session, Source
 
     opened = {}
     for size in (2, 8):
@@ -330,7 +330,7 @@ def rounded(device: Mapping[str, Any]) -> dict[str, Any]:
 
 def overhead(folder: Path, store: Store) -> float:
     """Seconds of a measurement beyond its invariant."""
-    from scaleinv_ray.cluster.measure import measure
+    from scaleinv_ray.measure.measuring import measure
 
     spec, found = REGISTRY["behaviour.capabilities"], []
     for _ in range(5):

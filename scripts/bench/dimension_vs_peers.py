@@ -26,8 +26,8 @@ import numpy as np
 from _peer import Peer, interpreter
 from _table import machine, record
 
+from scaleinv_ray.invariants.common.clouds import neighbour_distances
 from scaleinv_ray.invariants.geometry import gride_dimension, neighbour_dimension
-from scaleinv_ray.kernels.clouds import neighbour_distances
 from scaleinv_ray.records import Activations
 
 ORDERS = [1, 2, 4, 8, 16, 32, 64]

@@ -27,8 +27,8 @@ import torch
 from _table import machine, record
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from scaleinv_ray.capture.curvature import hessian_products, language_loss
-from scaleinv_ray.capture.lanczos import tridiagonal
+from scaleinv_ray.capture.curvature.lanczos import tridiagonal
+from scaleinv_ray.capture.curvature.products import hessian_products, language_loss
 
 CACHE = Path.home() / ".cache" / "scaleinv_ray" / "bench"
 PEERS = {

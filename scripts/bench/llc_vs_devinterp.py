@@ -32,9 +32,9 @@ from _peer import Peer, interpreter
 from _table import machine, record
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from scaleinv_ray.capture.posterior import Posterior
-from scaleinv_ray.capture.samplers import Length, Rows, run
-from scaleinv_ray.capture.sampling import chain_records, language_losses
+from scaleinv_ray.capture.posterior.chains import chain_records, language_losses
+from scaleinv_ray.capture.posterior.loss import Posterior
+from scaleinv_ray.capture.posterior.samplers import Length, Rows, run
 from scaleinv_ray.capture.toy_models import Task, deep_linear_task
 from scaleinv_ray.records import Chains
 from scaleinv_ray.singularities import deep_linear

@@ -18,9 +18,9 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy as np
 from _table import machine, record
 
-from scaleinv_ray.kernels.block_replicates import block_covariances, replicates
-from scaleinv_ray.kernels.coarse_graining import correlation, greedy_pairs
-from scaleinv_ray.kernels.scaling_exponents import largest_cluster, scaling
+from scaleinv_ray.invariants.common.block_replicates import block_covariances, replicates
+from scaleinv_ray.invariants.renormalization.coarse_graining import correlation, greedy_pairs
+from scaleinv_ray.invariants.renormalization.scaling_exponents import largest_cluster, scaling
 
 SIZES = (128, 256, 512, 1024)
 TARGET = 10.0

@@ -18,8 +18,8 @@ import ray
 from _table import machine, record
 from task_overhead import UNIT
 
-from scaleinv_ray.cluster.driver import Driver, Settings
-from scaleinv_ray.cluster.jobs import MeasureJob, Work
+from scaleinv_ray.cluster.driving.driver import Driver, Settings
+from scaleinv_ray.plan.jobs import MeasureJob, Work
 from scaleinv_ray.records import Activations
 from scaleinv_ray.store import Store, write_records
 

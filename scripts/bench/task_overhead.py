@@ -19,8 +19,8 @@ import numpy as np
 import ray
 from _table import machine, record
 
-from scaleinv_ray.cluster.driver import Driver, Settings
-from scaleinv_ray.cluster.jobs import MeasureJob, Work
+from scaleinv_ray.cluster.driving.driver import Driver, Settings
+from scaleinv_ray.plan.jobs import MeasureJob, Work
 from scaleinv_ray.records import Jacobians
 from scaleinv_ray.store import Store, write_records
 

@@ -35,9 +35,12 @@ warnings.simplefilter("ignore")
 answer, sys.stdout = sys.stdout, sys.stderr
 engine, task, dimension, path = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 if engine == "ours":
-    from scaleinv_ray.kernels.landmarks import farthest_points
-    from scaleinv_ray.kernels.merge_tree import merge_heights
-    from scaleinv_ray.kernels.persistent_homology import median_scaled_distances, rips_diagram
+    from scaleinv_ray.invariants.topology.landmarks import farthest_points
+    from scaleinv_ray.invariants.topology.merge_heights import merge_heights
+    from scaleinv_ray.invariants.common.persistent_homology import (
+        median_scaled_distances,
+        rips_diagram,
+    )
     def rips(x):
         bounded = task == "bounded"
         found = rips_diagram(
@@ -173,7 +176,10 @@ def from_simplex_tree() -> float:
     """Largest difference from the naive complex, over 20 clouds of 40 points."""
     import gudhi
 
-    from scaleinv_ray.kernels.persistent_homology import median_scaled_distances, rips_diagram
+    from scaleinv_ray.invariants.common.persistent_homology import (
+        median_scaled_distances,
+        rips_diagram,
+    )
 
     worst = 0.0
     for seed in range(20):

@@ -25,9 +25,9 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy as np
 from _table import machine, record
 
+from scaleinv_ray.invariants.common.covariance import gram_eigenvalues
 from scaleinv_ray.invariants.weights import weight_spikes, weight_tail
-from scaleinv_ray.kernels.covariance import gram_eigenvalues
-from scaleinv_ray.kernels.power_tail import fit_power_tail
+from scaleinv_ray.invariants.weights.power_tail import fit_power_tail
 from scaleinv_ray.records import WeightMatrix
 
 PEER = Path.home() / ".cache" / "scaleinv_ray" / "bench" / "weightwatcher"

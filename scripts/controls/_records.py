@@ -12,8 +12,8 @@ import torch
 
 import scaleinv_ray
 from scaleinv_ray import tables
+from scaleinv_ray.checkpoints import write_records_manifest
 from scaleinv_ray.records import Record
-from scaleinv_ray.series import write_records_manifest
 from scaleinv_ray.store import write_records
 
 Rows = Sequence[Mapping[str, Any]]

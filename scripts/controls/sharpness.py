@@ -15,7 +15,7 @@ from statistics import median
 import torch
 from _records import Check, main, measure, values, write_net
 
-from scaleinv_ray.capture.curvature import curvature_records
+from scaleinv_ray.capture.curvature.products import curvature_records
 from scaleinv_ray.records import Lanczos
 
 SAMPLES = 150

@@ -13,9 +13,9 @@ from typing import Any
 import plotly.graph_objects as go
 import torch
 
+from scaleinv_ray.checkpoints import write_records_manifest
 from scaleinv_ray.contract import Measured, Refused
 from scaleinv_ray.records import Record
-from scaleinv_ray.series import write_records_manifest
 from scaleinv_ray.store import write_records
 
 Row = Mapping[str, Any]

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 import torch
 from _experiment import Net, Outcome, Row, in_processes, main, value, write_net
 
-from scaleinv_ray.capture.curvature import curvature_records
+from scaleinv_ray.capture.curvature.products import curvature_records
 from scaleinv_ray.capture.toy_models import Task, gaussian_clusters_task
 from scaleinv_ray.invariants.curvature import ggn_density
 from scaleinv_ray.records import Lanczos

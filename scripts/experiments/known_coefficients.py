@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 import torch
 from _experiment import Net, Outcome, Row, in_processes, main, value, write_net
 
-from scaleinv_ray.capture.sampling import chain_records
+from scaleinv_ray.capture.posterior.chains import chain_records
 from scaleinv_ray.capture.toy_models import Task, deep_linear_task, superposition_task
 from scaleinv_ray.invariants.degeneracy import learning_coefficient
 from scaleinv_ray.singularities import deep_linear

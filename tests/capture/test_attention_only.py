@@ -11,9 +11,9 @@ from scaleinv_ray.attention_only.configuration import MODEL_TYPE, AttentionOnlyC
 from scaleinv_ray.capture.attention import attention_records
 from scaleinv_ray.capture.forward import forward_records
 from scaleinv_ray.capture.jacobians import jacobian_records
-from scaleinv_ray.capture.loading import LoadOptions, load_model
-from scaleinv_ray.capture.streaming import StreamedModel
-from scaleinv_ray.capture.weights import iter_weights
+from scaleinv_ray.capture.streaming.layers import StreamedModel
+from scaleinv_ray.checkpoints.reading.loading import LoadOptions, load_model
+from scaleinv_ray.checkpoints.reading.matrices import iter_weights
 from scaleinv_ray.records import Protocol
 
 PROTOCOL = Protocol(

@@ -10,7 +10,8 @@ import transformers as tf
 from torch import nn
 from torch.func import functional_call
 
-from scaleinv_ray.capture.curvature import (
+from scaleinv_ray.capture.curvature.lanczos import quadrature, tridiagonal
+from scaleinv_ray.capture.curvature.products import (
     Parameters,
     SplitLoss,
     curvature_records,
@@ -18,7 +19,6 @@ from scaleinv_ray.capture.curvature import (
     hessian_products,
     language_loss,
 )
-from scaleinv_ray.capture.lanczos import quadrature, tridiagonal
 
 _GENERATOR = torch.Generator().manual_seed(0)
 
@@ -291,7 +291,7 @@ def test_dropout_is_refused(model: Callable[[str], tf.PreTrainedModel]) -> None:
 
 
 def test_a_stored_basis_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scaleinv_ray.capture.lanczos.STORED_BASIS", 50)
+    monkeypatch.setattr("scaleinv_ray.capture.curvature.lanczos.STORED_BASIS", 50)
     loss, parameters, x = _normed_net()
     with pytest.raises(ValueError, match=r"allowed 1\.\.30"):
         next(curvature_records(loss, parameters, [x], generator=_GENERATOR, num_steps=31))

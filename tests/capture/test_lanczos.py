@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scaleinv_ray.capture.curvature import (
-    SplitLoss,
-    curvature_records,
-    ggn_products,
-    hessian_products,
-)
-from scaleinv_ray.capture.lanczos import (
+from scaleinv_ray.capture.curvature.lanczos import (
     CountSketch,
     Tridiagonal,
     lanczos_record,
@@ -18,6 +12,12 @@ from scaleinv_ray.capture.lanczos import (
     ritz_vectors,
     sum_products,
     tridiagonal,
+)
+from scaleinv_ray.capture.curvature.products import (
+    SplitLoss,
+    curvature_records,
+    ggn_products,
+    hessian_products,
 )
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from scaleinv_ray.capture.folders import check_folder
-from scaleinv_ray.capture.loading import LoadOptions, load_model
-from scaleinv_ray.capture.run import Session, Source
+from scaleinv_ray.capture.session import Session, Source
+from scaleinv_ray.checkpoints.reading.loading import LoadOptions, load_model
+from scaleinv_ray.checkpoints.reading.whole import check_folder
 from tests.capture.conftest import LAYERS, PROTOCOL
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 import transformers as tf
 
-from scaleinv_ray.capture.curvature import hessian_products, language_loss
-from scaleinv_ray.capture.localised import model_chains, model_curvature
+from scaleinv_ray.capture.curvature.products import hessian_products, language_loss
+from scaleinv_ray.capture.posterior.language_models import model_chains, model_curvature
 from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol
 
 CURVATURE = CurvatureProtocol(sequences=8, batch=4, num_steps=6, num_probes=3, sketch=16)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from scaleinv_ray.capture.loading import LoadOptions, load_model
-from scaleinv_ray.capture.partial import StreamedModel
-from scaleinv_ray.capture.run import Source, capture
-from scaleinv_ray.capture.variants import materialise
-from scaleinv_ray.capture.weights import iter_weights
+from scaleinv_ray.capture.session import Source, capture
+from scaleinv_ray.capture.streaming.partial import StreamedModel
+from scaleinv_ray.checkpoints.reading.loading import LoadOptions, load_model
+from scaleinv_ray.checkpoints.reading.matrices import iter_weights
+from scaleinv_ray.checkpoints.reading.nulls import materialise
 from scaleinv_ray.records import Protocol
 
 CODE = """

@@ -10,11 +10,11 @@ import torch
 import transformers as tf
 from torch import nn
 
-from scaleinv_ray.capture.curvature import Parameters, hessian_products
-from scaleinv_ray.capture.ladders import Asked, Settings, starts
-from scaleinv_ray.capture.posterior import Posterior
-from scaleinv_ray.capture.samplers import Length
-from scaleinv_ray.capture.sampling import LanguageLosses, chain_records, language_losses
+from scaleinv_ray.capture.curvature.products import Parameters, hessian_products
+from scaleinv_ray.capture.posterior.chains import LanguageLosses, chain_records, language_losses
+from scaleinv_ray.capture.posterior.loss import Posterior
+from scaleinv_ray.capture.posterior.samplers import Length
+from scaleinv_ray.capture.posterior.tempering import Asked, Settings, starts
 from scaleinv_ray.capture.toy_models import (
     Task,
     deep_linear_task,
@@ -436,7 +436,7 @@ def test_chains_that_all_start_at_the_origin_take_the_memory_of_one() -> None:
 def test_starts_away_from_w0_are_refused_where_no_basis_is_held(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("scaleinv_ray.capture.sampling.DISPERSED_PARAMETERS", 5)
+    monkeypatch.setattr("scaleinv_ray.capture.posterior.chains.DISPERSED_PARAMETERS", 5)
     with pytest.raises(ValueError, match="num_dispersed: got 2 of chains in 6 parameters, allowed"):
         _one(_quadratic(), num_dispersed=2)
     chains = _one(_quadratic())

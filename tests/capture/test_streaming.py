@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from scaleinv_ray.capture.chained import Link, Request, joined, split
 from scaleinv_ray.capture.forward import FORWARD_KINDS, forward_records
-from scaleinv_ray.capture.loading import LoadOptions, load_model
-from scaleinv_ray.capture.partial import StreamedModel
-from scaleinv_ray.capture.streamed_records import streamed_records
-from scaleinv_ray.capture.streaming import as_array, as_tensor, batches, stream
-from scaleinv_ray.capture.variants import materialise
+from scaleinv_ray.capture.streaming.layers import as_array, as_tensor, batches, stream
+from scaleinv_ray.capture.streaming.partial import StreamedModel
+from scaleinv_ray.capture.streaming.records import streamed_records
+from scaleinv_ray.checkpoints.reading.loading import LoadOptions, load_model
+from scaleinv_ray.checkpoints.reading.nulls import materialise
 from scaleinv_ray.records import Record
-from scaleinv_ray.states import StateFiles
 from scaleinv_ray.store import read_record, write_record
+from scaleinv_ray.store.states import StateFiles
 from tests.capture.conftest import CAUSAL, LAYERS, PROTOCOL, attention_for
 
 BATCH = 48  # 160 sequences: the last batch is smaller
@@ -297,7 +297,7 @@ def test_a_level_that_the_disk_has_no_room_for_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     states = StateFiles(tmp_path)
-    monkeypatch.setattr("scaleinv_ray.states.os.fsync", full)
+    monkeypatch.setattr("scaleinv_ray.store.states.os.fsync", full)
     with pytest.raises(OSError, match="No space left"), states.write(0) as write:
         write(np.zeros((2, 4, 3), dtype=np.float32))
     assert states.latest() is None and list(tmp_path.iterdir()) == []

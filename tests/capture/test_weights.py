@@ -14,9 +14,9 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from scaleinv_ray.capture.architectures import architecture_of
-from scaleinv_ray.capture.loading import load_model
 from scaleinv_ray.capture.sites import to_numpy
-from scaleinv_ray.capture.weights import iter_weights, shuffled
+from scaleinv_ray.checkpoints.reading.loading import load_model
+from scaleinv_ray.checkpoints.reading.matrices import iter_weights, shuffled
 
 
 def _key(record):
@@ -131,7 +131,8 @@ def test_weights_of_shuffled_tokens_are_refused(folder):
 
 def test_reading_weights_imports_no_model_code():
     """Every task that measures weights pays for its imports; transformers' models take seconds."""
-    code = "import sys, scaleinv_ray.capture.weights; assert 'transformers' not in sys.modules"
+    module = "scaleinv_ray.checkpoints.reading.matrices"
+    code = f"import sys, {module}; assert 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -75,7 +75,7 @@ def analysed(
     text_folder: Path, ladder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], Any]:
     """The config of the tiny analysis and its finished run."""
-    from scaleinv_ray.cluster.run import run
+    from scaleinv_ray.runs.analysis import run
 
     config = run_config(text_folder, ladder, tmp_path_factory.mktemp("run") / "out")
     return config, run(config)

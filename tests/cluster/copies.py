@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scaleinv_ray.cluster.scratch import fetch_once
+from scaleinv_ray.cluster.scratch.disk import fetch_once
 
 
 def chunks(*parts: bytes) -> Iterator[np.ndarray]:

@@ -27,10 +27,10 @@ import yaml
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 from ray.cluster_utils import AutoscalingCluster
 
-from scaleinv_ray.cluster.conclude import completed
-from scaleinv_ray.cluster.jobs import MeasureJob, WeightSource
+from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.cluster.settings import Settings
-from scaleinv_ray.series import Checkpoint
+from scaleinv_ray.conclude.concluding import completed
+from scaleinv_ray.plan.jobs import MeasureJob, WeightSource
 from scaleinv_ray.store import Store
 
 CHECKPOINT = Checkpoint(
@@ -160,7 +160,7 @@ def kill_raylet(folder: Path) -> dict[str, Any]:
 
 def preempt(folder: Path) -> dict[str, Any]:
     """A node has notice that it will be taken away, and is."""
-    from tests.cluster.test_notice import Metadata
+    from tests.cluster.test_spot_notice import Metadata
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -215,7 +215,7 @@ class Fake(AutoscalingCluster):
 
 def autoscale(folder: Path) -> dict[str, Any]:
     """From no worker to some and back, around a sweep over a series."""
-    from scaleinv_ray.cluster.sweep import sweep
+    from scaleinv_ray.runs.sweep import sweep
 
     worker = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2}
     cluster = Fake({"CPU": 0}, {"cpu": worker})

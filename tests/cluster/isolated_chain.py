@@ -16,9 +16,9 @@ import ray
 
 from scaleinv_ray.cluster import actors
 from scaleinv_ray.cluster.actors import Capturer
-from scaleinv_ray.cluster.flights import LOST
 from scaleinv_ray.cluster.members import Member
-from scaleinv_ray.costs import model_bytes
+from scaleinv_ray.cluster.pending import LOST
+from scaleinv_ray.plan.costs import model_bytes
 from tests.cluster.isolated import HEALTH
 from tests.cluster.test_chain import BATCH, CHECKPOINT, TOKENS, job_of, weights_in
 

@@ -25,15 +25,15 @@ import ray
 import yaml
 
 from scaleinv_ray import tables
-from scaleinv_ray.cluster.conclude import completed
-from scaleinv_ray.cluster.driver import Driver
-from scaleinv_ray.cluster.jobs import FAILED, WeightSource
+from scaleinv_ray.cluster.driving.driver import Driver
 from scaleinv_ray.cluster.settings import Settings
-from scaleinv_ray.cluster.status import status
 from scaleinv_ray.cluster.telemetry import Telemetry, read_events
-from scaleinv_ray.cluster.work import assemble
+from scaleinv_ray.conclude.concluding import completed
 from scaleinv_ray.config import load_run_config
 from scaleinv_ray.plan import make_plan, plan_rows
+from scaleinv_ray.plan.jobs import FAILED, WeightSource
+from scaleinv_ray.plan.jobs_from_plan import assemble
+from scaleinv_ray.runs.status import status
 from scaleinv_ray.store import Store
 from tests.cluster.isolated import CHECKPOINT
 

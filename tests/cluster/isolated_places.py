@@ -19,11 +19,11 @@ import yaml
 from ray.autoscaler._private.fake_multi_node.node_provider import FakeMultiNodeProvider
 
 from scaleinv_ray import tables
-from scaleinv_ray.cluster.conclude import completed
-from scaleinv_ray.cluster.driver import Driver
-from scaleinv_ray.cluster.jobs import FAILED, Work
-from scaleinv_ray.cluster.preflight import posted
+from scaleinv_ray.cluster.driving.driver import Driver
+from scaleinv_ray.cluster.nodes.preflight import posted
 from scaleinv_ray.cluster.settings import Settings
+from scaleinv_ray.conclude.concluding import completed
+from scaleinv_ray.plan.jobs import FAILED, Work
 from scaleinv_ray.store import Store
 from tests.cluster.isolated import HEALTH, Fake, Slow, started
 from tests.cluster.synthetic_work import of_weights

@@ -21,10 +21,10 @@ import ray
 import yaml
 
 from scaleinv_ray import tables
-from scaleinv_ray.cluster.conclude import completed, read_folder
-from scaleinv_ray.cluster.jobs import FAILED
-from scaleinv_ray.cluster.run import run
 from scaleinv_ray.cluster.telemetry import read_events
+from scaleinv_ray.conclude.concluding import completed, read_folder
+from scaleinv_ray.plan.jobs import FAILED
+from scaleinv_ray.runs.analysis import run
 from scaleinv_ray.store import Store
 from tests.cluster.buckets import bucket_server
 from tests.cluster.isolated import HEALTH

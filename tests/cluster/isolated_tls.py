@@ -47,7 +47,7 @@ def talk(folder: Path) -> dict[str, Any]:
     os.environ |= identity(folder / "ours")  # before ray is imported
     import ray
 
-    from scaleinv_ray.cluster.conclude import completed
+    from scaleinv_ray.conclude.concluding import completed
     from scaleinv_ray.store import Store
     from tests.cluster.synthetic_work import capture_file, execute, good
 

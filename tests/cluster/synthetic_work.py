@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from scaleinv_ray.cluster.driver import Driver, Settings
-from scaleinv_ray.cluster.jobs import MeasureJob, WeightSource, Work
+from scaleinv_ray.cluster.driving.driver import Driver, Settings
+from scaleinv_ray.plan.jobs import MeasureJob, WeightSource, Work
 from scaleinv_ray.records import Jacobians
 from scaleinv_ray.store import Store, write_records
 

@@ -120,7 +120,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
 def test_a_run_that_the_cluster_cannot_serve_claims_nothing(
     cluster: dict[str, Any], said: str, text_folder: Path, ladder: Path, tmp_path: Path
 ) -> None:
-    from scaleinv_ray.cluster.run import run
+    from scaleinv_ray.runs.analysis import run
 
     config = run_config(text_folder, ladder, tmp_path / "out") | {"cluster": cluster}
     with pytest.raises(ValueError, match=said):

@@ -15,16 +15,16 @@ import transformers as tf
 
 from scaleinv_ray.capture.chained import Link, Request, joined, split
 from scaleinv_ray.capture.forward import FORWARD_KINDS
-from scaleinv_ray.capture.partial import StreamedModel
+from scaleinv_ray.capture.streaming.partial import StreamedModel
+from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.cluster import actors, chain, members
 from scaleinv_ray.cluster.actors import CaptureActor, Capturer
 from scaleinv_ray.cluster.chain import NotJoinedError, chained
-from scaleinv_ray.cluster.flights import LOST
-from scaleinv_ray.cluster.jobs import CaptureJob, Target, WeightSource
 from scaleinv_ray.cluster.members import Member
-from scaleinv_ray.costs import Load, Loading, model_bytes
+from scaleinv_ray.cluster.pending import LOST
+from scaleinv_ray.plan.costs import Load, Loading, model_bytes
+from scaleinv_ray.plan.jobs import CaptureJob, Target, WeightSource
 from scaleinv_ray.records import Protocol
-from scaleinv_ray.series import Checkpoint
 from tests.cluster.test_nodes import isolated, namespaces
 
 pytestmark = pytest.mark.ray

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from scaleinv_ray.cluster import checks
-from scaleinv_ray.cluster.checks import (
+from scaleinv_ray.cluster.nodes import checks
+from scaleinv_ray.cluster.nodes.checks import (
     Demands,
     check_object_stores,
     check_requests,
@@ -15,8 +15,8 @@ from scaleinv_ray.cluster.checks import (
     environment,
     most_memory,
 )
-from scaleinv_ray.cluster.kinds import NodeKind
-from scaleinv_ray.cluster.run import run
+from scaleinv_ray.cluster.nodes.node_kinds import NodeKind
+from scaleinv_ray.runs.analysis import run
 from tests.cluster.test_faults import small_config
 
 HEAD = NodeKind({"CPU": 0.0, "memory": 64e9}, 1)

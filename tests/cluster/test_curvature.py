@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from scaleinv_ray.capture.curvature import SplitLoss, curvature_records, products_of
-from scaleinv_ray.capture.lanczos import lanczos_record
+from scaleinv_ray.capture.curvature.lanczos import lanczos_record
+from scaleinv_ray.capture.curvature.products import SplitLoss, curvature_records, products_of
 from scaleinv_ray.cluster.curvature import ShardedProducts
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from scaleinv_ray import tables
 from scaleinv_ray.cli import main
-from scaleinv_ray.cluster.conclude import completed, read_folder
-from scaleinv_ray.cluster.jobs import FAILED
-from scaleinv_ray.cluster.run import Run, run
+from scaleinv_ray.conclude.concluding import completed, read_folder
+from scaleinv_ray.plan.jobs import FAILED
+from scaleinv_ray.runs.analysis import Run, run
 from scaleinv_ray.store import Store, read_records
 from tests.cluster.synthetic_work import capture_file, execute, good
 from tests.cluster.test_faults import events, small_config

@@ -9,10 +9,10 @@ import pytest
 
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.actors import Capturer
-from scaleinv_ray.cluster.conclude import completed
-from scaleinv_ray.cluster.driver import TRIES
-from scaleinv_ray.cluster.jobs import FAILED, WeightSource
+from scaleinv_ray.cluster.driving.driver import TRIES
+from scaleinv_ray.conclude.concluding import completed
 from scaleinv_ray.config import load_run_config
+from scaleinv_ray.plan.jobs import FAILED, WeightSource
 from scaleinv_ray.store import Store, is_complete
 from tests.cluster.synthetic_work import capture_file, execute, good, of_weights
 from tests.cluster.test_loading import one_model, the_job

@@ -15,11 +15,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from scaleinv_ray import tables
-from scaleinv_ray.cluster.conclude import completed
-from scaleinv_ray.cluster.jobs import WeightSource
-from scaleinv_ray.cluster.run import Run, run
-from scaleinv_ray.cluster.scratch import clean
-from scaleinv_ray.series import from_folder
+from scaleinv_ray.checkpoints import from_folder
+from scaleinv_ray.cluster.scratch.disk import clean
+from scaleinv_ray.conclude.concluding import completed
+from scaleinv_ray.plan.jobs import WeightSource
+from scaleinv_ray.runs.analysis import Run, run
 from scaleinv_ray.store import Store
 from tests.cluster.conftest import run_config
 from tests.cluster.synthetic_work import execute, of_weights

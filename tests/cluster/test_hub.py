@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from scaleinv_ray.cluster.actors import Capturer
-from scaleinv_ray.cluster.measure import measure
 from scaleinv_ray.config import load_run_config
+from scaleinv_ray.measure.measuring import measure
 from scaleinv_ray.store import Store, is_complete
+from tests.checkpoints.test_series import REPO, Hub, commit_of, online
 from tests.cluster.synthetic_work import of_weights
 from tests.cluster.test_loading import one_model, the_job
-from tests.test_series import REPO, Hub, commit_of, online
 
 assert online, "a fixture"
 pytestmark = pytest.mark.ray

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from scaleinv_ray.cluster.conclude import completed
+from scaleinv_ray.conclude.concluding import completed
 from scaleinv_ray.store import Store
 from tests.cluster.conftest import ladder_config, run_config
 

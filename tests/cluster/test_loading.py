@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scaleinv_ray import costs, tables
-from scaleinv_ray.capture.partial import StreamedModel
+from scaleinv_ray import tables
+from scaleinv_ray.capture.streaming.partial import StreamedModel
 from scaleinv_ray.cluster import actors
-from scaleinv_ray.cluster import run as run_module
 from scaleinv_ray.cluster.actors import Capturer, states_of
-from scaleinv_ray.cluster.conclude import read_folder
-from scaleinv_ray.cluster.jobs import CaptureJob
-from scaleinv_ray.cluster.run import run
-from scaleinv_ray.cluster.scratch import clean
-from scaleinv_ray.cluster.work import assemble
+from scaleinv_ray.cluster.scratch.disk import clean
+from scaleinv_ray.conclude.concluding import read_folder
 from scaleinv_ray.config import RunConfig, load_run_config
-from scaleinv_ray.plan import make_plan
+from scaleinv_ray.plan import costs, make_plan
+from scaleinv_ray.plan.jobs import CaptureJob
+from scaleinv_ray.plan.jobs_from_plan import assemble
+from scaleinv_ray.runs import analysis as run_module
+from scaleinv_ray.runs.analysis import run
 from scaleinv_ray.store import Store, read_records
 from tests.cluster.test_faults import small_config
 

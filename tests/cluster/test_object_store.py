@@ -9,11 +9,11 @@ import pytest
 from pyarrow import fs
 
 from scaleinv_ray import tables
-from scaleinv_ray.cluster.conclude import completed, read_folder
-from scaleinv_ray.cluster.jobs import FAILED
-from scaleinv_ray.cluster.run import run
-from scaleinv_ray.cluster.status import status
-from scaleinv_ray.cluster.watch import arrivals, fetched
+from scaleinv_ray.conclude.concluding import completed, read_folder
+from scaleinv_ray.plan.jobs import FAILED
+from scaleinv_ray.runs.analysis import run
+from scaleinv_ray.runs.status import status
+from scaleinv_ray.runs.watch import arrivals, fetched
 from scaleinv_ray.store import Store
 from tests.cluster.buckets import bucket_server
 from tests.cluster.synthetic_work import capture_file, execute, good

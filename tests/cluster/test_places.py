@@ -10,19 +10,19 @@ import pytest
 import yaml
 
 from scaleinv_ray import tables
-from scaleinv_ray.cluster.checks import Demands, check_requests, environment, nowhere
-from scaleinv_ray.cluster.conclude import completed
-from scaleinv_ray.cluster.driver import Driver
-from scaleinv_ray.cluster.jobs import FAILED, Work
-from scaleinv_ray.cluster.joining import Joining, Needs, Terms, disk_lacking, lacking
-from scaleinv_ray.cluster.kinds import ANY, NodeKind, autoscaling_configs, kinds_of
-from scaleinv_ray.cluster.preflight import NONCE, posted
+from scaleinv_ray.cluster.driving.driver import Driver
+from scaleinv_ray.cluster.nodes.checks import Demands, check_requests, environment, nowhere
+from scaleinv_ray.cluster.nodes.joining import Joining, Needs, Terms, disk_lacking, lacking
+from scaleinv_ray.cluster.nodes.node_kinds import ANY, NodeKind, autoscaling_configs, kinds_of
+from scaleinv_ray.cluster.nodes.preflight import NONCE, posted
 from scaleinv_ray.cluster.settings import Settings
+from scaleinv_ray.conclude.concluding import completed
+from scaleinv_ray.plan.jobs import FAILED, Work
 from scaleinv_ray.store import Store
 from tests.cluster.synthetic_work import capture_file, good
 from tests.cluster.test_faults import small_config
-from tests.cluster.test_flights import capture
 from tests.cluster.test_nodes import ROOT, isolated, namespaces
+from tests.cluster.test_pending import capture
 
 assert namespaces, "a fixture"
 CPU = NodeKind({"CPU": 16.0, "memory": 1e9}, 1)

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from scaleinv_ray import tables
-from scaleinv_ray.cluster.conclude import completed, read_folder
-from scaleinv_ray.cluster.run import Run, run
+from scaleinv_ray.conclude.concluding import completed, read_folder
+from scaleinv_ray.runs.analysis import Run, run
 from scaleinv_ray.store import Store
 from tests.cluster.conftest import SEEDS, WIDTHS
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from scaleinv_ray.capture.sampling import chain_records
+from scaleinv_ray.capture.posterior.chains import chain_records
 from scaleinv_ray.capture.toy_models import Task, quadratic_task
 from scaleinv_ray.cluster.sampling import joined, sharded_chains
 from scaleinv_ray.records import Chains

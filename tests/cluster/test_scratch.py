@@ -14,9 +14,14 @@ import numpy as np
 import pytest
 import yaml
 
-from scaleinv_ray.cluster import run as run_module
-from scaleinv_ray.cluster import transfer
-from scaleinv_ray.cluster.jobs import (
+from scaleinv_ray.cluster.driving.waiting import Waiting
+from scaleinv_ray.cluster.nodes.preflight import check_disks
+from scaleinv_ray.cluster.scratch import transfer
+from scaleinv_ray.cluster.scratch.disk import Ground, Scratch, fetch_once, found_on, remove, survey
+from scaleinv_ray.cluster.scratch.placement import TRIES, Files, Nodes
+from scaleinv_ray.config import load_run_config
+from scaleinv_ray.measure.tensor_tasks import Parts
+from scaleinv_ray.plan.jobs import (
     CaptureJob,
     Held,
     MeasureJob,
@@ -25,14 +30,9 @@ from scaleinv_ray.cluster.jobs import (
     WeightSource,
     Work,
 )
-from scaleinv_ray.cluster.parts import Parts
-from scaleinv_ray.cluster.placement import TRIES, Files, Nodes
-from scaleinv_ray.cluster.preflight import check_disks
-from scaleinv_ray.cluster.run import run
-from scaleinv_ray.cluster.scratch import Ground, Scratch, fetch_once, found_on, remove, survey
-from scaleinv_ray.cluster.waiting import Waiting
-from scaleinv_ray.config import load_run_config
 from scaleinv_ray.records import Protocol
+from scaleinv_ray.runs import analysis as run_module
+from scaleinv_ray.runs.analysis import run
 from scaleinv_ray.store import Store
 from tests.cluster.copies import chunks, killed, slow
 from tests.cluster.isolated import CHECKPOINT

@@ -15,10 +15,10 @@ from pyarrow import fs
 from safetensors.numpy import load_file, save_file
 
 from scaleinv_ray.cluster import session
-from scaleinv_ray.cluster import watch as watch_module
 from scaleinv_ray.cluster.actors import Capturer
-from scaleinv_ray.cluster.watch import arrivals, fetched
 from scaleinv_ray.config import load_run_config
+from scaleinv_ray.runs import watch as watch_module
+from scaleinv_ray.runs.watch import arrivals, fetched
 from tests.cluster.test_loading import one_model, the_job
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from scaleinv_ray import tables
-from scaleinv_ray.cluster.run import run
-from scaleinv_ray.cluster.work import assemble
 from scaleinv_ray.config import load_run_config
 from scaleinv_ray.plan import make_plan
+from scaleinv_ray.plan.jobs_from_plan import assemble
+from scaleinv_ray.runs.analysis import run
 from tests.cluster.conftest import run_config
 
 pytestmark = pytest.mark.ray

@@ -12,12 +12,12 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
-from scaleinv_ray.cluster import sweep as sweep_module
-from scaleinv_ray.cluster import watch as watch_module
-from scaleinv_ray.cluster.alone import alone
-from scaleinv_ray.cluster.run import Run
-from scaleinv_ray.cluster.sweep import SKIPPED, sweep
-from scaleinv_ray.cluster.watch import arrivals, fetched, watch
+from scaleinv_ray.runs import sweep as sweep_module
+from scaleinv_ray.runs import watch as watch_module
+from scaleinv_ray.runs.analysis import Run
+from scaleinv_ray.runs.run_lock import alone
+from scaleinv_ray.runs.sweep import SKIPPED, sweep
+from scaleinv_ray.runs.watch import arrivals, fetched, watch
 from scaleinv_ray.store import Store
 from tests.cluster.test_faults import small_config
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scaleinv_ray.cluster import leftovers
-from scaleinv_ray.cluster.conclude import completed
-from scaleinv_ray.cluster.leftovers import RECORD, left_behind, recorded
 from scaleinv_ray.cluster.watchdog import Process, end, name_of, of_ray
+from scaleinv_ray.conclude.concluding import completed
+from scaleinv_ray.runs import leftovers
+from scaleinv_ray.runs.leftovers import RECORD, left_behind, recorded
 from scaleinv_ray.store import Store
 from tests.cluster.conftest import run_config
 from tests.cluster.test_faults import events

@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from scaleinv_ray.capture.lanczos import quadrature, tridiagonal
+from scaleinv_ray.capture.curvature.lanczos import quadrature, tridiagonal
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.estimate import Estimate
+from scaleinv_ray.invariants.common.quadrature import (
+    count_outliers,
+    null_gap,
+    outlier_counts,
+    relative_gaps,
+)
 from scaleinv_ray.invariants.curvature import ggn_density, hessian_density
 from scaleinv_ray.invariants.holomorphy import ggn_poles
-from scaleinv_ray.kernels.quadrature import count_outliers, null_gap, outlier_counts, relative_gaps
 from scaleinv_ray.records import Lanczos
 
 NODES_RK = np.array([[-1.0, 0.5, 4.0], [-2.0, 0.0, 4.0]])

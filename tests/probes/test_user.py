@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.config import ConfigError, RunConfig, load_run_config
 from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 from scaleinv_ray.plan.tokens import probe_tokens, tokenizers_of
 from scaleinv_ray.probes import build_tokens, json_lines
 from scaleinv_ray.records import Protocol
-from scaleinv_ray.series import Checkpoint
 
 PROTOCOL = Protocol(
     sequences=4,

@@ -15,8 +15,8 @@ from scaleinv_ray.singularities import (
     reduced_rank,
     singularities,
 )
-from scaleinv_ray.singularities.newton import compact_faces
-from scaleinv_ray.singularities.polynomial import hessian_corank, symmetry_dimension
+from scaleinv_ray.singularities.exact.newton import compact_faces
+from scaleinv_ray.singularities.exact.polynomial import hessian_corank, symmetry_dimension
 
 
 def test_a_polynomial_is_evaluated_multiplied_and_differentiated():

@@ -9,7 +9,7 @@ from scipy.stats import hypergeom, spearmanr
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.invariants.geometry import merge_height_correlation, neighbour_overlap
 from scaleinv_ray.invariants.topology.distances import diagram_distance
-from scaleinv_ray.kernels.merge_tree import minimum_spanning_tree
+from scaleinv_ray.invariants.topology.merge_heights import minimum_spanning_tree
 from scaleinv_ray.records import Activations
 
 

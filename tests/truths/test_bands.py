@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from scaleinv_ray.capture.lanczos import CountSketch, quadrature, ritz_vectors, tridiagonal
+from scaleinv_ray.capture.curvature.lanczos import (
+    CountSketch,
+    quadrature,
+    ritz_vectors,
+    tridiagonal,
+)
 from scaleinv_ray.contract import Measured
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.invariants.bands import ggn_bands, hessian_bands
-from scaleinv_ray.kernels.band_tracks import track_bands
-from scaleinv_ray.kernels.bands import Band, GapNull, find_bands
+from scaleinv_ray.invariants.bands.discovery import Band, GapNull, find_bands
+from scaleinv_ray.invariants.bands.tracks import track_bands
 from scaleinv_ray.records import Lanczos
 
 DIM = 400

@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from scaleinv_ray.conservation.collapse import (
+from scaleinv_ray.conclude.universality.collapse import (
     ScalingCurve,
     collapse_quality,
     mean_curve_errors,

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 
 from scaleinv_ray.contract import Refused
+from scaleinv_ray.invariants.common.persistent_homology import (
+    betti_difference,
+    betti_numbers,
+    rips_diagram,
+)
 from scaleinv_ray.invariants.topology import torsion_check
+from scaleinv_ray.invariants.topology.alpha_complex import euler_curve
 from scaleinv_ray.invariants.topology.shape import euler_characteristic
-from scaleinv_ray.kernels.alpha_complex import euler_curve
-from scaleinv_ray.kernels.persistent_homology import betti_difference, betti_numbers, rips_diagram
 from scaleinv_ray.records import Activations
 
 

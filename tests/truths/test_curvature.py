@@ -4,11 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from scaleinv_ray.capture.curvature import (
-    SplitLoss,
-    curvature_records,
-)
-from scaleinv_ray.capture.lanczos import quadrature, tridiagonal
+from scaleinv_ray.capture.curvature.lanczos import quadrature, tridiagonal
+from scaleinv_ray.capture.curvature.products import SplitLoss, curvature_records
 from scaleinv_ray.contract import Measured
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.invariants.curvature import ggn_density, hessian_density

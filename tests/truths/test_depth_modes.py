@@ -6,7 +6,7 @@ import pytest
 from scaleinv_ray.contract import Measured
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.invariants.holomorphy import depth_modes
-from scaleinv_ray.kernels.dynamic_modes import depth_sums, fit_modes
+from scaleinv_ray.invariants.holomorphy.dynamic_modes import depth_sums, fit_modes
 from scaleinv_ray.records import DepthStack
 
 MODES = np.array([0.9 * np.exp(-0.3j), 0.9 * np.exp(0.3j), 0.95])

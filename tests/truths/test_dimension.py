@@ -5,13 +5,11 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import betaln
 
+from scaleinv_ray.invariants.common.clouds import neighbour_distances
 from scaleinv_ray.invariants.geometry import (
     gride_dimension,
     neighbour_dimension,
     twonn_dimension,
-)
-from scaleinv_ray.kernels.clouds import (
-    neighbour_distances,
 )
 from scaleinv_ray.records import Activations
 

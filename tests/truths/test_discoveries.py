@@ -9,11 +9,11 @@ import math
 import numpy as np
 import pytest
 
-from scaleinv_ray.conservation import emergence_table, transitions_table
-from scaleinv_ray.conservation.discoveries import Question, asked_of
-from scaleinv_ray.conservation.emergence import association, reached_level
-from scaleinv_ray.conservation.transitions import ALPHA, TransitionFinder
-from tests.conservation.rows import measurement
+from scaleinv_ray.conclude.training import emergence_over_runs as emergence_table
+from scaleinv_ray.conclude.training.discoveries import Question, asked_of
+from scaleinv_ray.conclude.training.emergence import association, reached_level
+from scaleinv_ray.conclude.training.transitions import ALPHA, TransitionFinder, transitions_table
+from tests.conclude.measured_rows import measurement
 
 STEPS = [0, *(2**i for i in range(14))]
 X_K = np.log1p(STEPS)

@@ -10,8 +10,8 @@ import math
 import numpy as np
 import pytest
 
-from scaleinv_ray.conservation.emergence import association, held_out_onset, lead_of
-from scaleinv_ray.conservation.onsets import OnsetFinder
+from scaleinv_ray.conclude.training.emergence import association, held_out_onset, lead_of
+from scaleinv_ray.conclude.training.onsets import OnsetFinder
 
 STEPS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 3000, *range(13000, 144000, 10000)]
 TOKENS = np.array(STEPS) * 2_097_152.0

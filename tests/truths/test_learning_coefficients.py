@@ -20,7 +20,7 @@ from scaleinv_ray.singularities import (
     singularities,
     toys,
 )
-from scaleinv_ray.singularities.quasihomogeneous import (
+from scaleinv_ray.singularities.exact.quasihomogeneous import (
     central_charge,
     isolated_over_complex,
     milnor_number,

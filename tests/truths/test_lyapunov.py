@@ -8,7 +8,11 @@ from scipy.special import digamma, polygamma
 from scipy.stats import ortho_group
 
 from scaleinv_ray.invariants.stability import order_chaos
-from scaleinv_ray.kernels.lyapunov import log_singular_values, log_stretches, lyapunov_exponents
+from scaleinv_ray.invariants.stability.lyapunov import (
+    log_singular_values,
+    log_stretches,
+    lyapunov_exponents,
+)
 from scaleinv_ray.records import Jacobians
 
 DIM, FACTORS = 16, 2000

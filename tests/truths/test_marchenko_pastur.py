@@ -7,20 +7,20 @@ import pytest
 from scipy.integrate import quad
 
 from scaleinv_ray.estimate import Estimate
+from scaleinv_ray.invariants.common.covariance import gram_eigenvalues
 from scaleinv_ray.invariants.weights import (
     fixed_aspect_tail,
     shuffle_null,
     weight_spikes,
     weight_tail,
 )
-from scaleinv_ray.kernels.covariance import gram_eigenvalues
-from scaleinv_ray.kernels.marchenko_pastur import (
+from scaleinv_ray.invariants.weights.marchenko_pastur import (
     bulk_edge,
     gaussian_null_eigenvalues,
     marchenko_pastur_mean,
     marchenko_pastur_median,
 )
-from scaleinv_ray.kernels.power_tail import hill_exponent
+from scaleinv_ray.invariants.weights.power_tail import hill_exponent
 from scaleinv_ray.records import WeightMatrix
 
 NUM_SMALL, NUM_LARGE, RATIO = 400, 1600, 0.25

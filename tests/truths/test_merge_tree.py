@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
+from scaleinv_ray.invariants.common.persistent_homology import rips_diagram
+from scaleinv_ray.invariants.topology.merge_heights import (
+    length_slope,
+    merge_heights,
+    minimum_spanning_tree,
+)
 from scaleinv_ray.invariants.topology.shape import merge_tree
-from scaleinv_ray.kernels.merge_tree import length_slope, merge_heights, minimum_spanning_tree
-from scaleinv_ray.kernels.persistent_homology import rips_diagram
 from scaleinv_ray.records import Activations
 
 

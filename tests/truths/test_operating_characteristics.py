@@ -11,11 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from scaleinv_ray.conservation import Verdict, Verdicts, judge
-from scaleinv_ray.conservation.evidence import evidence, moments
-from scaleinv_ray.conservation.power import seeds_for_conserved
-from scaleinv_ray.conservation.predict import forecast
-from scaleinv_ray.conservation.scale import series_of
+from scaleinv_ray.conclude.conservation import judging as judge
+from scaleinv_ray.conclude.conservation.power import seeds_for_conserved
+from scaleinv_ray.conclude.conservation.prediction import forecast
+from scaleinv_ray.conclude.conservation.test_statistics import evidence, moments
+from scaleinv_ray.conclude.conservation.value_scale import series_of
+from scaleinv_ray.conclude.conservation.verdict import Verdict, Verdicts
 
 SIZES = [1e6 * 3.0**i for i in range(5)]
 SPAN_K = np.linspace(0.0, 1.0, 5)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from scaleinv_ray.contract import Diagram, Refused
-from scaleinv_ray.invariants.topology import order_complex, persistence, significant_betti
-from scaleinv_ray.invariants.topology.shape import spectral_persistence
-from scaleinv_ray.kernels.persistent_homology import (
+from scaleinv_ray.invariants.common.persistent_homology import (
     bar_summaries,
     edge_densities,
     median_scaled_distances,
     rips_diagram,
 )
+from scaleinv_ray.invariants.topology import order_complex, persistence, significant_betti
+from scaleinv_ray.invariants.topology.shape import spectral_persistence
 from scaleinv_ray.records import Activations
 
 ROOT2, ROOT3 = np.sqrt(2), np.sqrt(3)

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from scaleinv_ray.invariants.common.covariance import gram_eigenvalues
 from scaleinv_ray.invariants.weights import weight_tail
-from scaleinv_ray.kernels.covariance import gram_eigenvalues
-from scaleinv_ray.kernels.power_tail import fit_power_tail, hill_exponent
+from scaleinv_ray.invariants.weights.power_tail import fit_power_tail, hill_exponent
 from scaleinv_ray.records import WeightMatrix
 
 

@@ -9,7 +9,7 @@ from scipy.integrate import quad
 from scaleinv_ray.contract import Measured, Refused
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.invariants.holomorphy import covariance_poles, stieltjes_poles
-from scaleinv_ray.kernels.rational import branch_points, fit_poles, stieltjes
+from scaleinv_ray.invariants.holomorphy.rational import branch_points, fit_poles, stieltjes
 from scaleinv_ray.records import Moments, WeightMatrix
 
 POLES = np.array([0.4, 1.1, 2.5])

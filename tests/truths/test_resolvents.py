@@ -7,8 +7,13 @@ from scipy.stats import gamma, ortho_group
 from scaleinv_ray.contract import Measured, Refused
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.invariants.holomorphy import logit_residues, residue_overlap, resolvent_counts
-from scaleinv_ray.kernels.resolvents import contour_count, deflate, eigensystem, residue_norms
-from scaleinv_ray.kernels.transfer import logit_poles
+from scaleinv_ray.invariants.holomorphy.resolvents import (
+    contour_count,
+    deflate,
+    eigensystem,
+    residue_norms,
+)
+from scaleinv_ray.invariants.holomorphy.transfer_function import logit_poles
 from scaleinv_ray.records import Jacobians
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from scaleinv_ray.capture.sampling import chain_records
+from scaleinv_ray.capture.posterior.chains import chain_records
 from scaleinv_ray.capture.toy_models import (
     Task,
     deep_linear_task,

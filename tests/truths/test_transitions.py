@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from scaleinv_ray.conservation.onsets import OnsetFinder
-from scaleinv_ray.conservation.transitions import Kind, TransitionFinder
+from scaleinv_ray.conclude.training.onsets import OnsetFinder
+from scaleinv_ray.conclude.training.transitions import Kind, TransitionFinder
 
 STEPS = [0, *(2**i for i in range(18))]
 X_K = np.log1p(STEPS)

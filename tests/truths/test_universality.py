@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scaleinv_ray.conservation.universality import (
+from scaleinv_ray.conclude.universality.agreement import (
     Agreement,
     own_covariances,
     pooled_covariances,

@@ -2,7 +2,7 @@
 
 A learning coefficient lambda is what the loss of draws from the localised posterior exceeds that of
 the minimum by, in units of the temperature: half the number of parameters that matter. A value that
-is rejected (`kernels.chain_verdict` has the rules) is refused with the number in the reason.
+is rejected (`chain_verdict` has the rules) is refused with the number in the reason.
 Shape suffixes: N settings, K of them in a fit, C chains, S draws.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, exact
-from scaleinv_ray.kernels.chain_verdict import (
+from scaleinv_ray.invariants.degeneracy.chain_verdict import (
     MOST_SENSITIVE,
     Grade,
     Reason,
@@ -26,7 +26,11 @@ from scaleinv_ray.kernels.chain_verdict import (
     said,
     with_value,
 )
-from scaleinv_ray.kernels.temperature_ladder import LEAST_OFFSET, log_slope, multiplicity_fit
+from scaleinv_ray.invariants.degeneracy.temperature_slope import (
+    LEAST_OFFSET,
+    log_slope,
+    multiplicity_fit,
+)
 from scaleinv_ray.records import Chains
 
 
@@ -50,7 +54,7 @@ def learning_coefficient(chains: Chains, *, rng: np.random.Generator) -> Measure
 
     lambda_hat = nbeta * mean over draws after burn-in of (loss - base_loss), both on the same batch
     (Lau et al. 2023, eq. 10; Watanabe 2013). d / 2 for a regular minimum in d parameters. Every
-    setting is judged by itself (`kernels.chain_verdict.judged_settings`); every nbeta is
+    setting is judged by itself (`chain_verdict.judged_settings`); every nbeta is
     represented by its middle gamma, and the record by the largest nbeta not rejected.
 
     lambda: at that setting; refused, with the number in the reason, where the verdict is reject,

@@ -11,8 +11,9 @@ import numpy as np
 
 from scaleinv_ray.contract import Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate
-from scaleinv_ray.kernels.block_replicates import curve_of, estimate_of, replicates
-from scaleinv_ray.kernels.chain_verdict import (
+from scaleinv_ray.invariants.common.block_replicates import curve_of, estimate_of, replicates
+from scaleinv_ray.invariants.common.soundness import LARGEST
+from scaleinv_ray.invariants.degeneracy.chain_verdict import (
     Grade,
     Setting,
     briefly,
@@ -22,8 +23,7 @@ from scaleinv_ray.kernels.chain_verdict import (
     said,
     with_value,
 )
-from scaleinv_ray.kernels.soundness import LARGEST
-from scaleinv_ray.kernels.welford import Welford, merge
+from scaleinv_ray.invariants.degeneracy.welford import Welford, merge
 from scaleinv_ray.records import Chains
 
 LEAST_REPLICATES = 8

@@ -4,7 +4,7 @@ resolvents: Jacobians, weights, covariances and maps over depth. curvature: Hess
 """
 
 from scaleinv_ray.invariants.holomorphy.curvature import ggn_poles, hessian_poles
-from scaleinv_ray.invariants.holomorphy.resolvents import (
+from scaleinv_ray.invariants.holomorphy.of_layers import (
     covariance_poles,
     depth_modes,
     logit_residues,

@@ -11,8 +11,8 @@ import numpy as np
 
 from scaleinv_ray.contract import Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, mean_of
-from scaleinv_ray.kernels.quadrature import checked_quadrature, numbered, outlier_counts
-from scaleinv_ray.kernels.soundness import sound
+from scaleinv_ray.invariants.common.quadrature import checked_quadrature, numbered, outlier_counts
+from scaleinv_ray.invariants.common.soundness import sound
 from scaleinv_ray.records import Lanczos
 
 _QUANTITIES = {
@@ -34,7 +34,7 @@ def hessian_poles(
     approximant, so poles are read for each of them, v of unit length and without direction, which
     gives a single eigenvalue the mean residue 1 / P.
     isolated_poles: those above the widest relative gap, where that is wider than random symmetric
-    matrices show (`kernels.quadrature.outlier_counts`);
+    matrices show (`common.quadrature.outlier_counts`);
     leading_over_scale: largest pole over the root of the mean squared eigenvalue;
     leading_residue: P times its residue, the number of eigenvalues at it;
     isolated_residue: P times the residues of the isolated poles, the number of eigenvalues there,

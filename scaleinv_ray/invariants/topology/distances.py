@@ -11,13 +11,13 @@ import numpy as np
 
 from scaleinv_ray.contract import Diagram, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, mean_of
-from scaleinv_ray.kernels.clouds import matched_subsamples
-from scaleinv_ray.kernels.diagram_distance import (
+from scaleinv_ray.invariants.common.clouds import matched_subsamples
+from scaleinv_ray.invariants.common.persistent_homology import median_scaled_distances, rips_diagram
+from scaleinv_ray.invariants.topology.diagram_metrics import (
     bars_of,
     bottleneck_distance,
     wasserstein_distance,
 )
-from scaleinv_ray.kernels.persistent_homology import median_scaled_distances, rips_diagram
 from scaleinv_ray.records import Activations
 
 _DISTANCES = ("bottleneck_0", "wasserstein_0", "bottleneck_1", "wasserstein_1")

@@ -1,7 +1,7 @@
 """Topology of activation clouds: persistent homology of the Vietoris-Rips filtration.
 
 Everywhere duplicates are dropped, the cloud is cut into disjoint subsamples of a fixed number of
-points, and values and errors are over them (`kernels.subsamples`); a cloud without as many distinct
+points, and values and errors are over them (`common.subsamples`); a cloud without as many distinct
 rows is refused, no summary being free of the number of points. Lengths are in median distances
 unless another unit is named. A law or a difference means something only beside the untrained
 model's value.
@@ -18,8 +18,7 @@ from scipy.spatial.distance import pdist, squareform
 
 from scaleinv_ray.contract import Diagram, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, mean_of
-from scaleinv_ray.kernels.landmarks import farthest_points
-from scaleinv_ray.kernels.persistent_homology import (
+from scaleinv_ray.invariants.common.persistent_homology import (
     bar_summaries,
     betti_difference,
     betti_numbers,
@@ -30,13 +29,14 @@ from scaleinv_ray.kernels.persistent_homology import (
     rips_diagram,
     universal_scores,
 )
-from scaleinv_ray.kernels.subsamples import (
+from scaleinv_ray.invariants.common.subsamples import (
     check_at_least,
     distinct_subsamples,
     gaussian_clouds,
     mean_curve,
     means_over_subsamples,
 )
+from scaleinv_ray.invariants.topology.landmarks import farthest_points
 from scaleinv_ray.records import Activations
 
 _SYMMETRIES = ("rotation", "scale", "translation", "mean_shift", "permutation")

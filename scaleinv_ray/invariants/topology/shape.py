@@ -13,23 +13,27 @@ from scipy.spatial.distance import squareform
 from scaleinv_ray.bounds import Range
 from scaleinv_ray.contract import Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, mean_of
-from scaleinv_ray.kernels.alpha_complex import EulerCurve, euler_curve, principal_projection
-from scaleinv_ray.kernels.clouds import neighbour_distances
-from scaleinv_ray.kernels.merge_tree import length_slope, merge_heights
-from scaleinv_ray.kernels.persistent_homology import (
+from scaleinv_ray.invariants.common.clouds import neighbour_distances
+from scaleinv_ray.invariants.common.persistent_homology import (
     bar_summaries,
     loop_score,
     median_distance,
     median_scaled_distances,
     rips_diagram,
 )
-from scaleinv_ray.kernels.resistance import neighbour_graph, resistance_distances
-from scaleinv_ray.kernels.subsamples import (
+from scaleinv_ray.invariants.common.subsamples import (
     check_at_least,
     distinct_subsamples,
     mean_curve,
     means_over_subsamples,
 )
+from scaleinv_ray.invariants.topology.alpha_complex import (
+    EulerCurve,
+    euler_curve,
+    principal_projection,
+)
+from scaleinv_ray.invariants.topology.merge_heights import length_slope, merge_heights
+from scaleinv_ray.invariants.topology.resistance import neighbour_graph, resistance_distances
 from scaleinv_ray.records import Activations
 
 _SYMMETRIES = ("rotation", "scale", "translation", "mean_shift", "permutation")

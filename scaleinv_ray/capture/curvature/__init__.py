@@ -1,0 +1,1 @@
+"""Products with the Hessian and the GGN, and Lanczos on them."""

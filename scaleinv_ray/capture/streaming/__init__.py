@@ -1,0 +1,1 @@
+"""Models larger than memory: layer by layer, all sequences through each (torch)."""

@@ -1,0 +1,1 @@
+"""Where checkpoints are: folders, runs of steps, the hub, records made elsewhere."""

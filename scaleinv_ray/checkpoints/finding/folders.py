@@ -1,0 +1,188 @@
+"""Checkpoints in local folders: one model, a run of steps, a ladder of runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from scaleinv_ray.checkpoints.checkpoint import Checkpoint, describe
+from scaleinv_ray.checkpoints.files.headers import file_digest, read_tensors, weights_digest
+from scaleinv_ray.checkpoints.files.layouts import listed, nearest, no_logits
+from scaleinv_ray.checkpoints.finding.runs import Layout, layout_of, step_zero_beside, told_of
+from scaleinv_ray.checkpoints.finding.steps import model_of, step_of, tokens_of
+from scaleinv_ray.inputs.json_files import check_is_there, lies_in, read_json
+from scaleinv_ray.inputs.paths import absolute
+from scaleinv_ray.inputs.wording import shown
+
+Steps = Literal["all", "last"] | Sequence[int]
+
+
+def from_folder(
+    path: str | Path,
+    *,
+    steps: Steps = "all",
+    seed: int | None = None,
+    step: int | None = None,
+    model: str | None = None,
+    init: str | Path | None = None,
+    cache_dir: Path | None = None,
+) -> list[Checkpoint]:
+    """The checkpoints of a run folder (see `layout_of`), or the one that the folder itself is.
+
+    ValueError for folders without usable checkpoints, and for steps that do not exist.
+
+    Args:
+        path: the folder.
+        steps: which steps of a run.
+        seed: where no training.json says it; 0 by default.
+        step: of a single checkpoint, or of the model beside step folders, where no file says it.
+        model: identity; the name of the run folder by default.
+        init: the model at step 0, where it is not in the run folder.
+        cache_dir: as in `weights_digest`.
+
+    Returns:
+        Checkpoints by step.
+    """
+    root = existing_folder("path", path)
+    layout = layout_of(root, step)
+    _check_no_ladder(layout)
+    by_step = layout.steps
+    begin = existing_folder("init", init) if init is not None else by_step.get(0)
+    if begin is None and root in by_step.values():
+        begin = step_zero_beside(root)
+    shared = {
+        "model": model or model_of(root),
+        "init_folder": begin,
+        "init_digest": None if begin is None else weights_digest(begin, cache_dir),
+    }
+    return [
+        _local(by_step[s], s, seed, shared, cache_dir) for s in _choose(by_step, steps, str(root))
+    ]
+
+
+def _check_no_ladder(layout: Layout) -> None:
+    if set(layout.steps.values()) != {layout.root} or lies_in(layout.root, "config.json"):
+        return
+    runs = [f.name for f in layout.unused if any(step_of(p.name) is not None for p in f.iterdir())]
+    if runs:
+        raise ValueError(
+            f"path: got {str(layout.root)!r}, a folder of runs ({listed(runs)}); "
+            "allowed: one of them, or ladder: for all"
+        )
+
+
+def existing_folder(field: str, path: str | Path) -> Path:
+    """An existing folder, absolute: workers have other working directories.
+
+    Args:
+        field: named in the error.
+        path: as the user wrote it.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        ValueError: where there is no such folder.
+    """
+    folder = Path(absolute(path))
+    if not os.path.isdir(folder):  # unlike Path's, never raises
+        what = "a file, allowed: a folder" if os.path.exists(folder) else "no such folder"
+        raise ValueError(f"{field}: got {shown(str(folder), 160)}, {what}")
+    return folder
+
+
+def _choose(available: Collection[int | None], steps: Steps, where: str) -> Sequence[int | None]:
+    known = list(available)
+    if steps == "all":
+        return known
+    if steps == "last":
+        return known[-1:]
+    if unknown := sorted(set(steps) - set(known)):
+        near = nearest(unknown[0], known)
+        raise ValueError(f"{where}: steps: got [{listed(unknown)}], available {near}")
+    return sorted(steps)
+
+
+def _agreed(folder: Path, name: str, configured: int | None, told: int | None) -> int | None:
+    """What the files say, else what the config says; both must agree."""
+    if told is not None and configured is not None and told != configured:
+        file = "training.json" if (folder / "training.json").is_file() else "trainer_state.json"
+        raise ValueError(f"{folder}: {name}: got {configured}, {file} says {told}")
+    return configured if told is None else told
+
+
+def _local(
+    folder: Path,
+    step: int | None,
+    seed: int | None,
+    shared: Mapping[str, Any],
+    cache_dir: Path | None,
+) -> Checkpoint:
+    tensors = read_tensors(folder)
+    config = read_json(folder / "config.json")
+    tokenizer = folder / "tokenizer.json" if lies_in(folder, "tokenizer.json") else None
+    told = told_of(folder)
+    tokens = tokens_of(folder.name) if told.train_tokens is None else told.train_tokens
+    return Checkpoint(
+        **describe(str(folder), config, tensors),
+        **shared,
+        step=_agreed(folder, "step", step, told.step),
+        seed=_agreed(folder, "seed", seed, told.seed) or 0,
+        train_tokens=tokens,
+        eval_loss=told.eval_loss,
+        weights_digest=weights_digest(folder, cache_dir),
+        tokenizer_file=tokenizer,
+        tokenizer_digest=None if tokenizer is None else file_digest(tokenizer, cache_dir),
+        folder=folder,
+        no_logits=no_logits(config),
+    )
+
+
+def from_ladder(
+    folder: str | Path, steps: Steps = "all", *, cache_dir: Path | None = None
+) -> list[Checkpoint]:
+    """The checkpoints of every run in a folder of runs.
+
+    Args:
+        folder: holds one run folder a model (`d128-s0/step-000300/..`); names that begin with a
+            dot or an underscore are not looked at.
+        steps: which steps of every run.
+        cache_dir: as in `weights_digest`.
+
+    Returns:
+        Checkpoints by run and step.
+
+    Raises:
+        ValueError: where there are no runs, or a run is unusable.
+    """
+    found = [from_folder(run, steps=steps, cache_dir=cache_dir) for run in runs_of(folder)]
+    checkpoints = [c for run in found for c in run]
+    return sorted(
+        checkpoints, key=lambda c: (c.n_params, c.model, -1 if c.step is None else c.step)
+    )
+
+
+def runs_of(folder: str | Path) -> list[Path]:
+    """The folders of a ladder's runs.
+
+    Args:
+        folder: as of `from_ladder`.
+
+    Returns:
+        At least one.
+
+    Raises:
+        ValueError: where there are none, or a link leads nowhere.
+    """
+    root = existing_folder("ladder", folder)
+    runs = []
+    for path in sorted(p for p in root.iterdir() if p.name[0] not in "._"):
+        if path.is_dir():
+            runs.append(path)
+        elif path.is_symlink():
+            check_is_there(path)
+    if not runs:
+        raise ValueError(f"ladder: got {str(root)!r}, a folder without runs")
+    return runs

@@ -1,0 +1,74 @@
+"""Loading a checkpoint folder: checked first, safetensors only, never from the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from scaleinv_ray.attention_only import modeling as attention_only
+from scaleinv_ray.checkpoints.reading.matrices import read_config
+from scaleinv_ray.checkpoints.reading.whole import check_folder
+
+assert attention_only, "importing the module makes the architecture known to AutoModelForCausalLM"
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a model is put into memory.
+
+    Attributes:
+        device_map: as in `from_pretrained`: None (CPU), a device, 'auto', 'balanced', or a dict.
+        max_memory: device -> bytes, for 'auto' and 'balanced'.
+        dtype: None keeps the stored dtype.
+        attention: 'sdpa', or 'eager' (Gemma 2 has no other).
+        trust_remote_code: run code out of the checkpoint folder.
+    """
+
+    device_map: str | dict[str, str | int] | None = None
+    max_memory: Mapping[int | str, int | str] | None = None
+    dtype: torch.dtype | None = None
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    trust_remote_code: bool = False
+
+
+def load_model(folder: Path, options: LoadOptions | None = None) -> PreTrainedModel:
+    """Loads a causal language model in eval mode.
+
+    transformers builds on the meta device and fills from the files, so the peak is one model.
+
+    Args:
+        folder: a local checkpoint folder.
+        options: device, dtype and attention.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: where `check_folder` finds a fault, or where the files lack weights of the
+            model or hold them in another shape (transformers would draw them at random).
+    """
+    check_folder(folder)
+    options = options or LoadOptions()
+    config = read_config(folder, trusted=options.trust_remote_code)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=config,
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+        dtype=options.dtype or "auto",
+        device_map=options.device_map,
+        max_memory=dict(options.max_memory) if options.max_memory else None,
+        attn_implementation=options.attention,
+        trust_remote_code=options.trust_remote_code,
+    )
+    model, info = loaded  # with output_loading_info
+    for fault in ("missing_keys", "mismatched_keys"):
+        if info[fault]:
+            raise ValueError(f"{folder}: {fault.replace('_', ' ')} {sorted(info[fault])}")
+    return model.eval()

@@ -1,0 +1,123 @@
+"""Null variants of a live model and of a probe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import accelerate
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from scaleinv_ray.checkpoints.reading.loading import LoadOptions, load_model
+from scaleinv_ray.checkpoints.reading.matrices import build_from_config, read_config, shuffled
+from scaleinv_ray.records import VARIANTS, Variant
+
+InitSource = Literal["step0", "from_config"]
+
+
+class Materialised(NamedTuple):
+    """A model, and for random_init where its weights came from (None for other variants)."""
+
+    model: PreTrainedModel
+    init: InitSource | None
+
+
+def is_offloaded(model: PreTrainedModel) -> bool:
+    """Whether Accelerate keeps some weights outside the model (on the meta device)."""
+    return any(p.is_meta for p in model.parameters())
+
+
+def shuffle_tokens(tokens_ST: np.ndarray, seed: int) -> np.ndarray:
+    """Permutes the tokens within each sequence, every sequence by its own permutation.
+
+    Args:
+        tokens_ST: token ids.
+        seed: of the permutations.
+
+    Returns:
+        A new array of the same shape and dtype.
+
+    >>> sorted(shuffle_tokens(np.array([[3, 1, 2]]), seed=0)[0].tolist())
+    [1, 2, 3]
+    """
+    return np.random.default_rng(seed).permuted(tokens_ST, axis=1)
+
+
+def shuffle_weights_(model: PreTrainedModel, seed: int) -> None:
+    """Permutes every parameter of two or more dimensions within itself, in place.
+
+    The permutations are those of `weights.iter_weights(variant="shuffled_weights")`; norms and
+    biases are kept; a tied embedding is permuted once.
+
+    Args:
+        model: a model that is wholly in memory.
+        seed: of the permutations.
+
+    Raises:
+        ValueError: for an offloaded model, where a change in place is lost silently.
+    """
+    if is_offloaded(model):
+        raise ValueError("model: got an offloaded model, its weights cannot be changed in place")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim >= 2:
+                model_type = model.config.model_type
+                parameter.copy_(shuffled(parameter, name, model_type=model_type, seed=seed))
+
+
+def _from_config(folder: Path, seed: int, options: LoadOptions) -> PreTrainedModel:
+    trusted = options.trust_remote_code
+    config = read_config(folder, trusted=trusted)
+    config._attn_implementation = options.attention
+    model = build_from_config(config, seed, dtype=options.dtype, trusted=trusted)
+    device_map = options.device_map
+    if device_map is None:
+        return model
+    if device_map in ("auto", "balanced"):
+        device_map = accelerate.infer_auto_device_map(
+            model,
+            max_memory=dict(options.max_memory) if options.max_memory else None,
+            no_split_module_classes=model._no_split_modules,
+        )
+    elif isinstance(device_map, str):
+        device_map = {"": device_map}
+    return accelerate.dispatch_model(model, device_map=device_map)
+
+
+def materialise(
+    folder: Path,
+    variant: Variant,
+    seed: int,
+    *,
+    init_folder: Path | None = None,
+    options: LoadOptions | None = None,
+) -> Materialised:
+    """Loads the model of a variant.
+
+    Args:
+        folder: checkpoint folder.
+        variant: trained and shuffled_tokens load it as it is; random_init loads `init_folder`, or
+            initialises from the config; shuffled_weights permutes it in place.
+        seed: of random_init from the config, and of shuffled_weights.
+        init_folder: the run's own step 0.
+        options: device, dtype, attention.
+
+    Returns:
+        The model, and the source of a random_init.
+
+    Raises:
+        ValueError: for an unknown variant, or a folder that is not whole.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant: got {variant!r}, allowed {VARIANTS}")
+    options = options or LoadOptions()
+    if variant == "random_init":
+        if init_folder is not None:
+            return Materialised(load_model(init_folder, options), "step0")
+        return Materialised(_from_config(folder, seed, options), "from_config")
+    model = load_model(folder, options)
+    if variant == "shuffled_weights":
+        shuffle_weights_(model, seed)
+    return Materialised(model, None)

@@ -1,0 +1,1 @@
+"""The driver: which task goes when and where, and what becomes of it."""

@@ -1,0 +1,1 @@
+"""Which rows count at a place, and the value of each replicate there."""

@@ -1,0 +1,280 @@
+"""From rows to cells: everything measured at one place, by variant, replicate and step.
+
+A place is one (series, probe, family, invariant, quantity, site, depth bin). A replicate is one
+(model, seed).
+
+Shape suffixes: R rows, E entries (a row counts at several places), W combinations of the columns
+that decide at which, C cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scaleinv_ray.conclude.aggregation.completeness import Cell, Location, Sorted
+from scaleinv_ray.conclude.aggregation.matched_checkpoints import (
+    NO_STEP,
+    Checkpoint,
+    Choice,
+    Replicate,
+    choices,
+)
+from scaleinv_ray.conclude.aggregation.rows import Rows
+
+THIRD = 1 / 3 + 1e-9
+TWO_THIRDS = 2 / 3 + 1e-9
+TRAINED = "trained"
+
+
+class Place(NamedTuple):
+    """What is judged: the key columns of a verdict before step and comparison."""
+
+    series: str
+    probe: str | None
+    family: str
+    invariant: str
+    quantity: str
+    site: str | None
+    depth_bin: str
+
+
+Cells = dict[Replicate, dict[int, Cell]]
+"""Replicate -> step -> rows."""
+
+
+@dataclass
+class Group:
+    """Everything measured at one place.
+
+    Attributes:
+        place: the place.
+        cells: variant -> replicate -> step -> rows.
+        choices: the comparisons of its series.
+    """
+
+    place: Place
+    cells: dict[str, Cells] = field(default_factory=dict)
+    choices: list[Choice] = field(default_factory=list)
+
+    def lose(self, variant: str, replicate: Replicate, step: int, lost: Cell) -> None:
+        """Notes that a unit has no rows here because of a failure without a place."""
+        steps = self.cells.setdefault(variant, {}).setdefault(replicate, {})
+        steps.setdefault(step, Cell(lost.source)).lost = lost.errors()[0]
+
+
+def depth_bin_of(depth: float | None) -> str | None:
+    """Third of the depth: early up to 1/3, middle up to 2/3, late; None without a depth.
+
+    Args:
+        depth: relative depth, 0 to 1.
+
+    Returns:
+        Name of the third.
+
+    >>> [depth_bin_of(d) for d in (0.0, 1 / 3, 0.5, 2 / 3, 1.0, None)]
+    ['early', 'early', 'middle', 'middle', 'late', None]
+    """
+    if depth is None:
+        return None
+    return "early" if depth <= THIRD else "middle" if depth <= TWO_THIRDS else "late"
+
+
+def gather(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
+    """Rows of measurements to cells per place, variant, replicate and step.
+
+    Rows that compare two units are left out, and so are quantities that the configuration excludes
+    (refused everywhere with '<quantity>: needs ..'). A row without a site (a weight) counts under
+    its role as site, and, inside a block, under `all` with all roles together. Every row counts in
+    depth bin `all`, and in the third in which its depth lies. A row without a place (a record that
+    could not be made) counts against its unit at all places of that quantity.
+
+    Args:
+        rows: with the columns of `tables.MEASUREMENTS`.
+
+    Returns:
+        The groups, sorted by place.
+
+    Raises:
+        ValueError: where one place mixes protocols, versions of the invariant or parameters: these
+            numbers are not comparable.
+    """
+    table = Rows.of(rows)
+    if table.gathered is None:
+        table.gathered = _gathered(table)
+    found: list[Group] = table.gathered
+    return found
+
+
+def _gathered(rows: Rows) -> list[Group]:
+    table = rows.where(~rows.known("unit_b"))
+    if not len(table):
+        return []
+    _check_basis(table)
+    placed = _placed(table)
+    chosen = {series: choices(models) for series, models in _checkpoints(table).items()}
+    kept = _planned(_spread(placed))
+    for group in kept:
+        group.choices = chosen.get(group.place.series, [])
+    return sorted(kept, key=lambda group: _sortable(group.place))
+
+
+_WHERE = ("series", "probe", "family", "invariant", "quantity", "site", "layer", "role", "depth")
+_UNIT = ("variant", *Replicate._fields, "step")
+
+
+def _placed(table: Rows) -> list[Group]:
+    """The groups with their cells: entries (a row at a place) sorted by place, unit, location."""
+    where_R, wheres = table.distinct(_WHERE)
+    unit_R, units = table.distinct(_UNIT)
+    location_R, locations = table.distinct(Location._fields)
+    groups: dict[Place, int] = {}
+    # rows differ in few combinations of the columns that decide where they count
+    places_W = [
+        [groups.setdefault(p, len(groups)) for p in places_of(dict(zip(_WHERE, w, strict=True)))]
+        for w in wheres
+    ]
+    count_R = np.array([len(places) for places in places_W], dtype=np.int64)[where_R]
+    first_W = np.cumsum([0, *(len(places) for places in places_W)])
+    row_E = np.repeat(np.arange(len(table)), count_R)
+    nth_E = np.arange(len(row_E)) - np.repeat(np.cumsum(count_R) - count_R, count_R)
+    flat = np.array([p for places in places_W for p in places], dtype=np.int64)
+    place_E = flat[first_W[where_R[row_E]] + nth_E]
+    cell_E = place_E * len(units) + unit_R[row_E]
+    order_E = np.lexsort((location_R[row_E], cell_E))
+    row_E, cell_E = row_E[order_E], cell_E[order_E]
+    source = _source(table, locations=locations, location_E=location_R[row_E], row_E=row_E)
+    made = [Group(place) for place in groups]
+    named = [(u[0], Replicate(*u[1:-1]), NO_STEP if u[-1] is None else u[-1]) for u in units]
+    for cell, start, stop in _runs(cell_E):
+        variant, replicate, step = named[cell % len(units)]
+        steps = made[cell // len(units)].cells.setdefault(variant, {}).setdefault(replicate, {})
+        steps[step] = source.cell(start, stop)
+    return made
+
+
+def _runs(cell_E: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Each number of an ascending list, where it begins and where it ends."""
+    start_C = np.flatnonzero(np.diff(cell_E, prepend=-1))
+    stops = [*start_C[1:].tolist(), len(cell_E)]
+    yield from zip(cell_E[start_C].tolist(), start_C.tolist(), stops, strict=True)
+
+
+def _source(
+    table: Rows, *, locations: list[tuple[Any, ...]], location_E: np.ndarray, row_E: np.ndarray
+) -> Sorted:
+    columns = table.columns
+    value, stderr, error, status = (columns[n] for n in ("value", "stderr", "error", "status"))
+
+    def reason_of(row: int) -> str:
+        said: str = error.values[error.place_R[row]] or status.values[status.place_R[row]]
+        return said
+
+    return Sorted(
+        locations=[Location(*at) for at in locations],
+        location_E=location_E,
+        row_E=row_E,
+        value_R=value.float_R,
+        stderr_R=stderr.float_R,
+        has_value_R=table.known("value") & table.equal(status="ok"),
+        has_stderr_R=table.known("stderr"),
+        reason_of=reason_of,
+    )
+
+
+def _checkpoints(table: Rows) -> dict[str, dict[Replicate, dict[int, Checkpoint]]]:
+    """Series -> trained replicate -> step -> the first facts of it that its rows give."""
+    trained = table.where(table.equal(variant=TRAINED))
+    of_unit = ("series", *Replicate._fields, "step")
+    facts = [name for name in Checkpoint._fields if name in table.columns]
+    found: dict[str, dict[Replicate, dict[int, Checkpoint]]] = {}
+    for combination in trained.distinct((*of_unit, *facts))[1]:
+        series, *replicate, step = combination[: len(of_unit)]
+        steps = found.setdefault(series, {}).setdefault(Replicate(*replicate), {})
+        at = NO_STEP if step is None else step
+        known = steps.get(at, Checkpoint(None, None))
+        said = dict(zip(facts, combination[len(of_unit) :], strict=True))
+        steps[at] = known._replace(**{n: v for n, v in said.items() if getattr(known, n) is None})
+    return found
+
+
+def _check_basis(table: Rows) -> None:
+    what, have = ("series", "probe", "invariant", "quantity"), ("protocol", "version", "params")
+    basis: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for found in table.distinct((*what, *have))[1]:
+        first, mine = basis.setdefault(found[:4], found[4:]), found[4:]
+        if first != mine:
+            at = next(i for i in range(3) if first[i] != mine[i])
+            raise ValueError(
+                f"{have[at]}: got {mine[at]!r} beside {first[at]!r} for {found[2]} "
+                f"{found[3]}, allowed one throughout"
+            )
+
+
+def places_of(row: Mapping[str, Any]) -> Iterator[Place]:
+    """The places at which a row counts: under its site or role, at all depths and in its third."""
+    site, role = row["site"], row["role"]
+    sites = [site]
+    if site is None and role is not None:
+        # an embedding is not one of the roles of a block
+        sites = [role] if row["layer"] is None else [role, "all"]
+    third = depth_bin_of(row["depth"])
+    bins = ["all"] if third is None else ["all", third]
+    what = (row["series"], row["probe"], row["family"], row["invariant"], row["quantity"])
+    for name in sites:
+        for depth_bin in bins:
+            yield Place(*what, name, depth_bin)
+
+
+def _spread(groups: list[Group]) -> list[Group]:
+    """Counts failures without a place at all places of their quantity."""
+    by_quantity: dict[tuple[Any, ...], list[Group]] = {}
+    for group in groups:
+        by_quantity.setdefault(group.place[:5], []).append(group)
+    kept = []
+    for mine in by_quantity.values():
+        placed = [g for g in mine if g.place.site is not None or _has_values(g)]
+        kept += placed or mine
+        for group in mine:
+            if not placed or group in placed:
+                continue
+            for variant, replicate, step, cell in _all_cells(group):
+                for other in placed:
+                    other.lose(variant, replicate, step, cell)
+    return kept
+
+
+def _planned(groups: list[Group]) -> list[Group]:
+    """Without the quantities that no variant can have under this configuration."""
+    measured = {g.place[:5] for g in groups if _has_values(g)}
+    excluded = {
+        g.place[:5]
+        for g in groups
+        if g.place[:5] not in measured
+        for *_, cell in _all_cells(g)
+        if any(error.startswith(f"{g.place.quantity}: needs") for error in cell.errors())
+    }
+    return [g for g in groups if g.place[:5] not in excluded]
+
+
+def _all_cells(group: Group) -> Iterator[tuple[str, Replicate, int, Cell]]:
+    for variant, cells in group.cells.items():
+        for replicate, steps in cells.items():
+            for step, cell in steps.items():
+                yield variant, replicate, step, cell
+
+
+def _has_values(group: Group) -> bool:
+    return any(cell.has_values() for *_, cell in _all_cells(group))
+
+
+def _sortable(parts: tuple[Any, ...]) -> tuple[tuple[bool, Any], ...]:
+    return tuple((part is not None, "" if part is None else part) for part in parts)
+
+
+def in_order(values: Iterable[Replicate]) -> list[Replicate]:
+    """Replicates by size, model and seed."""
+    return sorted(values, key=_sortable)

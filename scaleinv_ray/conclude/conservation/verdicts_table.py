@@ -1,0 +1,358 @@
+"""From the table of measurements to the tables of verdicts and predictions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from scipy import stats
+
+from scaleinv_ray.conclude.aggregation.cells import Group, gather, in_order
+from scaleinv_ray.conclude.aggregation.matched_checkpoints import COMPARISONS, Replicate
+from scaleinv_ray.conclude.aggregation.values import Comparison, Value
+from scaleinv_ray.conclude.aggregation.values import comparisons as compared
+from scaleinv_ray.conclude.conservation.judging import judge
+from scaleinv_ray.conclude.conservation.nulls import NullComparison, compare_with_null
+from scaleinv_ray.conclude.conservation.prediction import (
+    LEAST_FITTED,
+    Forecast,
+    Prediction,
+    forecast,
+    line_of,
+    rolling,
+)
+from scaleinv_ray.conclude.conservation.test_statistics import moments
+from scaleinv_ray.conclude.conservation.value_scale import series_of
+from scaleinv_ray.conclude.conservation.verdict import Verdict, Verdicts
+from scaleinv_ray.contract import Quantity
+
+Row = dict[str, Any]
+UNTRAINED = "random_init"
+"""The null that gives the class; the others are reported in the reason."""
+NULLS = (UNTRAINED, "shuffled_weights", "shuffled_tokens")
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Values by size and seed, sizes ascending."""
+
+    n_params: list[int]
+    values: list[list[float]]
+    stderrs: list[list[float | None]]
+    models: list[list[str]]
+
+
+def judge_table(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    quantities: Mapping[tuple[str, str], Quantity],
+    margin: float = 0.10,
+    comparisons: Collection[str] = COMPARISONS,
+) -> tuple[list[Row], list[Row]]:
+    """Judges every quantity at every place of a run, and predicts every size from the smaller ones.
+
+    Args:
+        rows: measurements, with the columns of `tables.MEASUREMENTS`.
+        quantities: (invariant, quantity) -> what is claimed of it in advance.
+        margin: relative change that counts as conserved for quantities that declare none.
+        comparisons: those wanted, out of equal_steps, equal_tokens and equal_loss.
+
+    Returns:
+        Rows of `tables.VERDICTS` and of `tables.PREDICTIONS`. n_models counts sizes, n_seeds the
+        seeds of the size with the fewest, n_refused the models dropped because a row of the place
+        was refused or failed. A place without any value is undetermined, in one row. `q` is the
+        Benjamini-Hochberg value of the test that carries the verdict (equivalence, slope,
+        heterogeneity), within that test, the family of invariants, the comparison, and the whole
+        depth apart from its thirds, without controls; it changes no verdict. Errors of
+        predictions are on the judged scale (ln, or units). estimator_share is the mean squared
+        error within models / variance over seeds.
+
+    Raises:
+        ValueError: where one place mixes protocols, versions or parameters, and for comparisons
+            that do not exist.
+    """
+    _check_comparisons(comparisons)
+    judged: list[tuple[Row, Verdict]] = []
+    predictions: list[Row] = []
+    for group in gather(rows):
+        quantity = _claimed(quantities, group, margin)
+        for comparison in compared(group):
+            if comparison.name not in comparisons or not _is_reported(group, comparison):
+                continue
+            key = {**group.place._asdict(), "step": comparison.step, "comparison": comparison.name}
+            sample = _sample(comparison.trained)
+            verdict = _verdict(sample, comparison, quantity)
+            row = key | _numbers(verdict) | _beside(sample, comparison, verdict, quantity)
+            judged.append((row, verdict))
+            predictions += _predictions(key, sample, verdict, quantity)
+    return _with_q(judged), predictions
+
+
+def predict_named(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    quantities: Mapping[tuple[str, str], Quantity],
+    n_params: int,
+    model: str,
+    margin: float = 0.10,
+    comparisons: Collection[str] = COMPARISONS,
+) -> list[Row]:
+    """Predicts a larger model, whether it exists or not, from those measured.
+
+    Args:
+        rows: measurements, with the columns of `tables.MEASUREMENTS`.
+        quantities: (invariant, quantity) -> what is claimed of it in advance.
+        n_params: total parameters of the model, more than of any that is measured.
+        model: its name.
+        margin: relative change that counts as conserved for quantities that declare none.
+        comparisons: those wanted, out of equal_steps, equal_tokens and equal_loss.
+
+    Returns:
+        Rows of `tables.PREDICTIONS` with nothing observed: by the straight line on the judged
+        scale, and by the form of the verdict where that is another (the constant where conserved).
+        Places with fewer than three sizes, or values that cannot be judged, have none.
+
+    Raises:
+        ValueError: for a size that is not larger than all measured, and as in `judge_table`.
+    """
+    _check_comparisons(comparisons)
+    out: list[Row] = []
+    for group in gather(rows):
+        quantity = _claimed(quantities, group, margin)
+        for comparison in compared(group):
+            sample = _sample(comparison.trained)
+            if comparison.name not in comparisons or len(sample.n_params) < LEAST_FITTED:
+                continue
+            form = _verdict(sample, comparison, quantity).form
+            try:
+                series = series_of(sample.n_params, sample.values, unit=quantity.unit)
+            except ValueError:
+                continue  # of both signs: its verdict says so
+            key = {**group.place._asdict(), "step": comparison.step, "comparison": comparison.name}
+            given = moments(series.y_KS[None])
+            for name in dict.fromkeys([line_of(series), form or line_of(series)]):
+                found = forecast(series, given, float(n_params), form=name)
+                out.append(key | {"model": model} | _forecast(found) | _UNOBSERVED)
+    return out
+
+
+_UNOBSERVED = dict.fromkeys((
+    "observed", "observed_stderr", "error", "naive_last_error", "naive_mean_error", "covered",
+))  # fmt: skip
+
+
+def _check_comparisons(comparisons: Collection[str]) -> None:
+    if unknown := sorted(set(comparisons) - set(COMPARISONS)):
+        raise ValueError(f"comparisons: got {unknown}, allowed {COMPARISONS}")
+
+
+def _claimed(
+    quantities: Mapping[tuple[str, str], Quantity], group: Group, margin: float
+) -> Quantity:
+    """What is claimed of a quantity, with the run's margin where it declares none."""
+    place = group.place
+    declared = quantities.get((place.invariant, place.quantity), Quantity(law="none"))
+    # counts differ by whole numbers: one is their scale, and zero has no logarithm
+    unit = 1.0 if declared.unit is None and declared.law == "integer" else declared.unit
+    own = declared.margin if declared.margin is not None else margin
+    return replace(declared, margin=own, unit=unit)
+
+
+def _is_reported(group: Group, comparison: Comparison) -> bool:
+    """A place without values has one row only: at equal steps, over the whole depth."""
+    if comparison.trained:
+        return True
+    if comparison.impossible:
+        return comparison.name == "equal_steps" or group.place.depth_bin == "all"
+    return comparison.name == "equal_steps" and group.place.depth_bin == "all"
+
+
+def _sample(values: Mapping[Replicate, Value]) -> _Sample:
+    by_size: dict[int, list[Replicate]] = {}
+    for replicate in in_order(values):
+        by_size.setdefault(replicate.n_params, []).append(replicate)
+    seeds = list(by_size.values())
+    return _Sample(
+        n_params=list(by_size),
+        values=[[values[r].value for r in size] for size in seeds],
+        stderrs=[[values[r].stderr for r in size] for size in seeds],
+        models=[sorted({r.model for r in size}) for size in seeds],
+    )
+
+
+def _verdict(sample: _Sample, comparison: Comparison, quantity: Quantity) -> Verdict:
+    assert quantity.margin is not None
+    if not comparison.trained:
+        reason = comparison.impossible or "no model has a value"
+        return Verdict(Verdicts.UNDETERMINED, reason, quantity.margin, None)
+    try:
+        return judge(sample.n_params, sample.values, margin=quantity.margin, unit=quantity.unit)
+    except ValueError as error:
+        return Verdict(
+            verdict=Verdicts.UNDETERMINED,
+            reason=str(error),
+            margin=quantity.margin,
+            conservation_error=None,
+            num_sizes=len(sample.n_params),
+            num_seeds=min(len(seeds) for seeds in sample.values),
+        )
+
+
+def _beside(sample: _Sample, comparison: Comparison, verdict: Verdict, quantity: Quantity) -> Row:
+    """The columns beside the numbers: the claim, the nulls, the reason with what qualifies it."""
+    made: dict[str, NullComparison] = {}
+    for variant in NULLS:
+        null = _sample(comparison.nulls.get(variant, {}))
+        if sample.n_params and null.n_params == sample.n_params:
+            made[variant] = compare_with_null(
+                sample.n_params, sample.values, null.values, verdict=verdict, unit=quantity.unit
+            )
+    untrained = made.get(UNTRAINED)
+    said = [verdict.reason, *comparison.notes, *_caveats(verdict)]
+    said += [f"{name}: {_null_text(found)}" for name, found in made.items()]
+    said += [*comparison.null_notes, _contradiction(verdict, quantity)]
+    return {
+        "law": quantity.law,
+        "control": quantity.control,
+        "unit": quantity.unit,
+        "estimator_share": _estimator_share(sample, verdict, quantity),
+        "n_refused": len(comparison.refused),
+        "null_class": None if untrained is None else untrained.null_class.value,
+        "rho": None if untrained is None else untrained.rho,
+        "reason": "; ".join(part for part in said if part),
+    }
+
+
+def _contradiction(verdict: Verdict, quantity: Quantity) -> str:
+    changes = verdict.verdict in {Verdicts.SCALES, Verdicts.NOT_CONSERVED}
+    against = changes if quantity.law == "constant" else verdict.verdict.is_conserved
+    claims = quantity.law in {"constant", "power_law"}
+    return f"claimed in advance: {quantity.law}" if claims and against else ""
+
+
+def _null_text(found: NullComparison) -> str:
+    seeds = "" if found.seeds_needed is None else f", {found.seeds_needed} seeds needed"
+    return f"{found.null_class.value} ({found.reason}{seeds})"
+
+
+def _caveats(verdict: Verdict) -> list[str]:
+    said = []
+    if verdict.unequal_variances:
+        said.append("variances over seeds differ between sizes and are not pooled over pairs")
+    if verdict.stable is False:
+        others = Counter(v.value for v in verdict.left_out if v != verdict.verdict)
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(others.items()))
+        said.append(f"with one of {len(verdict.left_out)} seeds left out: {counts}")
+    return said
+
+
+def _numbers(verdict: Verdict) -> Row:
+    return {
+        "margin": verdict.margin,
+        "conservation_error": verdict.conservation_error,
+        "certified_change": verdict.certified_change,
+        "verdict": verdict.verdict.value,
+        "form": verdict.form,
+        "exponent": verdict.exponent,
+        "exponent_low": verdict.exponent_low,
+        "exponent_high": verdict.exponent_high,
+        "slope_p": verdict.slope_p,
+        "heterogeneity_p": verdict.heterogeneity_p,
+        "I2": verdict.i2,
+        "lack_of_fit_p": verdict.lack_of_fit_p,
+        "held_out_error": verdict.held_out_error,
+        "naive_error": verdict.naive_error,
+        "seeds_needed": verdict.seeds_needed,
+        "n_models": verdict.num_sizes,
+        "n_seeds": verdict.num_seeds,
+    }
+
+
+def _estimator_share(sample: _Sample, verdict: Verdict, quantity: Quantity) -> float | None:
+    if not verdict.seed_variance:
+        return None
+    squares = []
+    for values, stderrs in zip(sample.values, sample.stderrs, strict=True):
+        for value, stderr in zip(values, stderrs, strict=True):
+            if stderr is None:
+                return None
+            squares.append((stderr / (quantity.unit or abs(value))) ** 2)
+    return sum(squares) / len(squares) / verdict.seed_variance
+
+
+def _predictions(key: Row, sample: _Sample, verdict: Verdict, quantity: Quantity) -> list[Row]:
+    """The straight line on the judged scale, and beside it the form of the verdict's law."""
+    if verdict.prediction is None and verdict.verdict is not Verdicts.CONSERVED_EXACT:
+        return []
+    series = series_of(sample.n_params, sample.values, unit=quantity.unit)
+    given = moments(series.y_KS[None])
+    found = rolling(series, given, form=line_of(series))
+    if verdict.form not in {None, "constant", line_of(series)}:
+        found += rolling(series, given, form=str(verdict.form))
+    return [key | _prediction(sample, p) for p in found]
+
+
+def _prediction(sample: _Sample, found: Prediction) -> Row:
+    return (
+        {"model": ", ".join(sample.models[len(found.fitted_on)])}
+        | _forecast(found)
+        | {
+            "observed": found.observed,
+            "observed_stderr": found.observed_stderr,
+            "error": found.error,
+            "naive_last_error": found.naive_last_error,
+            "naive_mean_error": found.naive_mean_error,
+            "covered": found.covered,
+        }
+    )
+
+
+def _forecast(found: Forecast) -> Row:
+    return {
+        "n_params": int(found.n_params),
+        "form": found.form,
+        "fitted_on": [int(n) for n in found.fitted_on],
+        "predicted": found.predicted,
+        "low": found.low,
+        "high": found.high,
+        "level": found.level,
+    }
+
+
+_Family = tuple[str, str, bool]
+
+
+def _with_q(judged: Sequence[tuple[Row, Verdict]]) -> list[Row]:
+    """Adds `q`: Benjamini-Hochberg within each test and each family of hypotheses."""
+    tests: dict[tuple[str, _Family], dict[int, float]] = {}
+    for i, (row, verdict) in enumerate(judged):
+        for name, p in (
+            ("equivalence", verdict.tost_p),
+            ("heterogeneity", verdict.heterogeneity_p),
+            ("slope", verdict.slope_p),
+        ):
+            if p is not None and not row["control"]:
+                tests.setdefault((name, _family(row)), {})[i] = p
+    q_of = {
+        key: dict(zip(p_of, stats.false_discovery_control(list(p_of.values())), strict=True))
+        for key, p_of in tests.items()
+    }
+    rows = []
+    for i, (row, verdict) in enumerate(judged):
+        test = _deciding_test(verdict.verdict)
+        q = None if test is None else q_of.get((test, _family(row)), {}).get(i)
+        rows.append(row | {"q": None if q is None else float(q)})
+    return rows
+
+
+def _family(row: Row) -> _Family:
+    # equal steps and equal loss, a depth and its thirds ask the same question again
+    return row["family"], row["comparison"], row["depth_bin"] == "all"
+
+
+def _deciding_test(verdict: Verdicts) -> str | None:
+    if verdict.is_conserved:
+        return "equivalence"
+    return {Verdicts.SCALES: "slope", Verdicts.NOT_CONSERVED: "heterogeneity"}.get(verdict)

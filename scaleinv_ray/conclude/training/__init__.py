@@ -1,0 +1,1 @@
+"""What happens over training: onsets, transitions, stages, and whether capabilities emerge."""

@@ -1,0 +1,305 @@
+"""What a run folder holds: which tables are whole, which are damaged, and what is none of a run's.
+
+A table counts when its seal holds, its columns are those of its folder and its rows are of the
+measurement that its name says. With its rows a measurement says whether it has curves and diagrams:
+where those are gone it is not done.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from scaleinv_ray import tables
+from scaleinv_ray.plan.jobs import FAILED
+from scaleinv_ray.store import Store
+from scaleinv_ray.store.seal import DamagedError
+from scaleinv_ray.store.states import STATES
+
+FOLDERS: dict[str, pa.Schema] = {
+    "measurements": tables.MEASUREMENTS,
+    "curves": tables.CURVES,
+    "diagrams": tables.DIAGRAMS,
+}
+PARTS = "parts"
+COMPACT = "all-"
+_OURS = {f"{n.lower()}.parquet" for n, of in vars(tables).items() if isinstance(of, pa.Schema)}
+TABLE = ".parquet"
+BESIDE = "scaleinv.beside"
+"""Key of the metadata of measurements: a digit for every key, in their order; see `beside`."""
+_CURVES, _DIAGRAMS = 1, 2
+_AT_ONCE = 16
+_SAID = 5
+
+
+class Contents(NamedTuple):
+    """What a whole table holds.
+
+    Attributes:
+        beside: key -> what else its measurement has; see `beside`.
+        digest: of the file.
+    """
+
+    beside: Mapping[str, int]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What the three folders of tables hold.
+
+    Attributes:
+        whole: path in the store -> contents, of tables that can be read.
+        damaged: path in the store -> what is wrong with it.
+        foreign: paths of what is none of a run's, hidden files and litter left out.
+    """
+
+    whole: Mapping[str, Contents] = field(default_factory=dict)
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    foreign: Sequence[str] = ()
+
+    def names(self, folder: str, *, failed: bool = True) -> list[str]:
+        """Whole tables of a folder, sorted, with or without those of failed measurements."""
+        found = [n.removeprefix(f"{folder}/") for n in self.whole if n.startswith(f"{folder}/")]
+        return sorted(n for n in found if failed or not n.endswith(FAILED))
+
+    def keys(self, folder: str) -> dict[str, int]:
+        """Keys of the measurements that a folder has rows of, but for failed ones."""
+        return {
+            key: beside
+            # of a key that stands twice the first is read: that of a compacted table
+            for name in sorted(self.names(folder, failed=False), key=is_compact)
+            for key, beside in self.whole[f"{folder}/{name}"].beside.items()
+        }
+
+    @property
+    def made(self) -> dict[str, int]:
+        """Keys of the measurements with rows, whether all that belongs to them is there or not."""
+        return self.keys("measurements")
+
+    @property
+    def done(self) -> set[str]:
+        """Keys of the measurements that are there, with their curves and diagrams."""
+        curves, diagrams = self.keys("curves"), self.keys("diagrams")
+        return {
+            key
+            for key, beside in self.made.items()
+            if (not beside & _CURVES or key in curves)
+            and (not beside & _DIAGRAMS or key in diagrams)
+        }
+
+    @property
+    def failed(self) -> set[str]:
+        """Keys of the measurements that have failed rows and are not done."""
+        names = self.names("measurements")
+        return {key_of(name) for name in names if name.endswith(FAILED)} - self.done
+
+    def unread(self) -> list[str]:
+        """What a conclusion has to do without, a line for each thing."""
+        lines = [f"{name}: {why}" for name, why in self.damaged.items()]
+        if lost := len(self.made.keys() - self.done):
+            lines.append(f"curves, diagrams: those of {lost} measurements are gone")
+        return lines
+
+    def notes(self) -> list[str]:
+        """What is not as it should be, a line for each thing that names the files."""
+        lines = self.unread()
+        if self.foreign:
+            more = len(self.foreign) - _SAID
+            names = ", ".join(self.foreign[:_SAID]) + (f" and {more} more" if more > 0 else "")
+            lines.append(f"passed over, no files of a run: {names}")
+        return lines
+
+
+def take_inventory(store: Store) -> Inventory:
+    """Looks at every table of a run folder.
+
+    Args:
+        store: of the run.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        FileNotFoundError: where files vanish again and again while they are looked at.
+    """
+    for _ in range(2):  # a run may be compacting its tables
+        try:
+            return _take(store)
+        except FileNotFoundError:
+            continue
+    return _take(store)
+
+
+def tidied(store: Store) -> set[str]:
+    """Sets aside what is damaged, so that it is made again under its name, and says so.
+
+    Args:
+        store: of the run, held by the caller.
+
+    Returns:
+        Keys of the measurements that are done.
+    """
+    held = take_inventory(store)
+    say(replace(held, damaged={}).notes())
+    set_aside(store, held.damaged)
+    try:
+        planned_keys(store)
+    except DamagedError as error:
+        say([f"{error}; made anew"])
+    except FileNotFoundError:  # of a folder that is new
+        pass
+    return held.done
+
+
+def planned_keys(store: Store) -> pa.Array:
+    """Keys of the newest plan of a run folder.
+
+    Args:
+        store: of the run.
+
+    Returns:
+        The keys.
+    """
+    return store.read_table("plan.parquet", ["key"])["key"].combine_chunks()
+
+
+def set_aside(store: Store, damaged: Mapping[str, str]) -> None:
+    """Renames damaged files and says so.
+
+    Args:
+        store: of the run, held by the caller.
+        damaged: path in the store -> what is wrong with it.
+    """
+    for name, why in damaged.items():
+        say([f"{name}: {why}; set aside as {store.set_aside(name)}, not done"])
+
+
+def say(notes: Iterable[str]) -> None:
+    """Tells whoever started the run, at once."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr, flush=True)
+
+
+def beside(*, curves: bool, diagrams: bool) -> int:
+    """What a measurement has beside its rows, as the digit that is written with them."""
+    return _CURVES * curves + _DIAGRAMS * diagrams
+
+
+def with_beside(table: pa.Table, digits: Mapping[str, int]) -> pa.Table:
+    """Rows of measurements that say what belongs to them.
+
+    Args:
+        table: rows.
+        digits: for every key of the table, as of `beside`.
+
+    Returns:
+        The table with metadata.
+    """
+    text = "".join(str(digits[key]) for key in sorted(digits))
+    return table.replace_schema_metadata({BESIDE: text})
+
+
+def is_compact(name: str) -> bool:
+    """Whether a table of a folder was gathered from others."""
+    return name.startswith(COMPACT)
+
+
+def key_of(name: str) -> str:
+    """Key of the measurement that a table of its own belongs to."""
+    return name.removesuffix(FAILED).removesuffix(TABLE)
+
+
+def whole_parts(store: Store) -> set[str]:
+    """Parts of measurements that a run has left; damaged ones are set aside.
+
+    Args:
+        store: of the run, held by the caller.
+
+    Returns:
+        Names of the tables of rows that are whole and have all beside them.
+    """
+    names = [n for n in store.names(PARTS) if n.endswith(TABLE)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        looked = dict(zip(names, pool.map(partial(_look_at_part, store), names), strict=True))
+    damaged = {n: of.reason for n, of in looked.items() if isinstance(of, DamagedError)}
+    set_aside(store, {f"{PARTS}/{name}": why for name, why in damaged.items()})
+    good = {name: of for name, of in looked.items() if isinstance(of, int)}
+    return {n for n, needed in good.items() if good.keys() >= set(part_tables(n, needed))}
+
+
+def part_tables(name: str, needed: int) -> list[str]:
+    """Tables beside the rows of a part.
+
+    Args:
+        name: of the table of rows.
+        needed: as of `beside`.
+
+    Returns:
+        Their names.
+    """
+    ends = {_CURVES: ".curves", _DIAGRAMS: ".diagrams"}
+    return [f"{key_of(name)}{end}{TABLE}" for bit, end in ends.items() if needed & bit]
+
+
+def _look_at_part(store: Store, name: str) -> int | DamagedError:
+    kind = key_of(name).rpartition(".")[2]
+    schema = FOLDERS.get(kind, tables.MEASUREMENTS)
+    try:
+        table = store.read_table(f"{PARTS}/{name}", ["key"], schema=schema)
+    except DamagedError as error:
+        return error
+    return int((table.schema.metadata or {}).get(BESIDE.encode(), b"0"))
+
+
+def _strays(store: Store) -> list[str]:
+    """What looks like a table or a capture of the run and is none."""
+    found = [n for n in store.names("") if n.endswith((TABLE, ".arrow")) and n not in _OURS]
+    if store.local is not None:
+        listing = store.listing("captures")
+        found += [f"captures/{n}" for n in listing.files if not n.endswith(".arrow")]
+        found += [f"captures/{n}" for n in listing.folders if not n.startswith(STATES)]
+    return found
+
+
+def _take(store: Store) -> Inventory:
+    names, damaged, foreign = [], {}, _strays(store)
+    for folder in FOLDERS:
+        listing = store.listing(folder)
+        names += [f"{folder}/{name}" for name in listing.files if name.endswith(TABLE)]
+        for name in listing.folders:
+            if name.endswith(TABLE):
+                damaged[f"{folder}/{name}"] = "a folder, allowed: a file"
+        others = (n for n in [*listing.files, *listing.folders] if not n.endswith(TABLE))
+        foreign += [f"{folder}/{name}" for name in others]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        looked = list(pool.map(partial(_look, store), names))
+    found = dict(zip(names, looked, strict=True))
+    damaged |= {n: of.reason for n, of in found.items() if isinstance(of, DamagedError)}
+    whole = {n: of for n, of in found.items() if isinstance(of, Contents)}
+    return Inventory(whole, damaged, foreign)
+
+
+def _look(store: Store, name: str) -> Contents | DamagedError:
+    folder, _, base = name.partition("/")
+    try:
+        table, digest, sealed = store.read_sealed(name, ["key"], schema=FOLDERS[folder])
+        keys = sorted(k for k in pc.unique(table["key"]).to_pylist() if k is not None)
+        if not keys and sealed and not is_compact(base):
+            keys = [key_of(base)]  # written whole, without rows
+        if not is_compact(base) and keys != [key_of(base)]:
+            got = f"rows of {', '.join(keys[:2])}" if keys else "no rows"
+            raise DamagedError(store.path(name), f"got {got}, allowed: those of {key_of(base)}")
+    except DamagedError as error:
+        return error
+    said = (table.schema.metadata or {}).get(BESIDE.encode(), b"").decode()
+    # rows of an older version say nothing of their curves
+    digits = said if len(said) == len(keys) else "0" * len(keys)
+    return Contents({key: int(digit) for key, digit in zip(keys, digits, strict=True)}, digest)

@@ -1,0 +1,170 @@
+"""What a run costs, from shapes alone, and how a model has to be put into memory."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from scaleinv_ray.checkpoints import Checkpoint
+from scaleinv_ray.inputs.wording import sized
+from scaleinv_ray.protocols import SamplingProtocol, Spectroscopy
+from scaleinv_ray.records import Protocol
+
+TOKENS_PER_UNIT = 50
+"""A stream needs at least this many tokens for each sampled unit (T/N, Meshulam et al. 2019)."""
+
+
+def capture_bytes(
+    checkpoint: Checkpoint,
+    kind: str,
+    protocol: Protocol,
+    spectroscopy: Spectroscopy | None = None,
+) -> int:
+    """Bytes of one capture file, from shapes alone.
+
+    Args:
+        checkpoint: gives depth and width.
+        kind: a key of records.KINDS.
+        protocol: of the run.
+        spectroscopy: what the run asks for beside forward passes; None for nothing.
+
+    Returns:
+        The size to within headers and the rounding to whole sequences (0 for weights, which are
+        streamed from the checkpoint).
+    """
+    layers, width = checkpoint.n_layers, checkpoint.d_model
+    p = protocol
+    stream_rows = TOKENS_PER_UNIT * p.stream_units
+    per_kind = {
+        "weights": 0,
+        "moments": layers * p.blocks * (width + 1) * width * 8,
+        "cloud": (layers + 1) * p.sequences * (4 * width + 8),
+        "stream": layers * stream_rows * (4 * p.stream_units + 8),
+        "depth_stack": (layers + 1) * p.sequences * width * 4,
+        "attention": layers * (width // 64 + 1) * p.attention_sequences * p.length**2 * 4,
+        "jacobians": layers * (p.jacobian_positions * (width + 2) + p.vocab_rows) * width * 4,
+        "token_losses": p.sequences * (p.length - 1) * 4,
+    }
+    return per_kind[kind] if kind in per_kind else _asked_bytes(layers, kind, spectroscopy)
+
+
+def _asked_bytes(layers: int, kind: str, spectroscopy: Spectroscopy | None) -> int:
+    """Of quadratures and chains, a record for every block of parameters."""
+    settings = spectroscopy.of(kind) if spectroscopy is not None else None
+    if settings is None:
+        return 0
+    records = sum(1 if b in {"model", "embedding"} else layers for b in settings.blocks)
+    if isinstance(settings, SamplingProtocol):
+        ladder = (len(settings.nbetas) or 4) * len(settings.localisers)
+        return (
+            records * ladder * settings.chains * settings.draws * (4 + len(settings.observed)) * 4
+        )
+    return records * settings.num_probes * settings.num_steps * (16 + 4 * settings.sketch)
+
+
+def forward_flops(checkpoint: Checkpoint, protocol: Protocol) -> float:
+    """Floating-point operations of one pass over a probe: 2 N per token (Kaplan et al. 2020).
+
+    Args:
+        checkpoint: gives N.
+        protocol: gives the tokens.
+
+    Returns:
+        The operations, attention scores not counted.
+    """
+    return 2.0 * checkpoint.n_params * protocol.sequences * protocol.length
+
+
+Load = Literal["auto", "resident", "chained", "streamed"]
+HEADROOM = 1.3
+"""Memory a resident model needs, over its weights: activations, logits, buffers of the loader."""
+_ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+
+
+class Loading(NamedTuple):
+    """How a model is put into memory, and why.
+
+    Attributes:
+        how: whole in one actor, a range of blocks in each of several, or one block at a time.
+        reason: of the choice.
+        actors: that hold the model.
+    """
+
+    how: Literal["resident", "chained", "streamed"]
+    reason: str
+    actors: int = 1
+
+
+def model_bytes(checkpoint: Checkpoint) -> int:
+    """Bytes of a checkpoint's weights in the dtype in which they are stored."""
+    return checkpoint.n_params * _ITEM_BYTES[checkpoint.dtype]
+
+
+def choose_loading(
+    num_bytes: int, load: Load = "auto", *, memory: int, gpu_memory: int = 0, actors: int = 1
+) -> Loading:
+    """Whether a model is loaded whole, in a chain of actors, or read layer by layer.
+
+    Args:
+        num_bytes: of its weights.
+        load: 'auto', or what was decided by the user.
+        memory: bytes of main memory that one actor may take.
+        gpu_memory: bytes on the GPUs of one actor together, 0 without any.
+        actors: that could join in a chain, each with as much; not more than the model has blocks.
+
+    Returns:
+        'resident' where `HEADROOM` times the weights fit (into the GPUs, where there are any: a
+        model offloaded from them would be read once a batch), else 'chained' with as few actors as
+        hold them together, else 'streamed'.
+
+    Raises:
+        ValueError: for 'chained' by the user where no two actors could join.
+
+    >>> choose_loading(2_800_000_000, memory=3_000_000_000).how
+    'streamed'
+    >>> choose_loading(2_800_000_000, memory=3_000_000_000, actors=4)[::2]
+    ('chained', 2)
+    >>> choose_loading(2_800_000_000, "resident", memory=3_000_000_000).reason
+    'cluster.load'
+    """
+    room, where = (gpu_memory, "GPU memory") if gpu_memory else (memory, "memory")
+    needed = HEADROOM * num_bytes
+    fewest = max(2, math.ceil(needed / max(1, room)))
+    if load == "chained":
+        if actors < 2:
+            raise ValueError(
+                f"cluster.load: got 'chained' where {actors} actor could join; a chain needs two, "
+                "on nodes or CPUs of their own, and as many blocks; allowed here: 'auto', "
+                "'resident', 'streamed'"
+            )
+        return Loading("chained", "cluster.load", min(fewest, actors))
+    if load != "auto":
+        return Loading(load, "cluster.load")
+    reason = f"{sized(needed)} needed, {sized(room)} of {where}"
+    if needed <= room:
+        return Loading("resident", reason)
+    if actors > 1:
+        reason += f" in each of {actors} actors"
+    return Loading("chained", reason, fewest) if fewest <= actors else Loading("streamed", reason)
+
+
+def available_memory() -> int:
+    """Bytes of main memory that this process may still take: of the machine and of its cgroup."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / f"memory.{n}").read_text().strip() for n in ("max", "current"))
+    except OSError:  # no cgroup of version 2, or the root group
+        return free
+    return free if limit == "max" else max(0, min(free, int(limit) - int(used)))
+
+
+def oom_kills() -> int:
+    """Processes of this machine's cgroup that the kernel has killed for want of memory."""
+    try:
+        lines = Path("/sys/fs/cgroup/memory.events").read_text().splitlines()
+    except OSError:  # no cgroup of version 2, or the root group
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))

@@ -1,0 +1,155 @@
+"""From missing measurements to jobs: which captures are needed, which files exist already."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scaleinv_ray.config import RunConfig
+from scaleinv_ray.plan import Measurement, Plan, Reading, Unit, rng_seed
+from scaleinv_ray.plan.jobs import CaptureJob, MeasureJob, Target, WeightSource, Work, code_version
+from scaleinv_ray.records import ON_REQUEST, TOKEN_FREE
+
+
+def labels_of(plan: Plan, measurement: Measurement, run_id: str) -> dict[str, Any]:
+    """The columns that are equal in all rows of a measurement."""
+    unit, checkpoint = measurement.unit, measurement.unit.checkpoint
+    probe = measurement.probe
+    return {
+        "run_id": run_id,
+        "unit": unit.id,
+        "unit_b": measurement.unit_b,
+        "series": unit.series,
+        "model": checkpoint.model,
+        "architecture": checkpoint.architecture,
+        "n_params": checkpoint.n_params,
+        "n_layers": checkpoint.n_layers,
+        "d_model": checkpoint.d_model,
+        "seed": checkpoint.seed,
+        "step": checkpoint.step,
+        "train_tokens": checkpoint.train_tokens,
+        "eval_loss": checkpoint.eval_loss,
+        "variant": unit.variant,
+        "probe": probe,
+        "probe_tokens": None
+        if probe is None or checkpoint.captures
+        else plan.tokens_of(unit, probe).tokens_ST.size,
+        "protocol": plan.protocol.digest(),
+        "weights_digest": checkpoint.weights_digest,
+        "code_version": code_version(),
+    }
+
+
+def assemble(
+    plan: Plan, missing: Sequence[Measurement], config: RunConfig, *, scratch: Path, run_id: str
+) -> Work:
+    """Jobs for what is missing, and for all captures that it reads.
+
+    Args:
+        plan: the whole plan.
+        missing: its measurements without result.
+        config: of the run.
+        scratch: folder of the capture files; `{node}` in it stands for the id of a node.
+        run_id: recorded with every row.
+
+    Returns:
+        The work for a driver.
+    """
+    jobs: list[MeasureJob] = []
+    passes: dict[tuple[str, ...], list[Pass]] = defaultdict(list)
+    for m in missing:
+        sources = [_source(m, reading, config, scratch) for reading in m.readings]
+        for reading, source in zip(m.readings, sources, strict=True):
+            made_here = isinstance(source, str) and not reading.unit.checkpoint.captures
+            if m.probe is not None and made_here:
+                wanted = Pass(reading.unit, m.probe, m.kind, reading.capture_key)
+                # hours of chains or curvature are not one actor's alone
+                alone = (m.probe, m.kind) if m.kind in ON_REQUEST else ()
+                passes[*reading.unit.content, *alone].append(wanted)
+        job = MeasureJob(
+            key=m.key,
+            invariant=m.invariant,
+            params=m.params,
+            rng_seed=rng_seed(plan.protocol, m),
+            source=sources[0],
+            labels=labels_of(plan, m, run_id),
+            more=tuple(sources[1:]),
+            steps=tuple(r.unit.checkpoint.step for r in m.more),
+            digests=_digests(m, sources),
+        )
+        jobs.append(job)
+    captures = [_capture_job(plan, group, config, scratch) for group in passes.values()]
+    tokens = {t.digest: t.tokens_ST for t in plan.tokens.values()}
+    return Work(captures, jobs, tokens)
+
+
+class Pass(NamedTuple):
+    """A capture that is wanted: of which unit and probe, of which kind, under which key."""
+
+    unit: Unit
+    probe: str
+    kind: str
+    capture_key: str
+
+
+def _source(
+    m: Measurement, reading: Reading, config: RunConfig, scratch: Path
+) -> str | WeightSource:
+    """Where the records are: a capture made elsewhere or here, or weights to be streamed."""
+    for kind, probe, file in reading.unit.checkpoint.captures:
+        if (kind, probe) == (m.kind, m.probe):
+            return str(file)
+    if m.kind in TOKEN_FREE:
+        return _weights(reading.unit, config, per_head=config.split_heads)
+    return str(scratch / f"{reading.capture_key}.arrow")
+
+
+def _digests(m: Measurement, sources: Sequence[str | WeightSource]) -> dict[str, str]:
+    """Those of the sources that were made elsewhere."""
+    of_units = [r.unit.checkpoint for r in m.readings]
+    known = {str(file): digest for c in of_units for (*_, file), digest in c.recorded()}
+    return {s: known[s] for s in sources if isinstance(s, str) and s in known}
+
+
+def _capture_job(plan: Plan, group: Sequence[Pass], config: RunConfig, scratch: Path) -> CaptureJob:
+    """One loading of the weights serves all of these passes over them."""
+    unit = group[0].unit
+    paths: dict[tuple[str, str, int | None], dict[str, str]] = defaultdict(dict)
+    for m in group:
+        shuffle = m.unit.checkpoint.seed if m.unit.variant == "shuffled_tokens" else None
+        tokens = plan.tokens_of(m.unit, m.probe).digest
+        paths[m.probe, tokens, shuffle][m.kind] = str(scratch / f"{m.capture_key}.arrow")
+    return CaptureJob(
+        weights=_weights(unit, config),
+        targets=tuple(Target(*at, kinds) for at, kinds in paths.items()),
+        protocol=plan.protocol,
+        facts=_facts(plan, unit),
+        batch_size=config.batch_size,
+        load=config.cluster.load,
+        spectroscopy=config.spectroscopy(),
+        observed={n: plan.tokens_of(unit, n).digest for n in _observed(config)},
+    )
+
+
+def _observed(config: RunConfig) -> tuple[str, ...]:
+    return config.sampling.observed if config.sampling else ()
+
+
+def _weights(unit: Unit, config: RunConfig, *, per_head: bool = False) -> WeightSource:
+    variant = "trained" if unit.variant == "shuffled_tokens" else unit.variant
+    trusted = unit.checkpoint.model in config.trust_remote_code
+    return WeightSource(unit.checkpoint, variant, trusted, per_head)
+
+
+def _facts(plan: Plan, unit: Unit) -> Mapping[str, str]:
+    return {
+        "protocol": plan.protocol.digest(),
+        "unit": unit.id,
+        "weights_digest": unit.checkpoint.weights_digest,
+        "code_version": code_version(),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+    }

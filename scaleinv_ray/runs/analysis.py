@@ -1,0 +1,340 @@
+"""A run: plan, capture and measure what is missing, conclude."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from scaleinv_ray import tables
+from scaleinv_ray.cluster.scratch.disk import Scratch, found_on
+from scaleinv_ray.cluster.settings import Settings
+from scaleinv_ray.conclude.aggregation.evaluations import join_notes
+from scaleinv_ray.conclude.aggregation.tokenizers import tokenizer_notes
+from scaleinv_ray.conclude.concluding import conclude, concluded, read_planned
+from scaleinv_ray.conclude.evaluations import joined_with_plan
+from scaleinv_ray.conclude.tokenized import write_tokens
+from scaleinv_ray.config import ConfigError, ProtocolOptions, RunConfig, load_run_config
+from scaleinv_ray.config.loading import load
+from scaleinv_ray.config.reader import as_mapping, parse_yaml, write_yaml
+from scaleinv_ray.inputs.paths import check_folder
+from scaleinv_ray.inputs.wording import shown
+from scaleinv_ray.measure.inventory import tidied
+from scaleinv_ray.plan import Measurement, Plan, make_plan, plan_rows
+from scaleinv_ray.plan.costs import capture_bytes
+from scaleinv_ray.plan.jobs import Work
+from scaleinv_ray.plan.jobs_from_plan import assemble
+from scaleinv_ray.runs.leftovers import left_behind, recorded
+from scaleinv_ray.runs.run_lock import alone
+from scaleinv_ray.store import Store
+
+if TYPE_CHECKING:
+    from scaleinv_ray.cluster.nodes.joining import Terms
+    from scaleinv_ray.cluster.nodes.preflight import Cleared
+
+_MARK = b"of what stands above: "
+_SEALED = b"# sha256 " + _MARK
+"""Begins the last line of config.yaml, by which a change is seen that nobody meant."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        store: its folder.
+        plan: what was planned.
+        computed: measurements made by this call (those done before are not made again).
+        failed: measurements that ended in failed rows.
+        verdicts: table of tables.VERDICTS.
+        notes: what is to be said of tokenizers and of evaluations.
+    """
+
+    store: Store
+    plan: Plan
+    computed: int
+    failed: int
+    verdicts: pa.Table
+    notes: tuple[str, ...] = ()
+
+    @property
+    def measurements(self) -> pa.Table:
+        """The rows of the plan, of tables.MEASUREMENTS."""
+        return read_planned(self.store, "measurements")
+
+
+def check_claim(store: Store, config: RunConfig) -> None:
+    """Refuses a folder that belongs to another series or protocol; writes nothing.
+
+    Args:
+        store: of the run.
+        config: of the run.
+
+    Raises:
+        ValueError: naming what the folder holds, and for a config.yaml that is none.
+    """
+    if not store.exists("config.yaml"):
+        return
+    # only these two: the rest of an old config may name what no longer exists
+    old = written_config(store)
+    name, where = old.get("name"), store.path("config.yaml")
+    try:
+        protocol = load(ProtocolOptions, as_mapping(old.get("protocol", {}), "protocol"))
+    except ConfigError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if name != config.name:
+        raise ValueError(
+            f"out: {store.uri} holds series {shown(name)}, got {config.name!r}; "
+            "allowed: the same series or an empty folder"
+        )
+    other = {k: v for k, v in config.protocol.model_dump().items() if getattr(protocol, k) != v}
+    if other:
+        held = {k: getattr(protocol, k) for k in other}
+        raise ValueError(
+            f"out: {store.uri} holds protocol {held}, got {other}; "
+            "allowed: the same protocol or an empty folder"
+        )
+
+
+def claim(store: Store, config: RunConfig) -> None:
+    """Takes a run folder for a series and a protocol; `check_claim` refuses another one's.
+
+    Args:
+        store: of the run.
+        config: of the run; written to config.yaml, the newest one wins. Its paths are absolute, so
+            that the folder can be read from anywhere.
+    """
+    dumped = config.model_dump(mode="json", exclude_none=True)
+    whole = load_run_config(dumped, folder=Path.cwd())
+    text = write_yaml(whole.model_dump(mode="json", exclude_none=True))
+    data = text.encode()
+    store.write_bytes("config.yaml", data + _SEALED + _digest(data) + b"\n")
+
+
+def written_config(store: Store) -> Mapping[str, Any]:
+    """What config.yaml of a run folder says, not checked any further.
+
+    Args:
+        store: of the run.
+
+    Returns:
+        The mapping.
+
+    Raises:
+        ValueError: where there is no such file, no mapping in it, or another text than was written.
+    """
+    if not store.exists("config.yaml"):
+        raise ValueError(f"run_folder: got {store.uri!r} without config.yaml, allowed: a run's")
+    where, data = store.path("config.yaml"), store.read_bytes("config.yaml")
+    text, sealed, digest = data.partition(_SEALED)
+    # without the line, of an older version or taken out, it is what it says
+    if _MARK in data and (not sealed or digest.strip() != _digest(text)):
+        raise ValueError(
+            f"{where}: other bytes than were written; allowed: as the run wrote it, or what is "
+            "meant, without the last line"
+        )
+    return as_mapping(parse_yaml(data, where), where)
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest().encode()
+
+
+def run(
+    config: RunConfig | Mapping[str, Any] | str | Path,
+    *,
+    out: str | None = None,
+    address: str | None = None,
+) -> Run:
+    """Analyses a series: measures what is missing, judges, writes the report.
+
+    Args:
+        config: a checked config, a mapping, or the path of a YAML file.
+        out: URI of the run folder, instead of the config's.
+        address: of a Ray cluster; None embeds Ray.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ValueError: for whatever is wrong with config, models or folder, and where another run is at
+            the folder, before any work starts.
+    """
+    checked = config if isinstance(config, RunConfig) else load_run_config(config)
+    check_folder("out", out or checked.out)
+    store = Store(out or checked.out)
+    plan = make_plan(checked)
+    notes = notes_of(checked, plan)  # raises: files are read after the work, and would be its end
+    with alone(store):
+        if (line := left_behind(store)) is not None:
+            print(line, file=sys.stderr)
+        check_claim(store, checked)
+        done = tidied(store)
+        missing = plan.missing(done)
+
+        def begin() -> None:
+            """Takes the folder: not before everything that can be refused has been looked at."""
+            claim(store, checked)
+            write_tokens(store, plan)
+            store.write_table("plan.parquet", tables.encode(plan_rows(plan, done), tables.PLAN))
+
+        failed = 0
+        if missing:
+            failed = _execute(
+                plan, missing, checked, store, address=address, notes=notes, begin=begin
+            )
+        else:
+            begin()
+        verdicts = None if missing else concluded(store, checked)
+        if verdicts is None:
+            verdicts = conclude(store, checked)
+    return Run(store, plan, len(missing), failed, verdicts, notes)
+
+
+def notes_of(config: RunConfig, plan: Plan) -> tuple[str, ...]:
+    """What is to be said of a run before it starts: its tokenizers, evaluations of other models.
+
+    Args:
+        config: names the files of evaluations.
+        plan: of this config.
+
+    Returns:
+        Lines; ValueError where a file of evaluations is none.
+    """
+    models = [(u.checkpoint.model, plan.tokenizer_of(u)) for u in plan.units]
+    joined = joined_with_plan(config, plan)
+    return (*tokenizer_notes(models), *join_notes(joined))
+
+
+def _execute(
+    plan: Plan,
+    missing: list[Measurement],
+    config: RunConfig,
+    store: Store,
+    *,
+    address: str | None,
+    notes: Iterable[str],
+    begin: Callable[[], None],
+) -> int:
+    """Captures and measures what is missing; how many measurements failed."""
+    # imported here, so that a run with nothing to do starts at once
+    from scaleinv_ray.cluster.driving.driver import Driver
+    from scaleinv_ray.cluster.nodes.preflight import posted
+    from scaleinv_ray.cluster.session import connected
+    from scaleinv_ray.cluster.telemetry import Telemetry
+
+    run_id = uuid.uuid4().hex[:12]
+    scratch = _scratch(store, config)
+    _check_load(missing, config)
+    with connected(address) as processes, recorded(store, processes), posted(store) as terms:
+        work = assemble(plan, missing, config, scratch=scratch.folder, run_id=run_id)
+        work, cleared = _prepared(plan, missing, work, config=config, terms=terms, scratch=scratch)
+        begin()
+        captures = sum(not work.found.keys() >= {*job.paths()} for job in work.captures)
+        progress = Telemetry(store, captures=captures, measurements=len(missing))
+        progress(
+            "started",
+            run_id=run_id,
+            measurements=len(missing),
+            resources=cleared.resources,
+            notes=list(notes),
+        )
+        try:
+            settings = _settings(config, scratch)
+            Driver(store, work, settings, progress, terms, cleared.needs).execute()
+        finally:
+            progress("ended", run_id=run_id, **progress.counts)
+            progress.close()
+    return progress.counts["failed_measurements"]
+
+
+def _prepared(
+    plan: Plan,
+    missing: list[Measurement],
+    work: Work,
+    *,
+    config: RunConfig,
+    terms: Terms,
+    scratch: Scratch,
+) -> tuple[Work, Cleared]:
+    """The work with the captures that nodes have, and what preflight found of the cluster."""
+    from scaleinv_ray.cluster.nodes.checks import Demands
+    from scaleinv_ray.cluster.nodes.preflight import preflight
+    from scaleinv_ray.cluster.scratch.transfer import survey_nodes
+
+    discard = config.captures == "discard"
+    read = {path for job in work.measurements for path in job.paths()}
+    wanted = {Path(path).name for path in read if scratch.holds(path)}
+    grounds = survey_nodes(scratch, wanted, only_wanted=discard)
+    work = replace(work, found=found_on(scratch, grounds))
+    demands = Demands(
+        gpus_per_model=config.cluster.gpus_per_model,
+        actors=config.cluster.actors,
+        memory=config.cluster.memory,
+        shared_bytes=sum(tokens_ST.nbytes for tokens_ST in work.tokens.values()),
+        load=config.cluster.load if work.captures else "auto",
+        node_wait_s=config.cluster.node_wait,
+    )
+    size = _bytes_of(plan, work, missing, discard=discard)
+    given: dict[str, Any] = {"demands": demands, "grounds": grounds, "scratch": scratch}
+    return work, preflight(terms, capture_bytes=size, **given)
+
+
+def _settings(config: RunConfig, scratch: Scratch) -> Settings:
+    return Settings(
+        gpus_per_model=config.cluster.gpus_per_model,
+        deadline_s=config.cluster.deadline,
+        discard=config.captures == "discard",
+        scratch=scratch,
+        actors=config.cluster.actors,
+        workers=config.cluster.workers,
+        memory=config.cluster.memory,
+        node_wait_s=config.cluster.node_wait,
+    )
+
+
+def _check_load(missing: list[Measurement], config: RunConfig) -> None:
+    """A chain needs two blocks, whichever cluster it is on."""
+    if config.cluster.load != "chained":
+        return
+    for unit in {r.unit for m in missing if m.probe is not None for r in m.readings}:
+        if unit.checkpoint.n_layers < 2 and not unit.checkpoint.captures:
+            raise ValueError(
+                f"cluster.load: got 'chained', model {unit.checkpoint.model} has one block; "
+                "allowed for it: 'auto', 'resident', 'streamed'"
+            )
+
+
+def _scratch(store: Store, config: RunConfig) -> Scratch:
+    """Captures lie under a local run folder, else on a disk of the node that makes them."""
+    given = config.cluster.scratch
+    if given is None and store.local is not None:
+        return Scratch(store.local / "captures", shared=True)
+    user = os.getuid()
+    owner = hashlib.sha256(f"{store.uri} {user}".encode()).hexdigest()[:12]
+    # a folder for every user: the one that made it would be the only one that may write there
+    disk = Path(given) if given else Path(tempfile.gettempdir()) / f"scaleinv_ray-{user}"
+    return Scratch(disk / f"{config.name}-{owner}")
+
+
+def _bytes_of(plan: Plan, work: Work, missing: list[Measurement], *, discard: bool) -> int:
+    """Bytes that captures still to be made take on disk at one time."""
+    paths = {path for job in work.captures for path in job.paths()}
+    pending = {Path(path).stem for path in paths - work.found.keys()}
+    sizes: Counter[str] = Counter()
+    wanted = {key: (unit, m.kind) for m in missing for unit, key in m.readings}
+    for key, (unit, kind) in wanted.items():
+        if key in pending:
+            size = capture_bytes(unit.checkpoint, kind, plan.protocol, plan.spectroscopy)
+            sizes[" ".join(unit.content)] += size
+    # discarded ones: the largest few are there at a time
+    return sum(size for _, size in sizes.most_common(8 if discard else None))
