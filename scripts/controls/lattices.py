@@ -1,7 +1,7 @@
 """C7: collapse of site percolation and of the Ising model in two dimensions, exponents exact.
 
 P_inf(p, L) = L^(-beta/nu) f((p - p_c) L^(1/nu)), p_c = .592746, nu = 4/3, beta/nu = 5/48;
-<|m|>(T, L) = L^(-1/8) g((T - T_c) L). Both are fed to `conclude.universality.collapse`, which does not
+<|m|>(T, L) = L^(-1/8) g((T - T_c) L). Both are fed to `universality.collapse`, which does not
 know the exponents. With y N^-b against x N^-a: a = -1/nu, b = -beta/nu.
 """
 

@@ -9,9 +9,9 @@ copy what followed before (arXiv:2402.02364). At every checkpoint of every seed:
 - divergence from the unigram and the bigram statistics of the training text, on held-out text;
 - share of repeated tokens copied right; the largest attention, over heads, to the token before
   (previous token) and to the one after the last occurrence of the present one (prefix matching).
-Stages are the transitions of each quantity (`conclude.training.transitions`). One agrees with induction
+Stages are the transitions of each quantity (`training.transitions`). One agrees with induction
 in a seed where its interval overlaps a window: that of the onset of the prefix-matching score
-(`conclude.training.onsets`), or that of its formation, from the onset until it is half way. Over the
+(`training.onsets`), or that of its formation, from the onset until it is half way. Over the
 seeds it agrees where it does so in all of them and intervals of these widths thrown anywhere on the
 axis would by a chance of 5 % at most. Everything else is undetermined. Controls: the untrained twin
 (step 0 of every seed) and a model trained on the same sequences, each in random order. As expected
