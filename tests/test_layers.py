@@ -106,7 +106,7 @@ def test_every_file_imports_only_what_its_room_may(path: Path) -> None:
         ("measure", "from scaleinv_ray.cluster import session"),
         ("config", "import torch"),
         ("checkpoints", "import transformers"),
-        ("checkpoints", "from scaleinv_ray.checkpoints.reading import loading"),
+        ("checkpoints", "from scaleinv_ray.checkpoints.weights import loading"),
         ("invariants", "import joblib"),
     ],
 )

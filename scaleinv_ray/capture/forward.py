@@ -19,7 +19,7 @@ from scaleinv_ray.capture.losses import LossCollector, next_token_losses
 from scaleinv_ray.capture.moments import MomentCollector
 from scaleinv_ray.capture.rows import CloudCollector, StreamCollector
 from scaleinv_ray.capture.sites import check_tokens, to_device, watch
-from scaleinv_ray.checkpoints.reading.matrices import dtype_name
+from scaleinv_ray.checkpoints.weights.matrices import dtype_name
 from scaleinv_ray.records import Protocol, Record
 
 FORWARD_KINDS: frozenset[str] = frozenset({

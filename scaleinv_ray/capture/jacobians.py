@@ -23,7 +23,7 @@ from scaleinv_ray.attention_only.cache import cache_argument
 from scaleinv_ray.capture.architectures import Architecture, architecture_of
 from scaleinv_ray.capture.forward import check_shape, labels_of
 from scaleinv_ray.capture.sites import check_tokens, to_device, to_numpy
-from scaleinv_ray.checkpoints.reading.nulls import is_offloaded
+from scaleinv_ray.checkpoints.weights.nulls import is_offloaded
 from scaleinv_ray.records import Jacobians, Protocol
 
 _ELEMENTS_PER_CHUNK = 2**26

@@ -19,9 +19,9 @@ from scaleinv_ray.capture.posterior.language_models import model_chains, model_c
 from scaleinv_ray.capture.streaming.layers import States
 from scaleinv_ray.capture.streaming.partial import StreamedModel
 from scaleinv_ray.capture.streaming.records import Allocate, streamed_records
-from scaleinv_ray.checkpoints.reading.loading import LoadOptions
-from scaleinv_ray.checkpoints.reading.matrices import iter_weights
-from scaleinv_ray.checkpoints.reading.nulls import InitSource, materialise, shuffle_tokens
+from scaleinv_ray.checkpoints.weights.loading import LoadOptions
+from scaleinv_ray.checkpoints.weights.matrices import iter_weights
+from scaleinv_ray.checkpoints.weights.nulls import InitSource, materialise, shuffle_tokens
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import KINDS, TOKEN_FREE, Protocol, Record, Variant
 

@@ -161,7 +161,7 @@ def _write(
     tokens: Mapping[str, np.ndarray],
 ) -> dict[str, int]:
     from scaleinv_ray.capture.session import Session
-    from scaleinv_ray.checkpoints.reading.nulls import shuffle_tokens
+    from scaleinv_ray.checkpoints.weights.nulls import shuffle_tokens
 
     tokens_ST = tokens[target.tokens]
     if target.shuffle_seed is not None:

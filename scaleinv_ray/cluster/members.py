@@ -77,7 +77,7 @@ class Kept:
 def source_of(weights: WeightSource, device_map: str | None = None) -> Source:
     """What is captured from, with its folders on this node."""
     from scaleinv_ray.capture.session import Source
-    from scaleinv_ray.checkpoints.reading.loading import LoadOptions
+    from scaleinv_ray.checkpoints.weights.loading import LoadOptions
 
     options = LoadOptions(device_map=device_map, trust_remote_code=weights.trusted)
     checkpoint = weights.checkpoint

@@ -31,7 +31,7 @@ def _records(
 ) -> Iterator[Record]:
     if isinstance(source, WeightSource):
         # imports torch, which the other measurements do without
-        from scaleinv_ray.checkpoints.reading.matrices import iter_weights
+        from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 
         yield from iter_weights(
             source.folder(),

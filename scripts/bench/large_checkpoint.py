@@ -103,7 +103,7 @@ def task_weights(folder: Path, _dtype: str) -> dict[str, float]:
     """Eigenvalues of the smaller Gram matrix of every weight matrix."""
     import scipy.linalg
 
-    from scaleinv_ray.checkpoints.reading.matrices import iter_weights
+    from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 
     base, start, count = status("VmRSS"), time.perf_counter(), 0
     for record in iter_weights(folder):
@@ -122,7 +122,7 @@ def task_capture(folder: Path, dtype: str) -> dict[str, float]:
 
     from scaleinv_ray.capture.streaming.partial import StreamedModel
     from scaleinv_ray.capture.streaming.records import streamed_records
-    from scaleinv_ray.checkpoints.reading.loading import LoadOptions
+    from scaleinv_ray.checkpoints.weights.loading import LoadOptions
     from scaleinv_ray.records import Protocol
     from scaleinv_ray.store import write_records
     from scaleinv_ray.store.states import StateFiles

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers as tf
 
-from scaleinv_ray.checkpoints.reading.loading import LoadOptions, load_model
+from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
 from scaleinv_ray.records import Protocol
 
 VOCABULARY, POSITIONS, WIDTH, LAYERS = 50, 32, 32, 2

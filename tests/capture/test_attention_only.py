@@ -12,8 +12,8 @@ from scaleinv_ray.capture.attention import attention_records
 from scaleinv_ray.capture.forward import forward_records
 from scaleinv_ray.capture.jacobians import jacobian_records
 from scaleinv_ray.capture.streaming.layers import StreamedModel
-from scaleinv_ray.checkpoints.reading.loading import LoadOptions, load_model
-from scaleinv_ray.checkpoints.reading.matrices import iter_weights
+from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
+from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 from scaleinv_ray.records import Protocol
 
 PROTOCOL = Protocol(

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from scaleinv_ray.checkpoints import from_folder
-from scaleinv_ray.checkpoints.reading.matrices import iter_weights
+from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 
 D, FF, V = 32, 48, 97
 SIZES: dict[str, Any] = {

@@ -13,7 +13,7 @@ from scaleinv_ray.capture.architectures import architecture_of
 from scaleinv_ray.capture.forward import FORWARD_KINDS, forward_records
 from scaleinv_ray.capture.moments import BlockSums, sequences_for_moments
 from scaleinv_ray.capture.sites import watch
-from scaleinv_ray.checkpoints.reading.loading import load_model
+from scaleinv_ray.checkpoints.weights.loading import load_model
 
 from .conftest import CAUSAL, CONFIGS, PROTOCOL, WIDTH
 

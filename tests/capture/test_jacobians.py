@@ -11,7 +11,7 @@ import torch
 
 from scaleinv_ray.capture.architectures import architecture_of
 from scaleinv_ray.capture.jacobians import jacobian_records, vocabulary_rows
-from scaleinv_ray.checkpoints.reading.loading import LoadOptions, load_model
+from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
 
 from .conftest import CAUSAL, PROTOCOL, WIDTH, attention_for
 

@@ -12,9 +12,9 @@ import pytest
 
 from scaleinv_ray.capture.session import Source, capture
 from scaleinv_ray.capture.streaming.partial import StreamedModel
-from scaleinv_ray.checkpoints.reading.loading import LoadOptions, load_model
-from scaleinv_ray.checkpoints.reading.matrices import iter_weights
-from scaleinv_ray.checkpoints.reading.nulls import materialise
+from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
+from scaleinv_ray.checkpoints.weights.matrices import iter_weights
+from scaleinv_ray.checkpoints.weights.nulls import materialise
 from scaleinv_ray.records import Protocol
 
 CODE = """

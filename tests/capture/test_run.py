@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from scaleinv_ray.capture.session import Session, Source, StreamedSession, capture
-from scaleinv_ray.checkpoints.reading.loading import LoadOptions
-from scaleinv_ray.checkpoints.reading.nulls import shuffle_tokens
+from scaleinv_ray.checkpoints.weights.loading import LoadOptions
+from scaleinv_ray.checkpoints.weights.nulls import shuffle_tokens
 from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol, Spectroscopy
 from scaleinv_ray.records import KINDS, ON_REQUEST, TOKEN_FREE
 from scaleinv_ray.store.states import StateFiles

@@ -16,8 +16,8 @@ from scaleinv_ray.capture.forward import FORWARD_KINDS, forward_records
 from scaleinv_ray.capture.streaming.layers import as_array, as_tensor, batches, stream
 from scaleinv_ray.capture.streaming.partial import StreamedModel
 from scaleinv_ray.capture.streaming.records import streamed_records
-from scaleinv_ray.checkpoints.reading.loading import LoadOptions, load_model
-from scaleinv_ray.checkpoints.reading.nulls import materialise
+from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
+from scaleinv_ray.checkpoints.weights.nulls import materialise
 from scaleinv_ray.records import Record
 from scaleinv_ray.store import read_record, write_record
 from scaleinv_ray.store.states import StateFiles

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from scaleinv_ray.checkpoints.reading.loading import LoadOptions, load_model
-from scaleinv_ray.checkpoints.reading.matrices import iter_weights
-from scaleinv_ray.checkpoints.reading.nulls import materialise, shuffle_tokens, shuffle_weights_
+from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
+from scaleinv_ray.checkpoints.weights.matrices import iter_weights
+from scaleinv_ray.checkpoints.weights.nulls import materialise, shuffle_tokens, shuffle_weights_
 
 
 @pytest.mark.parametrize("name", ["gpt2", "neox_parallel", "llama", "opt", "bert"])

@@ -15,8 +15,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from scaleinv_ray.capture.architectures import architecture_of
 from scaleinv_ray.capture.sites import to_numpy
-from scaleinv_ray.checkpoints.reading.loading import load_model
-from scaleinv_ray.checkpoints.reading.matrices import iter_weights, shuffled
+from scaleinv_ray.checkpoints.weights.loading import load_model
+from scaleinv_ray.checkpoints.weights.matrices import iter_weights, shuffled
 
 
 def _key(record):
@@ -131,7 +131,7 @@ def test_weights_of_shuffled_tokens_are_refused(folder):
 
 def test_reading_weights_imports_no_model_code():
     """Every task that measures weights pays for its imports; transformers' models take seconds."""
-    module = "scaleinv_ray.checkpoints.reading.matrices"
+    module = "scaleinv_ray.checkpoints.weights.matrices"
     code = f"import sys, {module}; assert 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -270,7 +270,7 @@ def test_buffers_are_not_parameters() -> None:
 def test_transformers_says_what_its_classes_tie(
     model_type: str, said: bool | None, tied: bool
 ) -> None:
-    from scaleinv_ray.checkpoints.reading.ties import tied_names
+    from scaleinv_ray.checkpoints.weights.ties import tied_names
 
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 5}
     config = {"model_type": model_type, "intermediate_size": 8, "pad_token_id": 0, **sizes}

@@ -23,7 +23,7 @@ from tests.plan.test_plan import net
 ME = f"process {os.getpid()} on {socket.gethostname()} since "
 HOLD = """
 import sys, time
-from scaleinv_ray.cluster import alone
+from scaleinv_ray.runs import run_lock as alone
 from scaleinv_ray.store import Store
 
 def unknown(*_):

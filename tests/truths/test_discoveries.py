@@ -9,9 +9,9 @@ import math
 import numpy as np
 import pytest
 
-from scaleinv_ray.conclude.training import emergence_over_runs as emergence_table
 from scaleinv_ray.conclude.training.discoveries import Question, asked_of
 from scaleinv_ray.conclude.training.emergence import association, reached_level
+from scaleinv_ray.conclude.training.emergence_over_runs import emergence_table
 from scaleinv_ray.conclude.training.transitions import ALPHA, TransitionFinder, transitions_table
 from tests.conclude.measured_rows import measurement
 

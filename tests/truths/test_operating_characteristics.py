@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from scaleinv_ray.conclude.conservation import judging as judge
+from scaleinv_ray.conclude.conservation.judging import judge
 from scaleinv_ray.conclude.conservation.power import seeds_for_conserved
 from scaleinv_ray.conclude.conservation.prediction import forecast
 from scaleinv_ray.conclude.conservation.test_statistics import evidence, moments

@@ -25,9 +25,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from scaleinv_ray.capture.architectures import Architecture, architecture_of
 from scaleinv_ray.capture.ranges import balanced
 from scaleinv_ray.checkpoints.files.roles import canonical_name, is_mask
-from scaleinv_ray.checkpoints.reading.loading import LoadOptions
-from scaleinv_ray.checkpoints.reading.matrices import read_config, shuffled
-from scaleinv_ray.checkpoints.reading.whole import check_folder
+from scaleinv_ray.checkpoints.weights.loading import LoadOptions
+from scaleinv_ray.checkpoints.weights.matrices import read_config, shuffled
+from scaleinv_ray.checkpoints.weights.whole import check_folder
 
 
 class Call(TypedDict):

@@ -16,7 +16,7 @@ from scaleinv_ray.checkpoints.files.roles import canonical_name, tensor_role
 
 _ENDS = {"embedding", "unembedding"}
 _PATIENCE_S = 120
-_ASKED = "scaleinv_ray.checkpoints.reading.ties"
+_ASKED = "scaleinv_ray.checkpoints.weights.ties"
 _HEAD = re.compile(r"head|output|decoder|unembed", re.IGNORECASE)
 
 

@@ -12,7 +12,7 @@ from scaleinv_ray.conclude.aggregation.tokenizers import (
     tokenizer_notes,
 )
 from scaleinv_ray.conclude.conservation.verdicts_table import judge_table
-from scaleinv_ray.conclude.training import emergence_over_runs as emergence_table
+from scaleinv_ray.conclude.training.emergence_over_runs import emergence_table
 from scaleinv_ray.contract import Quantity
 from tests.conclude.measured_rows import measurement
 

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.oneway import anova_oneway
 
-from scaleinv_ray.conclude.conservation import judging as judge
 from scaleinv_ray.conclude.conservation.fits import LOGARITHMIC, RAW, Means, fit, refit
+from scaleinv_ray.conclude.conservation.judging import judge
 from scaleinv_ray.conclude.conservation.test_statistics import (
     brown_forsythe_mehrotra_p,
     brown_forsythe_p,

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from scaleinv_ray.conclude.conservation import judging as judge
+from scaleinv_ray.conclude.conservation.judging import judge
 from scaleinv_ray.conclude.conservation.nulls import NullClass, compare_with_null
 from scaleinv_ray.conclude.conservation.verdict import Verdicts
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from scaleinv_ray import tables
-from scaleinv_ray.conclude.conservation import judging as judge
+from scaleinv_ray.conclude.conservation.judging import judge
 from scaleinv_ray.conclude.conservation.verdicts_table import judge_table
 from scaleinv_ray.contract import Quantity
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from scaleinv_ray.conclude.training import emergence_over_runs as emergence_table
 from scaleinv_ray.conclude.training.emergence import association, held_out_onset, lead_of
+from scaleinv_ray.conclude.training.emergence_over_runs import emergence_table
 from scaleinv_ray.conclude.training.onsets import OnsetFinder
 from tests.conclude.measured_rows import measurement
 

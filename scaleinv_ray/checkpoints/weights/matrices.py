@@ -36,7 +36,7 @@ from scaleinv_ray.checkpoints.files.roles import (
 )
 from scaleinv_ray.checkpoints.files.sizes import Sizes
 from scaleinv_ray.checkpoints.files.tied import stored_again
-from scaleinv_ray.checkpoints.reading.whole import check_folder, code_named
+from scaleinv_ray.checkpoints.weights.whole import check_folder, code_named
 from scaleinv_ray.inputs.json_files import read_json
 from scaleinv_ray.records import Variant, WeightMatrix
 

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from scaleinv_ray.attention_only import modeling as attention_only
-from scaleinv_ray.checkpoints.reading.matrices import read_config
-from scaleinv_ray.checkpoints.reading.whole import check_folder
+from scaleinv_ray.checkpoints.weights.matrices import read_config
+from scaleinv_ray.checkpoints.weights.whole import check_folder
 
 assert attention_only, "importing the module makes the architecture known to AutoModelForCausalLM"
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from scaleinv_ray.checkpoints.reading.loading import LoadOptions, load_model
-from scaleinv_ray.checkpoints.reading.matrices import build_from_config, read_config, shuffled
+from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
+from scaleinv_ray.checkpoints.weights.matrices import build_from_config, read_config, shuffled
 from scaleinv_ray.records import VARIANTS, Variant
 
 InitSource = Literal["step0", "from_config"]
