@@ -21,6 +21,7 @@ from scaleinv_ray.inputs.paths import check_folder
 from scaleinv_ray.inputs.wording import sized
 from scaleinv_ray.plan import Plan
 from scaleinv_ray.plan.costs import (
+    GPU_BYTES,
     available_memory,
     capture_bytes,
     choose_loading,
@@ -37,7 +38,7 @@ app = typer.Typer(
 )
 Config = Annotated[Path, typer.Argument(help="YAML file; see jobs/series/")]
 Out = Annotated[str | None, typer.Option(help="URI of the run folder, instead of the config's")]
-Nodes = Annotated[int, typer.Option(min=1, help="Nodes like this machine that may form a chain")]
+Nodes = Annotated[int, typer.Option(min=1, help="Nodes like this machine, all of them busy")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster; none embeds Ray")]
 
 
@@ -70,7 +71,7 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
         typer.echo(line)
     for note in notes_of(checked, made):
         typer.echo(note)
-    typer.echo(_loadings(made, checked, nodes))
+    typer.echo(_loadings(made, checked))
     missing = made.missing(done)
     cores = nodes * (os.cpu_count() or 1)
     on_gpus = checked.cluster.gpus_per_model > 0
@@ -130,23 +131,19 @@ def _describe(plan: Plan, done: set[str]) -> str:
     return "\n".join(lines)
 
 
-def _loadings(plan: Plan, config: RunConfig, nodes: int) -> str:
+def _loadings(plan: Plan, config: RunConfig) -> str:
     """How each model would be put into memory on machines like this; actors ask their own node."""
-    memory, load = available_memory(), config.cluster.load
-    # a chain that the config asks for may have several actors on one node
-    actors = max(nodes, os.cpu_count() or 1) if load == "chained" else nodes
+    gpus, load = config.cluster.gpus_per_model, config.cluster.load
+    where = f"GPUs of one node ({gpus} x {sized(GPU_BYTES)})" if gpus else "this machine's CPU"
+    room = {"memory": available_memory(), "gpu_memory": gpus * GPU_BYTES}
     lines = {}
     for checkpoint in (u.checkpoint for u in plan.units if not u.checkpoint.captures):
-        size, most = model_bytes(checkpoint), min(actors, checkpoint.n_layers)
-        try:
-            chosen = choose_loading(size, load, memory=memory, actors=most)
-            how = f"{chosen.how} ({chosen.reason})"
-            if chosen.how == "chained":
-                how = f"chained in {chosen.actors} actors ({chosen.reason})"
-        except ValueError as error:
-            how = f"impossible ({error})"
-        lines[checkpoint.model] = f"{checkpoint.model}: {sized(size)}, {how}"
-    return "\n".join(["loading on this machine's CPU:", *lines.values()]) if lines else ""
+        size = model_bytes(checkpoint)
+        chosen = choose_loading(size, load, **room)
+        lines[checkpoint.model] = (
+            f"{checkpoint.model}: {sized(size)}, {chosen.how} ({chosen.reason})"
+        )
+    return "\n".join([f"loading on {where}:", *lines.values()]) if lines else ""
 
 
 def _run(config: RunConfig, out: str | None, address: str | None) -> None:

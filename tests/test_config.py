@@ -156,6 +156,8 @@ def test_a_config_is_frozen() -> None:
         ({"cluster": {"memory": "4 buckets"}}, "^cluster.memory: got '4 buckets'.*GB"),
         ({"cluster": {"deadline": 0}}, "^cluster.deadline: got 0, allowed: greater than 0"),
         ({"cluster": {"gpus_per_model": -1}}, "^cluster.gpus_per_model: got -1"),
+        ({"cluster": {"load": "chained"}},
+         "^cluster.load: got 'chained', allowed: 'auto', 'resident' or 'streamed'$"),
         ({"captures": "some"}, "^captures: got 'some', allowed: 'keep' or 'discard'"),
         ({"null_steps": [-1]}, r"^null_steps: got \[-1\]"),
         ({"batch_size": 0}, "^batch_size: got 0"),

@@ -1,1 +1,1 @@
-"""A live model -> records (torch, transformers, accelerate). `run.capture` composes the rest."""
+"""A live model -> records (torch, transformers, accelerate). `run.Session` composes the rest."""

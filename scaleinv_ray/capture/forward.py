@@ -102,22 +102,14 @@ class Pass:
             collector.visit(site, layer, x_BTD, self._first)
 
     def check_finite(self) -> None:
-        """Raises where any site had values that are not finite, with all counts."""
-        check_finite(self._nonfinite)
+        """Checks, after the pass, that all activations were finite.
 
-
-def check_finite(counts: Mapping[tuple[str, int], int]) -> None:
-    """Checks that all activations of a pass were finite.
-
-    Args:
-        counts: values that were not, by site and layer.
-
-    Raises:
-        ValueError: with all counts, where there are any.
-    """
-    if found := {k: n for k, n in sorted(counts.items()) if n}:
-        text = ", ".join(f"{n} at {site} of layer {layer}" for (site, layer), n in found.items())
-        raise ValueError(f"activations: got values that are not finite ({text}), allowed 0")
+        Raises:
+            ValueError: with the numbers at every site, where any were not.
+        """
+        if found := {k: n for k, n in sorted(self._nonfinite.items()) if n}:
+            text = ", ".join(f"{n} at {site} of layer {at}" for (site, at), n in found.items())
+            raise ValueError(f"activations: got values that are not finite ({text}), allowed 0")
 
 
 def collectors_of(

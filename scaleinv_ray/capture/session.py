@@ -1,4 +1,4 @@
-"""A checkpoint folder -> records: sessions, which an actor keeps open, and all at once."""
+"""A checkpoint folder -> records: the sessions that an actor keeps open."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from transformers import PreTrainedModel
 
 from scaleinv_ray.capture.attention import attention_records
@@ -20,7 +19,6 @@ from scaleinv_ray.capture.streaming.layers import States
 from scaleinv_ray.capture.streaming.partial import StreamedModel
 from scaleinv_ray.capture.streaming.records import Allocate, streamed_records
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions
-from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 from scaleinv_ray.checkpoints.weights.nulls import InitSource, materialise, shuffle_tokens
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import KINDS, TOKEN_FREE, Protocol, Record, Variant
@@ -63,18 +61,15 @@ class Session:
     init: InitSource | None
 
     @classmethod
-    def open(cls, source: Source, *, threads: int | None = None) -> Session:
+    def open(cls, source: Source) -> Session:
         """Loads the model of a source.
 
         Args:
             source: what to load.
-            threads: torch's CPU threads in this process; None leaves them.
 
         Returns:
             The session.
         """
-        if threads is not None:
-            torch.set_num_threads(threads)
         loaded = materialise(
             source.folder,
             source.variant,
@@ -268,62 +263,3 @@ class StreamedSession:
             keep=keep,
             allocate=allocate,
         )
-
-
-def capture(
-    source: Source,
-    tokens_ST: np.ndarray | None,
-    protocol: Protocol,
-    *,
-    kinds: frozenset[str],
-    batch_size: int,
-    labels: Mapping[str, Any] | None = None,
-    threads: int | None = None,
-    spectroscopy: Spectroscopy | None = None,
-    observed: Mapping[str, np.ndarray] | None = None,
-) -> dict[str, list[Record]]:
-    """Captures one checkpoint on one probe; the model is loaded once, for weights alone not at all.
-
-    Args:
-        source: folder and variant.
-        tokens_ST: token ids, (protocol.sequences, protocol.length); None where only weights are
-            wanted.
-        protocol: what makes captures comparable.
-        kinds: out of `records.KINDS`.
-        batch_size: sequences in a batch.
-        labels: unit, probe and other fields of Record; weights get no probe.
-        threads: torch's CPU threads in this process; None leaves them.
-        spectroscopy: as of `Session.records`.
-        observed: as of `Session.records`.
-
-    Returns:
-        Kind -> records of numpy arrays, for exactly the kinds asked for.
-
-    Raises:
-        ValueError: for an unknown kind, tokens or settings that are missing, or where a capture
-            refuses.
-    """
-    if unknown := kinds - KINDS.keys():
-        raise ValueError(f"kinds: got {sorted(unknown)}, allowed {sorted(KINDS)}")
-    records: dict[str, list[Record]] = {}
-    if "weights" in kinds:
-        token_free = {k: v for k, v in (labels or {}).items() if k != "probe"}
-        records["weights"] = [
-            *iter_weights(
-                source.folder,
-                variant=source.variant,
-                seed=source.seed,
-                init_folder=source.init_folder,
-                trusted=source.options.trust_remote_code,
-                labels=token_free,
-            )
-        ]
-    if with_tokens := kinds - TOKEN_FREE:
-        if tokens_ST is None:
-            raise ValueError(f"tokens_ST: got None, {sorted(with_tokens)} need tokens")
-        session = Session.open(source, threads=threads)
-        records |= session.records(
-            tokens_ST, protocol, kinds=with_tokens, batch_size=batch_size, labels=labels,
-            spectroscopy=spectroscopy, observed=observed,
-        )  # fmt: skip
-    return records

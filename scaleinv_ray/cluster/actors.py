@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaleinv_ray.cluster.chain import Chain, NotJoinedError, chained, joinable
-from scaleinv_ray.cluster.members import Kept, gpu_memory, source_of
 from scaleinv_ray.cluster.nodes.joining import Terms, Unfit, misfit
 from scaleinv_ray.cluster.scratch.transfer import Supply, address_of, this_node
 from scaleinv_ray.cluster.session import ray
@@ -34,15 +33,17 @@ from scaleinv_ray.plan.jobs import (
     Place,
     Target,
     Unfetched,
+    WeightSource,
 )
-from scaleinv_ray.store import Store, write_records
+from scaleinv_ray.records import Record
+from scaleinv_ray.store import Store, read_record, write_record, write_records
 from scaleinv_ray.store.seal import DamagedError
 from scaleinv_ray.store.states import STATES, StateFiles
 
 if TYPE_CHECKING:
-    from scaleinv_ray.capture.session import Session, StreamedSession
+    from scaleinv_ray.capture.session import Session, Source, StreamedSession
 
-    _AnySession = Session | StreamedSession | Chain
+    _AnySession = Session | StreamedSession
 
 
 class Capturer:
@@ -59,7 +60,7 @@ class Capturer:
         import torch
 
         torch.set_num_threads(num_threads)
-        self._num_threads, self._num_gpus, self._sharing = num_threads, num_gpus, sharing
+        self._num_gpus, self._sharing = num_gpus, sharing
 
     def place(self, terms: Terms | None = None) -> Place | Unfit:
         """Process and node: for logs, for tests that kill it, and to find its captures.
@@ -86,50 +87,81 @@ class Capturer:
             Bytes written and errors, by path, and seconds.
         """
         start = time.perf_counter()
-        with ExitStack() as stack:
-            session, loading = self._session(job, stack)
-            written: dict[str, int] = {}
-            failed: dict[str, str] = {}
-            for target, kinds in ((t, kinds) for t in job.targets for kinds in _passes(t)):
-                try:
-                    written |= _checked(job, _write(session, job, target, kinds, tokens))
-                except (ValueError, RuntimeError, OSError) as error:
-                    why = f" ({job.spared})" if job.spared else ""
-                    text = f"{type(error).__name__}: {error}{why}"
-                    failed |= {target.paths[k]: text for k in kinds}
+        session, loading = self._session(job)
+        written: dict[str, int] = {}
+        failed: dict[str, str] = {}
+        for target, kinds in ((t, kinds) for t in job.targets for kinds in _passes(t)):
+            try:
+                written |= _checked(job, _write(session, job, target, kinds, tokens))
+            except (ValueError, RuntimeError, OSError) as error:
+                why = f" ({job.spared})" if job.spared else ""
+                text = f"{type(error).__name__}: {error}{why}"
+                failed |= {target.paths[k]: text for k in kinds}
         protocol = job.protocol
         passed = len(job.targets) * protocol.sequences * protocol.length
         seconds = time.perf_counter() - start
         return CaptureOutcome(written, failed, seconds, loading.how, loading.reason, passed)
 
-    def _session(self, job: CaptureJob, stack: ExitStack) -> tuple[_AnySession, Loading]:
+    def _session(self, job: CaptureJob) -> tuple[_AnySession, Loading]:
         """The model in memory, in the way that fits, and which way that is."""
         from scaleinv_ray.capture.session import Session, StreamedSession
 
         loading = self._loading(job)
         if loading.how == "resident":
             device_map = "auto" if self._num_gpus else None
-            return Session.open(source_of(job.weights, device_map)), loading
-        if loading.how == "chained":
-            each = {"num_threads": self._num_threads, "num_gpus": self._num_gpus}
-            chain = chained(job.weights, loading, sharing=self._sharing, **each)
-            try:
-                return stack.enter_context(chain), loading
-            except NotJoinedError as error:
-                loading = Loading("streamed", f"no chain: {error}")
-        return StreamedSession.open(source_of(job.weights)), loading
+            return Session.open(_source_of(job.weights, device_map)), loading
+        return StreamedSession.open(_source_of(job.weights)), loading
 
     def _loading(self, job: CaptureJob) -> Loading:
         if job.spared:
             return Loading("streamed", job.spared)
-        checkpoint = job.weights.checkpoint
         return choose_loading(
-            model_bytes(checkpoint),
+            model_bytes(job.weights.checkpoint),
             job.load,
             memory=available_memory() // self._sharing,
-            gpu_memory=gpu_memory() if self._num_gpus else 0,
-            actors=min(joinable(self._num_gpus, job.load), checkpoint.n_layers),
+            gpu_memory=_gpu_memory() if self._num_gpus else 0,
         )
+
+
+def _source_of(weights: WeightSource, device_map: str | None = None) -> Source:
+    """What is captured from, with its folders on this node."""
+    from scaleinv_ray.capture.session import Source
+    from scaleinv_ray.checkpoints.weights.loading import LoadOptions
+
+    options = LoadOptions(device_map=device_map, trust_remote_code=weights.trusted)
+    checkpoint = weights.checkpoint
+    return Source(
+        weights.folder(), weights.variant, checkpoint.seed, weights.init_folder(), options
+    )
+
+
+def _gpu_memory() -> int:
+    """Free bytes on the GPUs that Ray has given to this process."""
+    import torch
+
+    return sum(torch.cuda.mem_get_info(d)[0] for d in range(torch.cuda.device_count()))
+
+
+class _Kept:
+    """Puts the moments of a block on disk and gives them back mapped; also while they grow."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._count = 0
+
+    def __call__(self, record: Record) -> Record:
+        path = self._folder / f"moments-{self._count:04d}.arrow"
+        write_record(path, record, kind="moments", facts={})
+        self._count += 1
+        return read_record(path)
+
+    def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
+        """A float64 array in a file that is gone from the disk with the array."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"sums-{uuid.uuid4().hex[:8]}"
+        array = np.memmap(path, dtype=np.float64, mode="w+", shape=shape)
+        path.unlink()
+        return array
 
 
 def _checked(job: CaptureJob, written: dict[str, int]) -> dict[str, int]:
@@ -177,12 +209,9 @@ def _write(
             states = states_of(job, target, kinds)
             # what the pass raises stays an error of the pass: only a killed one is resumed
             stack.callback(shutil.rmtree, states.folder, ignore_errors=True)
-            if isinstance(session, Chain):
-                records = session.records(tokens_ST, job.protocol, states.folder, **asked)
-            else:
-                keep = Kept(states.folder)
-                kept: dict[str, Any] = {"keep": keep, "allocate": keep.allocate}
-                records = session.records(tokens_ST, job.protocol, states, **kept, **asked)
+            keep = _Kept(states.folder)
+            kept: dict[str, Any] = {"keep": keep, "allocate": keep.allocate}
+            records = session.records(tokens_ST, job.protocol, states, **kept, **asked)
         return {
             target.paths[kind]: write_records(
                 Path(target.paths[kind]), records[kind], kind=kind, facts=job.facts

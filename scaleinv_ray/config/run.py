@@ -235,8 +235,8 @@ class ClusterOptions(Options):
         scratch: folder on a disk of every node for its captures, absolute, as nodes have other
             homes; `{node}` in it stands for the node's id. None is the run folder where that is a
             local one, else the temporary folder.
-        load: models whole in memory, in a chain of actors that hold a range of blocks each, or
-            streamed layer by layer; auto goes by what fits, and streams what ran out of memory.
+        load: models whole in memory, or streamed layer by layer; auto goes by what fits, and
+            streams what ran out of memory.
         node_wait: seconds to wait for a node that has room for a capture actor, or any CPU for
             tasks; what still has none is then given up. An autoscaler takes minutes.
     """
@@ -247,7 +247,7 @@ class ClusterOptions(Options):
     actors: Annotated[Positive, Field(le=10**5)] | None = None
     memory: Bytes | None = None
     scratch: Annotated[Text, AfterValidator(_folder_on_nodes)] | None = None
-    load: Literal["auto", "resident", "chained", "streamed"] = "auto"
+    load: Literal["auto", "resident", "streamed"] = "auto"
     node_wait: Seconds = 1200.0
 
 

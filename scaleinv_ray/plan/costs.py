@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -76,9 +75,11 @@ def forward_flops(checkpoint: Checkpoint, protocol: Protocol) -> float:
     return 2.0 * checkpoint.n_params * protocol.sequences * protocol.length
 
 
-Load = Literal["auto", "resident", "chained", "streamed"]
+Load = Literal["auto", "resident", "streamed"]
 HEADROOM = 1.3
 """Memory a resident model needs, over its weights: activations, logits, buffers of the loader."""
+GPU_BYTES = 80_000_000_000
+"""Of the GPU on which plans are priced, an A100."""
 _ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -86,14 +87,12 @@ class Loading(NamedTuple):
     """How a model is put into memory, and why.
 
     Attributes:
-        how: whole in one actor, a range of blocks in each of several, or one block at a time.
+        how: whole in one actor, on its GPUs where it has any, or one block at a time.
         reason: of the choice.
-        actors: that hold the model.
     """
 
-    how: Literal["resident", "chained", "streamed"]
+    how: Literal["resident", "streamed"]
     reason: str
-    actors: int = 1
 
 
 def model_bytes(checkpoint: Checkpoint) -> int:
@@ -102,51 +101,33 @@ def model_bytes(checkpoint: Checkpoint) -> int:
 
 
 def choose_loading(
-    num_bytes: int, load: Load = "auto", *, memory: int, gpu_memory: int = 0, actors: int = 1
+    num_bytes: int, load: Load = "auto", *, memory: int, gpu_memory: int = 0
 ) -> Loading:
-    """Whether a model is loaded whole, in a chain of actors, or read layer by layer.
+    """Whether a model is loaded whole, or read layer by layer.
 
     Args:
         num_bytes: of its weights.
         load: 'auto', or what was decided by the user.
         memory: bytes of main memory that one actor may take.
         gpu_memory: bytes on the GPUs of one actor together, 0 without any.
-        actors: that could join in a chain, each with as much; not more than the model has blocks.
 
     Returns:
         'resident' where `HEADROOM` times the weights fit (into the GPUs, where there are any: a
-        model offloaded from them would be read once a batch), else 'chained' with as few actors as
-        hold them together, else 'streamed'.
-
-    Raises:
-        ValueError: for 'chained' by the user where no two actors could join.
+        model offloaded from them would be read once a batch), else 'streamed'.
 
     >>> choose_loading(2_800_000_000, memory=3_000_000_000).how
     'streamed'
-    >>> choose_loading(2_800_000_000, memory=3_000_000_000, actors=4)[::2]
-    ('chained', 2)
+    >>> choose_loading(2_800_000_000, memory=3_000_000_000, gpu_memory=4_000_000_000).how
+    'resident'
     >>> choose_loading(2_800_000_000, "resident", memory=3_000_000_000).reason
     'cluster.load'
     """
     room, where = (gpu_memory, "GPU memory") if gpu_memory else (memory, "memory")
     needed = HEADROOM * num_bytes
-    fewest = max(2, math.ceil(needed / max(1, room)))
-    if load == "chained":
-        if actors < 2:
-            raise ValueError(
-                f"cluster.load: got 'chained' where {actors} actor could join; a chain needs two, "
-                "on nodes or CPUs of their own, and as many blocks; allowed here: 'auto', "
-                "'resident', 'streamed'"
-            )
-        return Loading("chained", "cluster.load", min(fewest, actors))
     if load != "auto":
         return Loading(load, "cluster.load")
     reason = f"{sized(needed)} needed, {sized(room)} of {where}"
-    if needed <= room:
-        return Loading("resident", reason)
-    if actors > 1:
-        reason += f" in each of {actors} actors"
-    return Loading("chained", reason, fewest) if fewest <= actors else Loading("streamed", reason)
+    return Loading("resident" if needed <= room else "streamed", reason)
 
 
 def available_memory() -> int:

@@ -226,7 +226,7 @@ class CaptureJob:
         protocol: of the run.
         facts: written into every file's metadata.
         batch_size: sequences in a forward pass.
-        load: resident, chained, streamed, or auto for what fits.
+        load: resident, streamed, or auto for what fits.
         spectroscopy: how curvature and chains are captured.
         observed: probe -> digest of its tokens, of those whose loss chains follow.
         spared: why the model is streamed although `load` does not say so; empty where it is not.

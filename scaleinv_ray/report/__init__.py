@@ -1,5 +1,5 @@
 """The report: one HTML file that needs nothing else."""
 
-from scaleinv_ray.report.page import render, write_report
+from scaleinv_ray.report.page import render
 
-__all__ = ["render", "write_report"]
+__all__ = ["render"]

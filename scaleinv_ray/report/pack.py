@@ -131,21 +131,6 @@ def packed_text(text: str) -> str:
     return base64.b64encode(gzip.compress(text.encode("utf-8"), 6, mtime=0)).decode("ascii")
 
 
-def unpacked(text: str) -> Any:
-    """What `packed` was given.
-
-    Args:
-        text: base64 of gzip of JSON.
-
-    Returns:
-        The data.
-
-    >>> unpacked(packed({"a": [1, None]}))
-    {'a': [1, None]}
-    """
-    return json.loads(gzip.decompress(base64.b64decode(text)))
-
-
 def as_json(data: Any) -> str:
     r"""JSON that may stand inside a script element: nothing in it can close the element.
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -208,33 +206,3 @@ def render(
     pieces = PAGE.split("%%")
     text = "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
     return text.encode("utf-8")
-
-
-def write_report(
-    tables: Mapping[str, pa.Table], *, title: str, facts: Mapping[str, str], out: Path
-) -> Path:
-    """Writes the report of a run as one HTML file, complete or not at all.
-
-    Args:
-        tables: name -> table: measurements, curves, diagrams, verdicts, predictions, of the
-            schemas in `tables` (missing ones count as empty), and, where the run has them,
-            those of `across.READ`.
-        title: heading of the page.
-        facts: what the header lists of the run (series, dates, versions).
-        out: the file; its folder is made where it does not exist.
-
-    Returns:
-        The path written.
-    """
-    data = render(tables, title=title, facts=facts)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f"_part-{out.name}")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
-    return out

@@ -234,7 +234,6 @@ def _execute(
 
     run_id = uuid.uuid4().hex[:12]
     scratch = _scratch(store, config)
-    _check_load(missing, config)
     with connected(address) as processes, recorded(store, processes), posted(store) as terms:
         work = assemble(plan, missing, config, scratch=scratch.folder, run_id=run_id)
         work, cleared = _prepared(plan, missing, work, config=config, terms=terms, scratch=scratch)
@@ -281,7 +280,6 @@ def _prepared(
         actors=config.cluster.actors,
         memory=config.cluster.memory,
         shared_bytes=sum(tokens_ST.nbytes for tokens_ST in work.tokens.values()),
-        load=config.cluster.load if work.captures else "auto",
         node_wait_s=config.cluster.node_wait,
     )
     size = _bytes_of(plan, work, missing, discard=discard)
@@ -300,18 +298,6 @@ def _settings(config: RunConfig, scratch: Scratch) -> Settings:
         memory=config.cluster.memory,
         node_wait_s=config.cluster.node_wait,
     )
-
-
-def _check_load(missing: list[Measurement], config: RunConfig) -> None:
-    """A chain needs two blocks, whichever cluster it is on."""
-    if config.cluster.load != "chained":
-        return
-    for unit in {r.unit for m in missing if m.probe is not None for r in m.readings}:
-        if unit.checkpoint.n_layers < 2 and not unit.checkpoint.captures:
-            raise ValueError(
-                f"cluster.load: got 'chained', model {unit.checkpoint.model} has one block; "
-                "allowed for it: 'auto', 'resident', 'streamed'"
-            )
 
 
 def _scratch(store: Store, config: RunConfig) -> Scratch:

@@ -1,16 +1,11 @@
 """Singularities of loss functions: exact learning coefficients, volumes, and the dictionary."""
 
 from scaleinv_ray.singularities.asymptotics import VolumeLaw, volume_law
-from scaleinv_ray.singularities.coefficient import (
-    LearningCoefficient,
-    disjoint_product,
-    disjoint_sum,
-    morse_bott,
-)
+from scaleinv_ray.singularities.coefficient import LearningCoefficient, morse_bott
 from scaleinv_ray.singularities.dictionary import linear_network, singularities, toys
 from scaleinv_ray.singularities.entry import Singularity
 from scaleinv_ray.singularities.exact.ade import ade_polynomial, ade_table
-from scaleinv_ray.singularities.exact.linear_networks import deep_linear, reduced_rank
+from scaleinv_ray.singularities.exact.linear_networks import deep_linear
 from scaleinv_ray.singularities.exact.newton import newton_polyhedron
 from scaleinv_ray.singularities.exact.polynomial import Polynomial, monomial
 from scaleinv_ray.singularities.matching import Candidate, Match, Outcome, match
@@ -30,8 +25,6 @@ __all__ = [
     "ade_polynomial",
     "ade_table",
     "deep_linear",
-    "disjoint_product",
-    "disjoint_sum",
     "linear_network",
     "match",
     "matches_table",
@@ -39,7 +32,6 @@ __all__ = [
     "monomial",
     "morse_bott",
     "newton_polyhedron",
-    "reduced_rank",
     "singularities",
     "subset_simulation",
     "toys",

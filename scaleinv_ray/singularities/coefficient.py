@@ -1,4 +1,4 @@
-"""Learning coefficient and multiplicity of a singularity, and how they combine.
+"""Learning coefficient and multiplicity of a singularity.
 
 K(w) >= 0 is the excess loss and V(eps) the prior volume of {K < eps}; near a zero of an analytic K
 
@@ -48,50 +48,3 @@ def morse_bott(rank: int) -> LearningCoefficient:
     if rank < 1:
         raise ValueError(f"rank: got {rank}, must be >= 1")
     return LearningCoefficient(Fraction(rank, 2), 1)
-
-
-def disjoint_sum(*parts: LearningCoefficient) -> LearningCoefficient:
-    """Coefficient of K_1(u) + K_2(v) + ..: the densities of the parts convolve.
-
-    Coefficients add, and of the logarithms one is used up by each sum: m = sum m_i - (parts - 1)
-    (Watanabe 2009, remark 7.2).
-
-    Args:
-        *parts: of the summands, which share no variable.
-
-    Returns:
-        Coefficient of the sum.
-
-    Raises:
-        ValueError: without parts.
-
-    >>> disjoint_sum(LearningCoefficient(Fraction(1, 2), 2), morse_bott(1))
-    LearningCoefficient(llc=Fraction(1, 1), multiplicity=2)
-    """
-    if not parts:
-        raise ValueError("parts: got none, needs at least one")
-    llc = sum((part.llc for part in parts), Fraction(0))
-    return LearningCoefficient(llc, sum(part.multiplicity for part in parts) - len(parts) + 1)
-
-
-def disjoint_product(*parts: LearningCoefficient) -> LearningCoefficient:
-    """Coefficient of K_1(u) K_2(v) ..: zeta functions multiply.
-
-    The largest pole wins; orders add where poles coincide.
-
-    Args:
-        *parts: of the factors, which share no variable.
-
-    Returns:
-        Coefficient of the product.
-
-    Raises:
-        ValueError: without parts.
-
-    >>> disjoint_product(morse_bott(1), morse_bott(1))
-    LearningCoefficient(llc=Fraction(1, 2), multiplicity=2)
-    """
-    if not parts:
-        raise ValueError("parts: got none, needs at least one")
-    llc = min(part.llc for part in parts)
-    return LearningCoefficient(llc, sum(p.multiplicity for p in parts if p.llc == llc))

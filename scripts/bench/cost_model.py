@@ -27,7 +27,7 @@ from scaleinv_ray.config.reader import read_mapping
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.cost_model import Prediction, calibration, matrices, predict
 from scaleinv_ray.plan import Measurement, Plan, Unit, make_plan
-from scaleinv_ray.plan.costs import HEADROOM, model_bytes
+from scaleinv_ray.plan.costs import GPU_BYTES, HEADROOM, model_bytes
 from scaleinv_ray.plan.units import Reading
 from scaleinv_ray.records import ON_REQUEST, TOKEN_FREE, Protocol
 
@@ -37,7 +37,6 @@ FACTOR = 1.5
 PROTOCOL = Protocol(sequences=8192, length=128, position=64)
 PROBES = ("prose", "code", "induction")
 STEPS = 154
-GPU_BYTES = 80e9
 BASE_BYTES = 0.8e9
 """A process that has streamed: libraries, buffers and 300 MB of slack."""
 
@@ -278,7 +277,7 @@ def write_page(stages: Sequence[Stage], quiet: float) -> None:
     large += "other measuring, core-h|captures on a core, h|captures on an A100, h"
     series = "model|measurements|read from checkpoints|captures|tables|measuring, core-h|"
     series += "captures on a core, h|captures on A100s, h"
-    room = "model|resident|GPUs of 80 GB in a chain|streamed|disk for states, two levels|"
+    room = "model|resident|GPUs of 80 GB in one node|streamed|disk for states, two levels|"
     room += "all levels|measuring its largest matrix"
     checked = (
         [s.name, f"{s.predicted:,.3g}", f"{s.measured:,.3g}", f"{s.ratio:.2f}"] for s in stages

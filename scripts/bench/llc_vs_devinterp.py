@@ -16,6 +16,7 @@ Prints as its last line one JSON object.
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -35,10 +36,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from scaleinv_ray.capture.posterior.chains import chain_records, language_losses
 from scaleinv_ray.capture.posterior.loss import Posterior
 from scaleinv_ray.capture.posterior.samplers import Length, Rows, run
-from scaleinv_ray.capture.toy_models import Task, deep_linear_task
 from scaleinv_ray.records import Chains
 from scaleinv_ray.singularities import deep_linear
 from scaleinv_ray.store import write_records
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # nets that tests share
+
+from scripts.toy_models import Task, deep_linear_task
 
 PEER = "devinterp==2.0.1"
 NETS = (((8, 4, 8), 2), ((20, 5, 20), 5), ((48, 48, 48), 8))

@@ -8,6 +8,7 @@ by heart the operator is that of the few samples that are still in doubt, and th
 As expected is: nine at every seed and trained step, not nine at the untrained ones.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,9 +18,12 @@ import torch
 from _experiment import Net, Outcome, Row, in_processes, main, value, write_net
 
 from scaleinv_ray.capture.curvature.products import curvature_records
-from scaleinv_ray.capture.toy_models import Task, gaussian_clusters_task
 from scaleinv_ray.invariants.curvature import ggn_density
 from scaleinv_ray.records import Lanczos
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # nets that tests share
+
+from scripts.toy_models import Task, gaussian_clusters_task
 
 CLASSES, INPUTS, HIDDEN, SAMPLES, SEPARATION = 10, 30, (40, 40), 600, 2.7
 RATE = 0.1

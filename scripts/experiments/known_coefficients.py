@@ -8,6 +8,7 @@ exact value, ratio. As expected is: within 5 % wherever a linear net is called o
 one hidden layer called so, within 6 % at every polygon, and the 4-gon rejected.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,12 @@ import torch
 from _experiment import Net, Outcome, Row, in_processes, main, value, write_net
 
 from scaleinv_ray.capture.posterior.chains import chain_records
-from scaleinv_ray.capture.toy_models import Task, deep_linear_task, superposition_task
 from scaleinv_ray.invariants.degeneracy import learning_coefficient
 from scaleinv_ray.singularities import deep_linear
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # nets that tests share
+
+from scripts.toy_models import Task, deep_linear_task, superposition_task
 
 LINEAR: tuple[tuple[tuple[int, ...], int], ...] = (
     ((5, 4, 3, 2), 1),

@@ -1,4 +1,4 @@
-"""Sums of products over shards of the batches; sketches of Ritz vectors; refusals."""
+"""Ritz vectors and sketches of them; refusals."""
 
 import numpy as np
 import pytest
@@ -7,18 +7,11 @@ import torch
 from scaleinv_ray.capture.curvature.lanczos import (
     CountSketch,
     Tridiagonal,
-    lanczos_record,
     quadrature,
     ritz_vectors,
-    sum_products,
     tridiagonal,
 )
-from scaleinv_ray.capture.curvature.products import (
-    SplitLoss,
-    curvature_records,
-    ggn_products,
-    hessian_products,
-)
+from scaleinv_ray.capture.curvature.products import SplitLoss, curvature_records
 
 
 def _tanh_net() -> tuple[SplitLoss, dict[str, torch.Tensor], list[torch.Tensor]]:
@@ -30,38 +23,6 @@ def _tanh_net() -> tuple[SplitLoss, dict[str, torch.Tensor], list[torch.Tensor]]
         lambda z, x: torch.nn.functional.cross_entropy(z, torch.arange(len(x)) % 3),
     )
     return loss, w, [torch.randn(6, 4, **normal) for _ in range(5)]
-
-
-@pytest.mark.parametrize("products_of", [hessian_products, ggn_products])
-def test_products_of_shards_add_up(products_of) -> None:
-    loss, w, batches = _tanh_net()
-    eye = torch.eye(35, dtype=torch.float64)
-    whole = products_of(loss, w, batches)(eye)
-    shards = [batches[:3], batches[3:4], batches[4:]]
-    parts = [products_of(loss, w, shard) for shard in shards]
-    summed = sum_products(parts, [3 / 5, 1 / 5, 1 / 5])(eye)
-    torch.testing.assert_close(summed, whole, rtol=1e-12, atol=1e-12 * float(whole.abs().max()))
-
-
-def test_a_record_of_sums_is_the_record_of_the_whole() -> None:
-    loss, w, batches = _tanh_net()
-    (whole,) = curvature_records(
-        loss, w, batches, generator=torch.Generator().manual_seed(3), num_steps=35, num_probes=2
-    )
-    parts = [hessian_products(loss, w, [batch]) for batch in batches]
-    summed = lanczos_record(
-        sum_products(parts, [1 / 5] * 5), w, generator=torch.Generator().manual_seed(3),
-        num_steps=35, num_probes=2,
-    )  # fmt: skip
-    np.testing.assert_allclose(summed.nodes_RK, whole.nodes_RK, atol=1e-10)
-    assert (summed.dim, summed.weight_norm, summed.dtype) == (
-        whole.dim, whole.weight_norm, whole.dtype
-    )  # fmt: skip
-
-
-def test_weights_for_every_part() -> None:
-    with pytest.raises(ValueError, match="got 1, needs one for each of 2 parts"):
-        sum_products([lambda v: v, lambda v: v], [1.0])
 
 
 def _matrix(dim: int) -> torch.Tensor:

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from scaleinv_ray.capture.session import Source, capture
+from scaleinv_ray.capture.session import Session, Source
 from scaleinv_ray.capture.streaming.partial import StreamedModel
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
 from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 from scaleinv_ray.checkpoints.weights.nulls import materialise
-from scaleinv_ray.records import Protocol
 
 CODE = """
 from pathlib import Path
@@ -58,16 +57,16 @@ def _options(trusted: bool) -> LoadOptions:
     return LoadOptions(trust_remote_code=trusted)
 
 
-def _capture(target: Path, trusted: bool) -> None:
+def _session(target: Path, trusted: bool) -> None:
     source = Source(target, "shuffled_weights", options=_options(trusted))
-    capture(source, None, Protocol(), kinds=frozenset({"weights"}), batch_size=1)
+    Session.open(source)
 
 
 READERS: dict[str, Callable[[Path, bool], object]] = {
     "weights": lambda f, t: list(iter_weights(f, trusted=t)),
     "null": lambda f, t: list(iter_weights(f, variant="random_init", trusted=t)),
     "step 0": lambda f, t: list(iter_weights(f, variant="random_init", init_folder=f, trusted=t)),
-    "capture": _capture,
+    "session": _session,
     "model": lambda f, t: load_model(f, _options(t)),
     "model of a null": lambda f, t: materialise(f, "random_init", 0, options=_options(t)),
 }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scaleinv_ray.capture.session import Session, Source, StreamedSession, capture
+from scaleinv_ray.capture.session import Session, Source, StreamedSession
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions
 from scaleinv_ray.checkpoints.weights.nulls import shuffle_tokens
 from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol, Spectroscopy
@@ -15,7 +15,7 @@ from scaleinv_ray.store.states import StateFiles
 
 from .conftest import PROTOCOL
 
-LIVE = frozenset(KINDS) - ON_REQUEST
+LIVE = frozenset(KINDS) - ON_REQUEST - TOKEN_FREE
 _LABELS = {"unit": "u", "probe": "prose"}
 
 
@@ -23,28 +23,24 @@ def _arrays(record):
     return {name: getattr(record, name) for name in type(record).arrays}
 
 
+def capture(source, tokens_ST, **asked):
+    return Session.open(source).records(tokens_ST, PROTOCOL, batch_size=64, **asked)
+
+
 def test_all_kinds_of_one_checkpoint_as_numpy(folder, tokens_ST):
-    records = capture(
-        Source(folder("neox_parallel")),
-        tokens_ST,
-        PROTOCOL,
-        kinds=LIVE,
-        batch_size=64,
-        labels=_LABELS,
-    )
+    records = capture(Source(folder("neox_parallel")), tokens_ST, kinds=LIVE, labels=_LABELS)
     assert set(records) == LIVE
     for kind, found in records.items():
         assert found
         for record in found:
             assert type(record) is KINDS[kind]
-            assert record.unit == "u"
-            assert record.probe == (None if kind in TOKEN_FREE else "prose")
+            assert (record.unit, record.probe) == ("u", "prose")
             assert all(isinstance(a, np.ndarray) for a in _arrays(record).values())
 
 
 def test_kinds_of_the_loss_are_captured_with_their_settings(folder, tokens_ST):
     kinds = frozenset({"hessian", "ggn", "chains"})
-    asked = {"kinds": kinds, "batch_size": 64, "labels": _LABELS}
+    asked = {"kinds": kinds, "labels": _LABELS}
     settings = Spectroscopy(
         CurvatureProtocol(sequences=8, num_steps=3, num_probes=2, sketch=0),
         SamplingProtocol(
@@ -52,19 +48,12 @@ def test_kinds_of_the_loss_are_captured_with_their_settings(folder, tokens_ST):
         ),
     )
     more = {"spectroscopy": settings, "observed": {"other": tokens_ST[::-1]}}
-    records = capture(Source(folder("llama")), tokens_ST, PROTOCOL, **asked, **more)
+    records = capture(Source(folder("llama")), tokens_ST, **asked, **more)
     assert set(records) == kinds
     assert [records[k][0].operator for k in ("hessian", "ggn")] == ["hessian", "ggn"]
     assert records["chains"][0].observed == "prose,other"
     with pytest.raises(ValueError, match="got 'hessian', which needs its settings"):
-        capture(Source(folder("llama")), tokens_ST, PROTOCOL, **asked)
-
-
-def test_weights_alone_need_neither_tokens_nor_a_model(folder, monkeypatch):
-    monkeypatch.setattr(Session, "open", None)
-    kinds = frozenset({"weights"})
-    records = capture(Source(folder("gpt2")), None, PROTOCOL, kinds=kinds, batch_size=1)
-    assert {"query", "mlp_out", "embedding"} <= {r.role for r in records["weights"]}
+        capture(Source(folder("llama")), tokens_ST, **asked)
 
 
 def test_a_session_serves_several_probes_and_shuffles_its_tokens(folder, tokens_ST):
@@ -97,16 +86,10 @@ def test_sampled_units_do_not_depend_on_the_source(folder, tokens_ST):
         np.testing.assert_array_equal(a.x_TD, b.x_TD)
 
 
-def test_refusals(folder):
-    source = Source(folder("llama"))
-    with pytest.raises(ValueError, match=r"kinds: got \['lanczos'\], allowed"):
-        capture(source, None, PROTOCOL, kinds=frozenset({"lanczos"}), batch_size=1)
-    with pytest.raises(ValueError, match=r"tokens_ST: got None, \['cloud'\] need tokens"):
-        capture(source, None, PROTOCOL, kinds=frozenset({"cloud"}), batch_size=1)
-    with pytest.raises(ValueError, match=r"kinds: got \['weights'\], allowed"):
-        Session.open(source).records(
-            np.zeros((1, 1), int), PROTOCOL, kinds=frozenset({"weights"}), batch_size=1
-        )
+@pytest.mark.parametrize("kind", ["lanczos", "weights"])
+def test_a_kind_that_is_unknown_or_needs_no_tokens_is_refused(folder, kind):
+    with pytest.raises(ValueError, match=rf"kinds: got \['{kind}'\], allowed"):
+        capture(Source(folder("llama")), np.zeros((1, 1), int), kinds=frozenset({kind}))
 
 
 @pytest.mark.parametrize("variant", ["trained", "shuffled_weights", "shuffled_tokens"])
@@ -153,13 +136,7 @@ def test_what_needs_the_whole_model_is_refused_of_a_streamed_one(folder, tokens_
 def test_cuda_equals_cpu(name, device_map, folder, tokens_ST):
     kinds = LIVE
     cpu, cuda = (
-        capture(
-            Source(folder(name), options=LoadOptions(device_map=where)),
-            tokens_ST,
-            PROTOCOL,
-            kinds=kinds,
-            batch_size=64,
-        )
+        capture(Source(folder(name), options=LoadOptions(device_map=where)), tokens_ST, kinds=kinds)
         for where in (None, device_map)
     )
     for kind in kinds:

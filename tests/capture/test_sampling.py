@@ -15,7 +15,8 @@ from scaleinv_ray.capture.posterior.chains import LanguageLosses, chain_records,
 from scaleinv_ray.capture.posterior.loss import Posterior
 from scaleinv_ray.capture.posterior.samplers import Length
 from scaleinv_ray.capture.posterior.tempering import Asked, Settings, starts
-from scaleinv_ray.capture.toy_models import (
+from scaleinv_ray.records import Chains
+from scripts.toy_models import (
     Task,
     deep_linear_task,
     gaussian_clusters_task,
@@ -24,7 +25,6 @@ from scaleinv_ray.capture.toy_models import (
     teacher_task,
     trained,
 )
-from scaleinv_ray.records import Chains
 
 SHORT: dict[str, Any] = {
     "nbetas": [50.0], "gamma_factors": [1.0], "num_chains": 4, "num_steps": 12, "burn_in": 4,

@@ -11,9 +11,8 @@ import transformers as tf
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from scaleinv_ray.capture.chained import Link, Request, joined, split
 from scaleinv_ray.capture.forward import FORWARD_KINDS, forward_records
-from scaleinv_ray.capture.streaming.layers import as_array, as_tensor, batches, stream
+from scaleinv_ray.capture.streaming.layers import as_array, as_tensor, stream
 from scaleinv_ray.capture.streaming.partial import StreamedModel
 from scaleinv_ray.capture.streaming.records import streamed_records
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
@@ -85,109 +84,22 @@ def test_every_weight_is_read_once(
     assert streamed.bytes_read == sum(sizes.values()) + tied_bytes(streamed)
 
 
-def chain_of(
-    folder: Path, num: int, options: LoadOptions | None = None, *, shuffle_seed: int | None = None
-) -> list[Link]:
-    models = [StreamedModel.open(folder, options, shuffle_seed=shuffle_seed) for _ in range(num)]
-    parts = split(models[0], num)
-    return [Link(m, layers) for m, (layers, _) in zip(models, parts, strict=True)]
-
-
-def pass_through(
-    links: list[Link], tokens_ST: np.ndarray, kinds: frozenset[str], **labels: Any
-) -> dict[str, list[Record]]:
-    request = Request(PROTOCOL, kinds, BATCH, labels)
-    for link in links:
-        link.begin(tokens_ST, request)
-    for first, count in batches(len(tokens_ST), BATCH):
-        x_BTD = None
-        for link in links:
-            x_BTD = link.take(first, count, x_BTD)
-        assert x_BTD is None
-    return joined([link.end() for link in links])
-
-
-@pytest.mark.parametrize("name", CAUSAL)
-def test_a_chain_is_bit_equal_to_the_resident_model(
-    name: str,
-    folder: Callable[[str], Path],
-    model: Callable[[str], tf.PreTrainedModel],
-    tokens_ST: np.ndarray,
-) -> None:
-    links = chain_of(folder(name), 2, LoadOptions(attention=attention_for(name)))
-    assert [link.layers for link in links] == [range(1), range(1, 2)]
-    resident = forward_records(
-        model(name), tokens_ST, PROTOCOL, kinds=FORWARD_KINDS, batch_size=BATCH
-    )
-    assert _differences(pass_through(links, tokens_ST, FORWARD_KINDS), resident) == []
-    read = sum(link.streamed.bytes_read for link in links)
-    assert read == sum(file_bytes(folder(name)).values()) + tied_bytes(links[0].streamed)
-    # a second probe goes through the weights that are there
-    clouds = pass_through(links, tokens_ST, frozenset({"cloud"}))
-    assert _differences(clouds, {"cloud": resident["cloud"]}) == []
-    assert sum(link.streamed.bytes_read for link in links) == read
-    for link in links:
-        link.close()
-        assert all(p.is_meta for p in link.streamed.model.parameters())
-
-
-def test_a_chain_counts_what_is_not_finite_as_a_resident_model_does(
+def test_what_is_not_finite_is_counted_as_of_a_resident_model(
     folder: Callable[[str], Path], tokens_ST: np.ndarray, tmp_path: Path
 ) -> None:
-    source = folder("neox_parallel")
-    (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes())
+    source, broken = folder("neox_parallel"), tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_bytes((source / "config.json").read_bytes())
     tensors = load_file(source / "model.safetensors")
     tensors["gpt_neox.layers.0.mlp.dense_4h_to_h.bias"][3] = torch.inf
-    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="not finite") as resident:
-        forward_records(
-            load_model(tmp_path), tokens_ST, PROTOCOL, kinds=FORWARD_KINDS, batch_size=BATCH
-        )
-    links = chain_of(tmp_path, 2)
-    with pytest.raises(ValueError, match="not finite") as chained:
-        pass_through(links, tokens_ST, FORWARD_KINDS)
-    assert str(chained.value) == str(resident.value)
-    assert "layer 0" in str(chained.value) and "layer 1" in str(chained.value)
-
-
-def test_a_chain_refuses_what_needs_the_whole_model_and_a_pass_that_ends_early(
-    folder: Callable[[str], Path], tokens_ST: np.ndarray
-) -> None:
-    with pytest.raises(ValueError, match=r"got \['jacobians'\] of a chain"):
-        Request(PROTOCOL, frozenset({"jacobians", "cloud"}), BATCH)
-    (first, _) = chain_of(folder("llama"), 2)
-    first.begin(tokens_ST, Request(PROTOCOL, frozenset({"moments"}), BATCH))
-    first.take(0, BATCH)
-    with pytest.raises(ValueError, match="moments: got too few sequences"):
-        first.end()
-
-
-@pytest.mark.parametrize("kind", ["moments", "cloud", "stream"])
-@pytest.mark.parametrize("seen", [0, 96])
-def test_a_chain_has_no_records_of_a_part_of_the_sequences(
-    kind: str, seen: int, folder: Callable[[str], Path], tokens_ST: np.ndarray
-) -> None:
-    """96 of 107 sequences that moments are of end in the last of their four blocks."""
-    (first, _) = chain_of(folder("llama"), 2)
-    first.begin(tokens_ST, Request(PROTOCOL, frozenset({kind}), BATCH))
-    for start in range(0, seen, BATCH):
-        first.take(start, BATCH)
-    with pytest.raises(ValueError, match="got too few sequences|^sequences: got"):
-        first.end()
-
-
-def test_a_chain_of_shuffled_weights_in_bfloat16_hands_on_their_bits(
-    folder: Callable[[str], Path], tokens_ST: np.ndarray
-) -> None:
-    options = LoadOptions(dtype=torch.bfloat16)
-    links = chain_of(folder("gpt2"), 2, options, shuffle_seed=3)
-    got = pass_through(links, tokens_ST, frozenset({"cloud", "depth_stack"}))
-    x = links[0].take(0, 2)
-    assert x is not None and x.dtype == np.uint16
-    whole = materialise(folder("gpt2"), "shuffled_weights", 3, options=options).model
-    kinds = frozenset({"cloud", "depth_stack"})
-    expected = forward_records(whole, tokens_ST, PROTOCOL, kinds=kinds, batch_size=BATCH)
-    assert _differences(got, expected) == []
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    asked: dict[str, Any] = {"kinds": FORWARD_KINDS, "batch_size": BATCH}
+    with pytest.raises(ValueError, match="not finite .* layer 0.* layer 1") as resident:
+        forward_records(load_model(broken), tokens_ST, PROTOCOL, **asked)
+    states, streamed = StateFiles(tmp_path), StreamedModel.open(broken)
+    with pytest.raises(ValueError, match="not finite") as found:
+        streamed_records(streamed, tokens_ST, PROTOCOL, states, **asked)
+    assert str(found.value) == str(resident.value)
 
 
 def test_a_pass_that_was_interrupted_goes_on_where_it_stopped(

@@ -62,22 +62,6 @@ def test_what_no_node_has_is_refused(demands: Demands, said: str) -> None:
         check_requests([HEAD, CPU, GPU], demands)
 
 
-ONE = NodeKind({"CPU": 1.0, "GPU": 1.0, "memory": 1e9}, 1)
-
-
-@pytest.mark.parametrize("kinds", [[ONE], [ONE, NodeKind({"memory": 1e9}, 0)]])
-@pytest.mark.parametrize("gpus", [0, 1])
-def test_a_chain_of_one_actor_is_refused_before_anything_starts(
-    kinds: list[NodeKind], gpus: int
-) -> None:
-    demands = Demands(gpus_per_model=gpus, load="chained")
-    with pytest.raises(ValueError, match=r"cluster\.load: got 'chained' where one actor has a pl"):
-        check_requests(kinds, demands)
-    check_requests(kinds, Demands(gpus_per_model=gpus))
-    check_requests([*kinds, ONE], demands)
-    check_requests([*kinds, NodeKind(ONE.resources, math.inf)], demands)
-
-
 def test_the_most_memory_is_of_a_node_that_runs_tasks() -> None:
     assert most_memory([HEAD, CPU, GPU]) == 16e9, "the head has 64 GB and no CPU"
     assert most_memory([HEAD]) == math.inf, "until a node comes"

@@ -1,4 +1,4 @@
-"""A model that does not fit is chained or streamed, and the run is the same."""
+"""A model that does not fit is streamed, and the run is the same."""
 
 import json
 from pathlib import Path
@@ -53,38 +53,12 @@ def test_what_fits_is_loaded_whole(memory: int, gpu: int, how: str) -> None:
     assert costs.choose_loading(100, memory=memory, gpu_memory=gpu).how == how
 
 
-@pytest.mark.parametrize(
-    ("room", "actors", "how"),
-    [
-        ({"memory": 131}, 9, ("resident", 1)),
-        ({"memory": 66}, 2, ("chained", 2)),
-        ({"memory": 66}, 9, ("chained", 2)),  # as few as hold it
-        ({"memory": 64}, 2, ("streamed", 1)),
-        ({"memory": 64}, 3, ("chained", 3)),
-        ({"memory": 10**6, "gpu_memory": 40}, 4, ("chained", 4)),
-    ],
-)
-def test_what_fits_into_several_actors_is_chained(
-    room: dict[str, int], actors: int, how: tuple[str, int]
-) -> None:
-    found = costs.choose_loading(100, **room, actors=actors)
-    assert (found.how, found.actors) == how
-    assert "130 B needed" in found.reason
-
-
-def test_a_chain_that_is_asked_for_needs_two() -> None:
-    assert costs.choose_loading(100, "chained", memory=10**6, actors=4).actors == 2
-    assert costs.choose_loading(100, "chained", memory=30, actors=4).actors == 4
-    with pytest.raises(ValueError, match=r"cluster\.load: got 'chained' where 1 actor could join"):
-        costs.choose_loading(100, "chained", memory=10**6)
-
-
 def test_available_memory_is_that_of_a_machine() -> None:
     assert 2**20 < costs.available_memory() < 2**50
 
 
 @pytest.mark.slow
-def test_streamed_and_chained_runs_have_the_same_rows_and_say_what_they_cannot_give(
+def test_a_streamed_run_has_the_same_rows_and_says_what_it_cannot_give(
     text_folder: Path, ladder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # what is concluded from the rows is tested elsewhere
@@ -98,14 +72,13 @@ def test_streamed_and_chained_runs_have_the_same_rows_and_say_what_they_cannot_g
         found = tables.decode(read_folder(Store(out), "measurements"))
         return [{k: v for k, v in r.items() if k not in {"run_id", "wall_s"}} for r in found]
 
-    resident, streamed, chained = rows("resident"), rows("streamed"), rows("chained")
-    for found, why in ((streamed, "a streamed model"), (chained, "a chain")):
-        needs_whole = [r for r in found if r["family"] == "holomorphy"]
-        assert needs_whole and all(r["status"] == "failed" for r in needs_whole)
-        assert all(f"['jacobians'] of {why}" in r["error"] for r in needs_whole)
-        assert [r for r in resident if r["family"] != "holomorphy"] == [
-            r for r in found if r["family"] != "holomorphy"
-        ]
+    resident, streamed = rows("resident"), rows("streamed")
+    needs_whole = [r for r in streamed if r["family"] == "holomorphy"]
+    assert needs_whole and all(r["status"] == "failed" for r in needs_whole)
+    assert all("['jacobians'] of a streamed model" in r["error"] for r in needs_whole)
+    assert [r for r in resident if r["family"] != "holomorphy"] == [
+        r for r in streamed if r["family"] != "holomorphy"
+    ]
 
 
 def test_an_actor_streams_what_does_not_fit_into_its_share_and_leaves_no_states(

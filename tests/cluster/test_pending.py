@@ -18,12 +18,9 @@ from scaleinv_ray.cluster.pending import TEXT_CHARS, Flight, cause, mark_running
 from scaleinv_ray.cluster.scratch.placement import TRIES, Nodes
 from scaleinv_ray.cluster.settings import Settings
 from scaleinv_ray.conclude.concluding import completed
-from scaleinv_ray.config import load_run_config
-from scaleinv_ray.plan import Measurement, Unit
 from scaleinv_ray.plan.costs import Load
 from scaleinv_ray.plan.jobs import FAILED, CaptureJob, Part, Target, WeightSource, Work
 from scaleinv_ray.records import Protocol
-from scaleinv_ray.runs.analysis import _check_load
 from scaleinv_ray.store import Store
 from tests.cluster.isolated import CHECKPOINT
 from tests.cluster.synthetic_work import capture_file, good
@@ -86,14 +83,13 @@ def test_an_actor_that_never_starts_ends_in_failed_rows(
     assert row["status"] == "failed" and "no torch here" in row["error"]
 
 
-def test_a_chain_has_the_gpus_of_other_actors() -> None:
-    def actors(load: Load, **given: Any) -> int:
-        return number_of_actors([load] * 20, Settings(**given), cpus=64, gpus=8)
+def test_as_many_actors_as_fit_have_their_gpus_or_half_the_cpus() -> None:
+    def actors(waiting: int = 20, **given: Any) -> int:
+        return number_of_actors(waiting, Settings(**given), cpus=64, gpus=8)
 
-    assert actors("auto", gpus_per_model=2) == 4
-    assert actors("chained", gpus_per_model=2) == 1, "its members have the other three pairs"
-    assert actors("chained", gpus_per_model=2, actors=2) == 2, "as the user says"
-    assert actors("chained") == 20, "on CPUs members take none"
+    assert actors(gpus_per_model=2) == 4
+    assert actors(gpus_per_model=2, actors=2) == 2, "as the user says"
+    assert (actors(), actors(100), actors(0)) == (20, 32, 0), "no more than captures"
 
 
 def test_an_actor_that_replaces_another_shares_its_node_with_those_there(tmp_path: Path) -> None:
@@ -207,16 +203,3 @@ def test_a_part_that_was_killed_asks_for_more_than_it_had(ray_session: None) -> 
     asking = Shrinking(1000)
     asking.killed((part,), ray.exceptions.OutOfMemoryError("killed"))
     assert asking.of([part]) == 2 * 10**7
-
-
-def test_a_model_of_one_block_is_no_chain() -> None:
-    def measured(layers: int) -> list[Measurement]:
-        unit = Unit("s", replace(CHECKPOINT, n_layers=layers), "trained")
-        return [Measurement("k", "c", unit, "prose", "cloud", "topology.persistence", "{}")]
-
-    given = {"name": "t", "models": [{"path": "m"}], "cluster": {"load": "chained"}}
-    config = load_run_config(given)
-    _check_load(measured(2), config)
-    with pytest.raises(ValueError, match=r"cluster\.load: got 'chained', model .* has one block"):
-        _check_load(measured(1), config)
-    _check_load(measured(1), load_run_config({**given, "cluster": {}}))

@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from scaleinv_ray.checkpoints import Checkpoint
-from scaleinv_ray.cli import _describe, app
+from scaleinv_ray.cli import _describe, _loadings, app
+from scaleinv_ray.config import load_run_config
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.cost_model import (
     LARGE_BYTES,
@@ -329,3 +330,24 @@ def test_a_plan_counts_the_actors_that_have_gpus(
     printed = CliRunner().invoke(app, ["plan", str(tmp_path / "series.yaml"), "--nodes", "3"])
     assert printed.exit_code == 0, printed.output
     assert re.search(rf"wall time on \d+ {said}", printed.output)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "said"),
+    [
+        ({}, r"this machine's CPU:\n.*: 138 GB, streamed \(179 GB needed, .* of memory\)"),
+        ({"load": "resident"}, r"this machine's CPU:\n.*: 138 GB, resident \(cluster\.load\)"),
+        (
+            {"gpus_per_model": 2},
+            r"GPUs of one node \(2 x 80\.0 GB\):\n.*, streamed \(179 GB needed, 160 GB of GPU mem",
+        ),
+        (
+            {"gpus_per_model": 3},
+            r"GPUs of one node \(3 x 80\.0 GB\):\n.*, resident \(.*, 240 GB of",
+        ),
+    ],
+)
+def test_a_plan_says_how_models_are_loaded(cluster: dict[str, Any], said: str) -> None:
+    made = _plan(_measured(CLOUD, _checkpoint(n_params=69_000_000_000, dtype="float16")))
+    config = load_run_config({"name": "s", "models": [{"path": "m"}], "cluster": cluster})
+    assert re.search(f"^loading on {said}", _loadings(made, config))

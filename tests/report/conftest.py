@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from scaleinv_ray.report import write_report
 from tests.report.in_browser import ARGUMENTS, Heard, opened
+from tests.report.pages import write_report
 from tests.report.synthetic_across import across
 from tests.report.synthetic_tables import synthetic
 

@@ -16,11 +16,11 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from scaleinv_ray import tables
-from scaleinv_ray.report import page, write_report
+from scaleinv_ray.report import page
 from scaleinv_ray.report.curves import NUM_POINTS, common_grid, mean_curves
-from scaleinv_ray.report.pack import unpacked
 from scaleinv_ray.report.series import over_seeds
 from scaleinv_ray.report.summary import judged, paragraph
+from tests.report.pages import unpacked, write_report
 from tests.report.synthetic_tables import SIZES, measurement, synthetic, verdict
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&\u2028"
@@ -352,20 +352,6 @@ def test_poles_are_pooled_and_thinned(run: dict[str, pa.Table]) -> None:
     whole = next(f for f in poles if f["bin"] == "all")
     assert [line["total"] for line in whole["lines"]] == [12 * width for width in SIZES]
     assert all(len(line["x"]) <= 600 for line in whole["lines"])
-
-
-def test_a_failure_leaves_the_last_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = write_report({}, title="first", facts={}, out=tmp_path / "new" / "report.html")
-    before = out.read_text(encoding="utf-8")
-
-    def full(descriptor: int) -> None:
-        raise OSError("no space")
-
-    monkeypatch.setattr(page.os, "fsync", full)
-    with pytest.raises(OSError, match="no space"):
-        write_report({}, title="second", facts={}, out=out)
-    assert out.read_text(encoding="utf-8") == before
-    assert [p.name for p in out.parent.iterdir()] == ["report.html"]
 
 
 def test_what_has_to_be_known_first_stands_in_the_head() -> None:

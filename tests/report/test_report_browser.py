@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pytest
 
 from scaleinv_ray import tables
-from scaleinv_ray.report import write_report
 from tests.report.in_browser import column, drawn, figure, in_view, opened, until
+from tests.report.pages import write_report
 from tests.report.synthetic_across import across
 from tests.report.synthetic_tables import (
     NUM_VERDICTS,

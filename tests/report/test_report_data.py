@@ -16,11 +16,12 @@ from scaleinv_ray.report import across, page, rows
 from scaleinv_ray.report.against import against_series, deleted
 from scaleinv_ray.report.bars import NUM_BARS, barcodes
 from scaleinv_ray.report.depth import depth_profiles
-from scaleinv_ray.report.pack import column, distinct_rows, packed, unpacked
+from scaleinv_ray.report.pack import column, distinct_rows, packed
 from scaleinv_ray.report.rows import row_details
 from scaleinv_ray.report.runs import MOST_RUNS, with_drawn_runs
 from scaleinv_ray.report.series import over_seeds
 from scaleinv_ray.report.summary import judged
+from tests.report.pages import unpacked
 from tests.report.synthetic_across import across as across_tables
 from tests.report.synthetic_tables import (
     LAYERS,

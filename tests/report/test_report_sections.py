@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from scaleinv_ray.report import write_report
 from tests.report.in_browser import drawn, figure, in_view, opened
+from tests.report.pages import write_report
 from tests.report.synthetic_across import EMERGENCE_ROWS, JUMP
 from tests.report.synthetic_tables import LAYERS, SEEDS, SIZES, STEPS
 

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 
 from scaleinv_ray import tables
-from scaleinv_ray.report import write_report
 from scaleinv_ray.report.spectroscopy import (
     DECADES,
     FLOOR,
@@ -24,6 +23,7 @@ from scaleinv_ray.report.spectroscopy import (
     tracks,
 )
 from tests.report.in_browser import drawn, figure, opened, until
+from tests.report.pages import write_report
 from tests.report.synthetic_spectroscopy import coefficients as coefficient_rows
 from tests.report.synthetic_spectroscopy import curves, matches, operators, stages
 from tests.report.synthetic_tables import STEPS

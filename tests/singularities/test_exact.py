@@ -7,12 +7,9 @@ from scaleinv_ray.singularities import (
     Polynomial,
     ade_polynomial,
     deep_linear,
-    disjoint_product,
-    disjoint_sum,
     monomial,
     morse_bott,
     newton_polyhedron,
-    reduced_rank,
     singularities,
 )
 from scaleinv_ray.singularities.exact.newton import compact_faces
@@ -84,14 +81,9 @@ def test_sizes_and_ranks_out_of_range_are_refused():
     with pytest.raises(ValueError, match="widths"):
         deep_linear((2,), 0)
     with pytest.raises(ValueError, match=r"rank: got -1"):
-        reduced_rank(2, 2, 2, -1)
-    with pytest.raises(ValueError, match="sizes"):
-        reduced_rank(0, 2, 2, 0)
+        deep_linear((2, 2, 2), -1)
     with pytest.raises(ValueError, match="rank: got 0"):
         morse_bott(0)
-    for function in (disjoint_sum, disjoint_product):
-        with pytest.raises(ValueError, match="parts"):
-            function()
 
 
 @pytest.mark.parametrize("wrong", [("D", 3, 1), ("E", 5, 1), ("A", 0, 1), ("A", 2, 2), ("A", 2)])

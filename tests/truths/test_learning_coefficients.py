@@ -11,12 +11,9 @@ from scaleinv_ray.singularities import (
     LearningCoefficient,
     Polynomial,
     deep_linear,
-    disjoint_product,
-    disjoint_sum,
     monomial,
     morse_bott,
     newton_polyhedron,
-    reduced_rank,
     singularities,
     toys,
 )
@@ -49,6 +46,41 @@ TOYS = {
     "w1^2 w2^2 (w1^2 + w2^2)": (F(1, 3), 1),
     "(4 |w|^2 - 1)^2": (F(1, 2), 1),
 }
+
+
+def reduced_rank(m: int, h: int, n: int, r: int) -> LearningCoefficient:
+    """M inputs, H hidden units, N outputs (Aoyagi and Watanabe 2005, main theorem).
+
+    Where none of M + N < s, M + H < N + r, N + H < M + r holds, s = H + r,
+    llc = (2 s M + 2 s N + 2 M N - s^2 - M^2 - N^2) / 8 and multiplicity 1 where s + M + N is even;
+    1/8 more and multiplicity 2 where it is odd. Else multiplicity 1 and
+    M N / 2,  (H M - H r + N r) / 2,  (H N - H r + M r) / 2  in that order.
+    """
+    s = h + r
+    if m + n < s:
+        return LearningCoefficient(F(m * n, 2), 1)
+    if m + h < n + r:
+        return LearningCoefficient(F(h * m - h * r + n * r, 2), 1)
+    if n + h < m + r:
+        return LearningCoefficient(F(h * n - h * r + m * r, 2), 1)
+    odd = (s + m + n) % 2
+    balanced = 2 * s * m + 2 * s * n + 2 * m * n - s**2 - m**2 - n**2
+    return LearningCoefficient(F(balanced + odd, 8), 1 + odd)
+
+
+def disjoint_sum(*parts: LearningCoefficient) -> LearningCoefficient:
+    """Of K_1(u) + K_2(v) + ..: coefficients add, a logarithm is lost with each sum.
+
+    Watanabe 2009, remark 7.2: the densities of the parts convolve.
+    """
+    llc = sum((part.llc for part in parts), F(0))
+    return LearningCoefficient(llc, sum(part.multiplicity for part in parts) - len(parts) + 1)
+
+
+def disjoint_product(*parts: LearningCoefficient) -> LearningCoefficient:
+    """Of K_1(u) K_2(v) ..: zeta functions multiply, orders add where the largest poles coincide."""
+    llc = min(part.llc for part in parts)
+    return LearningCoefficient(llc, sum(p.multiplicity for p in parts if p.llc == llc))
 
 
 @pytest.mark.parametrize(("widths", "rank", "llc", "multiplicity"), TABLE)

@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from scaleinv_ray.capture.posterior.chains import chain_records
-from scaleinv_ray.capture.toy_models import (
+from scaleinv_ray.contract import Refused
+from scaleinv_ray.estimate import Estimate
+from scaleinv_ray.invariants.degeneracy import learning_coefficient
+from scaleinv_ray.records import Chains
+from scaleinv_ray.singularities import deep_linear
+from scripts.toy_models import (
     Task,
     deep_linear_task,
     quadratic_task,
     superposition_task,
     teacher_task,
 )
-from scaleinv_ray.contract import Refused
-from scaleinv_ray.estimate import Estimate
-from scaleinv_ray.invariants.degeneracy import learning_coefficient
-from scaleinv_ray.records import Chains
-from scaleinv_ray.singularities import deep_linear
 
 
 def _seeded(seed: int = 0) -> torch.Generator:

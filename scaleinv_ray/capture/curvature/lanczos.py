@@ -6,7 +6,7 @@ Shape suffixes: P parameters of a block, R probe vectors, K Lanczos steps, M buc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -247,40 +247,6 @@ def lanczos_record(
         "dtype": str(like.dtype).removeprefix("torch."),
         **(labels or {}),
     })  # fmt: skip
-
-
-def sum_products(parts: Sequence[Products], weights: Sequence[float]) -> Products:
-    """Products with a weighted sum of operators: of a mean over batches from those of its shards.
-
-    The Hessian and the GGN of a mean loss over all batches are sum_i (n_i / n) A_i, with A_i that
-    of the mean over the n_i batches of a shard.
-
-    Args:
-        parts: products with A_i, wherever they are computed.
-        weights: n_i / n.
-
-    Returns:
-        v_RP -> sum_i weight_i A_i v.
-
-    Raises:
-        ValueError: without parts, or with another number of weights.
-
-    >>> double = sum_products([lambda v: v, lambda v: 3 * v], [0.5, 0.5])
-    >>> double(torch.ones(1, 2)).tolist()
-    [[2.0, 2.0]]
-    """
-    if not parts or len(parts) != len(weights):
-        raise ValueError(f"weights: got {len(weights)}, needs one for each of {len(parts)} parts")
-    return lambda v_RP: weighted_sum((part(v_RP) for part in parts), weights)
-
-
-def weighted_sum(terms: Iterable[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
-    """Sum of weight times term over equally many of both, one after the other."""
-    weighted = (weight * term for weight, term in zip(weights, terms, strict=True))
-    total = next(weighted)
-    for term in weighted:
-        total += term
-    return total
 
 
 def _eigen(matrices: Tridiagonal) -> tuple[np.ndarray, np.ndarray]:

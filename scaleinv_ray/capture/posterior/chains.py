@@ -107,10 +107,13 @@ def chain_records(
             than two samples or a batch of one (nbeta is not defined there), ladders that do not fit
             together, and no curvature at w0 to set the step.
 
-    >>> from scaleinv_ray.capture.toy_models import quadratic_task
-    >>> task = quadratic_task(torch.tensor([1.0, 2.0]), num_samples=64, spread=0.1,
-    ...                       generator=torch.Generator().manual_seed(0))
-    >>> (found,) = chain_records(*task, generator=torch.Generator().manual_seed(0), nbetas=[100.0])
+    >>> x_MP = 0.1 * torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]]).repeat(16, 1)
+    >>> def losses(parameters, batch):  # per sample; curvatures 1 and 2
+    ...     return (parameters["w"] - batch).square() @ torch.tensor([0.5, 1.0])
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> (found,) = chain_records(
+    ...     losses, {"w": torch.zeros(2)}, x_MP, generator=generator, nbetas=[100.0]
+    ... )
     >>> found.loss_NCS.shape, found.dim, found.restored, round(found.largest_curvature, 3)
     ((3, 8, 500), 2, True, 2.0)
     """

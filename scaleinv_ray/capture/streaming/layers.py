@@ -81,7 +81,7 @@ def stream(
     if passing is not None:
         _replay(states, reached, parts, passing, dtype)
     for layer in range(max(reached, 0), num_layers):
-        with streamed.span(range(layer, layer + 1)) as through, states.write(layer + 1) as write:
+        with streamed.block(layer) as through, states.write(layer + 1) as write:
             for first, count in parts:
                 x_BTD = as_tensor(states.read(layer, first, count), dtype)
                 if passing is not None:

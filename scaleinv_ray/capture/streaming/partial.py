@@ -1,15 +1,14 @@
-"""A model of which parts are in memory: ranges of blocks, and what lies before and after them.
+"""A model of which one part is in memory: a block, or what lies before or after the blocks.
 
-Layer-major streaming (`streaming`) has one block after the other in memory; a member of a chain
-(`chained`) holds one range of them.
+Layer-major streaming (`streaming`) has one part after the other in memory.
 
 Shape suffixes: T tokens of a sequence, B sequences of a batch, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -17,13 +16,12 @@ from typing import Any, TypedDict
 import accelerate
 import numpy as np
 import torch
-from accelerate.utils import send_to_device, set_module_tensor_to_device
+from accelerate.utils import set_module_tensor_to_device
 from safetensors import safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from scaleinv_ray.capture.architectures import Architecture, architecture_of
-from scaleinv_ray.capture.ranges import balanced
 from scaleinv_ray.checkpoints.files.roles import canonical_name, is_mask
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions
 from scaleinv_ray.checkpoints.weights.matrices import read_config, shuffled
@@ -86,7 +84,7 @@ class StreamedModel:
 
         Args:
             folder: a local checkpoint folder.
-            options: dtype and attention; where the parts go is said when they are loaded.
+            options: dtype and attention; parts are put on the CPU.
             shuffle_seed: of the variant shuffled_weights, None for the trained weights.
 
         Returns:
@@ -131,7 +129,7 @@ class StreamedModel:
         return head.weight
 
     @contextmanager
-    def loaded(self, *modules: nn.Module, device: str = "cpu") -> Generator[None]:
+    def loaded(self, *modules: nn.Module) -> Generator[None]:
         """Puts the parameters of some modules into memory while the context is open.
 
         Each shard is opened, its tensors are copied, and it is closed again, so that no page of
@@ -139,7 +137,6 @@ class StreamedModel:
 
         Args:
             modules: of the model.
-            device: to put them on.
 
         Yields:
             None; afterwards the parameters are on the meta device again.
@@ -154,7 +151,7 @@ class StreamedModel:
             for file, pairs in by_file.items():
                 with safe_open(file, framework="pt") as shard:
                     for name, stored in pairs:
-                        self._put(name, stored, shard.get_tensor(stored), device)
+                        self._put(name, stored, shard.get_tensor(stored))
             self.model.tie_weights()
             yield
         finally:
@@ -170,7 +167,7 @@ class StreamedModel:
             set_module_tensor_to_device(self.model, name, "meta")
         self.model.tie_weights()
 
-    def _put(self, name: str, stored: str, tensor: torch.Tensor, device: str) -> None:
+    def _put(self, name: str, stored: str, tensor: torch.Tensor) -> None:
         if is_mask(stored, tensor.ndim):
             return
         self.bytes_read += tensor.numel() * tensor.element_size()
@@ -178,28 +175,12 @@ class StreamedModel:
             kind = self.model.config.model_type
             tensor = shuffled(tensor, stored, model_type=kind, seed=self.shuffle_seed)
         value = tensor.to(self.model.dtype, copy=True)
-        set_module_tensor_to_device(self.model, name, device, value=value)
+        set_module_tensor_to_device(self.model, name, "cpu", value=value)
 
     @property
     def layers(self) -> list[nn.Module]:
         """The blocks, in order."""
         return self.architecture.layers(self.model)
-
-    def block_bytes(self) -> list[int]:
-        """Bytes of every block's parameters in the model's dtype."""
-        size = self.model.dtype.itemsize
-        return [sum(p.numel() for p in block.parameters()) * size for block in self.layers]
-
-    def end_bytes(self) -> tuple[int, int]:
-        """Bytes of what lies before the blocks (embeddings), and after them (norm, head)."""
-        before, after = self.stem()
-        after = [*after, self.model.get_submodule(self.architecture.head)]
-        size = self.model.dtype.itemsize
-        counts = [
-            sum({id(p): p.numel() for m in modules for p in m.parameters()}.values())
-            for modules in (before, after)
-        ]
-        return counts[0] * size, counts[1] * size
 
     def stem(self) -> tuple[list[nn.Module], list[nn.Module]]:
         """The parts of the body outside of the blocks: what runs before them, and after."""
@@ -287,50 +268,35 @@ class StreamedModel:
             yield embed
 
     @contextmanager
-    def span(
-        self, layers: range, devices: Sequence[str] = ("cpu",)
-    ) -> Generator[Callable[[torch.Tensor], torch.Tensor]]:
-        """Puts a range of blocks into memory.
+    def block(self, layer: int) -> Generator[Callable[[torch.Tensor], torch.Tensor]]:
+        """Puts a block into memory.
 
         Args:
-            layers: their numbers.
-            devices: among which they are divided, in order, evenly by bytes.
+            layer: its number.
 
         Yields:
-            A function from the input of the first of them to the output of the last.
+            A function from its input to its output.
         """
-        sizes = self.block_bytes()[layers.start : layers.stop]
-        parts = balanced(sizes, min(len(devices), len(sizes)))
-        device_of = [d for part, d in zip(parts, devices, strict=False) for _ in part]
-        blocks = self.layers[layers.start : layers.stop]
+        module = self.layers[layer]
 
         def through(x_BTD: torch.Tensor) -> torch.Tensor:
-            calls = self.calls(*x_BTD.shape[:2])[layers.start : layers.stop]
+            call = self.calls(*x_BTD.shape[:2])[layer]
             with torch.inference_mode():
-                for block, call, device in zip(blocks, calls, device_of, strict=True):
-                    here = send_to_device(call, device)
-                    x_BTD = block(x_BTD.to(device), *here["args"], **here["kwargs"])
-            return x_BTD
+                out_BTD: torch.Tensor = module(x_BTD, *call["args"], **call["kwargs"])
+            return out_BTD
 
-        with ExitStack() as stack:
-            # one by one: pages of a file stay mapped until it is closed
-            for block, device in zip(blocks, device_of, strict=True):
-                stack.enter_context(self.loaded(block, device=device))
+        with self.loaded(module):
             yield through
 
     @contextmanager
-    def ending(self, device: str = "cpu") -> Generator[Callable[[torch.Tensor], torch.Tensor]]:
+    def ending(self) -> Generator[Callable[[torch.Tensor], torch.Tensor]]:
         """Puts what lies after the blocks into memory, the head included.
-
-        Args:
-            device: to put it on.
 
         Yields:
             A function from the output of the last block to what the head reads.
         """
 
         def finish(x_BTD: torch.Tensor) -> torch.Tensor:
-            x_BTD = x_BTD.to(device)
             tokens_BT = torch.zeros(x_BTD.shape[:2], dtype=torch.long)
             with self._standing_in(), self.recording(), torch.inference_mode():
                 hook = self.layers[-1].register_forward_hook(lambda _m, _a, _out: x_BTD)
@@ -343,7 +309,7 @@ class StreamedModel:
 
         _, after = self.stem()
         head = self.model.get_submodule(self.architecture.head)
-        with self.loaded(*after, head, device=device):
+        with self.loaded(*after, head):
             yield finish
 
     @contextmanager

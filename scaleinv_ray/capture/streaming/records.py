@@ -47,10 +47,6 @@ class _BlockMoments:
         if site in self.sites:
             self._open[layer].visit(site, layer, x_BTD, first)
 
-    def complete(self, seen: int) -> bool:
-        """Whether the first `seen` sequences are enough."""
-        return all(sums.complete(seen) for sums in self._open.values())
-
     def end_block(self, layer: int) -> None:
         """Makes the record of a block and frees its sums."""
         if layer not in self._open:
@@ -107,26 +103,11 @@ class PartialPass(Pass):
         if self._moments:
             self._moments.end_block(layer)
 
-    def check_complete(self) -> None:
-        """Checks, after the last batch of the last block, that enough of them have passed.
-
-        Raises:
-            ValueError: where a record would lack sequences.
-        """
-        seen = self._first + self._batch_shape[0]
-        wanted: list[Any] = [*self._collectors, *([self.losses] if self.losses else [])]
-        if not all(collector.complete(seen) for collector in wanted):
-            raise ValueError(f"sequences: got {seen}, allowed all that the records are of")
-
     def lose(self, hidden_BTD: torch.Tensor, tokens_BT: torch.Tensor) -> None:
         """Adds the next-token losses of a batch that has gone through all blocks and the norm."""
         model, architecture = self._streamed.model, self._streamed.architecture
         if self.losses:
             self.losses.add(next_token_losses(model, architecture, hidden_BTD, tokens_BT))
-
-    def nonfinite(self) -> dict[tuple[str, int], int]:
-        """Values that were not finite, by site and layer."""
-        return dict(self._nonfinite)
 
     def records(self) -> dict[str, list[Record]]:
         """Kind -> records of what has passed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,20 +14,18 @@ from scaleinv_ray.cluster.pending import LOST, said
 from scaleinv_ray.cluster.scratch.transfer import pinned
 from scaleinv_ray.cluster.session import ray
 from scaleinv_ray.cluster.settings import Settings
-from scaleinv_ray.plan.costs import Load, oom_kills
+from scaleinv_ray.plan.costs import oom_kills
 from scaleinv_ray.plan.jobs import Place
 
 ASKED_S = 10.0
 """Time for a node to say why an actor was lost there."""
 
 
-def number_of_actors(
-    loads: Sequence[Load], settings: Settings, *, cpus: int, gpus: float = 0.0
-) -> int:
+def number_of_actors(waiting: int, settings: Settings, *, cpus: int, gpus: float = 0.0) -> int:
     """As many as fit while a CPU is left for the tasks that read their captures.
 
     Args:
-        loads: of the captures that wait.
+        waiting: captures that are to be made.
         settings: of the run.
         cpus: of all nodes.
         gpus: of all nodes.
@@ -35,13 +33,11 @@ def number_of_actors(
     Returns:
         One at least, where anything waits.
     """
-    if not loads:
+    if not waiting:
         return 0
     each = settings.gpus_per_model
     room = int(gpus // each) if each else cpus // 2
-    if each and "chained" in loads:
-        room = 1  # the other GPUs are for the members of its chain
-    return max(1, min(settings.actors or room, cpus - 1, len(loads)))
+    return max(1, min(settings.actors or room, cpus - 1, waiting))
 
 
 @ray.remote(num_cpus=0, max_retries=0)

@@ -149,8 +149,8 @@ class Driver:
             self._waiting.wake(path)
 
     def _num_actors(self) -> int:
-        loads = [job.load for job, _ in self._captures]
-        return number_of_actors(loads, self.settings, cpus=self._cpus, gpus=self._gpus)
+        waiting = len(self._captures)
+        return number_of_actors(waiting, self.settings, cpus=self._cpus, gpus=self._gpus)
 
     def _sharing(self) -> int:
         """Actors that may come to lie on one node, one more than there are included."""

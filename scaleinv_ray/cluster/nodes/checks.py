@@ -13,7 +13,6 @@ from typing import Any
 from scaleinv_ray.cluster.nodes.node_kinds import NodeKind
 from scaleinv_ray.cluster.pending import said
 from scaleinv_ray.cluster.session import ray
-from scaleinv_ray.plan.costs import Load
 from scaleinv_ray.plan.jobs import code_version
 
 PACKAGES = (
@@ -34,7 +33,6 @@ class Demands:
         actors: capture actors at a time, None for as many as fit.
         memory: bytes that a measuring task asks for, None leaves it to Ray.
         shared_bytes: what the driver puts into the object store, for all nodes.
-        load: how models are put into memory.
         node_wait_s: seconds to wait for a node.
     """
 
@@ -42,7 +40,6 @@ class Demands:
     actors: int | None = None
     memory: int | None = None
     shared_bytes: int = 0
-    load: Load = "auto"
     node_wait_s: float = 1200.0
 
 
@@ -68,11 +65,6 @@ def check_requests(kinds: Sequence[NodeKind], demands: Demands) -> None:
     if gpus and not places:
         raise ValueError(
             f"cluster.gpus_per_model: got {gpus}, no node has as many GPUs and a CPU beside them"
-        )
-    if demands.load == "chained" and _members(kinds, gpus) < 2:
-        raise ValueError(
-            "cluster.load: got 'chained' where one actor has a place, a chain needs two; allowed "
-            "here: 'auto', 'resident', 'streamed'"
         )
     largest = most_memory(kinds)
     if demands.memory is not None and demands.memory > largest:
@@ -122,14 +114,6 @@ def most_memory(kinds: Sequence[NodeKind]) -> float:
     """Of one node that runs tasks, a head without CPUs does not; infinite where none says."""
     working = [k.resources for k in kinds if k.resources.get("CPU", 0) >= 1]
     return max((of.get("memory", math.inf) for of in working), default=math.inf)
-
-
-def _members(kinds: Sequence[NodeKind], gpus: int) -> float:
-    """Actors that may join in a chain: one for its GPUs, else one on each node or CPU."""
-    if gpus:
-        return sum(k.number * _fits(k.resources, GPU=gpus) for k in kinds if "GPU" in k.resources)
-    cpus = sum(k.number * n for k in kinds if (n := int(k.resources.get("CPU", 0))))
-    return max(cpus, sum(k.number for k in kinds))
 
 
 def _fits(resources: Mapping[str, float], **wanted: float) -> int:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scaleinv_ray.conclude.aggregation.cells import TRAINED, Place, in_order, places_of
+from scaleinv_ray.conclude.aggregation.cells import Place, in_order, places_of
 from scaleinv_ray.conclude.aggregation.completeness import Location
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Replicate
 from scaleinv_ray.conclude.universality.collapse import (
@@ -30,13 +30,6 @@ LEAST_POINTS = 3
 LEAST_DEGREES = 2
 MOST_RESCALED = 32
 """Points of a curve that the search for exponents uses."""
-SHARED = (
-    "run_id", "key", "unit", "unit_b", "series", "model", "architecture", "n_params", "n_layers",
-    "d_model", "seed", "step", "train_tokens", "eval_loss", "variant", "probe", "probe_tokens",
-    "protocol", "layer", "depth", "role", "head", "site", "capture", "family", "invariant",
-    "version", "params",
-)  # fmt: skip
-"""Columns that a curve has in common with a measurement."""
 
 
 class NoCollapse(ValueError):
@@ -173,66 +166,6 @@ def pair_qualities(systems: Mapping[str, Sequence[Line]]) -> dict[tuple[str, str
         quality = collapse_quality([one, other])
         if quality is not None:
             out[names[i], names[j]] = quality
-    return out
-
-
-def over_depth(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """Quantities as curves over relative depth: depth as renormalisation time.
-
-    Args:
-        rows: with the columns of `tables.MEASUREMENTS`.
-
-    Returns:
-        Rows of `tables.CURVES` named `<quantity> over depth`, one per unit, site, role and head
-        with values at two depths or more.
-    """
-    return _along(rows, "depth", ("layer", "depth"), dropped=("layer",))
-
-
-def over_training(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """Quantities of the trained models as curves over training tokens.
-
-    Args:
-        rows: with the columns of `tables.MEASUREMENTS`.
-
-    Returns:
-        Rows of `tables.CURVES` named `<quantity> over train_tokens`, one per model, seed and
-        location with values at two numbers of tokens or more.
-    """
-    trained = [row for row in rows if row["variant"] == TRAINED]
-    varying = ("run_id", "key", "unit", "step", "train_tokens", "eval_loss")
-    return _along(trained, "train_tokens", varying, dropped=varying)
-
-
-def _along(
-    rows: Iterable[Mapping[str, Any]], axis: str, varying: Sequence[str], *, dropped: Sequence[str]
-) -> list[Row]:
-    fixed = [name for name in SHARED if name not in varying]
-    points: dict[tuple[Any, ...], dict[float, list[tuple[float, float | None]]]]
-    points = defaultdict(lambda: defaultdict(list))
-    first: dict[tuple[Any, ...], Mapping[str, Any]] = {}
-    for row in rows:
-        if row["status"] == "ok" and row["value"] is not None and row[axis] is not None:
-            of = (row["quantity"], *[row[name] for name in fixed])
-            first.setdefault(of, row)
-            points[of][float(row[axis])].append((row["value"], row["stderr"]))
-    out = []
-    for of, found in points.items():
-        if len(found) < 2:
-            continue
-        x = sorted(found)
-        errors = [[e for _, e in found[at] if e is not None] for at in x]
-        known = all(len(e) == len(found[at]) for e, at in zip(errors, x, strict=True))
-        out.append(
-            {name: first[of][name] for name in SHARED}
-            | dict.fromkeys([*dropped, axis])
-            | {
-                "curve": f"{of[0]} over {axis}",
-                "x": x,
-                "y": [float(np.mean([v for v, _ in found[at]])) for at in x],
-                "y_stderr": [float(np.mean(e)) for e in errors] if known else None,
-            }
-        )
     return out
 
 

@@ -136,29 +136,6 @@ def geweke_z(x_CS: np.ndarray, *, first: float = 0.1, last: float = 0.5) -> floa
     return difference / math.sqrt(long_run / chains * (1 / early + 1 / late))
 
 
-def batch_means_error(x_S: np.ndarray, *, num_batches: int) -> float:
-    """Error of the mean of one chain from the scatter of means of equal consecutive batches.
-
-    Args:
-        x_S: draws of a chain; those at the start that fill no batch are left out.
-        num_batches: each much longer than the correlation time, or the error comes out too small.
-
-    Returns:
-        Standard error.
-
-    Raises:
-        ValueError: for fewer than two batches, or more than draws.
-
-    >>> batch_means_error(np.array([0.0, 2.0, 4.0, 6.0]), num_batches=2)
-    2.0
-    """
-    if not 2 <= num_batches <= len(x_S):
-        raise ValueError(f"num_batches: got {num_batches}, allowed 2..{len(x_S)} (draws)")
-    size = len(x_S) // num_batches
-    mean_B = x_S[-size * num_batches :].reshape(num_batches, size).mean(axis=1)
-    return float(mean_B.std(ddof=1)) / math.sqrt(num_batches)
-
-
 def _checked(x_CS: np.ndarray) -> None:
     if x_CS.ndim != 2 or x_CS.shape[1] < LEAST_DRAWS:
         raise Refused(f"draws: got shape {x_CS.shape}, needs {LEAST_DRAWS} draws of each chain")

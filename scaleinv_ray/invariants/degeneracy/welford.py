@@ -49,20 +49,6 @@ class Welford:
         own_BV = x_BV - mean_V
         return cls(len(x_BV), mean_V, own_BV.T @ own_BV)
 
-    def with_draws(self, x_BV: np.ndarray) -> Welford:
-        """With further draws.
-
-        Args:
-            x_BV: a draw a row.
-
-        Returns:
-            The sums of all.
-
-        Raises:
-            ValueError: where the number of variables differs.
-        """
-        return self.merged(Welford.of(x_BV))
-
     def merged(self, other: Welford) -> Welford:
         """Of the draws of both.
 

@@ -88,32 +88,6 @@ class _Recent:
 _RECENT = _Recent(CACHE_BYTES)
 
 
-def contour_count(a_DD: np.ndarray, *, center: complex, radius: float, nodes: int = 256) -> float:
-    """Number of eigenvalues inside a circle by the contour integral of the resolvent's trace.
-
-    (1 / 2 pi i) contour-integral tr (z - A)^-1 dz with the trapezoid rule, which gives
-    sum_i 1 / (1 - w_i^nodes), w_i = (lambda_i - center) / radius: an integer but for eigenvalues
-    close to the circle (Trefethen & Weideman, SIAM Rev. 56:385, 2014). A cross-check of
-    counts that take eigenvalues.
-
-    Args:
-        a_DD: square matrix.
-        center: centre of the circle.
-        radius: its radius.
-        nodes: nodes of the trapezoid rule.
-
-    Returns:
-        The real part of the integral.
-
-    >>> round(contour_count(np.diag([0.5, 1.0, 3.0]), center=0.0, radius=2.0), 12)
-    2.0
-    """
-    offset = radius * np.exp(2j * np.pi * np.arange(nodes) / nodes)
-    shifted = (center + offset)[:, None, None] * np.eye(len(a_DD)) - a_DD
-    trace = np.trace(np.linalg.inv(shifted), axis1=1, axis2=2)
-    return float((offset * trace).mean().real)
-
-
 def complement(modes_DM: np.ndarray) -> np.ndarray:
     """Orthonormal basis of the orthogonal complement of linearly independent columns.
 
@@ -130,31 +104,12 @@ def complement(modes_DM: np.ndarray) -> np.ndarray:
     return basis_DD[..., modes_DM.shape[-1] :]
 
 
-def deflate(j_DD: np.ndarray, modes_DM: np.ndarray) -> np.ndarray:
-    """Compression of A to the orthogonal complement of right eigenvectors.
-
-    As these span an invariant subspace, A is block triangular in a basis that begins with them,
-    and the compression has exactly the other eigenvalues.
-
-    Args:
-        j_DD: the matrix.
-        modes_DM: its structural right eigenvectors, linearly independent columns.
-
-    Returns:
-        A matrix of size D - M.
-
-    >>> deflate(np.array([[0.5, 0.5], [0.25, 0.75]]), np.ones((2, 1))).round(12).tolist()
-    [[0.25]]
-    """
-    rest_DE = complement(modes_DM)
-    return rest_DE.T @ j_DD @ rest_DE
-
-
 def deflated_jacobians(jacobians: Jacobians) -> Deflated:
     """Jacobians without the eigenvalues that lie at 1 for any weights.
 
     A 1 = 1 where a LayerNorm follows (`removes_mean`), A h = h up to the norm's epsilon in a
-    parallel block; the compression to the complement of these vectors is left (`deflate`).
+    parallel block. As these vectors span an invariant subspace, A is block triangular in a basis
+    that begins with them: the compression to their complement has exactly the other eigenvalues.
 
     Args:
         jacobians: j_TDD; h_TD where the residual is parallel.

@@ -1,7 +1,4 @@
-"""Exact learning coefficients of deep linear networks, at the worst zero of a true map of rank r.
-
-The two functions are independent closed forms of two papers; for one hidden layer they agree.
-"""
+"""Exact learning coefficients of deep linear networks, at the worst zero for a map of rank r."""
 
 from __future__ import annotations
 
@@ -52,48 +49,6 @@ def deep_linear(widths: Sequence[int], rank: int) -> LearningCoefficient:
         + Fraction(pairs, 2)
     )
     return LearningCoefficient(llc, a * (size - a) + 1)
-
-
-def reduced_rank(
-    num_inputs: int, num_hidden: int, num_outputs: int, rank: int
-) -> LearningCoefficient:
-    """Reduced-rank regression, one hidden layer (Aoyagi and Watanabe 2005, main theorem).
-
-    With M inputs, H hidden units, N outputs, rank r and s = H + r: where none of M + N < s,
-    M + H < N + r, N + H < M + r holds,
-    llc = (2 s M + 2 s N + 2 M N - s^2 - M^2 - N^2) / 8 and multiplicity 1 where s + M + N is even;
-    1/8 more and multiplicity 2 where it is odd. Else, multiplicity 1 and
-    M N / 2,  (H M - H r + N r) / 2,  (H N - H r + M r) / 2  in that order.
-
-    Args:
-        num_inputs: M.
-        num_hidden: H.
-        num_outputs: N.
-        rank: r of the true map, 0 .. min(M, H, N).
-
-    Returns:
-        The coefficient.
-
-    Raises:
-        ValueError: for a size below 1 or a rank out of range.
-
-    >>> reduced_rank(8, 4, 8, 2)
-    LearningCoefficient(llc=Fraction(39, 2), multiplicity=1)
-    """
-    m, h, n, r = num_inputs, num_hidden, num_outputs, rank
-    if min(m, h, n) < 1:
-        raise ValueError(f"sizes: got {m}, {h}, {n}, each must be >= 1")
-    _check_rank(r, min(m, h, n))
-    if m + n < h + r:
-        return LearningCoefficient(Fraction(m * n, 2), 1)
-    if m + h < n + r:
-        return LearningCoefficient(Fraction(h * m - h * r + n * r, 2), 1)
-    if n + h < m + r:
-        return LearningCoefficient(Fraction(h * n - h * r + m * r, 2), 1)
-    s = h + r
-    odd = (s + m + n) % 2
-    balanced = 2 * s * m + 2 * s * n + 2 * m * n - s**2 - m**2 - n**2
-    return LearningCoefficient(Fraction(balanced + odd, 8), 1 + odd)
 
 
 def _check_rank(rank: int, largest: int) -> None:

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from scaleinv_ray import tables
 from scaleinv_ray.conclude.universality.collapse import (
     ScalingCurve,
     collapse_quality,
@@ -13,8 +12,8 @@ from scaleinv_ray.conclude.universality.collapse import (
     rescaling,
     supercollapse,
 )
-from scaleinv_ray.conclude.universality.curves import collapse_table, over_depth, over_training
-from tests.conclude.measured_rows import curve, measurement
+from scaleinv_ray.conclude.universality.curves import collapse_table
+from tests.conclude.measured_rows import curve
 
 GRID = np.arange(6.0)
 COLUMNS = {
@@ -155,27 +154,6 @@ def test_what_cannot_be_compared_says_why():
     longer = [r | {"x": [*GRID, 9.0], "y": [*r["y"], 0.0]} if r["seed"] else r for r in family()]
     assert "grids differ" in only(longer)["reason"]
     assert collapse_table([r | {"unit_b": "other"} for r in family()]) == []
-
-
-def test_quantities_over_depth_and_over_training_are_curves():
-    rows = [
-        measurement(n_params=10, model="a", layer=i, depth=(i + 1) / 3, step=step,
-                    train_tokens=10 * step, value=float(i + step), stderr=0.1)
-        for i in range(3) for step in (0, 5)
-    ]  # fmt: skip
-    depth = over_depth(rows)
-    assert [(r["curve"], r["step"], r["y"]) for r in depth] == [
-        ("q over depth", 0, [0.0, 1.0, 2.0]),
-        ("q over depth", 5, [5.0, 6.0, 7.0]),
-    ]
-    training = over_training(rows + [r | {"variant": "random_init"} for r in rows])
-    assert [(r["layer"], r["x"], r["y"]) for r in training] == [
-        (i, [0.0, 50.0], [i, i + 5.0]) for i in range(3)
-    ]
-    assert {r["curve"] for r in training} == {"q over train_tokens"}
-    assert tables.encode(depth + training, tables.CURVES).num_rows == 5
-    refused = [r | {"status": "refused", "value": None} for r in rows]
-    assert over_depth(refused) == over_training(refused) == []
 
 
 def test_errors_that_are_no_numbers_are_a_reason_not_the_end():

@@ -36,7 +36,7 @@ def test_one_draw_after_the_other() -> None:
     x_BV = np.random.default_rng(1).normal(size=(30, 2))
     running = Welford.of(np.empty((0, 2)))
     for x_V in x_BV:
-        running = running.with_draws(x_V[None])
+        running = running.merged(Welford.of(x_V[None]))
     assert _is_numpy(running, x_BV)
 
 
@@ -57,7 +57,7 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match="count: got 1, a covariance needs 2"):
         one.covariance()
     with pytest.raises(ValueError, match="other: got 3 variables, allowed 2"):
-        one.with_draws(np.ones((1, 3)))
+        one.merged(Welford.of(np.ones((1, 3))))
     with pytest.raises(ValueError, match="x_BV: got 1 axes"):
         Welford.of(np.ones(3))
     with pytest.raises(ValueError, match="parts: got none"):

@@ -7,7 +7,6 @@ from scaleinv_ray.invariants.common.block_replicates import alive_in_replicates,
 from scaleinv_ray.invariants.renormalization.surrogates import (
     factor_model,
     latent_factors,
-    matched_gaussian,
     permuted_columns,
     surrogate_covariances,
     waves_on_a_ring,
@@ -23,14 +22,6 @@ def factors(seed: int, *, width: int, count: int) -> np.ndarray:
     loading = rng(seed).standard_normal((width, count))
     loading *= np.sqrt(0.6) / np.linalg.norm(loading, axis=1, keepdims=True)
     return loading @ loading.T + 0.4 * np.eye(width)
-
-
-def test_matched_gaussian_has_mean_and_covariance() -> None:
-    x_TD = rng(1).exponential(size=(300, 3)) @ rng(2).standard_normal((3, 3)) + 5
-    y_TD = np.concatenate([matched_gaussian(x_TD, rng(s)) for s in range(40)])
-    np.testing.assert_allclose(y_TD.mean(axis=0), x_TD.mean(axis=0), atol=0.1)
-    scale = np.sqrt(np.outer(x_TD.var(axis=0), x_TD.var(axis=0)))
-    np.testing.assert_allclose(np.cov(y_TD.T) / scale, np.cov(x_TD.T) / scale, atol=0.06)
 
 
 def test_permuted_columns_keep_margins_and_lose_correlation() -> None:

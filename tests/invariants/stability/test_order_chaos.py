@@ -9,7 +9,6 @@ from scipy.linalg import helmert
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.invariants.stability import order_chaos
-from scaleinv_ray.invariants.stability.lyapunov import log_stretches, lyapunov_exponents
 from scaleinv_ray.records import Jacobians
 
 D = 12
@@ -127,14 +126,3 @@ def test_not_finite_is_refused():
     j_TDD[0, 1, 2] = np.inf
     with pytest.raises(Refused, match="1 of .* entries not finite"):
         values(j_TDD)
-
-
-def test_kernel_names_what_is_wrong_with_a_factor():
-    with pytest.raises(ValueError, match="factors: got none"):
-        lyapunov_exponents([])
-    with pytest.raises(ValueError, match=r"factor 1: got shape \(2, 2\), allowed \(3, 3\)"):
-        log_stretches([np.eye(3), np.eye(2)])
-    with pytest.raises(Refused, match="factor 1: is singular"):
-        log_stretches([np.eye(3), np.diag([1.0, 2.0, 0.0])])
-    with pytest.raises(Refused, match="factor 0: has NaN"):
-        log_stretches([np.full((2, 2), np.nan)])
