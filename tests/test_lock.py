@@ -17,10 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LINE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*==[a-z0-9.]+(?: ; [^;@+:]+)?")
 PYTHONS = ("3.11", "3.12", "3.13")
-UNIMPORTED = {
-    "pandas": "tables are handed to users by pyarrow's to_pandas",
-    "scikit-learn": "gudhi.sklearn imports it",
-}
+UNIMPORTED = {"scikit-learn": "gudhi.sklearn imports it"}
 
 
 def lines(text: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Probes of the user's own: what is read, what is refused, and that keys follow the content."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -90,10 +91,11 @@ def config(*probes: object) -> RunConfig:
 def checkpoint(tmp_path: Path) -> Checkpoint:
     folder = tmp_path / "model"
     byte_tokenizer().save_pretrained(folder)
+    file = folder / "tokenizer.json"
     return Checkpoint(
         model="m", seed=0, step=0, architecture="none", n_params=1, n_layers=1, d_model=1, d_mlp=1,
         vocab_size=257, max_positions=None, dtype="float32", weights_digest="", config_digest="",
-        tokenizer_file=folder / "tokenizer.json", tokenizer_digest="t",
+        tokenizer_file=file, tokenizer_digest=hashlib.sha256(file.read_bytes()).hexdigest(),
     )  # fmt: skip
 
 
