@@ -147,9 +147,6 @@ def architecture_of(config: Any) -> Architecture:
     Args:
         config: the config of a causal language model.
 
-    Returns:
-        The facts.
-
     Raises:
         ValueError: for an architecture that is not in the map.
     """

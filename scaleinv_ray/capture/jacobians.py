@@ -166,11 +166,6 @@ def vocabulary_rows(vocab_size: int, count: int, seed: int) -> np.ndarray:
     vocabulary left out; so Pythia's 50,304 and 50,688 rows (padding differs) give the same draw
     but for ids between them.
 
-    Args:
-        vocab_size: V.
-        count: ids wanted.
-        seed: of the draw.
-
     Returns:
         Sorted ids.
 

@@ -62,14 +62,7 @@ class Session:
 
     @classmethod
     def open(cls, source: Source) -> Session:
-        """Loads the model of a source.
-
-        Args:
-            source: what to load.
-
-        Returns:
-            The session.
-        """
+        """Loads the model of a source."""
         loaded = materialise(
             source.folder,
             source.variant,
@@ -192,12 +185,6 @@ class StreamedSession:
     @classmethod
     def open(cls, source: Source) -> StreamedSession:
         """Builds the skeleton of a source; reads no weight.
-
-        Args:
-            source: folder and variant.
-
-        Returns:
-            The session.
 
         Raises:
             ValueError: for random_init of a model without its own step 0, which would have to be

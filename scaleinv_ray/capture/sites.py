@@ -59,9 +59,6 @@ def check_tokens(model: PreTrainedModel, tokens_ST: np.ndarray) -> None:
 def check_whole(model: PreTrainedModel) -> None:
     """Checks that gradients can be had: offloaded or divided weights leave out some of them.
 
-    Args:
-        model: a causal language model.
-
     Raises:
         ValueError: for weights on several devices, offloaded, or not loaded.
     """

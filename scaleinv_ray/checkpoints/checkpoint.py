@@ -148,9 +148,6 @@ def config_digest(config: Mapping[str, Any]) -> str:
 def check_identities(checkpoints: Iterable[Checkpoint]) -> None:
     """Refuses a series in which two checkpoints would be taken for one.
 
-    Args:
-        checkpoints: of the whole series.
-
     Raises:
         ValueError: where two share model, step and seed, one model name has two sizes, or a name is
             longer than that of a file may be.
@@ -179,9 +176,6 @@ def check_identities(checkpoints: Iterable[Checkpoint]) -> None:
 
 def equal_weights(checkpoints: Iterable[Checkpoint]) -> list[tuple[Checkpoint, Checkpoint]]:
     """Checkpoints that should differ and have the same weights.
-
-    Args:
-        checkpoints: of the whole series.
 
     Returns:
         For every repeated weights digest, the first checkpoint paired with each later one.

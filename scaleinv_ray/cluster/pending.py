@@ -84,9 +84,6 @@ def cause(error: Exception) -> str:
 def said(error: Exception) -> str:
     """Name and text of what befell a task, in a line.
 
-    Args:
-        error: of Ray.
-
     Returns:
         First and last line of its text, which say what and why; of a node without memory, for
         which the last is advice, the first and what was taken.

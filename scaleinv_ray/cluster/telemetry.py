@@ -26,9 +26,6 @@ def read_events(store: Store) -> Iterator[dict[str, Any]]:
 
     The last line may be being written; one before it was, when its run was killed or the disk full.
 
-    Args:
-        store: of the run.
-
     Yields:
         Events with `time` (seconds since 1970) and `event`.
     """

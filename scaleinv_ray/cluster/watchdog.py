@@ -121,9 +121,6 @@ def _send(process: Process, number: int) -> None:
 def watched(folder: str) -> Generator[int]:
     """Has the Ray that is embedded inside the block ended with this process.
 
-    Args:
-        folder: of the Ray package.
-
     Yields:
         Since when this Ray's processes may have begun, as `of_ray` takes it.
     """

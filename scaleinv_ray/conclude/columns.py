@@ -17,9 +17,6 @@ def rows_of(table: pa.Table, names: Iterable[str]) -> Rows:
     Args:
         table: of a schema of `tables`.
         names: the columns wanted.
-
-    Returns:
-        The rows.
     """
     return Rows({name: _column(name, table[name].combine_chunks()) for name in names})
 

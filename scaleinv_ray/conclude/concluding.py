@@ -58,9 +58,6 @@ _ORDER = ["key", "layer", "role", "head", "site"]
 def completed(store: Store) -> set[str]:
     """Keys of the measurements that are done, whether compacted or not.
 
-    Args:
-        store: of the run.
-
     Returns:
         The keys; not among them are failed ones, and those of which a table is damaged or gone.
     """
@@ -229,12 +226,7 @@ def _judged(
 
 
 def rejudge(store: Store, config: RunConfig) -> None:
-    """Concludes from what is whole, and says what is not; measures nothing.
-
-    Args:
-        store: of a run.
-        config: of the run.
-    """
+    """Concludes from what is whole, and says what is not; measures nothing."""
     held = take_inventory(store)
     say(held.notes())
     conclude(store, config, planned=_planned(store, config, held))
@@ -261,10 +253,6 @@ def _planned(store: Store, config: RunConfig, held: Inventory) -> pa.Array:
 
 def concluded(store: Store, config: RunConfig) -> pa.Table | None:
     """The verdicts, where the last conclusion still holds: same measurements, plan and code.
-
-    Args:
-        store: of the run.
-        config: of the run.
 
     Returns:
         The table of verdicts, or None, also where anything that was concluded is gone or is not

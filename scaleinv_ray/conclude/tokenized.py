@@ -39,21 +39,13 @@ class Tokenized:
 
 
 def write_tokens(store: Store, plan: Plan) -> None:
-    """Writes how much text the tokens of each tokenizer cover, beside a plan that has several.
-
-    Args:
-        store: of the run.
-        plan: its plan.
-    """
+    """Writes how much text the tokens of each tokenizer cover, beside a plan that has several."""
     if rows := token_rows(plan):
         store.write_table(_TOKENS, tables.encode(rows, tables.TOKENS))
 
 
 def tokenized(store: Store) -> Tokenized:
     """The tokenizers that the plan of a run folder names.
-
-    Args:
-        store: of the run.
 
     Returns:
         The tokenizers; none where the plan is from before they were written down, or is no plan.
@@ -88,9 +80,6 @@ def with_values(measurements: pa.Table, rows: Iterable[Mapping[str, Any]]) -> pa
     Args:
         measurements: of tables.MEASUREMENTS.
         rows: in its order.
-
-    Returns:
-        The table.
     """
     for name in _CHANGED:
         at = tables.MEASUREMENTS.get_field_index(name)

@@ -178,9 +178,6 @@ def parse_yaml(data: bytes | str, where: str | Path) -> Any:
 def read_yaml(file: str | Path) -> Any:
     """What a YAML file says, not checked any further.
 
-    Args:
-        file: its path.
-
     Returns:
         As `parse_yaml`.
 

@@ -175,11 +175,6 @@ def matrices(checkpoint: Checkpoint) -> Counter[Shape]:
 def law_seconds(law: Law, work: float, params: Mapping[str, Any]) -> float:
     """Seconds of an invariant on one record.
 
-    Args:
-        law: its constants.
-        work: of the record.
-        params: its parameters.
-
     Returns:
         (floor + slope work) x the product of (value / reference)^exponent.
 

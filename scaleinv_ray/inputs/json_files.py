@@ -124,11 +124,6 @@ def whole(
 def real(told: Mapping[str, Any], field: str, where: object) -> float | None:
     """A finite number out of a JSON object.
 
-    Args:
-        told: the object.
-        field: its name there.
-        where: named in errors.
-
     Returns:
         The number as it stands, None for null and where it does not stand.
 

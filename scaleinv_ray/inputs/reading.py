@@ -29,9 +29,6 @@ def reading(what: object) -> Generator[None, None, None]:
 
     Args:
         what: a file, folder, repository or URI.
-
-    Yields:
-        Nothing.
     """
     try:
         yield
@@ -44,12 +41,6 @@ def reading(what: object) -> Generator[None, None, None]:
 @contextmanager
 def writing(path: object) -> Generator[None, None, None]:
     """Names the file in errors that lack it: a full disk does not say which one.
-
-    Args:
-        path: that is written.
-
-    Yields:
-        Nothing.
 
     Raises:
         OSError: the one that came up, with its file.

@@ -43,9 +43,6 @@ def shown(value: object, limit: int = 80) -> str:
 def sized(num_bytes: float) -> str:
     """A number of bytes with three digits, in the unit that fits.
 
-    Args:
-        num_bytes: any size.
-
     Returns:
         With its unit; a KB is 1000 bytes, as in configs.
 
@@ -63,10 +60,6 @@ def sized(num_bytes: float) -> str:
 
 def listed(known: Collection[object], got: object) -> str:
     """The names that are allowed; of many the nearest to what was got.
-
-    Args:
-        known: all of them.
-        got: what stood there instead.
 
     Returns:
         Names in their order, and how many more there are.

@@ -130,10 +130,6 @@ def _attention_only(spec: TrainSpec, rung: Rung) -> dict[str, object]:
 def build_model(spec: TrainSpec, rung: Rung) -> PreTrainedModel:
     """The model at step 0: a function of the rung's width, depth and seed.
 
-    Args:
-        spec: the ladder.
-        rung: the run.
-
     Returns:
         A float32 model with scaled-dot-product attention; torch's global generator is untouched.
     """
@@ -184,9 +180,6 @@ def rate_factor(spec: TrainSpec, rung: Rung, role: Role) -> float:
         spec: architecture, optimizer and base width.
         rung: the width.
         role: of the tensor.
-
-    Returns:
-        The factor.
     """
     if spec.base_width is None:
         return 1.0

@@ -50,12 +50,7 @@ def write_checkpoint(
 
 
 def mark(folder: Path, field: str) -> None:
-    """Sets a field of a checkpoint's training.json to true.
-
-    Args:
-        folder: of the checkpoint.
-        field: its name.
-    """
+    """Sets a field of a checkpoint's training.json to true."""
     file = folder / "training.json"
     part = file.with_name(_PART + file.name)
     training = json.loads(file.read_text()) | {field: True}

@@ -17,10 +17,6 @@ NUM_EVALUATED = 64  # sequences of each kind: stderr of the mean loss about 0.03
 def token_stream(corpus: Corpus, split: Split) -> Mapping[str, np.ndarray]:
     """All documents of one side, joined by empty lines, as bytes.
 
-    Args:
-        corpus: the text.
-        split: the side.
-
     Returns:
         kind -> uint8 ids [T], without kinds that have no text there.
     """

@@ -23,9 +23,6 @@ def step_folder(run: Path, step: int) -> Path:
 def read_training(folder: Path) -> dict[str, Any] | None:
     """training.json of a checkpoint, None where the checkpoint does not exist.
 
-    Args:
-        folder: of the checkpoint.
-
     Returns:
         What it says; `config` is a mapping.
 

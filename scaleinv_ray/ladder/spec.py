@@ -223,9 +223,6 @@ class TrainSpec:
 def rungs(spec: TrainSpec) -> list[Rung]:
     """The runs of a ladder, by width, then by seed.
 
-    Args:
-        spec: the ladder.
-
     Returns:
         One rung for each width and seed.
     """
@@ -234,10 +231,6 @@ def rungs(spec: TrainSpec) -> list[Rung]:
 
 def least_memory(spec: TrainSpec, rung: Rung) -> int:
     """Bytes that training a run takes at the least: its state, and what backward passes need.
-
-    Args:
-        spec: the ladder.
-        rung: the run.
 
     Returns:
         Four bytes for each parameter, gradient and moment, and for a residual stream of each block
@@ -277,11 +270,6 @@ def run_config(spec: TrainSpec, rung: Rung, corpus_digest: str) -> dict[str, Any
 
     Names, the other widths and seeds, the places of the checkpoints and `out` are not among it, so
     that a ladder may grow without its finished runs being refused.
-
-    Args:
-        spec: the ladder.
-        rung: the run.
-        corpus_digest: of the text.
 
     Returns:
         A flat JSON object.

@@ -121,9 +121,6 @@ class Inventory:
 def take_inventory(store: Store) -> Inventory:
     """Looks at every table of a run folder.
 
-    Args:
-        store: of the run.
-
     Returns:
         What it holds.
 
@@ -160,14 +157,7 @@ def tidied(store: Store) -> set[str]:
 
 
 def planned_keys(store: Store) -> pa.Array:
-    """Keys of the newest plan of a run folder.
-
-    Args:
-        store: of the run.
-
-    Returns:
-        The keys.
-    """
+    """Keys of the newest plan of a run folder."""
     return store.read_table("plan.parquet", ["key"])["key"].combine_chunks()
 
 

@@ -198,9 +198,6 @@ class Rows(NamedTuple):
 def rows_of(job: MeasureJob) -> Rows:
     """Applies the invariant to every record; what fails as a whole becomes failed rows.
 
-    Args:
-        job: what to measure.
-
     Returns:
         The rows; none only of a part.
 
@@ -235,10 +232,6 @@ def rows_of(job: MeasureJob) -> Rows:
 def measure(job: MeasureJob, store: Store) -> Outcome:
     """Makes one measurement and writes its tables, the measurement last.
 
-    Args:
-        job: what to measure.
-        store: where the tables go.
-
     Returns:
         Rows by status and the time taken.
     """
@@ -268,15 +261,7 @@ def write_measurement(
     curves: list[dict[str, Any]],
     diagrams: list[dict[str, Any]],
 ) -> None:
-    """Writes curves and diagrams first and the rows last; failed rows alone, under another name.
-
-    Args:
-        store: where to.
-        key: of the measurement.
-        rows: of tables.MEASUREMENTS.
-        curves: of tables.CURVES.
-        diagrams: of tables.DIAGRAMS.
-    """
+    """Writes curves and diagrams first and the rows last; failed rows alone, under another name."""
     failed = any(row["status"] == "failed" for row in rows)
     if curves and not failed:
         store.write_table(f"curves/{key}.parquet", tables.encode(curves, tables.CURVES))

@@ -83,9 +83,6 @@ def task_bytes(shape: Sequence[int], item_bytes: int, invariant: str = "") -> in
 def parts_of(job: MeasureJob) -> tuple[Part, ...]:
     """The tensors by which a measurement is made.
 
-    Args:
-        job: any.
-
     Returns:
         One part for each stored tensor that may be a matrix; none where the measurement is
         made in one piece. What is wrong with the files is left to the task to say.
@@ -191,10 +188,6 @@ def _place(name: str, checkpoint: Checkpoint) -> dict[str, Any]:
 def perform(job: MeasureJob, store: Store) -> Outcome:
     """Makes a measurement: in one piece, one part of it, or out of its parts.
 
-    Args:
-        job: which.
-        store: where the tables go.
-
     Returns:
         Rows by status and the time taken.
     """
@@ -244,13 +237,7 @@ def assemble(job: MeasureJob, store: Store) -> Outcome:
 
 
 def write_failed(store: Store, job: MeasureJob, error: str) -> None:
-    """Writes the failed rows of a measurement, or of a part, that was given up.
-
-    Args:
-        store: where to.
-        job: what was given up.
-        error: why.
-    """
+    """Writes the failed rows of a measurement, or of a part, that was given up."""
     rows = Rows(failed_rows(job, error), [], [])
     if job.part is None:
         write_measurement(store, job.key, *rows)
@@ -282,9 +269,6 @@ class Parts:
     def of(self, job: MeasureJob) -> list[MeasureJob]:
         """The parts of a job that are missing, the longest first.
 
-        Args:
-            job: any.
-
         Returns:
             The job itself where it has none; with its parts, to be assembled, where all are there.
         """
@@ -300,9 +284,6 @@ class Parts:
 
     def done(self, part: MeasureJob) -> MeasureJob | None:
         """Takes note of a part, good or failed.
-
-        Args:
-            part: that was made.
 
         Returns:
             The whole, where it was its last part.

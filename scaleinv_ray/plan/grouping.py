@@ -19,12 +19,6 @@ def pairs_of(units: Iterable[Unit]) -> list[tuple[Unit, ...]]:
     seeds of the same size (the ceiling against which the others are read). Both must read the same
     tokens. Of R seeds at each of K sizes there are K R (K + R - 2) / 2, of either variant.
 
-    Args:
-        units: of the whole run.
-
-    Returns:
-        The pairs.
-
     Raises:
         ValueError: where there are more than `MOST_PAIRS`.
     """

@@ -34,9 +34,6 @@ assert invariants, "importing the package registers the invariants"
 def make_plan(config: RunConfig) -> Plan:
     """Resolves models, builds the probes' tokens, checks everything, and derives all keys.
 
-    Args:
-        config: a checked run config.
-
     Returns:
         The plan; nothing has been captured or computed.
 
@@ -311,9 +308,6 @@ def plan_rows(plan: Plan, done: set[str]) -> Iterator[dict[str, Any]]:
 
 def token_rows(plan: Plan) -> list[dict[str, Any]]:
     """The probes of a series with several tokenizers as rows of tables.TOKENS.
-
-    Args:
-        plan: the plan.
 
     Returns:
         One row a probe and tokenizer; none of a series with one tokenizer.

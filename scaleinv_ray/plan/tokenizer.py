@@ -86,9 +86,6 @@ def encode(tokenizer: Tokenizer, file: Path, text: str) -> list[int]:
         file: where it is from, for the error.
         text: any.
 
-    Returns:
-        The ids.
-
     Raises:
         ValueError: naming the file, where the text has what the vocabulary cannot spell.
     """

@@ -20,9 +20,6 @@ from scaleinv_ray.records import Protocol
 def tokenizers_of(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
     """The tokenizers of a series by the digests of their files; equal names make equal tokens.
 
-    Args:
-        checkpoints: of the whole series.
-
     Returns:
         Digest of tokenizer.json -> name of the tokenizer.
     """

@@ -43,10 +43,6 @@ Key = tuple[Any, ...]
 def spectroscopy(curves: pa.Table, measurements: pa.Table) -> dict[str, Any]:
     """What the section draws.
 
-    Args:
-        curves: of schema tables.CURVES.
-        measurements: of schema tables.MEASUREMENTS.
-
     Returns:
         `ridges`, `left_out` (places of ridges beyond `MAX_RIDGES`), `tracks`, `coefficients`,
         `absent` and `followed`, each a list of dicts with the names of `RUN` and `PLACE`.
@@ -68,9 +64,6 @@ def ridges(curves: pa.Table) -> list[dict[str, Any]]:
     The axis is t = sign(x) (DECADES + log10(|x| / top)) with top the largest |eigenvalue| of all
     checkpoints, zero where it would change sign; a density is per unit of t, and drawn as its
     log10 above `FLOOR`.
-
-    Args:
-        curves: of schema tables.CURVES.
 
     Returns:
         Dicts with the run, the place, `top`, `t`, `num_steps` (all checkpoints), and of at most
@@ -109,9 +102,6 @@ def _smooth(x: np.ndarray, w: np.ndarray, top: float, grid: np.ndarray) -> list[
 def tracks(curves: pa.Table) -> list[dict[str, Any]]:
     """Bands of one operator of one run, followed over its checkpoints.
 
-    Args:
-        curves: of schema tables.CURVES.
-
     Returns:
         Dicts with the run, the place and `bands`, each with its number, x (steps), y (eigenvalues)
         and e (their errors over probe vectors, None where unknown).
@@ -139,9 +129,6 @@ def tracks(curves: pa.Table) -> list[dict[str, Any]]:
 def absent(measurements: pa.Table) -> list[dict[str, Any]]:
     """Operators and bands that were asked for and have nothing to draw at some checkpoints.
 
-    Args:
-        measurements: of schema tables.MEASUREMENTS.
-
     Returns:
         Dicts with the run, the place and `reasons`, each with its text and its `steps`.
     """
@@ -161,9 +148,6 @@ def absent(measurements: pa.Table) -> list[dict[str, Any]]:
 
 def followed(measurements: pa.Table) -> list[dict[str, Any]]:
     """What was said of the bands of one operator of one run while they were followed.
-
-    Args:
-        measurements: of schema tables.MEASUREMENTS.
 
     Returns:
         Dicts with the run, the place, `requests` (checkpoints in between that would tell which
@@ -194,9 +178,6 @@ def _number(row: dict[str, Any]) -> int:
 
 def coefficients(measurements: pa.Table) -> list[dict[str, Any]]:
     """Learning coefficients of one run over its checkpoints, with what was said of each.
-
-    Args:
-        measurements: of schema tables.MEASUREMENTS.
 
     Returns:
         Dicts with the run, the place, the quantity and `points`: step, value and stderr (None

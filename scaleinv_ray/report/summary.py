@@ -161,9 +161,6 @@ def _counts_sentence(measurements: pa.Table) -> str:
 def short(count: int) -> str:
     """A number of parameters to three significant digits.
 
-    Args:
-        count: of parameters.
-
     Returns:
         The number with its unit.
 

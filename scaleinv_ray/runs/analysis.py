@@ -75,10 +75,6 @@ class Run:
 def check_claim(store: Store, config: RunConfig) -> None:
     """Refuses a folder that belongs to another series or protocol; writes nothing.
 
-    Args:
-        store: of the run.
-        config: of the run.
-
     Raises:
         ValueError: naming what the folder holds, and for a config.yaml that is none.
     """
@@ -123,11 +119,8 @@ def claim(store: Store, config: RunConfig) -> None:
 def written_config(store: Store) -> Mapping[str, Any]:
     """What config.yaml of a run folder says, not checked any further.
 
-    Args:
-        store: of the run.
-
     Returns:
-        The mapping.
+        The fields as written.
 
     Raises:
         ValueError: where there is no such file, no mapping in it, or another text than was written.

@@ -29,10 +29,6 @@ def _machine() -> str:
 def recorded(store: Store, processes: Iterable[Process]) -> Generator[None]:
     """Has a run folder name the processes of a Ray for the block; none are not recorded.
 
-    Args:
-        store: of the run.
-        processes: of its embedded Ray.
-
     Yields:
         Nothing. What is left of a killed run's block is for `left_behind`.
     """

@@ -39,9 +39,6 @@ class OccupiedError(ValueError):
 def alone(store: Store) -> Generator[None]:
     """Holds a run folder for the block.
 
-    Args:
-        store: of the run.
-
     Yields:
         Nothing. Begins at once, but for a killed run's folder that cannot be locked: there after
         `DEAD_S` seconds.
@@ -57,9 +54,6 @@ def alone(store: Store) -> Generator[None]:
 
 def is_locked(store: Store) -> bool | None:
     """Whether a run is at a folder, which is left as it is.
-
-    Args:
-        store: of the run.
 
     Returns:
         What the lock says; None where there is none: in an object store, on a network disk without

@@ -77,9 +77,6 @@ def volume_law(found: StateDensity, *, max_multiplicity: int) -> VolumeLaw:
         found: a subset simulation.
         max_multiplicity: the largest allowed; at most the number of variables.
 
-    Returns:
-        The law.
-
     Raises:
         ValueError: where max_multiplicity is below 1.
         Refused: with fewer than 8 levels.

@@ -178,9 +178,6 @@ def read_record(path: Path) -> Record:
     Args:
         path: a file of `write_record`.
 
-    Returns:
-        The record.
-
     Raises:
         ValueError: where the file holds several.
     """

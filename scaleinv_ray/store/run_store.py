@@ -167,9 +167,6 @@ class Store:
     def set_aside(self, name: str) -> str:
         """Renames a file, or a folder, so that no reader takes it for one of the run.
 
-        Args:
-            name: of the file.
-
         Returns:
             Its new name.
         """

@@ -54,9 +54,6 @@ def whole(path: str, what: str = "") -> Generator[None]:
         path: of the file.
         what: the beginning of the reason.
 
-    Yields:
-        Nothing.
-
     Raises:
         DamagedError: with the path and the first line of what went wrong.
     """
@@ -161,9 +158,6 @@ def sealed(data: bytes | memoryview) -> bytes:
 
 def check(data: bytes | memoryview) -> str | None:
     """Compares a file with its seal.
-
-    Args:
-        data: the whole file.
 
     Returns:
         The digest in hexadecimal; None for a file that was never sealed.

@@ -60,9 +60,6 @@ class StateFiles:
     def write(self, level: int) -> Generator[Callable[[np.ndarray], None]]:
         """Opens a level; what it gives takes arrays [B, T, D] in order.
 
-        Args:
-            level: its number.
-
         Yields:
             A function that appends a batch. After an exception nothing stays behind.
         """

@@ -8,7 +8,7 @@ from scipy.special import digamma, polygamma
 from scipy.stats import ortho_group
 
 from scaleinv_ray.invariants.stability import order_chaos
-from scaleinv_ray.invariants.stability.lyapunov import log_singular_values
+from scaleinv_ray.invariants.stability.log_singular_values import log_singular_values
 from scaleinv_ray.records import Jacobians
 
 DIM = 16

@@ -150,11 +150,6 @@ class CountSketch:
     def of(cls, dim: int, num_buckets: int, *, like: torch.Tensor) -> CountSketch:
         """The sketch of vectors of a size.
 
-        Args:
-            dim: P.
-            num_buckets: M.
-            like: gives device and dtype.
-
         Returns:
             The same map whenever it is asked for.
 
@@ -217,9 +212,6 @@ def lanczos_record(
         keep_basis: see `tridiagonal`.
         sketch: buckets of the count sketches of the Ritz vectors, 0 for none.
         labels: operator, block and other fields of the record.
-
-    Returns:
-        The record.
 
     Raises:
         ValueError: above 20 million parameters for a kept basis of more than 30 steps, and for

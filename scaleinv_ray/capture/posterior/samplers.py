@@ -294,9 +294,6 @@ def metropolis(
         length: of the chains.
         generator: on the device of the parameters.
         observer: of other probes.
-
-    Returns:
-        The draws.
     """
     draws = Draws.empty(rows, length, len(observer or ()))
     base = posterior.base(None)

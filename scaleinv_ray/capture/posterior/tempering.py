@@ -218,9 +218,6 @@ class Settings:
             noise: of the gradients.
             llc: of the pilot.
 
-        Returns:
-            The settings.
-
         Raises:
             ValueError: for other numbers of gammas or steps than settings.
         """

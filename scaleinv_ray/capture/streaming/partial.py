@@ -87,9 +87,6 @@ class StreamedModel:
             options: dtype and attention; parts are put on the CPU.
             shuffle_seed: of the variant shuffled_weights, None for the trained weights.
 
-        Returns:
-            The model.
-
         Raises:
             ValueError: where the folder is not whole or lacks a parameter of the model.
         """
@@ -134,9 +131,6 @@ class StreamedModel:
 
         Each shard is opened, its tensors are copied, and it is closed again, so that no page of
         the file stays mapped.
-
-        Args:
-            modules: of the model.
 
         Yields:
             None; afterwards the parameters are on the meta device again.
@@ -270,9 +264,6 @@ class StreamedModel:
     @contextmanager
     def block(self, layer: int) -> Generator[Callable[[torch.Tensor], torch.Tensor]]:
         """Puts a block into memory.
-
-        Args:
-            layer: its number.
 
         Yields:
             A function from its input to its output.

@@ -126,9 +126,6 @@ def place_of(name: str, dtype: str, model_type: str) -> TensorRole | None:
         dtype: as stored, in the format's name.
         model_type: of config.json.
 
-    Returns:
-        The role.
-
     >>> place_of("model.layers.1.mlp.up_proj.qweight", "I32", "llama")
     TensorRole(role='mlp_in', layer=1, transposed=False, fused=None)
     """

@@ -25,9 +25,6 @@ _REMEMBERED: dict[str, tuple[str, str]] = {}
 def read_header(file: Path) -> dict[str, TensorHeader]:
     """The tensors of one safetensors file, by name.
 
-    Args:
-        file: a safetensors file.
-
     Returns:
         dtype (as in the format: F32, BF16, ..) and shape of every tensor.
 
@@ -48,9 +45,6 @@ def read_header(file: Path) -> dict[str, TensorHeader]:
 
 def shard_files(folder: Path) -> tuple[Path, ...]:
     """The safetensors files of a checkpoint, in the order of their names; all exist.
-
-    Args:
-        folder: a checkpoint.
 
     Returns:
         One file, or the shards that the index names.
@@ -92,9 +86,6 @@ def read_tensors(folder: Path) -> dict[str, TensorHeader]:
     """The tensors of all shards of a checkpoint, checked against its index.
 
     ValueError as in `read_header` and `shard_files`, and where the index names an absent tensor.
-
-    Args:
-        folder: a checkpoint.
 
     Returns:
         Name -> header.

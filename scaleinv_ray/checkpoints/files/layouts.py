@@ -91,9 +91,6 @@ def _pickled(names: list[str]) -> str:
 def no_logits(config: Mapping[str, Any]) -> str | None:
     """Why a model gives no logits of next tokens, as far as config.json says; None where it may.
 
-    Args:
-        config: config.json.
-
     Returns:
         What it is, with the name of its class.
 

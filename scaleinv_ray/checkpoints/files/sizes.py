@@ -60,9 +60,6 @@ class Sizes(NamedTuple):
             where: the checkpoint, named in errors.
             config: config.json.
 
-        Returns:
-            The sizes.
-
         Raises:
             ValueError: naming the field: no model_type, a needed size that is missing, what is no
                 whole number above zero (an MLP may have none), a tie neither true nor false.

@@ -54,9 +54,6 @@ def chance_of(task: str, metric: str) -> float | None:
         task: name of the task.
         metric: name of the metric, without its filter.
 
-    Returns:
-        The score.
-
     >>> chance_of("arc_easy", "acc"), chance_of("lambada_openai", "ppl")
     (0.25, None)
     """

@@ -21,9 +21,6 @@ def asking(repo: str) -> Generator[None, None, None]:
     Args:
         repo: named in every message.
 
-    Yields:
-        Nothing.
-
     Raises:
         RevisionNotFoundError: as it is.
         ValueError: for what the user can mend: names, rights, files of another form.

@@ -63,9 +63,6 @@ class Layout(NamedTuple):
 def told_of(folder: Path) -> Told:
     """What training.json, and the trainer_state.json of the Hugging Face Trainer, say.
 
-    Args:
-        folder: of a checkpoint.
-
     Returns:
         What they say.
 
@@ -223,9 +220,6 @@ def _step_of_final(
 
 def unused_in(layouts: Iterable[Layout]) -> str | None:
     """What lies in the folders of runs and is not read, in one line; None where all is.
-
-    Args:
-        layouts: of the folders.
 
     Returns:
         Folders with the reason, and files with their number, the first five of each.

@@ -71,9 +71,6 @@ def model_of(folder: Path) -> str:
     Args:
         folder: of a checkpoint or a run.
 
-    Returns:
-        The name.
-
     >>> model_of(Path("runs/d64-s0/step-000300")), model_of(Path("models/pythia-70m"))
     ('d64-s0', 'pythia-70m')
     """

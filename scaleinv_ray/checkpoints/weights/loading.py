@@ -45,9 +45,6 @@ def load_model(folder: Path, options: LoadOptions | None = None) -> PreTrainedMo
         folder: a local checkpoint folder.
         options: device, dtype and attention.
 
-    Returns:
-        The model.
-
     Raises:
         ValueError: where `check_folder` finds a fault, or where the files lack weights of the
             model or hold them in another shape (transformers would draw them at random).

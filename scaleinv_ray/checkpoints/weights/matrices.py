@@ -57,9 +57,6 @@ def read_config(folder: Path, *, trusted: bool = False) -> PreTrainedConfig:
         folder: a local checkpoint folder.
         trusted: run the folder's own code, where config.json names some.
 
-    Returns:
-        The config.
-
     Raises:
         ValueError: where the class is in code that is not trusted, or that lies elsewhere.
     """

@@ -40,9 +40,6 @@ def _why_no_safetensors(folder: Path) -> str:
 def check_folder(folder: Path) -> dict[str, Path]:
     """Checks that a folder holds a whole safetensors checkpoint.
 
-    Args:
-        folder: a local checkpoint folder.
-
     Returns:
         Tensor name -> file that holds it, files in order.
 

@@ -108,9 +108,6 @@ class Crew:
     def started(self, ref: Any) -> Place | Unfit | str | None:
         """Takes note of an actor that has answered, or cannot.
 
-        Args:
-            ref: whatever is ready.
-
         Returns:
             Where it is; why it has gone (a text: it was lost); None where `ref` is no question of
             this.

@@ -193,9 +193,6 @@ class Joining:
     def answered(self, ref: Any) -> bool:
         """Takes note of an answer.
 
-        Args:
-            ref: whatever is ready.
-
         Returns:
             Whether it was a question of this.
         """

@@ -77,9 +77,6 @@ def autoscaling_configs(commands: Iterable[list[str]], address: str) -> list[Pat
     Args:
         commands: words of the processes of this machine.
         address: of the cluster's GCS.
-
-    Returns:
-        Their paths.
     """
     found = []
     for words in commands:

@@ -42,9 +42,6 @@ def _placed() -> bool:
 def posted(store: Store) -> Generator[Terms]:
     """Puts a nonce into a store for the block, by which nodes see that it is this one.
 
-    Args:
-        store: of the run.
-
     Yields:
         What every node has to have.
     """

@@ -112,9 +112,6 @@ def _lost(row: Mapping[str, Any], num_runs: int) -> str:
 def join_notes(joined: Joined) -> list[str]:
     """What became of evaluations, in lines: how many are joined, and of the others why not.
 
-    Args:
-        joined: what became of them.
-
     Returns:
         The lines; none where there were no evaluations.
     """

@@ -120,16 +120,7 @@ def judge(
 
 
 def verdict_alone(series: Series, given: Moments, *, delta: float) -> Verdicts:
-    """The verdict of `judge` without the numbers beside it.
-
-    Args:
-        series: the series.
-        given: its moments.
-        delta: margin on its scale.
-
-    Returns:
-        The verdict.
-    """
+    """The verdict of `judge` without the numbers beside it."""
     if _missing(series):
         return Verdicts.UNDETERMINED
     if series.all_equal:

@@ -215,9 +215,6 @@ def evidence(x_K: np.ndarray, given: Moments, *, delta: float) -> Evidence:
         x_K: ln of total parameters, ascending, K >= 4.
         given: moments of the batch.
         delta: margin on the scale of the values.
-
-    Returns:
-        The evidence.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         width_B, tost_p_B = _equivalence(given, delta)

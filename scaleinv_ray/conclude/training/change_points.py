@@ -56,9 +56,6 @@ def shapes_of(base_KC: np.ndarray, shape_DK: np.ndarray, *, picked_by: int) -> S
         shape_DK: shapes at the checkpoints; those within the base functions are left out.
         picked_by: numbers that pick a shape (a position, a width).
 
-    Returns:
-        The shapes.
-
     Raises:
         ValueError: where no shape or no degree of freedom is left.
     """
@@ -112,10 +109,6 @@ def null_of_search(shapes: Shapes, rng: np.random.Generator) -> np.ndarray:
 
     The largest of many F is no F: its distribution depends on checkpoints and shapes only, and is
     drawn.
-
-    Args:
-        shapes: to search.
-        rng: source of randomness.
 
     Returns:
         4000 values, ascending.

@@ -143,9 +143,6 @@ class OrderFinder:
             steps: of the checkpoints, distinct, >= 0, in any order.
             values: of the quantity, on the scale to be judged.
 
-        Returns:
-            The order.
-
         Raises:
             ValueError: under seven checkpoints, for steps that repeat or are negative, and values
                 that are not finite or all equal.

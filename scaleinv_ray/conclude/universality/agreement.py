@@ -108,9 +108,6 @@ def universality_classes(
         qualities: (name, name) -> S of the collapse of their scaling functions, where measured.
         large_quality: S beyond which scaling functions differ.
 
-    Returns:
-        The classes.
-
     Raises:
         ValueError: for fewer than two systems, shapes that do not match, names that repeat,
             margins or df that are not positive, and covariances that are no covariances.

@@ -12,7 +12,7 @@ import numpy as np
 from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, mean_of
 from scaleinv_ray.invariants.common.soundness import sound
-from scaleinv_ray.invariants.stability.lyapunov import centred, log_singular_values
+from scaleinv_ray.invariants.stability.log_singular_values import centred, log_singular_values
 from scaleinv_ray.records import Jacobians
 
 MAX_STRUCTURAL_RESIDUAL = 0.05

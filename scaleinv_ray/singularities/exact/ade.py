@@ -67,9 +67,6 @@ def ade_polynomial(letter: Letter, index: int, *signs: int) -> Polynomial:
 def ade_table(*, largest_index: int = 8) -> Iterator[Singularity]:
     """Entries of all real forms, in two and three variables.
 
-    Args:
-        largest_index: of A and D.
-
     Yields:
         Entries; in three variables every indefinite form has the coefficient (1/2, 1).
 

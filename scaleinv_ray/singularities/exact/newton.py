@@ -38,9 +38,6 @@ def newton_polyhedron(potential: Polynomial) -> LearningCoefficient:
     Args:
         potential: K, with K(0) = 0.
 
-    Returns:
-        The coefficient.
-
     Raises:
         ValueError: where K(0) is not 0.
         Refused: where K is degenerate: a face polynomial is not positive off the coordinate

@@ -92,9 +92,6 @@ def monomial(*powers: int) -> Polynomial:
     Args:
         *powers: exponent of every variable.
 
-    Returns:
-        The polynomial.
-
     >>> monomial(2, 4).terms
     {(2, 4): 1}
     """
@@ -128,9 +125,6 @@ def symmetry_dimension(potential: Polynomial) -> int:
 
     Its Lie algebra is {A : sum_ij A_ij w_j d_i K = 0}: the kernel of a matrix with a column for
     every (i, j) and a row for every monomial.
-
-    Args:
-        potential: K.
 
     Returns:
         Dimension: 1 for w1^2 + w2^2 (rotations) and for w1^2 w2^2 (w1 -> c w1, w2 -> w2 / c).

@@ -27,9 +27,6 @@ from scaleinv_ray.singularities.exact.polynomial import (
 def weights(f: Polynomial) -> tuple[Fraction, ...]:
     """The weights q with sum_i q_i a_i = 1 for every exponent a of f.
 
-    Args:
-        f: a polynomial.
-
     Returns:
         q_1 .. q_N, positive.
 
@@ -100,9 +97,6 @@ def isolated_over_complex(f: Polynomial) -> bool:
     The socle of an isolated f lies in degree sum (1 - 2 q_i), so that every monomial beyond it is
     in the ideal of the derivatives; and where a power of each variable is, zeros are isolated.
 
-    Args:
-        f: quasi-homogeneous.
-
     Returns:
         True where it is isolated.
 
@@ -123,9 +117,6 @@ def isolated_over_complex(f: Polynomial) -> bool:
 def definite(q: Sequence[Fraction]) -> LearningCoefficient:
     """Coefficient of K = f, definite with weights q.
 
-    Args:
-        q: weights of f.
-
     Returns:
         (sum q_i, 1).
 
@@ -141,9 +132,6 @@ def indefinite_square(q: Sequence[Fraction]) -> LearningCoefficient:
     The origin gives sum q_i / 2, the hypersurface f = 0 beside it 1 / 2: the smaller one wins, and
     where they are equal the multiplicity is 2.
 
-    Args:
-        q: weights of f.
-
     Returns:
         (min(1, sum q_i) / 2, 2 where sum q_i = 1 else 1).
 
@@ -156,9 +144,6 @@ def indefinite_square(q: Sequence[Fraction]) -> LearningCoefficient:
 
 def semidefinite_square(q: Sequence[Fraction]) -> LearningCoefficient:
     """Coefficient of K = f^2 where f >= 0 and its real zero is isolated.
-
-    Args:
-        q: weights of f.
 
     Returns:
         (sum q_i / 2, 1).
