@@ -50,6 +50,18 @@ DIAGRAMS = pa.schema(
     _fields(f"{_UNIT} {_PLACE} {_WHAT} params:s diagram:s dimension:I birth:F death:F", _TYPES)
 )
 
+VALUES = pa.schema(
+    _fields(
+        """series:s probe:s family:s invariant:s quantity:s site:s depth_bin:s law:s comparison:s
+        variant:s n_params:i model:s seed:i n_layers:i architecture:s step:i value:f stderr:f
+        counted:b over_training:b reason:s""",
+        _TYPES,
+    )
+)
+"""What is judged: one row a replicate at a place (a role is the site of weights), with its value or
+the reason why it does not count. comparison: beside which others it may be set (equal_steps: all
+models of that step; step is null between two checkpoints). over_training: whether it counts beside
+the other steps of its run, too; null where that is not asked."""
 VERDICTS = pa.schema(
     _fields(
         """series:s probe:s family:s invariant:s quantity:s site:s depth_bin:s step:i comparison:s

@@ -1,4 +1,4 @@
-"""From tables to the rows that `conservation` reads, by column."""
+"""From tables to the rows that `conservation` reads and back, by column."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from scaleinv_ray.conclude.aggregation.rows import ROW_BY_ROW, Column, Rows
+from scaleinv_ray.tables import shared
 
 
 def rows_of(table: pa.Table, names: Iterable[str]) -> Rows:
@@ -19,6 +20,34 @@ def rows_of(table: pa.Table, names: Iterable[str]) -> Rows:
         names: the columns wanted.
     """
     return Rows({name: _column(name, table[name].combine_chunks()) for name in names})
+
+
+def table_of(rows: Rows, schema: pa.Schema) -> pa.Table:
+    """A table of rows; texts are dictionaries, so that each is held once.
+
+    Args:
+        rows: with the columns of the schema.
+        schema: of `tables`.
+
+    Returns:
+        The table, of `tables.shared(schema)`.
+    """
+    of = shared(schema)
+    columns = [
+        _array(rows.columns[field.name], field.type) if len(rows) else pa.array([], field.type)
+        for field in of
+    ]
+    return pa.Table.from_arrays(columns, schema=of)
+
+
+def _array(column: Column, of: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(of):
+        texts = list(column.values)
+        absent_R = np.array([text is None for text in texts], dtype=bool)[column.place_R]
+        places = pa.array(column.place_R.astype(np.int32), mask=absent_R)
+        known = ["" if text is None else text for text in texts]
+        return pa.DictionaryArray.from_arrays(places, pa.array(known, of.value_type))
+    return pa.array(column.values, of).take(pa.array(column.place_R))
 
 
 def _column(name: str, array: pa.Array) -> Column:

@@ -18,7 +18,8 @@ from scaleinv_ray.conclude.aggregation.tokenizers import (
     several_tokenizers,
     tokenizer_notes,
 )
-from scaleinv_ray.conclude.columns import rows_of
+from scaleinv_ray.conclude.aggregation.value_rows import value_rows
+from scaleinv_ray.conclude.columns import rows_of, table_of
 from scaleinv_ray.conclude.conclusions import DERIVED, derive, predicted
 from scaleinv_ray.conclude.conservation.verdicts_table import judge_table
 from scaleinv_ray.conclude.evaluations import capability_digest
@@ -47,7 +48,8 @@ assert invariants, "importing the package registers the invariants"
 STAMP, MADE = "scaleinv.conclusion", "scaleinv.made"
 """Keys of the schema's metadata of verdicts.parquet: what it was concluded from, and the digests of
 what was made beside it."""
-_MADE = (*(f"{name}.parquet" for name in ("predictions", *DERIVED)), "report.html")
+_WRITTEN = ("values", "predictions", *DERIVED)
+_MADE = (*(f"{name}.parquet" for name in _WRITTEN), "report.html")
 _UNREAD = {"samples", "flags", "run_id", "weights_digest", "wall_s", "code_version"}
 JUDGED = [n for n in tables.MEASUREMENTS.names if n not in _UNREAD]
 CURVED = [n for n in tables.CURVES.names if n not in _UNREAD]
@@ -178,7 +180,7 @@ def conclude(store: Store, config: RunConfig, *, planned: pa.Array | None = None
     whole = {f: _among(_gather(store, f, held.names(f)), planned) for f in FOLDERS}
     made, notes = _judged(store, config, whole)
     whole |= made
-    for name in ("predictions", *DERIVED):
+    for name in _WRITTEN:
         store.write_table(f"{name}.parquet", whole[name])
     facts = _facts(whole["measurements"])
     page = report.render(whole, title=config.name, facts=facts, notes=[*notes, *held.unread()])
@@ -211,12 +213,14 @@ def _judged(
         margin=config.conservation.margin,
         comparisons=[f"equal_{name}" for name in config.conservation.comparisons],
     )
+    values = table_of(value_rows(rows), tables.VALUES)
     if config.conservation.held_out == "none":
         prediction_rows = []
     prediction_rows += predicted(rows, config, quantities)
     verdict_rows = say_tokenizers(verdict_rows, several, quantities)
     curves = rows_of(whole["curves"], CURVED)
     made = derive(rows, curves, config, quantities, within_runs=measured) | {
+        "values": values,
         "verdicts": tables.encode(verdict_rows, tables.VERDICTS),
         "predictions": tables.encode(prediction_rows, tables.PREDICTIONS),
     }

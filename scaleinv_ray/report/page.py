@@ -30,6 +30,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "diagrams": schemas.DIAGRAMS,
     "verdicts": schemas.VERDICTS,
     "predictions": schemas.PREDICTIONS,
+    "values": schemas.VALUES,
 }
 """Tables that every run has; those of `across.READ` it may have besides."""
 MAX_REASONS = 200

@@ -1,7 +1,6 @@
 """From rows to cells: everything measured at one place, by variant, replicate and step.
 
-A place is one (series, probe, family, invariant, quantity, site, depth bin). A replicate is one
-(model, seed).
+A replicate is one (model, seed).
 
 Shape suffixes: R rows, E entries (a row counts at several places), W combinations of the columns
 that decide at which, C cells.
@@ -11,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,23 +22,10 @@ from scaleinv_ray.conclude.aggregation.matched_checkpoints import (
     Replicate,
     choices,
 )
+from scaleinv_ray.conclude.aggregation.places import Place, places_of
 from scaleinv_ray.conclude.aggregation.rows import Rows
 
-THIRD = 1 / 3 + 1e-9
-TWO_THIRDS = 2 / 3 + 1e-9
 TRAINED = "trained"
-
-
-class Place(NamedTuple):
-    """What is judged: the key columns of a verdict before step and comparison."""
-
-    series: str
-    probe: str | None
-    family: str
-    invariant: str
-    quantity: str
-    site: str | None
-    depth_bin: str
 
 
 Cells = dict[Replicate, dict[int, Cell]]
@@ -54,33 +40,18 @@ class Group:
         place: the place.
         cells: variant -> replicate -> step -> rows.
         choices: the comparisons of its series.
+        compared: what `values.comparisons` made of them: several tables ask for it.
     """
 
     place: Place
     cells: dict[str, Cells] = field(default_factory=dict)
     choices: list[Choice] = field(default_factory=list)
+    compared: Any = None
 
     def lose(self, variant: str, replicate: Replicate, step: int, lost: Cell) -> None:
         """Notes that a unit has no rows here because of a failure without a place."""
         steps = self.cells.setdefault(variant, {}).setdefault(replicate, {})
         steps.setdefault(step, Cell(lost.source)).lost = lost.errors()[0]
-
-
-def depth_bin_of(depth: float | None) -> str | None:
-    """Third of the depth: early up to 1/3, middle up to 2/3, late; None without a depth.
-
-    Args:
-        depth: relative depth, 0 to 1.
-
-    Returns:
-        Name of the third.
-
-    >>> [depth_bin_of(d) for d in (0.0, 1 / 3, 0.5, 2 / 3, 1.0, None)]
-    ['early', 'early', 'middle', 'middle', 'late', None]
-    """
-    if depth is None:
-        return None
-    return "early" if depth <= THIRD else "middle" if depth <= TWO_THIRDS else "late"
 
 
 def gather(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
@@ -212,21 +183,6 @@ def _check_basis(table: Rows) -> None:
                 f"{have[at]}: got {mine[at]!r} beside {first[at]!r} for {found[2]} "
                 f"{found[3]}, allowed one throughout"
             )
-
-
-def places_of(row: Mapping[str, Any]) -> Iterator[Place]:
-    """The places at which a row counts: under its site or role, at all depths and in its third."""
-    site, role = row["site"], row["role"]
-    sites = [site]
-    if site is None and role is not None:
-        # an embedding is not one of the roles of a block
-        sites = [role] if row["layer"] is None else [role, "all"]
-    third = depth_bin_of(row["depth"])
-    bins = ["all"] if third is None else ["all", third]
-    what = (row["series"], row["probe"], row["family"], row["invariant"], row["quantity"])
-    for name in sites:
-        for depth_bin in bins:
-            yield Place(*what, name, depth_bin)
 
 
 def _spread(groups: list[Group]) -> list[Group]:

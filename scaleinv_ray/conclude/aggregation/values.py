@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from scaleinv_ray.conclude.aggregation.cells import TRAINED, Cells, Group, in_order
+from scaleinv_ray.conclude.aggregation.cells import TRAINED, Group, in_order
 from scaleinv_ray.conclude.aggregation.completeness import Cell, Whole, whole_of
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Choice, Pick, Replicate
 
@@ -32,6 +32,14 @@ class Value(NamedTuple):
     stderr: float | None
 
 
+class Null(NamedTuple):
+    """A null model beside the trained ones: where it was measured, its value or why it has none."""
+
+    step: int
+    value: Value | None
+    reason: str
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Values to be judged together.
@@ -43,7 +51,8 @@ class Comparison:
         notes: what else has to be said of it.
         trained: values of the trained models.
         refused: trained replicates that lack a row of the place, with the reason.
-        nulls: variant -> values of that null.
+        beside: variant -> the null models of every size.
+        nulls: variant -> values of that null at the trained sizes.
         null_notes: what has to be said of the nulls.
     """
 
@@ -53,6 +62,7 @@ class Comparison:
     notes: list[str]
     trained: dict[Replicate, Value]
     refused: dict[Replicate, str]
+    beside: dict[str, dict[Replicate, Null]]
     nulls: dict[str, dict[Replicate, Value]]
     null_notes: list[str]
 
@@ -69,11 +79,53 @@ def comparisons(group: Group) -> list[Comparison]:
     Returns:
         The comparisons, those without values included; none without a trained model.
     """
-    trained = group.cells.get(TRAINED)
-    return [_compare(group, trained, choice) for choice in group.choices] if trained else []
+    if group.compared is None:
+        has_trained = TRAINED in group.cells
+        group.compared = [_compare(group, of) for of in group.choices] if has_trained else []
+    found: list[Comparison] = group.compared
+    return found
 
 
-def _compare(group: Group, trained: Cells, choice: Choice) -> Comparison:
+def at_every_step(group: Group) -> Iterator[tuple[Choice, Comparison]]:
+    """The comparisons of the series, and beside the judged step the models at every other one.
+
+    Args:
+        group: what was measured at one place.
+
+    Yields:
+        Choice and comparison. Each null model stands in one of those at equal steps: that of its
+        own step, or the judged one where it has none there.
+    """
+    judged = comparisons(group)
+    yield from zip(group.choices, judged, strict=False)
+    taken = {
+        (variant, replicate, null.step)
+        for comparison in judged
+        if comparison.name == "equal_steps"
+        for variant, nulls in comparison.beside.items()
+        for replicate, null in nulls.items()
+    }
+    done = {c.step for c in group.choices if judged and c.name == "equal_steps"}
+    every = {step for cells in group.cells.values() for of in cells.values() for step in of}
+    trained = group.cells.get(TRAINED, {})
+    for step in sorted(every - done):
+        picks: dict[Replicate, Pick] = {
+            r: ((step, 1.0),) for r, of in trained.items() if step in of
+        }
+        choice = Choice("equal_steps", step, "", picks)
+        yield choice, _compare(group, choice, without=taken)
+
+
+def whole_over_training(group: Group) -> Whole:
+    """What every checkpoint of every trained run has to have, to be set beside the others."""
+    trained = group.cells.get(TRAINED, {})
+    return whole_of((r.build, cell) for r, steps in trained.items() for cell in steps.values())
+
+
+def _compare(
+    group: Group, choice: Choice, *, without: Collection[tuple[str, Replicate, int]] | None = None
+) -> Comparison:
+    trained = group.cells.get(TRAINED, {})
     picked = {
         replicate: [trained[replicate][step] for step, _ in pick]
         for replicate, pick in choice.picks.items()
@@ -92,7 +144,8 @@ def _compare(group: Group, trained: Cells, choice: Choice) -> Comparison:
             values[replicate] = _value(
                 whole, replicate, cells, choice.picks[replicate], independent
             )
-    nulls, null_notes = _nulls(group, values, choice, whole)
+    beside = _beside(group, choice, whole, without)
+    nulls, null_notes = _nulls(beside, values, choice)
     missing = in_order(r for r in choice.picks if r not in picked)
     return Comparison(
         name=choice.name,
@@ -101,6 +154,7 @@ def _compare(group: Group, trained: Cells, choice: Choice) -> Comparison:
         notes=_notes(choice, refused, missing, whole),
         trained=values,
         refused=refused,
+        beside=beside,
         nulls=nulls,
         null_notes=null_notes,
     )
@@ -111,8 +165,8 @@ def _notes(
 ) -> list[str]:
     said = [choice.note] if choice.picks and choice.note else []
     if refused:
-        commonest = Counter(sorted(refused.values())).most_common(1)[0][0]
-        said.append(f"{len(refused)} of {len(choice.picks)} models dropped: {commonest}")
+        lost = f"{len(refused)} of {len(choice.picks)} models dropped"
+        said.append(f"{lost}: {_commonest(refused.values())}")
     if missing:
         said.append(f"not measured here: {', '.join(_named(r) for r in missing)}")
     if whole.left_out and len(refused) < len(choice.picks):
@@ -138,23 +192,58 @@ def _value(
     return Value(value, stderr)
 
 
+def _beside(
+    group: Group,
+    choice: Choice,
+    whole: Whole,
+    without: Collection[tuple[str, Replicate, int]] | None,
+) -> dict[str, dict[Replicate, Null]]:
+    """Of every null its models at the step, or at their last one where that is not left out."""
+    found: dict[str, dict[Replicate, Null]] = {}
+    for variant in sorted(set(group.cells) - {TRAINED}):
+        cells: dict[Replicate, tuple[int, Cell]] = {}
+        for replicate, steps in group.cells[variant].items():
+            step = choice.step
+            if step is None or step not in steps:
+                step = max(steps) if without is None else None
+            if step is not None and (variant, replicate, step) not in (without or ()):
+                cells[replicate] = step, steps[step]
+        # of sizes that no trained model has here, the nulls alone say what is whole
+        alone = whole_of((r.build, c) for r, (_, c) in cells.items() if not whole.rows.get(r.build))
+        found[variant] = {
+            replicate: _null(
+                whole if whole.rows.get(replicate.build) else alone,
+                replicate,
+                *at,
+                independent=group.place.probe is None,
+            )
+            for replicate, at in cells.items()
+        }
+    return found
+
+
+def _null(whole: Whole, replicate: Replicate, step: int, cell: Cell, *, independent: bool) -> Null:
+    if lacking := whole.lacking(replicate.build, cell):
+        return Null(step, None, _commonest(lacking))
+    return Null(step, Value(*whole.mean(replicate.build, cell, independent=independent)), "")
+
+
 def _nulls(
-    group: Group, trained: Mapping[Replicate, Value], choice: Choice, whole: Whole
+    beside: Mapping[str, Mapping[Replicate, Null]],
+    trained: Mapping[Replicate, Value],
+    choice: Choice,
 ) -> tuple[dict[str, dict[Replicate, Value]], list[str]]:
     """Of every null the values at the trained sizes, and what is not as it should be."""
     sizes = {replicate.n_params for replicate in trained}
-    independent = group.place.probe is None
     nulls: dict[str, dict[Replicate, Value]] = {}
     said: list[str] = []
     elsewhere: set[int] = set()
-    for variant in sorted(set(group.cells) - {TRAINED}) if trained else ():
+    for variant, models in beside.items() if trained else ():
         values: dict[Replicate, Value] = {}
-        for replicate, steps in group.cells[variant].items():
-            step = choice.step if choice.step in steps else max(steps)
-            if replicate.n_params in sizes and not whole.lacking(replicate.build, steps[step]):
-                pick = ((step, 1.0),)
-                values[replicate] = _value(whole, replicate, [steps[step]], pick, independent)
-                elsewhere |= {step} - {choice.step}
+        for replicate, null in models.items():
+            if replicate.n_params in sizes and null.value is not None:
+                values[replicate] = null.value
+                elsewhere |= {null.step} - {choice.step}
         nulls[variant] = values
         absent = sorted(sizes - {replicate.n_params for replicate in values})
         if absent:
@@ -163,3 +252,7 @@ def _nulls(
         steps_text = ", ".join("none" if s == NO_STEP else str(s) for s in sorted(elsewhere))
         said.insert(0, f"nulls at step {steps_text}")
     return nulls, said
+
+
+def _commonest(reasons: Iterable[str]) -> str:
+    return Counter(sorted(reasons)).most_common(1)[0][0]

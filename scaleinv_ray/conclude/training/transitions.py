@@ -16,8 +16,8 @@ import numpy as np
 from scipy import special
 
 from scaleinv_ray.conclude.aggregation.cells import TRAINED, Group, gather, in_order
-from scaleinv_ray.conclude.aggregation.completeness import whole_of
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Replicate
+from scaleinv_ray.conclude.aggregation.values import whole_over_training
 from scaleinv_ray.conclude.conservation.fits import TIED
 from scaleinv_ray.conclude.training.change_points import (
     Match,
@@ -247,7 +247,7 @@ def run_values(group: Group) -> dict[Replicate, dict[int, float]]:
         Replicate -> step -> value, steps ascending.
     """
     trained = group.cells.get(TRAINED, {})
-    whole = whole_of((r.build, cell) for r, steps in trained.items() for cell in steps.values())
+    whole = whole_over_training(group)
     return {
         replicate: {
             step: whole.mean(replicate.build, cell, independent=True)[0]

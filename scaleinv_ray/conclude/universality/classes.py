@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from scaleinv_ray.conclude.aggregation.cells import TRAINED, Place, gather, in_order
+from scaleinv_ray.conclude.aggregation.cells import TRAINED, gather, in_order
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Replicate
+from scaleinv_ray.conclude.aggregation.places import Place
 from scaleinv_ray.conclude.aggregation.rows import Rows
 from scaleinv_ray.conclude.aggregation.values import Value, comparisons
 from scaleinv_ray.conclude.conservation.test_statistics import moments

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scaleinv_ray.conclude.aggregation.cells import Place, in_order, places_of
+from scaleinv_ray.conclude.aggregation.cells import in_order
 from scaleinv_ray.conclude.aggregation.completeness import Location
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Replicate
+from scaleinv_ray.conclude.aggregation.places import Place, places_of
 from scaleinv_ray.conclude.universality.collapse import (
     Rescaling,
     ScalingCurve,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from scaleinv_ray.conclude.aggregation.cells import Place, places_of
+from scaleinv_ray.conclude.aggregation.places import Place, places_of
 from scaleinv_ray.conclude.aggregation.rows import Rows
 
 Row = dict[str, Any]
