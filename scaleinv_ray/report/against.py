@@ -99,7 +99,7 @@ def _of_slice(place: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[dict
     form = "constant" if flat else "power" if is_ln else "log"
     scale = "ln" if is_ln else "linear"
     out = []
-    for i, (model, seed, n_params, step, value) in enumerate(runs):
+    for i, (model, seed, n_params, step, value, _) in enumerate(runs):
         predicted, *interval = (rounded(float(end[i])) for end in ends)
         finite = [end for end in interval if end is not None]
         low, high = sorted(finite) if len(finite) == 2 else (None, None)

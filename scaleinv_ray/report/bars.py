@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from scaleinv_ray.conclude.aggregation.places import depth_bin_of
 from scaleinv_ray.report.curves import at_judged_step, when
 from scaleinv_ray.report.pack import rounded
 from scaleinv_ray.report.series import named
@@ -16,14 +17,6 @@ PLACE: tuple[str, ...] = ("series", "family", "invariant", "diagram", "probe", "
 NUM_BARS = 120
 """Bars drawn of a dimension; of more the longest are."""
 DIGITS = 5
-THIRDS = (("early", 1 / 3), ("middle", 2 / 3), ("late", 1.0))
-
-
-def third_of(depth: float | None) -> str:
-    """The third of the depth, as in `series.with_depth_bins`; empty without a depth."""
-    if depth is None:
-        return ""
-    return next((name for name, end in THIRDS if depth <= end + 1e-9), "late")
 
 
 def _bars(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -49,7 +42,7 @@ def _deepest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of every third of the depth the deepest row, of the first seed that has one."""
     found: dict[str, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda r: (-(r["depth"] or 0.0), r["seed"] or 0, r["model"] or "")):
-        found.setdefault(third_of(row["depth"]), row)
+        found.setdefault(depth_bin_of(row["depth"]) or "", row)
     return [found[name] | {"bin": name} for name in sorted(found)]
 
 

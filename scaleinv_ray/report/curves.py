@@ -9,8 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scaleinv_ray.conclude.aggregation.completeness import Location, whole_replicates
+from scaleinv_ray.conclude.aggregation.matched_checkpoints import Replicate
 from scaleinv_ray.report.pack import rounded
-from scaleinv_ray.report.series import NO_STEP, location, named, with_depth_bins, with_sites
+from scaleinv_ray.report.places import placed
+from scaleinv_ray.report.series import NO_STEP, named
 
 NUM_POINTS = 96
 """Points drawn of a curve: more cannot be told apart on a figure of 800 pixels."""
@@ -19,6 +22,7 @@ NUM_POLES = 600
 PLACE: tuple[str, ...] = ("series", "family", "invariant", "curve", "probe", "site", "bin")
 
 XY = tuple[np.ndarray, np.ndarray]
+Curves = list[tuple[Location, XY]]
 
 
 def is_poles(curve: str) -> bool:
@@ -155,23 +159,6 @@ def _read(row_x: Any, row_y: Any, *, ordered: bool) -> XY | None:
     return x, y
 
 
-class _Size:
-    """Curves of one size at one place, by replicate and location."""
-
-    def __init__(self) -> None:
-        self.curves: dict[Any, list[XY]] = defaultdict(list)
-        self.locations: dict[Any, set[int]] = defaultdict(set)
-
-    def add(self, replicate: Any, location: int, xy: XY) -> None:
-        self.curves[replicate].append(xy)
-        self.locations[replicate].add(location)
-
-    def complete(self) -> dict[Any, list[XY]]:
-        """Replicates with a curve wherever any replicate of the size has one."""
-        planned = set.union(*self.locations.values())
-        return {r: xy for r, xy in self.curves.items() if self.locations[r] == planned}
-
-
 def mean_curves(curves: pa.Table) -> list[dict[str, Any]]:
     """Mean curve over seeds per size, trained, at the last step that all models have in common.
 
@@ -189,15 +176,17 @@ def mean_curves(curves: pa.Table) -> list[dict[str, Any]]:
         incomplete replicates in `replicates_left_out`.
     """
     kept, steps = at_judged_step(curves.drop_columns(["y_stderr"]), trained_only=True)
-    kept = with_sites(kept.append_column("location", location(kept)))
-    kept = with_depth_bins(named(kept, [name for name in PLACE if name != "bin"]))
+    locations = kept.select(Location._fields).to_pylist()
+    at = pa.array(range(len(locations)))
+    kept = placed(named(kept.append_column("at", at), [n for n in PLACE[:-1] if n != "site"]))
     names = list(zip(*(kept[c].to_pylist() for c in PLACE), strict=True))
-    rows = kept.select(["n_params", "model", "seed", "location"]).to_pylist()
-    groups: dict[Any, dict[int, _Size]] = defaultdict(lambda: defaultdict(_Size))
+    rows = kept.select([*Replicate._fields, "at"]).to_pylist()
+    groups: dict[Any, dict[Replicate, Curves]] = defaultdict(lambda: defaultdict(list))
     for i, (name, row) in enumerate(zip(names, rows, strict=True)):
         xy = _read(kept["x"][i], kept["y"][i], ordered=not is_poles(name[3]))
         if xy is not None:
-            groups[name][row["n_params"]].add(_replicate_of(row), row["location"], xy)
+            location = Location(**locations[row.pop("at")])
+            groups[name][Replicate(**row)].append((location, xy))
     return [_figure(name, groups[name], when(steps.get(name[0]))) for name in sorted(groups)]
 
 
@@ -208,10 +197,13 @@ def when(step: int | None) -> str:
     return "" if step == NO_STEP else f"step {step:,}"
 
 
-def _figure(name: tuple[str, ...], sizes: dict[int, _Size], at: str) -> dict[str, Any]:
+def _figure(name: tuple[str, ...], found: dict[Replicate, Curves], at: str) -> dict[str, Any]:
     draw = _poles if is_poles(name[3]) else _line
-    whole = {n: sizes[n].complete() for n in sorted(sizes)}
-    lines = [draw(n, seeds) for n, seeds in whole.items() if seeds]
+    whole = whole_replicates({r: {location for location, _ in of} for r, of in found.items()})
+    sizes: dict[int, dict[Replicate, list[XY]]] = defaultdict(dict)
+    for replicate in whole:
+        sizes[replicate.n_params][replicate] = [xy for _, xy in found[replicate]]
+    lines = [draw(n, sizes[n]) for n in sorted(sizes)]
     drawn = [line for line in lines if line is not None]
     return {
         **dict(zip(PLACE, name, strict=True)),
@@ -219,5 +211,5 @@ def _figure(name: tuple[str, ...], sizes: dict[int, _Size], at: str) -> dict[str
         "when": at,
         "lines": drawn,
         "left_out": len(lines) - len(drawn),
-        "replicates_left_out": sum(len(sizes[n].curves) - len(seeds) for n, seeds in whole.items()),
+        "replicates_left_out": len(found) - len(whole),
     }

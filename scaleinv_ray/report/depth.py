@@ -7,44 +7,43 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scaleinv_ray.report.pack import rounded
+from scaleinv_ray.report.pack import among, rounded
+from scaleinv_ray.report.places import WHERE, placed
 from scaleinv_ray.report.series import (
     NO_STEP,
+    POINT,
     SLICE,
+    at_equal_steps,
     named,
-    single_units,
     summarised,
-    with_replicates,
-    with_sites,
 )
 
 PROFILE: tuple[str, ...] = SLICE[:-1]
 """What one profile figure shows; there is no depth bin in it."""
+RUN: tuple[str, ...] = ("model", "seed")
 DIGITS = 4
 
 
-def depth_profiles(measurements: pa.Table) -> list[dict[str, Any]]:
+def depth_profiles(measurements: pa.Table, values: pa.Table) -> list[dict[str, Any]]:
     """Means over seeds at every depth, per variant, size and step.
 
-    Rows of one seed at one depth (roles, heads) are averaged first; a seed counts at a depth only
-    with a value at every location there, as in `series.over_seeds`.
+    Rows of one seed at one depth (roles, heads) are averaged first; they are those of the
+    replicates that count in that third of the depth.
 
     Args:
         measurements: a table of schema `tables.MEASUREMENTS`.
+        values: a table of schema `tables.VALUES`, which says what counts.
 
     Returns:
         One dict a profile: the names of `PROFILE` and `points`: variant -> list of [n_params,
         step, depth, mean, sd over seeds or None, number of seeds]. Profiles of one depth only are
         left out.
     """
-    usable, _ = single_units(measurements)
-    placed = usable.filter(pc.is_valid(usable["depth"]))
-    whole = named(with_sites(placed), (*PROFILE, "variant"))
-    place = [*PROFILE, "variant", "n_params", "step", "depth"]
+    place = [name for name in POINT if name != "bin"] + ["depth"]
+    seeds = _counted(measurements, values).group_by([*place, *RUN]).aggregate([("value", "mean")])
+    seeds = seeds.rename_columns([*place, *RUN, "value"])
     profiles: dict[tuple[str, ...], dict[str, Any]] = {}
-    for row in summarised(with_replicates(whole, place), place):
-        if not row["value_count"]:
-            continue
+    for row in summarised(seeds, place):
         key = tuple(row[name] for name in PROFILE)
         empty = {**dict(zip(PROFILE, key, strict=True)), "points": {}}
         points = profiles.setdefault(key, empty)["points"].setdefault(row["variant"], [])
@@ -57,6 +56,22 @@ def depth_profiles(measurements: pa.Table) -> list[dict[str, Any]]:
             row["value_count"],
         ])
     return [entry for entry in profiles.values() if _num_depths(entry) > 1]
+
+
+def _counted(measurements: pa.Table, values: pa.Table) -> pa.Table:
+    """Rows with a depth, of the replicates that count at their site in their third."""
+    rows = measurements.filter(
+        pc.and_(
+            pc.and_(pc.is_valid(measurements["depth"]), pc.is_null(measurements["unit_b"])),
+            pc.equal(measurements["status"], "ok"),
+        )
+    )
+    whole = [n for n in dict.fromkeys((*POINT, *RUN, *WHERE, "value")) if n != "bin"]
+    rows = placed(named(rows.select(whole), [n for n in PROFILE if n != "site"]), thirds_only=True)
+    step = rows.schema.get_field_index("step")
+    rows = rows.set_column(step, "step", pc.fill_null(rows["step"], NO_STEP))
+    counting = at_equal_steps(values.filter(values["counted"]))
+    return rows.filter(among(rows, counting, (*POINT, *RUN))).unify_dictionaries()
 
 
 def _num_depths(profile: dict[str, Any]) -> int:

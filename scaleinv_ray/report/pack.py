@@ -10,11 +10,12 @@ import base64
 import gzip
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Column = list[Any] | dict[str, list[Any]]
 DIGITS = 8
@@ -98,19 +99,63 @@ def distinct_rows(table: pa.Table) -> tuple[pa.Table, list[int]]:
     """
     if not table.num_rows:
         return table, []
-    code_R = np.zeros(table.num_rows, dtype=np.int64)
-    for name in table.column_names:
-        column = table[name].combine_chunks()
-        encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-        missing = len(encoded.dictionary)
-        indices = encoded.indices.fill_null(missing).to_numpy(zero_copy_only=False)
-        # renumbered after every column, so that the product of two cardinalities is the most
-        code_R = np.unique(code_R * (missing + 1) + indices, return_inverse=True)[1]
+    code_R = _codes([_encoded(table[name]) for name in table.column_names])
     _, first, place = np.unique(code_R, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     return table.take(pa.array(first[order])), rank[place].tolist()
+
+
+def among(table: pa.Table, others: pa.Table, names: Iterable[str]) -> pa.Array:
+    """Of each row whether its values in some columns are those of a row of another table.
+
+    Args:
+        table: of columns that can be dictionary encoded.
+        others: with these columns, too.
+        names: of the columns.
+
+    Returns:
+        One bool a row.
+
+    >>> one, other = pa.table({"a": [1, 2, None]}), pa.table({"a": [None, 1]})
+    >>> among(one, other, ["a"]).to_pylist()
+    [True, False, True]
+    """
+    places, codes = [], []
+    for name in names:
+        code_R, texts = _encoded(table[name])
+        code_O, of_others = _encoded(others[name])
+        known = pc.index_in(of_others, value_set=texts).fill_null(len(texts) + 1)
+        place_O = np.append(known.to_numpy(zero_copy_only=False), len(texts))[code_O]
+        places.append(np.concatenate([code_R, place_O]))
+        codes.append(len(texts) + 1)
+    both = _codes([(at, range(size)) for at, size in zip(places, codes, strict=True)])
+    return pa.array(np.isin(both[: table.num_rows], both[table.num_rows :]))
+
+
+_WIDEST = 2**62
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """Of each row the place of its value among the distinct ones, after the last without one."""
+    array = column.combine_chunks()
+    encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+    indices = encoded.indices.fill_null(len(encoded.dictionary))
+    return indices.to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary
+
+
+def _codes(columns: Iterable[tuple[np.ndarray, Sized]]) -> np.ndarray:
+    """One number for each combination of places in several columns."""
+    code_R: Any = 0
+    size = 1
+    for place_R, texts in columns:
+        if size * (len(texts) + 2) > _WIDEST:
+            code_R = np.unique(code_R, return_inverse=True)[1]
+            size = len(code_R)
+        code_R = code_R * (len(texts) + 2) + place_R
+        size *= len(texts) + 2
+    return code_R
 
 
 def packed(data: Any) -> str:

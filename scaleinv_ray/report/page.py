@@ -19,10 +19,10 @@ from scaleinv_ray.report.depth import depth_profiles
 from scaleinv_ray.report.pack import as_json, column, columns, packed, packed_text, plain
 from scaleinv_ray.report.rows import row_details
 from scaleinv_ray.report.runs import with_drawn_runs
-from scaleinv_ray.report.series import Slices, over_seeds
+from scaleinv_ray.report.series import over_seeds
 from scaleinv_ray.report.skeleton import PAGE
 from scaleinv_ray.report.spectroscopy import spectroscopy
-from scaleinv_ray.report.summary import Reason, judged, paragraph, without_value
+from scaleinv_ray.report.summary import Reason, judged, paired, paragraph, without_value
 
 SCHEMAS: Mapping[str, pa.Schema] = {
     "measurements": schemas.MEASUREMENTS,
@@ -45,20 +45,19 @@ SCRIPTS = (
 
 
 def _first_view(
-    rows: list[dict[str, Any]], points: Slices, profiles: list[dict[str, Any]], curves: Any
+    rows: list[dict[str, Any]], slices: list[dict[str, Any]], others: Any, paired: int
 ) -> dict[str, Any]:
     """What the head of the page and the verdict table need."""
     verdict_names = [*schemas.VERDICTS.names, "verdict_kind", "null_kind", "is_part"]
-    drawn = {(s["invariant"], s["quantity"]) for s in points.slices}
-    places = [*points.slices, *profiles, *curves]
+    drawn = {(s["invariant"], s["quantity"]) for s in slices}
     return {
         "verdicts": {
             "rows": len(rows),
             "columns": {n: column([plain(row[n]) for row in rows]) for n in verdict_names},
         },
         "drawn": sorted(map(list, drawn)),
-        "families": sorted({place["family"] for place in places}),
-        "paired": points.paired,
+        "families": sorted({place["family"] for place in (*slices, *others)}),
+        "paired": paired,
     }
 
 
@@ -66,15 +65,17 @@ def _data(
     tables: Mapping[str, pa.Table], given: Mapping[str, pa.Table], rows: list[dict[str, Any]]
 ) -> dict[str, str]:
     """The numbers of the page: what the first view needs as they are, the others packed."""
-    points = over_seeds(tables["measurements"])
-    profiles = depth_profiles(tables["measurements"])
+    points = over_seeds(tables["values"])
+    profiles = depth_profiles(tables["measurements"], tables["values"])
     curves, bars = mean_curves(tables["curves"]), barcodes(tables["diagrams"])
     comparisons = compared(given, READ)
     spectral = {name: comparisons.pop(name) for name in ("stages", "orders", "matches")}
     predictions = columns(tables["predictions"])
-    slices, runs = with_drawn_runs(points.slices)
+    slices, runs = with_drawn_runs(points)
     return {
-        "DATA": as_json(_first_view(rows, points, profiles, [*curves, *bars])),
+        "DATA": as_json(
+            _first_view(rows, points, [*profiles, *curves, *bars], paired(tables["measurements"]))
+        ),
         "POINTS": packed({
             "slices": slices,
             "runs": runs,
@@ -84,7 +85,7 @@ def _data(
             "collapses": comparisons["collapses"],
         }),
         "CURVES": packed({"curves": curves, "bars": bars}),
-        "MODELS": packed(against_series(points.slices, rows)),
+        "MODELS": packed(against_series(points, rows)),
         "ACROSS": packed(comparisons),
         "SPECTROSCOPY": packed(spectral | spectroscopy(tables["curves"], tables["measurements"])),
         "ROWS": packed(row_details(tables["measurements"])),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from scaleinv_ray.conclude.aggregation.places import bins_of, sites_of
 from scaleinv_ray.report.pack import column, columns, distinct_rows, plain
 
 UNIT: tuple[str, ...] = (
@@ -67,7 +68,8 @@ def row_details(measurements: pa.Table) -> dict[str, Any]:
 
     Returns:
         `total` rows of the run; `units`, `places` and `rows` as `pack.columns` has them, where
-        rows name their unit and place by index. With more than `MAX_ROWS` rows there are none.
+        rows name their unit and place by index, and places the `sites` and depth `bins` at which
+        their rows count. With more than `MAX_ROWS` rows there are none.
     """
     total = measurements.num_rows
     kept = measurements if total <= MAX_ROWS else measurements.slice(0, 0)
@@ -77,4 +79,9 @@ def row_details(measurements: pa.Table) -> dict[str, Any]:
     own |= {name: column([plain(v) for v in kept[name].to_pylist()]) for name in OWN}
     own["flags"] = column(_flags(kept))
     rows = {"rows": kept.num_rows, "columns": own}
-    return {"total": total, "units": columns(units), "places": columns(places), "rows": rows}
+    where = columns(places)
+    where["columns"] |= {
+        "sites": [[site or "" for site in sites_of(row)] for row in places.to_pylist()],
+        "bins": [bins_of(depth) for depth in places["depth"].to_pylist()],
+    }
+    return {"total": total, "units": columns(units), "places": where, "rows": rows}

@@ -24,17 +24,17 @@ def with_drawn_runs(
         The slices, whose `runs` are `of` (places among the runs), `steps` and `values` of each, and
         `left_out`, the number of runs beyond `MOST_RUNS`; and the runs: [model, seed, n_params].
 
-    >>> runs = [["m", 0, 10, 1, 0.5], ["m", 0, 10, 0, 0.25], ["n", 0, 20, 1, 0.5]]
+    >>> runs = [["m", 0, 10, step, step / 4, True] for step in (2, 1)]
     >>> [slice], named = with_drawn_runs([{"quantity": "q", "runs": runs}])
     >>> slice["runs"], named
-    ({'of': [0], 'steps': [[0, 1]], 'values': [[0.25, 0.5]], 'left_out': 0}, [['m', 0, 10]])
+    ({'of': [0], 'steps': [[1, 2]], 'values': [[0.25, 0.5]], 'left_out': 0}, [['m', 0, 10]])
     """
     places: dict[tuple[Any, ...], int] = {}
     out = []
     for entry in slices:
         curves: dict[tuple[Any, ...], list[tuple[int, float]]] = {}
-        for model, seed, n_params, step, value in entry["runs"]:
-            if step is not None:
+        for model, seed, n_params, step, value, follows in entry["runs"]:
+            if step is not None and follows:
                 curves.setdefault((model, seed, n_params), []).append((step, value))
         several = [run for run, curve in curves.items() if len(curve) > 1]
         drawn = _chosen(several)

@@ -91,6 +91,12 @@ def without_value(measurements: pa.Table) -> list[Reason]:
     return sorted(reasons, key=lambda r: (-r.rows, r))
 
 
+def paired(measurements: pa.Table) -> int:
+    """How many numbers compare two models: they have no place on an axis of sizes."""
+    numbers = measurements.filter(pc.equal(measurements["status"], "ok"))
+    return numbers.num_rows - numbers["unit_b"].null_count
+
+
 def _list(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 

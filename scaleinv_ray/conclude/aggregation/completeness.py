@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+
+from scaleinv_ray.conclude.aggregation.matched_checkpoints import Replicate
 
 Build = tuple[int, int | None, str | None]
 """Size, number of layers, architecture: models that agree in them have the same locations."""
@@ -249,6 +251,21 @@ def whole_of(cells: Iterable[tuple[Build, Cell]]) -> Whole:
         for build, of in layouts.items()
     }
     return Whole(kept, _in_words(left_out), same)
+
+
+def whole_replicates(found: Mapping[Replicate, Collection[Location]]) -> list[Replicate]:
+    """Those that have every location that any of their build has: curves are there or not.
+
+    Args:
+        found: replicate -> its locations.
+
+    Returns:
+        The replicates.
+    """
+    wanted: dict[Build, set[Location]] = defaultdict(set)
+    for replicate, locations in found.items():
+        wanted[replicate.build] |= set(locations)
+    return [r for r, locations in found.items() if locations and set(locations) == wanted[r.build]]
 
 
 def _dead_near(location: Location, there: Iterable[Location], dead: set[Location]) -> bool:

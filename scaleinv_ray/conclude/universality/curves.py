@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scaleinv_ray.conclude.aggregation.cells import in_order
-from scaleinv_ray.conclude.aggregation.completeness import Location
+from scaleinv_ray.conclude.aggregation.completeness import Location, whole_replicates
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Replicate
 from scaleinv_ray.conclude.aggregation.places import Place, places_of
 from scaleinv_ray.conclude.universality.collapse import (
@@ -85,14 +85,10 @@ class Family:
 
     def means(self, step: int) -> dict[Replicate, Line]:
         """Of each replicate the mean over locations, without those that lack one of their build."""
-        wanted: dict[tuple[Any, ...], set[Location]] = defaultdict(set)
-        for replicate, steps in self.lines.items():
-            wanted[replicate.build] |= set(steps.get(step, {}))
+        found = {replicate: steps.get(step, {}) for replicate, steps in self.lines.items()}
         return {
-            replicate: _mean([lines[at] for at in sorted(lines, key=str)])
-            for replicate in in_order(self.lines)
-            if (lines := self.lines[replicate].get(step, {}))
-            and set(lines) == wanted[replicate.build]
+            replicate: _mean([found[replicate][at] for at in sorted(found[replicate], key=str)])
+            for replicate in in_order(whole_replicates(found))
         }
 
 

@@ -1,17 +1,8 @@
 /* From a number to the measurements behind it: their keys, parameters, code version, digest. */
 
-const THIRDS = [["early", 1 / 3], ["middle", 2 / 3], ["late", 1]];
-
-/* As series.py: roles are the sites of weights, and together `all`; a depth of 1/3 is early. */
 function inSlice(place, slice) {
-  if (place.family !== slice.family || place.invariant !== slice.invariant || place.quantity !== slice.quantity) return false;
-  if ((place.probe || "") !== slice.probe) return false;
-  const byRole = place.site === null && place.role !== null;
-  const sites = byRole ? [place.role, ...(place.layer === null ? [] : ["all"])] : [place.site || ""];
-  if (!sites.includes(slice.site)) return false;
-  if (!slice.bin || slice.bin === "all") return true;
-  if (place.depth === null) return false;
-  return (THIRDS.find(([, end]) => place.depth <= end + 1e-9) || ["late"])[0] === slice.bin;
+  return place.family === slice.family && place.invariant === slice.invariant && place.quantity === slice.quantity
+    && (place.probe || "") === slice.probe && place.sites.includes(slice.site) && place.bins.includes(slice.bin || "all");
 }
 
 function inUnit(unit, slice, filter) {

@@ -1,6 +1,6 @@
 /* Value against parameters: means over seeds, the fit of the verdict, the prediction held out. */
 
-const POINT = ["n", "step", "mean", "sd", "seeds", "geometric", "sdLn"];
+const POINT = ["n", "step", "mean", "sd", "seeds", "geometric", "sdLn", "followed"];
 
 function pointsOf(slice, variant) {
   return (slice.points[variant] || []).map((p) => Object.fromEntries(POINT.map((name, i) => [name, p[i]])));

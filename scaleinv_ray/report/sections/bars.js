@@ -37,7 +37,7 @@ function barTraces({ row, column, panel }, relative, end) {
 }
 
 function panelTitle({ row, column, panel }, rows, columns) {
-  const label = VARIANTS[panel.variant] ? VARIANTS[panel.variant].label : words(panel.variant);
+  const label = variantLabel(panel.variant);
   const left = columns > 1 ? column * 0.53 : 0;
   return {
     text: `${label}, ${parameters(panel.n_params)}`, showarrow: false, xref: "paper", yref: "paper", xanchor: "left", yanchor: "bottom",

@@ -1,5 +1,7 @@
 /* A section for each family: what is chosen in it, and its figures. */
 
+const MOST_REASONS = 3;
+
 class Family {
   constructor(name) {
     this.name = name;
@@ -157,10 +159,22 @@ class Family {
     return { geometric, at: new Map(raw.map(([v, points]) => [v, scaled(points, geometric)])) };
   }
 
-  leftOut(step) {
-    const lost = this.slice.left_out.filter(([variant, , t]) => step === null || t === step || variant === "random_init");
-    const replicates = sum(lost.map((row) => row[3]));
-    return replicates ? ` ${replicates} replicate${replicates === 1 ? "" : "s"} left out: some of their layers, roles or heads have no value.` : "";
+  /* What does not count at the step, by variant and reason. */
+  leftOut() {
+    const step = this.step();
+    const lost = this.slice.left_out.filter(([variant, , t]) => step === null || t === step || variant === "random_init")
+      .map(([variant, n, , reason, replicates]) => ({ variant, n, reason, replicates }));
+    return [...groups(lost, (row) => `${row.variant}\n${row.reason}`).values()].map((own) => ({
+      label: variantLabel(own[0].variant), reason: own[0].reason, replicates: sum(own.map((row) => row.replicates)),
+      sizes: all(own.map((row) => row.n)).map(parameters).join(", "),
+    })).sort((a, b) => b.replicates - a.replicates);
+  }
+
+  leftOutText() {
+    const lost = this.leftOut();
+    const said = lost.slice(0, MOST_REASONS).map((of) => `${of.replicates} ${of.label} at ${of.sizes} (${cut(of.reason)})`);
+    const more = lost.length > MOST_REASONS ? [`${lost.length - MOST_REASONS} more below`] : [];
+    return said.length ? ` Not counted: ${[...said, ...more].join("; ")}.` : "";
   }
 
   buildScale() {
@@ -182,7 +196,7 @@ class Family {
         yaxis: axis(safe(slice.quantity), { type: this.logScale.checked ? "log" : "linear" }),
       }),
       note: `${[`Step ${this.selects.step.selectedOptions[0] ? this.selects.step.selectedOptions[0].text : "–"}`, ...where].join(", ")}. `
-        + `${barText(geometric)}; one seed has no bar.${this.leftOut(this.step())} `
+        + `${barText(geometric)}; one seed has no bar.${this.leftOutText()} `
         + `Law claimed in advance: ${words(slice.law) || "none"}.${undrawn}`,
     };
   }
@@ -191,7 +205,7 @@ class Family {
     if (!this.numbers.open) return;
     const { geometric, at } = this.shownPoints();
     const head = ["Variant", "Parameters", ...(geometric ? ["Geometric mean", "SD of ln"] : ["Mean", "SD over seeds"]), "Seeds", "Rows"];
-    const label = (v) => (VARIANTS[v] ? VARIANTS[v].label : words(v));
+    const label = variantLabel;
     const cells = ([v, p]) => [label(v), parameters(p.n), num(p.value), num(p.spread), String(p.seeds),
       el("button", { type: "button", class: "link", on: { click: () => this.openRows(v, p.n, p.step) } }, "show",
         el("span", { class: "hidden" }, ` the measurements of ${label(v)}, ${parameters(p.n)}`))];
@@ -200,13 +214,13 @@ class Family {
     const top = el("tr", {}, ...head.map((text, i) => el("th", { scope: "col", class: i ? "number" : null }, text)));
     this.numbers.replaceChildren(this.numbers.firstElementChild,
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Numbers of the figure" },
-        el("table", {}, el("thead", {}, top), el("tbody", {}, ...body))));
+        el("table", {}, el("thead", {}, top), el("tbody", {}, ...body))),
+      ...this.leftOut().map((of) => el("p", { class: "note" }, `${of.label}, ${of.sizes}: ${of.replicates} not counted: ${of.reason}`)));
   }
 
   /* The measurements that a point is the mean of. */
   openRows(variant, n, step) {
-    const label = VARIANTS[variant] ? VARIANTS[variant].label : words(variant);
-    const place = [label, parameters(n), step === null ? "" : `step ${count(step)}`, placeText(this.slice)].filter(Boolean);
+    const place = [variantLabel(variant), parameters(n), step === null ? "" : `step ${count(step)}`, placeText(this.slice)].filter(Boolean);
     return showRows(this.slice, { variant, n_params: n, step }, `${this.slice.quantity}: ${place.join(", ")}`);
   }
 

@@ -6,6 +6,7 @@ const VARIANTS = {
   shuffled_weights: { label: "shuffled weights", color: "--weights", symbol: "diamond-open", mark: "◇", dash: "dot" },
   shuffled_tokens: { label: "shuffled tokens", color: "--tokens", symbol: "triangle-up-open", mark: "△", dash: "dashdot" },
 };
+const variantLabel = (variant) => (VARIANTS[variant] ? VARIANTS[variant].label : words(variant));
 const SHAPES = [
   ["circle", "●"], ["square", "■"], ["diamond", "◆"], ["triangle-up", "▲"],
   ["triangle-down", "▼"], ["star", "★"], ["circle-open", "○"], ["square-open", "□"],

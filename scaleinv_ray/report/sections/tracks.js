@@ -78,7 +78,7 @@ function transitionText(found) {
 
 function buildTrack(family) {
   const { slice } = family;
-  const raw = pointsOf(slice, "trained").filter((p) => p.step !== null);
+  const raw = pointsOf(slice, "trained").filter((p) => p.step !== null && p.followed);
   if (all(raw.map((p) => p.step)).length < 2) return null;
   const geometric = isGeometric(family.verdicts(), raw);
   const points = scaled(raw, geometric);
@@ -151,7 +151,7 @@ function buildDepth(family) {
     .flatMap(([n, own]) => profileTraces(n, own, sizeStyle(sizes.indexOf(n), sizes.length), label));
   const nulls = null_ ? levelsAt(profile, null_, family.step()) : [];
   const positive = [...trained, ...nulls].every(([, own]) => own.every((p) => p.value > 0));
-  const label = null_ && VARIANTS[null_] ? VARIANTS[null_].label : words(null_);
+  const label = variantLabel(null_);
   return {
     name: `${slice.quantity}-over-depth`,
     traces: [...lines(trained, "trained"), ...lines(nulls, label)],
