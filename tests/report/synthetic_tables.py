@@ -10,6 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from scaleinv_ray import tables
+from scaleinv_ray.conclude.aggregation.value_rows import value_rows
+from scaleinv_ray.conclude.columns import rows_of, table_of
+from scaleinv_ray.conclude.concluding import JUDGED
 
 SIZES = {32: 120_000, 64: 460_000, 96: 1_020_000, 128: 1_800_000}
 SEEDS = (0, 1, 2)
@@ -306,10 +309,17 @@ def _predictions() -> Iterator[dict[str, Any]]:
             }
 
 
+def values_of(measurements: pa.Table) -> pa.Table:
+    """The values that a conclusion writes of measurements."""
+    return table_of(value_rows(rows_of(measurements, JUDGED)), tables.VALUES)
+
+
 def synthetic() -> dict[str, pa.Table]:
     """Every table a report reads."""
+    measurements = tables.encode(_measurements(), tables.MEASUREMENTS)
     return {
-        "measurements": tables.encode(_measurements(), tables.MEASUREMENTS),
+        "measurements": measurements,
+        "values": values_of(measurements),
         "curves": tables.encode(_curves(), tables.CURVES),
         "verdicts": tables.encode(_verdicts(), tables.VERDICTS),
         "predictions": tables.encode(_predictions(), tables.PREDICTIONS),

@@ -19,9 +19,9 @@ from scaleinv_ray import tables
 from scaleinv_ray.report import page
 from scaleinv_ray.report.curves import NUM_POINTS, common_grid, mean_curves
 from scaleinv_ray.report.series import over_seeds
-from scaleinv_ray.report.summary import judged, paragraph
+from scaleinv_ray.report.summary import judged, paired, paragraph
 from tests.report.pages import unpacked, write_report
-from tests.report.synthetic_tables import SIZES, measurement, synthetic, verdict
+from tests.report.synthetic_tables import SIZES, measurement, synthetic, values_of, verdict
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&\u2028"
 
@@ -84,8 +84,10 @@ def test_strings_of_the_run_stay_strings(tmp_path: Path) -> None:
         measurement(quantity=HOSTILE, family=HOSTILE),
         measurement(status="failed", value=None, error=HOSTILE),
     ]
+    table = measurements(*rows)
     run = {
-        "measurements": measurements(*rows),
+        "measurements": table,
+        "values": values_of(table),
         "verdicts": tables.encode([verdict(reason=HOSTILE)], tables.VERDICTS),
     }
     out = write_report(run, title=HOSTILE, facts={HOSTILE: HOSTILE}, out=tmp_path / "report.html")
@@ -132,7 +134,7 @@ def test_rows_without_a_value_are_counted_and_in_no_mean() -> None:
     assert '<strong id="num-refused">2</strong>' in text
     assert '<strong id="num-failed">1</strong>' in text
     assert re.search(r"<td>too few</td><td class=\"number\">2</td>", text)
-    points = over_seeds(run).slices[0]["points"]["trained"]
+    points = over_seeds(values_of(run))[0]["points"]["trained"]
     assert points[0][:5] == [SIZES[32], 300, 3.0, pytest.approx(np.sqrt(2), rel=1e-5), 2]
 
 
@@ -148,7 +150,9 @@ def test_seeds_are_the_replicates_not_layers() -> None:
         for seed in (0, 1)
         for layer in (0, 1, 2)
     ]
-    slices = {s["bin"]: s["points"]["trained"][0] for s in over_seeds(measurements(*rows)).slices}
+    slices = {
+        s["bin"]: s["points"]["trained"][0] for s in over_seeds(values_of(measurements(*rows)))
+    }
     mean, sd, seeds = slices["all"][2:5]
     assert (mean, seeds) == (6.0, 2)
     assert sd == pytest.approx(10 / np.sqrt(2), rel=1e-5)
@@ -175,14 +179,14 @@ def layers(seed: int, *values: float | None) -> list[dict[str, Any]]:
 def test_a_seed_that_lacks_a_layer_is_no_mean_over_other_layers() -> None:
     rows = layers(0, 1.0, 3.0) + layers(1, 2.0, 4.0) + layers(2, None, 100.0)
     rows += layers(3, None, None)
-    (found,) = over_seeds(measurements(*rows)).slices
+    (found,) = over_seeds(values_of(measurements(*rows)))
     assert found["points"]["trained"][0][2:5] == [2.5, pytest.approx(np.sqrt(0.5), rel=1e-5), 2]
-    assert found["left_out"] == [["trained", SIZES[32], 300, 2]]
+    assert found["left_out"] == [["trained", SIZES[32], 300, "too few", 2]]
 
 
 def test_a_layer_that_all_seeds_lack_leaves_none_out() -> None:
     rows = layers(0, None, 3.0) + layers(1, None, 4.0)
-    (found,) = over_seeds(measurements(*rows)).slices
+    (found,) = over_seeds(values_of(measurements(*rows)))
     assert found["points"]["trained"][0][2] == 3.5
     assert found["left_out"] == []
 
@@ -191,15 +195,15 @@ def test_seeds_that_lack_different_layers_have_no_point() -> None:
     whole = {"step": 10}
     rows = layers(0, None, 3.0) + layers(1, 4.0, None)
     rows += [{**row, **whole} for row in layers(0, 1.0, 1.0)]
-    (found,) = over_seeds(measurements(*rows)).slices
+    (found,) = over_seeds(values_of(measurements(*rows)))
     assert [point[1] for point in found["points"]["trained"]] == [10]
-    assert found["left_out"] == [["trained", SIZES[32], 300, 2]]
+    assert found["left_out"] == [["trained", SIZES[32], 300, "too few", 2]]
 
 
 def test_geometric_means_are_given_where_values_have_one_sign() -> None:
     def last(*values: float) -> list[Any]:
         rows = [row for seed, value in enumerate(values) for row in layers(seed, value)]
-        return over_seeds(measurements(*rows)).slices[0]["points"]["trained"][0][5:]
+        return over_seeds(values_of(measurements(*rows)))[0]["points"]["trained"][0][5:7]
 
     assert last(1.0, 4.0) == [2.0, pytest.approx(np.log(4) / np.sqrt(2), rel=1e-5)]
     assert last(-1.0, -4.0)[0] == -2.0
@@ -209,21 +213,21 @@ def test_geometric_means_are_given_where_values_have_one_sign() -> None:
 
 
 def test_one_seed_has_no_deviation() -> None:
-    points = over_seeds(measurements(measurement())).slices[0]["points"]["trained"]
+    points = over_seeds(values_of(measurements(measurement())))[0]["points"]["trained"]
     assert points[0][3] is None
 
 
 def test_paired_rows_are_counted_not_drawn() -> None:
-    found = over_seeds(measurements(measurement(unit_b="other"), measurement(value=7.0)))
-    assert found.paired == 1
-    assert found.slices[0]["points"]["trained"][0][2] == 7.0
+    table = measurements(measurement(unit_b="other"), measurement(value=7.0))
+    assert paired(table) == 1
+    assert over_seeds(values_of(table))[0]["points"]["trained"][0][2] == 7.0
 
 
 def test_page_grows_with_sizes_and_steps_not_with_rows(run: dict[str, pa.Table]) -> None:
     """Eight times the rows: the same number of points."""
     small = run["measurements"]
     big = pa.concat_tables([small] * 8)
-    assert over_seeds(small).slices == over_seeds(big).slices
+    assert over_seeds(values_of(small)) == over_seeds(values_of(big))
 
 
 def test_summary_counts_verdicts_and_nulls() -> None:
@@ -258,7 +262,7 @@ def test_weights_are_drawn_by_role_and_together() -> None:
         for role, value in (("up", 1.0), ("down", 3.0))
     ]
     rows.append(measurement(site=None, role="embed", layer=None, depth=None, value=99.0))
-    found = over_seeds(measurements(*rows)).slices
+    found = over_seeds(values_of(measurements(*rows)))
     means = {s["site"]: s["points"]["trained"][0][2] for s in found if s["bin"] == "all"}
     assert means == {"up": 1.0, "down": 3.0, "embed": 99.0, "all": 2.0}
 

@@ -21,6 +21,7 @@ from tests.report.synthetic_tables import (
     SIZES,
     measurement,
     synthetic,
+    values_of,
     verdict,
 )
 
@@ -152,8 +153,10 @@ def cases(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[An
         for step in (10, 300)
         for value in [step * n**power * (1.0, 1.21)[seed]]
     ]
+    table = tables.encode(rows, tables.MEASUREMENTS)
     run = {
-        "measurements": tables.encode(rows, tables.MEASUREMENTS),
+        "measurements": table,
+        "values": values_of(table),
         "verdicts": tables.encode(JUDGED, tables.VERDICTS),
     }
     out = tmp_path_factory.mktemp("cases") / "report.html"

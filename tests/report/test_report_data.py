@@ -30,6 +30,7 @@ from tests.report.synthetic_tables import (
     place,
     synthetic,
     unit,
+    values_of,
     verdict,
 )
 
@@ -125,7 +126,7 @@ def models(power: float, outlier: float = 1.0) -> pa.Table:
 
 def against(table: pa.Table, **changes: Any) -> list[dict[str, Any]]:
     verdicts = tables.encode([verdict(**changes)], tables.VERDICTS)
-    found = against_series(over_seeds(table).slices, judged(verdicts))
+    found = against_series(over_seeds(values_of(table)), judged(verdicts))
     names = found["columns"]
     return [{n: value_at(c, i) for n, c in names.items()} for i in range(found["rows"])]
 
@@ -156,13 +157,15 @@ def test_profiles_are_means_over_seeds_at_each_depth() -> None:
         for layer in (0, 1)
     ]
     null = [{**row, "variant": "random_init", "value": 5.0} for row in layers]
-    (found,) = depth_profiles(measurements(*layers, *null))
+    table = measurements(*layers, *null)
+    (found,) = depth_profiles(table, values_of(table))
     assert found["points"]["trained"] == [
         [SIZES[32], 300, 0.5, 1.0, pytest.approx(2**0.5, rel=1e-3), 2],
         [SIZES[32], 300, 1.0, 11.0, pytest.approx(2**0.5, rel=1e-3), 2],
     ]
     assert [point[3] for point in found["points"]["random_init"]] == [5.0, 5.0]
-    assert depth_profiles(measurements(layers[0])) == []  # one depth is no profile
+    alone = measurements(layers[0])
+    assert depth_profiles(alone, values_of(alone)) == []  # one depth is no profile
 
 
 def diagram(**changes: Any) -> dict[str, Any]:
@@ -230,6 +233,8 @@ def test_every_row_is_there_with_its_key_and_provenance() -> None:
         assert value_at(units["seed"], own["unit_at"][i]) == row["seed"]
         assert value_at(units["code_version"], own["unit_at"][i]) == row["code_version"]
         assert value_at(places["layer"], own["place_at"][i]) == row["layer"]
+        assert value_at(places["sites"], own["place_at"][i]) == [row["site"]]
+        assert value_at(places["bins"], own["place_at"][i])[0] == "all"
         assert value_at(own["flags"], i) == f'{{"n_tail": "{i % 3}"}}'
 
 
@@ -263,12 +268,12 @@ def test_texts_shared_in_memory_give_the_same_page() -> None:
 
 def test_of_very_many_runs_the_first_seeds_of_each_size_are_drawn() -> None:
     many = [
-        [f"m{n}-s{seed}", seed, n, step, n + seed / 7]
+        [f"m{n}-s{seed}", seed, n, step, n + seed / 7, True]
         for n in (10, 20, 30)
         for seed in range(MOST_RUNS // 2)
         for step in (5, 0)
     ]
-    few, alone = many[:8], [["m", 0, 10, None, 1.0], ["n", 0, 10, 3, 1.0]]
+    few, alone = many[:8], [["m", 0, 10, None, 1.0, None], ["n", 0, 10, 3, 1.0, True]]
     slices, named = with_drawn_runs([{"runs": many}, {"runs": few}, {"runs": alone}])
     drawn = [named[i] for i in slices[0]["runs"]["of"]]
     assert len(drawn) == MOST_RUNS and slices[0]["runs"]["left_out"] == MOST_RUNS // 2
