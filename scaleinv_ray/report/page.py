@@ -18,8 +18,7 @@ from scaleinv_ray.report.curves import mean_curves
 from scaleinv_ray.report.depth import depth_profiles
 from scaleinv_ray.report.pack import as_json, column, columns, packed, packed_text, plain
 from scaleinv_ray.report.rows import row_details
-from scaleinv_ray.report.runs import with_drawn_runs
-from scaleinv_ray.report.series import over_seeds
+from scaleinv_ray.report.series import over_seeds, with_drawn_runs
 from scaleinv_ray.report.skeleton import PAGE
 from scaleinv_ray.report.spectroscopy import spectroscopy
 from scaleinv_ray.report.summary import Reason, judged, paired, paragraph, without_value

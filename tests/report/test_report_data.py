@@ -18,8 +18,7 @@ from scaleinv_ray.report.bars import NUM_BARS, barcodes
 from scaleinv_ray.report.depth import depth_profiles
 from scaleinv_ray.report.pack import column, distinct_rows, packed
 from scaleinv_ray.report.rows import row_details
-from scaleinv_ray.report.runs import MOST_RUNS, with_drawn_runs
-from scaleinv_ray.report.series import over_seeds
+from scaleinv_ray.report.series import MOST_RUNS, over_seeds, with_drawn_runs
 from scaleinv_ray.report.summary import judged
 from tests.report.pages import unpacked
 from tests.report.synthetic_across import across as across_tables
