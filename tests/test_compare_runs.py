@@ -63,6 +63,17 @@ def test_rows_and_tables_that_only_one_has(run: Path, tmp_path: Path) -> None:
     assert f"predictions: only in {run}" in said
 
 
+def test_values_may_be_missing_but_not_differ(run: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "other", ROWS)
+    row = dict.fromkeys(tables.VALUES.names) | {"value": 1.0}
+    Store(other).write_table("values.parquet", tables.encode([row], tables.VALUES))
+    code, said = compared(run, other)
+    assert code == 0 and f"values: only in {other}" in said
+    Store(run).write_table("values.parquet", tables.encode([row | {"value": 2.0}], tables.VALUES))
+    code, said = compared(run, other)
+    assert code == 1 and "values: value in 1 rows, first 0: 2.0 and 1.0" in said
+
+
 def test_a_folder_that_is_no_run(run: Path, tmp_path: Path) -> None:
     code, said = compared(run, tmp_path / "nothing")
     assert code == 2 and said.startswith("error: ") and "got no tables" in said

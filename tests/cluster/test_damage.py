@@ -43,7 +43,8 @@ def derived(out: Path) -> dict[str, Any]:
 
 
 def lose_some(out: Path) -> None:
-    (out / "predictions.parquet").unlink()
+    for name in ("values", "predictions"):
+        (out / f"{name}.parquet").unlink()
     flip(out / "plan.parquet")
     (out / "measurements" / "x.parquet").touch()
 
@@ -56,8 +57,8 @@ def flip_some(out: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lose_some, ["predictions.parquet: not there, made anew", "plan.parquet: other bytes",
-                     "measurements/x.parquet: 0 bytes, empty"]),
+        (lose_some, ["values.parquet, predictions.parquet: not there, made",
+                     "plan.parquet: other bytes", "measurements/x.parquet: 0 bytes, empty"]),
         (flip_some, ["transitions.parquet, report.html: other bytes than were written, made"]),
         (lambda out: (out / "verdicts.parquet").write_bytes(b""), ["verdicts.parquet: 0 bytes, e"]),
         (lambda out: flip(out / "verdicts.parquet", 0.99), ["verdicts.parquet: other bytes"]),

@@ -212,6 +212,23 @@ def test_what_was_refused_throughout_is_a_row_without_a_figure(cases: Any) -> No
     assert options.count() == len(POWERS)
 
 
+def test_what_does_not_count_has_no_point_and_says_why(figures: Any) -> None:
+    section = in_view(figures, "geometry")
+    section.locator("select[data-key=quantity]").select_option(label="dimension · gride")
+    assert lines(section)["trained"]["x"] == [SIZES[width] for width in (64, 96, 128)]
+    scale = figure(section, "Value against parameters")
+    reason = "num_points: got 200, needs 1600"
+    assert f"3 trained at 120k ({reason})" in scale.locator("figcaption").inner_text()
+    scale.locator("summary").click()
+    assert f"trained, 120k: 3 not counted: {reason}" in scale.locator(".numbers").inner_text()
+    # its other layers are whole in their thirds
+    section.locator("select[data-key=bin]").select_option("late")
+    assert lines(section)["trained"]["x"] == list(SIZES.values())
+    assert "Not counted" not in scale.locator("figcaption").inner_text()
+    scale.locator("summary").click()
+    section.locator("select[data-key=bin]").select_option("all")
+
+
 def test_fit_and_card_belong_to_the_step_judged(cases: Any) -> None:
     section = chosen(cases, "sqrt")
     fit = lines(section)["fit: N^0.500"]
