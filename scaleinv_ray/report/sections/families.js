@@ -159,20 +159,25 @@ class Family {
     return { geometric, at: new Map(raw.map(([v, points]) => [v, scaled(points, geometric)])) };
   }
 
-  /* What does not count at the step, by variant and reason. */
+  /* What does not count at the step: who, at which sizes, and why; the same of several variants once. */
   leftOut() {
     const step = this.step();
-    const lost = this.slice.left_out.filter(([variant, , t]) => step === null || t === step || variant === "random_init")
-      .map(([variant, n, , reason, replicates]) => ({ variant, n, reason, replicates }));
-    return [...groups(lost, (row) => `${row.variant}\n${row.reason}`).values()].map((own) => ({
-      label: variantLabel(own[0].variant), reason: own[0].reason, replicates: sum(own.map((row) => row.replicates)),
-      sizes: all(own.map((row) => row.n)).map(parameters).join(", "),
-    })).sort((a, b) => b.replicates - a.replicates);
+    const lost = this.slice.left_out.filter(([variant, , t]) => step === null || t === step || variant === "random_init");
+    const own = [...groups(lost, ([variant, , , reason]) => `${variant}\n${reason}`).values()].map((rows) => ({
+      variant: rows[0][0], reason: rows[0][3], replicates: sum(rows.map((row) => row[4])),
+      sizes: all(rows.map((row) => row[1])).map(parameters).join(", "),
+    }));
+    const order = this.variants();
+    own.sort((a, b) => order.indexOf(a.variant) - order.indexOf(b.variant) || b.replicates - a.replicates);
+    return [...groups(own, (of) => `${of.sizes}\n${of.reason}`).values()].map((same) => {
+      const who = same.map((of) => `${of.replicates} ${variantLabel(of.variant)}`).join(", ");
+      return { who: `${who} at ${same[0].sizes}`, reason: same[0].reason };
+    });
   }
 
   leftOutText() {
     const lost = this.leftOut();
-    const said = lost.slice(0, MOST_REASONS).map((of) => `${of.replicates} ${of.label} at ${of.sizes} (${cut(of.reason)})`);
+    const said = lost.slice(0, MOST_REASONS).map((of) => `${of.who} (${cut(of.reason)})`);
     const more = lost.length > MOST_REASONS ? [`${lost.length - MOST_REASONS} more below`] : [];
     return said.length ? ` Not counted: ${[...said, ...more].join("; ")}.` : "";
   }
@@ -215,7 +220,7 @@ class Family {
     this.numbers.replaceChildren(this.numbers.firstElementChild,
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Numbers of the figure" },
         el("table", {}, el("thead", {}, top), el("tbody", {}, ...body))),
-      ...this.leftOut().map((of) => el("p", { class: "note" }, `${of.label}, ${of.sizes}: ${of.replicates} not counted: ${of.reason}`)));
+      ...this.leftOut().map((of) => el("p", { class: "note" }, `Not counted: ${of.who}: ${of.reason}`)));
   }
 
   /* The measurements that a point is the mean of. */
