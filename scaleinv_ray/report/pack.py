@@ -10,15 +10,17 @@ import base64
 import gzip
 import json
 import math
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from scaleinv_ray.tables import shared
 
 Column = list[Any] | dict[str, list[Any]]
 DIGITS = 8
+_WIDEST = 2**62
 
 
 def rounded(value: float | None, digits: int = 6) -> float | None:
@@ -99,7 +101,7 @@ def distinct_rows(table: pa.Table) -> tuple[pa.Table, list[int]]:
     """
     if not table.num_rows:
         return table, []
-    code_R = _codes([_encoded(table[name]) for name in table.column_names])
+    code_R = _codes(table)
     _, first, place = np.unique(code_R, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty_like(order)
@@ -107,7 +109,7 @@ def distinct_rows(table: pa.Table) -> tuple[pa.Table, list[int]]:
     return table.take(pa.array(first[order])), rank[place].tolist()
 
 
-def among(table: pa.Table, others: pa.Table, names: Iterable[str]) -> pa.Array:
+def among(table: pa.Table, others: pa.Table, names: Sequence[str]) -> pa.Array:
     """Of each row whether its values in some columns are those of a row of another table.
 
     Args:
@@ -122,39 +124,22 @@ def among(table: pa.Table, others: pa.Table, names: Iterable[str]) -> pa.Array:
     >>> among(one, other, ["a"]).to_pylist()
     [True, False, True]
     """
-    places, codes = [], []
-    for name in names:
-        code_R, texts = _encoded(table[name])
-        code_O, of_others = _encoded(others[name])
-        known = pc.index_in(of_others, value_set=texts).fill_null(len(texts) + 1)
-        place_O = np.append(known.to_numpy(zero_copy_only=False), len(texts))[code_O]
-        places.append(np.concatenate([code_R, place_O]))
-        codes.append(len(texts) + 1)
-    both = _codes([(at, range(size)) for at, size in zip(places, codes, strict=True)])
-    return pa.array(np.isin(both[: table.num_rows], both[table.num_rows :]))
+    both = [one.select(names) for one in (table, others)]
+    code_R = _codes(pa.concat_tables([one.cast(shared(one.schema)) for one in both]))
+    return pa.array(np.isin(code_R[: table.num_rows], code_R[table.num_rows :]))
 
 
-_WIDEST = 2**62
-
-
-def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
-    """Of each row the place of its value among the distinct ones, after the last without one."""
-    array = column.combine_chunks()
-    encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
-    indices = encoded.indices.fill_null(len(encoded.dictionary))
-    return indices.to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary
-
-
-def _codes(columns: Iterable[tuple[np.ndarray, Sized]]) -> np.ndarray:
-    """One number for each combination of places in several columns."""
-    code_R: Any = 0
-    size = 1
-    for place_R, texts in columns:
-        if size * (len(texts) + 2) > _WIDEST:
-            code_R = np.unique(code_R, return_inverse=True)[1]
-            size = len(code_R)
-        code_R = code_R * (len(texts) + 2) + place_R
-        size *= len(texts) + 2
+def _codes(table: pa.Table) -> np.ndarray:
+    """Of each row a number that stands for the combination of its values."""
+    code_R, size = np.zeros(table.num_rows, dtype=np.int64), 1
+    for column in table.unify_dictionaries().columns:
+        array = column.combine_chunks()
+        encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+        missing = len(encoded.dictionary)
+        if size * (missing + 1) > _WIDEST:
+            code_R, size = np.unique(code_R, return_inverse=True)[1], table.num_rows
+        indices = encoded.indices.fill_null(missing).to_numpy(zero_copy_only=False)
+        code_R, size = code_R * (missing + 1) + indices, size * (missing + 1)
     return code_R
 
 

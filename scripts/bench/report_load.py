@@ -23,6 +23,9 @@ from _table import machine, record
 from playwright.sync_api import Browser, sync_playwright
 
 from scaleinv_ray import tables
+from scaleinv_ray.conclude.aggregation.value_rows import value_rows
+from scaleinv_ray.conclude.columns import rows_of, table_of
+from scaleinv_ray.conclude.concluding import JUDGED
 from scaleinv_ray.report import render
 
 RUNS = 5
@@ -159,8 +162,10 @@ def seconds(browser: Browser, uri: str, *, family: str = "family3") -> dict[str,
 def main() -> None:
     rng = np.random.default_rng(0)
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    measured = tables.encode(measurements(rng), tables.MEASUREMENTS)
     made: dict[str, pa.Table] = {
-        "measurements": tables.encode(measurements(rng), tables.MEASUREMENTS),
+        "measurements": measured,
+        "values": table_of(value_rows(rows_of(measured, JUDGED)), tables.VALUES),
         "curves": tables.encode(curves(rng), tables.CURVES),
         "diagrams": tables.encode(diagrams(rng), tables.DIAGRAMS),
         "verdicts": tables.encode(verdicts(), tables.VERDICTS),

@@ -16,7 +16,7 @@ from scaleinv_ray.report import across, page, rows
 from scaleinv_ray.report.against import against_series, deleted
 from scaleinv_ray.report.bars import NUM_BARS, barcodes
 from scaleinv_ray.report.depth import depth_profiles
-from scaleinv_ray.report.pack import column, distinct_rows, packed
+from scaleinv_ray.report.pack import among, column, distinct_rows, packed
 from scaleinv_ray.report.rows import row_details
 from scaleinv_ray.report.series import MOST_RUNS, over_seeds, with_drawn_runs
 from scaleinv_ray.report.summary import judged
@@ -61,6 +61,26 @@ def test_distinct_rows_can_be_put_together_again() -> None:
     found, places = distinct_rows(table)
     assert found.num_rows == len({tuple(row.values()) for row in table.to_pylist()})
     assert found.take(pa.array(places)).to_pylist() == table.to_pylist()
+
+
+@pytest.mark.parametrize("num_columns", [2, 80])
+def test_rows_are_found_among_others(num_columns: int) -> None:
+    rng = np.random.default_rng(1)
+    names = [f"c{i}" for i in range(num_columns)]
+    kinds = [[None, 0.5, 1.0], ["a", "b", None], list(range(500))]
+
+    def drawn(rows: int, more: int) -> pa.Table:
+        last = pa.array(rng.integers(5 + more, size=rows))
+        columns = [[kinds[i % 3][-1]] * rows for i in range(num_columns - 1)]
+        return pa.table(dict(zip(names, [*map(pa.array, columns), last], strict=True)))
+
+    table, others = drawn(200, 5), drawn(50, 0).append_column("more", pa.array([1] * 50))
+    wanted = {tuple(row[n] for n in names) for row in others.to_pylist()}
+    expected = [tuple(row.values()) in wanted for row in table.to_pylist()]
+    assert among(table, others, names).to_pylist() == expected
+    assert 0 < sum(expected) < 200
+    shared = table.cast(tables.shared(table.schema))
+    assert among(shared, others, names).to_pylist() == expected
 
 
 def test_the_same_data_give_the_same_text() -> None:
