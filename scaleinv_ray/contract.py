@@ -19,10 +19,10 @@ import numpy as np
 
 from scaleinv_ray.bounds import Range, check_parameters
 from scaleinv_ray.estimate import Estimate
-from scaleinv_ray.records import Activations, Lanczos, Record, WeightMatrix
+from scaleinv_ray.kinds import KINDS
+from scaleinv_ray.records import Record, WeightMatrix
 
 Law = Literal["constant", "power_law", "integer", "none"]
-Scheme = Literal["cloud", "stream", "hessian", "ggn"]
 Signature = Literal["one", "pair", "trajectory"]
 SYMMETRIES: tuple[str, ...] = (
     "rotation",  # x -> x Q, Q orthogonal (weights: w -> P w Q; Jacobians: Q j Q^T)
@@ -109,7 +109,7 @@ class Invariant:
         family: module in which it lives.
         function: the function itself.
         record: class of record it reads.
-        kind: kind of capture (a key of records.KINDS).
+        kind: kind of capture (a key of kinds.KINDS).
         quantities: what it returns, with the claims.
         curves: names of the curves it may return.
         symmetries: transformations of the record that leave the values unchanged.
@@ -147,31 +147,19 @@ _REGISTRY: dict[str, Invariant] = {}
 REGISTRY: Mapping[str, Invariant] = MappingProxyType(_REGISTRY)
 """Name -> invariant; filled by importing `scaleinv_ray.invariants`."""
 
-_SCHEMES: dict[type[Record], tuple[str, ...]] = {
-    Activations: ("cloud", "stream"),
-    Lanczos: ("hessian", "ggn"),
-}
-_KIND_OF: dict[str, str] = {
-    "WeightMatrix": "weights",
-    "Moments": "moments",
-    "DepthStack": "depth_stack",
-    "Attention": "attention",
-    "Jacobians": "jacobians",
-    "TokenLosses": "token_losses",
-    "Chains": "chains",
-}
-
 
 def _kind_of(record: type[Record], scheme: str | None) -> str:
-    if record in _SCHEMES:
-        if scheme not in _SCHEMES[record]:
-            raise TypeError(
-                f"scheme: got {scheme!r}, allowed {_SCHEMES[record]} for {record.__name__}"
-            )
-        return scheme
-    if scheme is not None:
-        raise TypeError(f"scheme: got {scheme!r}, {record.__name__} has no schemes")
-    return _KIND_OF[record.__name__]
+    """The kind that has these records; kinds that share them are told apart by the scheme."""
+    kinds = tuple(kind.name for kind in KINDS.values() if kind.record is record)
+    if not kinds:
+        raise TypeError(f"record: got {record.__name__}, which no kind of capture has")
+    if len(kinds) == 1:
+        if scheme is not None:
+            raise TypeError(f"scheme: got {scheme!r}, {record.__name__} has no schemes")
+        return kinds[0]
+    if scheme not in kinds:
+        raise TypeError(f"scheme: got {scheme!r}, allowed {kinds} for {record.__name__}")
+    return scheme
 
 
 def _records(function: Callable[..., Any]) -> tuple[type[Record], Signature]:
@@ -220,7 +208,7 @@ def invariant(
     quantities: Mapping[str, Quantity],
     symmetries: tuple[str, ...] = (),
     version: int = 1,
-    scheme: Scheme | None = None,
+    scheme: str | None = None,
     curves: tuple[str, ...] = (),
     planned: Mapping[str, Any] | None = None,
     bounds: Mapping[str, Range] | None = None,
@@ -231,7 +219,8 @@ def invariant(
         quantities: every quantity it returns, with the law claimed in advance.
         symmetries: names out of `SYMMETRIES` under which all values are unchanged.
         version: raised whenever the numbers change.
-        scheme: which sampling of Activations, or which operator of Lanczos, is read.
+        scheme: which kind of capture is read, where several have such records (clouds and
+            streams, the operators of Lanczos).
         curves: names of the curves returned.
         planned: values that a plan gives to parameters without default (assumptions that a
             caller has to state).

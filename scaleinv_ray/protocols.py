@@ -9,12 +9,18 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 BLOCKS: tuple[str, ...] = ("model", "layer", "attention", "mlp", "embedding")
 """Sets of parameters: all of them, those of each block, its attention, its MLP, the embedding."""
 Sampler = Literal["sgld", "rmsprop_sgld", "sgld_cv", "mala"]
 SAMPLERS: tuple[Sampler, ...] = ("sgld", "rmsprop_sgld", "sgld_cv", "mala")
+
+
+def digest_of(protocol: Any) -> str:
+    """First 16 hex digits of the sha256 of the canonical JSON of all fields of a dataclass."""
+    text = json.dumps(dataclasses.asdict(protocol), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -113,19 +119,6 @@ class Spectroscopy:
 
     curvature: CurvatureProtocol | None = None
     sampling: SamplingProtocol | None = None
-
-    def of(self, kind: str) -> CurvatureProtocol | SamplingProtocol | None:
-        """The settings of a kind of capture, None where it has none or is not asked for."""
-        settings = {"hessian": self.curvature, "ggn": self.curvature, "chains": self.sampling}
-        return settings.get(kind)
-
-    def digest(self, kind: str) -> str:
-        """First 16 hex digits of the sha256 of the settings of a kind; empty without settings."""
-        settings = self.of(kind)
-        if settings is None:
-            return ""
-        text = json.dumps(dataclasses.asdict(settings), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _positive(of: CurvatureProtocol | SamplingProtocol, section: str, *names: str) -> None:

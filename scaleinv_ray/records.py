@@ -8,13 +8,13 @@ C chains, S draws, Q other probes. Everything but the arrays is optional when bu
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
+
+from scaleinv_ray.protocols import digest_of
 
 Variant = Literal["trained", "random_init", "shuffled_weights", "shuffled_tokens"]
 VARIANTS: tuple[Variant, ...] = ("trained", "random_init", "shuffled_weights", "shuffled_tokens")
@@ -66,8 +66,7 @@ class Protocol:
 
     @cached_property
     def _digest(self) -> str:
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digest_of(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,28 +316,3 @@ class Chains(Record):
         held = {f.name for f in dataclasses.fields(Record)} | set(self.arrays)
         own = [f.name for f in dataclasses.fields(self) if f.name not in held]
         return super().labels() | {name: getattr(self, name) for name in own}
-
-
-KINDS: dict[str, type[Record]] = {
-    "weights": WeightMatrix,
-    "moments": Moments,
-    "cloud": Activations,
-    "stream": Activations,
-    "depth_stack": DepthStack,
-    "attention": Attention,
-    "jacobians": Jacobians,
-    "token_losses": TokenLosses,
-    "hessian": Lanczos,
-    "ggn": Lanczos,
-    "chains": Chains,
-}
-CAPTURE_VERSION: dict[str, int] = dict.fromkeys(KINDS, 1) | {
-    "hessian": 2,
-    "ggn": 2,
-    "chains": 2,
-}
-"""Part of the key of a capture: raised whenever what is captured changes."""
-ON_REQUEST: frozenset[str] = frozenset({"hessian", "ggn", "chains"})
-"""Kinds that a run captures only where its config has their section (see `protocols`)."""
-TOKEN_FREE: frozenset[str] = frozenset({"weights"})
-"""Kinds that do not depend on tokens: no probe, no shuffled_tokens variant."""

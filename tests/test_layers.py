@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "scaleinv_ray"
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-WORDS = {"estimate", "records", "protocols", "resample", "contract", "bounds"}
+WORDS = {"estimate", "records", "protocols", "kinds", "resample", "contract", "bounds"}
 FREE = {"", "__init__", "__main__"}
 MAX_FILES = 12
 

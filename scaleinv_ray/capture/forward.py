@@ -1,79 +1,32 @@
-"""One pass over a probe: moments, cloud, stream, depth stack and token losses.
+"""One pass over a probe, of which all collectors take what they need.
 
 Shape suffixes: S sequences, T tokens of a sequence, B sequences of a batch, D width.
 """
 
 from __future__ import annotations
 
-import typing
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from scaleinv_ray.capture.architectures import Architecture, architecture_of
-from scaleinv_ray.capture.losses import LossCollector, next_token_losses
-from scaleinv_ray.capture.moments import MomentCollector
-from scaleinv_ray.capture.rows import CloudCollector, StreamCollector
+from scaleinv_ray.capture import by_kind
+from scaleinv_ray.capture.makers import (
+    FINAL,
+    Asked,
+    Collector,
+    check_shape,
+    labels_of,
+    makings_of,
+)
 from scaleinv_ray.capture.sites import check_tokens, to_device, watch
-from scaleinv_ray.checkpoints.weights.matrices import dtype_name
+from scaleinv_ray.kinds import one_pass_kinds
 from scaleinv_ray.records import Protocol, Record
 
-FORWARD_KINDS: frozenset[str] = frozenset({
-    "moments",
-    "cloud",
-    "stream",
-    "depth_stack",
-    "token_losses",
-})
-
-
-def check_shape(tokens_ST: np.ndarray, protocol: Protocol) -> None:
-    """Checks that a probe has the shape the protocol names.
-
-    Args:
-        tokens_ST: token ids.
-        protocol: gives sequences and length.
-
-    Raises:
-        ValueError: otherwise (two captures under one protocol would not be comparable).
-    """
-    allowed = (protocol.sequences, protocol.length)
-    if tokens_ST.shape != allowed:
-        raise ValueError(
-            f"tokens_ST: got shape {tokens_ST.shape}, allowed {allowed} (protocol's sequences, "
-            "length)"
-        )
-
-
-def labels_of(
-    model: PreTrainedModel, protocol: Protocol, labels: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The labels given, with those that model and protocol know."""
-    known = {
-        "num_layers": model.config.num_hidden_layers,
-        "dtype": dtype_name(model.dtype),
-        "protocol": protocol.digest(),
-    }
-    return known | dict(labels)
-
-
-class Collector(typing.Protocol):
-    """What keeps something of the tensors that pass its sites."""
-
-    sites: frozenset[str]
-
-    def visit(self, site: str, layer: int, x_BTD: torch.Tensor, first: int) -> None:
-        """Reads a batch whose first sequence has the number `first`."""
-
-    def complete(self, seen: int) -> bool:
-        """Whether the first `seen` sequences are enough."""
-
-    def records(self, labels: dict, *, removes_mean: bool) -> dict[str, list[Record]]:
-        """Kind -> records, after the pass."""
+assert by_kind, "importing the package registers what makes the records"
 
 
 class Pass:
@@ -101,6 +54,22 @@ class Pass:
         for collector in self._collectors:
             collector.visit(site, layer, x_BTD, self._first)
 
+    @property
+    def hooked(self) -> frozenset[str]:
+        """The sites at which hooks are wanted."""
+        return frozenset[str]().union(*(c.sites for c in self._collectors)) - {FINAL}
+
+    @property
+    def reads_final(self) -> bool:
+        """Whether anything wanted reads what the head reads."""
+        return any(FINAL in c.sites for c in self._collectors)
+
+    def finish(self, hidden_BTD: torch.Tensor) -> None:
+        """Called with what the head reads of a batch; not counted where it is not finite."""
+        for collector in self._collectors:
+            if FINAL in collector.sites:
+                collector.visit(FINAL, 0, hidden_BTD, self._first)
+
     def check_finite(self) -> None:
         """Checks, after the pass, that all activations were finite.
 
@@ -112,55 +81,18 @@ class Pass:
             raise ValueError(f"activations: got values that are not finite ({text}), allowed 0")
 
 
-def collectors_of(
-    kinds: frozenset[str], shape: tuple[int, ...], protocol: Protocol, seed_units: int
-) -> list[Collector]:
-    """The collectors that the kinds need.
-
-    Args:
-        kinds: out of `FORWARD_KINDS`.
-        shape: sequences and length of the probe.
-        protocol: what makes captures comparable.
-        seed_units: seed of the sampled units.
-
-    Returns:
-        One collector for each kind, clouds and depth stacks together.
-    """
-    num_sequences, length = shape
-    collectors: list[Collector] = []
-    if rows := kinds & {"cloud", "depth_stack"}:
-        collectors.append(CloudCollector(protocol, rows, num_sequences=num_sequences))
-    if "moments" in kinds:
-        collectors.append(MomentCollector(protocol, num_sequences=num_sequences, length=length))
-    if "stream" in kinds:
-        collectors.append(
-            StreamCollector(
-                protocol, num_sequences=num_sequences, length=length, seed_units=seed_units
-            )
-        )
-    return collectors
-
-
-def _run(
-    model: PreTrainedModel,
-    architecture: Architecture,
-    tokens_ST: np.ndarray,
-    collectors: list[Collector],
-    losses: LossCollector | None,
-    *,
-    batch_size: int,
-) -> None:
-    sites = frozenset[str]().union(*(c.sites for c in collectors))
+def _run(asked: Asked, collectors: list[Collector], *, batch_size: int) -> None:
     passing = Pass(collectors, (0, 0))
-    wanted: list[Any] = [*collectors, losses] if losses else [*collectors]
-    with torch.inference_mode(), watch(model, architecture, sites, passing.visit):
-        for first in range(0, len(tokens_ST), batch_size):
-            tokens_BT = to_device(tokens_ST[first : first + batch_size], model)
+    with (
+        torch.inference_mode(),
+        watch(asked.model, asked.architecture, passing.hooked, passing.visit),
+    ):
+        for first in range(0, len(asked.tokens_ST), batch_size):
+            tokens_BT = to_device(asked.tokens_ST[first : first + batch_size], asked.model)
             passing.start_batch(first, (tokens_BT.shape[0], tokens_BT.shape[1]))
-            hidden_BTD = model.base_model(input_ids=tokens_BT, use_cache=False).last_hidden_state
-            if losses:
-                losses.add(next_token_losses(model, architecture, hidden_BTD, tokens_BT))
-            if all(c.complete(first + len(tokens_BT)) for c in wanted):
+            out = asked.model.base_model(input_ids=tokens_BT, use_cache=False)
+            passing.finish(out.last_hidden_state)
+            if all(c.complete(first + len(tokens_BT)) for c in collectors):
                 break
     passing.check_finite()
 
@@ -187,7 +119,7 @@ def forward_records(
         model: a causal language model in eval mode.
         tokens_ST: token ids, (protocol.sequences, protocol.length), no padding.
         protocol: what makes captures comparable.
-        kinds: out of `FORWARD_KINDS`.
+        kinds: those of one pass in `kinds.KINDS`.
         batch_size: sequences in a batch; changes speed and memory, not what is captured.
         labels: unit, probe and other fields of Record.
         seed_units: seed of the sampled units; the draw does not depend on the model.
@@ -202,11 +134,10 @@ def forward_records(
             whole capture is refused, since no invariant of such a model can be had).
     """
     check_request(model, tokens_ST, protocol, kinds=kinds, batch_size=batch_size)
-    architecture = architecture_of(model.config)
-    collectors = collectors_of(kinds, tokens_ST.shape, protocol, seed_units)
-    losses = LossCollector(num_sequences=len(tokens_ST)) if "token_losses" in kinds else None
-    _run(model, architecture, tokens_ST, collectors, losses, batch_size=batch_size)
-    return records_of(collectors, losses, labels_of(model, protocol, labels or {}), architecture)
+    asked = Asked(model, tokens_ST, protocol, labels or {}, seed_units)
+    collectors = [making.new(asked, own) for making, own in makings_of(kinds).items()]
+    _run(asked, collectors, batch_size=batch_size)
+    return records_of(asked, collectors)
 
 
 def check_request(
@@ -229,36 +160,19 @@ def check_request(
     Raises:
         ValueError: naming what is wrong.
     """
-    if unknown := kinds.difference(FORWARD_KINDS):
-        raise ValueError(f"kinds: got {sorted(unknown)}, allowed {sorted(FORWARD_KINDS)}")
+    if unknown := kinds - one_pass_kinds():
+        raise ValueError(f"kinds: got {sorted(unknown)}, allowed {sorted(one_pass_kinds())}")
     if batch_size < 1:
         raise ValueError(f"batch_size: got {batch_size}, allowed integers >= 1")
     check_tokens(model, tokens_ST)
     check_shape(tokens_ST, protocol)
-    if "token_losses" in kinds and not architecture_of(model.config).causal:
-        raise ValueError("kinds: got 'token_losses' of a model that is not causal")
 
 
-def records_of(
-    collectors: list[Collector],
-    losses: LossCollector | None,
-    labels: dict[str, Any],
-    architecture: Architecture,
-) -> dict[str, list[Record]]:
-    """What the collectors have gathered, by kind.
-
-    Args:
-        collectors: after the pass.
-        losses: likewise.
-        labels: fields of Record.
-        architecture: says whether the mean over units is removed downstream.
-
-    Returns:
-        Kind -> records.
-    """
+def records_of(asked: Asked, collectors: Iterable[Collector]) -> dict[str, list[Record]]:
+    """What collectors have gathered in a pass, by kind."""
+    labels = labels_of(asked.model, asked.protocol, asked.labels)
+    removes_mean = asked.architecture.removes_mean
     records: dict[str, list[Record]] = {}
     for collector in collectors:
-        records |= collector.records(labels, removes_mean=architecture.removes_mean)
-    if losses:
-        records["token_losses"] = [losses.record(labels)]
+        records |= collector.records(labels, removes_mean=removes_mean)
     return records

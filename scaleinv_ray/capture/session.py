@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel
 
-from scaleinv_ray.capture.attention import attention_records
-from scaleinv_ray.capture.curvature.products import Operator
-from scaleinv_ray.capture.forward import FORWARD_KINDS, forward_records
-from scaleinv_ray.capture.jacobians import jacobian_records
-from scaleinv_ray.capture.posterior.language_models import model_chains, model_curvature
+from scaleinv_ray.capture.forward import forward_records
+from scaleinv_ray.capture.makers import PASSES, Allocate, Asked
 from scaleinv_ray.capture.streaming.layers import States
 from scaleinv_ray.capture.streaming.partial import StreamedModel
-from scaleinv_ray.capture.streaming.records import Allocate, streamed_records
+from scaleinv_ray.capture.streaming.records import Keep, as_it_is, streamed_records
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions
 from scaleinv_ray.checkpoints.weights.nulls import InitSource, materialise, shuffle_tokens
+from scaleinv_ray.kinds import KINDS, Settings, of_tokens, one_pass_kinds
 from scaleinv_ray.protocols import Spectroscopy
-from scaleinv_ray.records import KINDS, TOKEN_FREE, Protocol, Record, Variant
-
-Settings = TypeVar("Settings")
-OPERATORS: tuple[Operator, ...] = ("hessian", "ggn")
+from scaleinv_ray.records import Protocol, Record, Variant
 
 
 @dataclass(frozen=True)
@@ -89,11 +84,11 @@ class Session:
             tokens_ST: token ids, (protocol.sequences, protocol.length); permuted within each
                 sequence here where the variant is shuffled_tokens.
             protocol: what makes captures comparable.
-            kinds: out of `records.KINDS`, but for 'weights'.
+            kinds: out of `kinds.KINDS`, but for those without tokens.
             batch_size: sequences in a batch.
             labels: unit, probe and other fields of Record.
-            spectroscopy: how the kinds hessian, ggn and chains are captured; None for none of them.
-            observed: tokens of the other probes whose loss chains follow.
+            spectroscopy: settings of the kinds that have a section of the config; None for none.
+            observed: tokens of the other probes that settings name.
 
         Returns:
             Kind -> records, for exactly the kinds asked for.
@@ -102,14 +97,21 @@ class Session:
             ValueError: for a kind that is unknown or needs no tokens or whose settings are not
                 given, or where a capture refuses.
         """
-        if unknown := kinds - (KINDS.keys() - TOKEN_FREE):
-            allowed = sorted(KINDS.keys() - TOKEN_FREE)
-            raise ValueError(f"kinds: got {sorted(unknown)}, allowed {allowed}")
+        if unknown := kinds - of_tokens():
+            raise ValueError(f"kinds: got {sorted(unknown)}, allowed {sorted(of_tokens())}")
         if self.source.variant == "shuffled_tokens":
             tokens_ST = shuffle_tokens(tokens_ST, self.source.seed)
-        draws = int(protocol.digest(), 16)  # the same units and rows for every model
+        asked = Asked(
+            self.model,
+            tokens_ST,
+            protocol,
+            labels or {},
+            seed=_draws(protocol),
+            observed=observed or {},
+        )
+        own = _settings(kinds - one_pass_kinds(), spectroscopy or Spectroscopy())
         records: dict[str, list[Record]] = {}
-        if one_pass := kinds & FORWARD_KINDS:
+        if one_pass := kinds & one_pass_kinds():
             records |= forward_records(
                 self.model,
                 tokens_ST,
@@ -117,57 +119,25 @@ class Session:
                 kinds=one_pass,
                 batch_size=batch_size,
                 labels=labels,
-                seed_units=draws,
+                seed_units=asked.seed,
             )
-        if "attention" in kinds:
-            records["attention"] = [
-                *attention_records(self.model, tokens_ST, protocol, labels=labels)
-            ]
-        if "jacobians" in kinds:
-            jacobians = jacobian_records(
-                self.model, tokens_ST, protocol, labels=labels, seed_rows=draws
-            )
-            records["jacobians"] = [*jacobians]
-        of_loss = self._of_loss(
-            tokens_ST, kinds, spectroscopy or Spectroscopy(),
-            seed=draws % 2**63, observed=observed, labels=labels,
-        )  # fmt: skip
-        return records | of_loss
-
-    def _of_loss(
-        self,
-        tokens_ST: np.ndarray,
-        kinds: frozenset[str],
-        spectroscopy: Spectroscopy,
-        *,
-        seed: int,
-        observed: Mapping[str, np.ndarray] | None,
-        labels: Mapping[str, Any] | None,
-    ) -> dict[str, list[Record]]:
-        """The kinds that look at the loss as a function of the weights."""
-        records: dict[str, list[Record]] = {}
-        for operator in OPERATORS:
-            if operator in kinds:
-                asked = _asked(spectroscopy.curvature, operator)
-                records[operator] = [
-                    *model_curvature(
-                        self.model, tokens_ST, asked, operator, seed=seed, labels=labels
-                    )
-                ]
-        if "chains" in kinds:
-            sampling = _asked(spectroscopy.sampling, "chains")
-            records["chains"] = [
-                *model_chains(
-                    self.model, tokens_ST, sampling, seed=seed, observed=observed, labels=labels
-                )
-            ]
+        for kind, settings in own.items():
+            records[kind] = [*PASSES[kind](replace(asked, settings=settings))]
         return records
 
 
-def _asked(settings: Settings | None, kind: str) -> Settings:
-    if settings is None:
-        raise ValueError(f"kinds: got {kind!r}, which needs its settings in spectroscopy")
-    return settings
+def _draws(protocol: Protocol) -> int:
+    """Seed of what is drawn: the same units, rows and vectors for every model."""
+    return int(protocol.digest(), 16)
+
+
+def _settings(kinds: frozenset[str], asked: Spectroscopy) -> dict[str, Settings | None]:
+    """Kinds with a pass of their own, in the order of the list, each with its settings."""
+    found = {name: kind.settings(asked) for name, kind in KINDS.items() if name in kinds}
+    for name, settings in found.items():
+        if KINDS[name].section and settings is None:
+            raise ValueError(f"kinds: got {name!r}, which needs its settings in spectroscopy")
+    return found
 
 
 @dataclass(frozen=True)
@@ -210,7 +180,7 @@ class StreamedSession:
         kinds: frozenset[str],
         batch_size: int,
         labels: Mapping[str, Any] | None = None,
-        keep: Callable[[Record], Record] = lambda record: record,
+        keep: Keep = as_it_is,
         allocate: Allocate = np.empty,
     ) -> dict[str, list[Record]]:
         """Captures one probe, as `Session.records`.
@@ -219,7 +189,7 @@ class StreamedSession:
             tokens_ST: token ids; permuted here where the variant is shuffled_tokens.
             protocol: what makes captures comparable.
             states: hold the hidden states between the blocks.
-            kinds: out of `forward.FORWARD_KINDS`.
+            kinds: those of one pass in `kinds.KINDS`.
             batch_size: sequences in a batch.
             labels: unit, probe and other fields of Record.
             keep: as of `streamed_records`.
@@ -231,10 +201,10 @@ class StreamedSession:
         Raises:
             ValueError: for a kind that needs the whole model, or where a capture refuses.
         """
-        if whole := kinds - FORWARD_KINDS:
+        if whole := kinds - one_pass_kinds():
             raise ValueError(
                 f"kinds: got {sorted(whole)} of a streamed model, which is never whole in memory; "
-                f"allowed {sorted(FORWARD_KINDS)}, or cluster.load: resident"
+                f"allowed {sorted(one_pass_kinds())}, or cluster.load: resident"
             )
         if self.source.variant == "shuffled_tokens":
             tokens_ST = shuffle_tokens(tokens_ST, self.source.seed)
@@ -246,7 +216,7 @@ class StreamedSession:
             kinds=kinds,
             batch_size=batch_size,
             labels=labels,
-            seed_units=int(protocol.digest(), 16),
+            seed_units=_draws(protocol),
             keep=keep,
             allocate=allocate,
         )

@@ -17,6 +17,7 @@ import numpy as np
 from scaleinv_ray.cluster.nodes.joining import Terms, Unfit, misfit
 from scaleinv_ray.cluster.scratch.transfer import Supply, address_of, this_node
 from scaleinv_ray.cluster.session import ray
+from scaleinv_ray.kinds import KINDS, one_pass_kinds
 from scaleinv_ray.measure.tensor_tasks import perform
 from scaleinv_ray.plan.costs import (
     Loading,
@@ -143,15 +144,15 @@ def _gpu_memory() -> int:
 
 
 class _Kept:
-    """Puts the moments of a block on disk and gives them back mapped; also while they grow."""
+    """Puts large records of a block on disk and gives them back mapped; also while they grow."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._count = 0
 
-    def __call__(self, record: Record) -> Record:
-        path = self._folder / f"moments-{self._count:04d}.arrow"
-        write_record(path, record, kind="moments", facts={})
+    def __call__(self, kind: str, record: Record) -> Record:
+        path = self._folder / f"{kind}-{self._count:04d}.arrow"
+        write_record(path, record, kind=kind, facts={})
         self._count += 1
         return read_record(path)
 
@@ -177,11 +178,9 @@ def _checked(job: CaptureJob, written: dict[str, int]) -> dict[str, int]:
 
 def _passes(target: Target) -> list[frozenset[str]]:
     """The kinds of a target, those together that come out of one forward pass."""
-    from scaleinv_ray.capture.forward import FORWARD_KINDS
-
     wanted = frozenset(target.paths)
-    single = [frozenset({kind}) for kind in sorted(wanted - FORWARD_KINDS)]
-    together = wanted & FORWARD_KINDS
+    single = [frozenset({kind}) for kind in sorted(wanted - one_pass_kinds())]
+    together = wanted & one_pass_kinds()
     return [together, *single] if together else single
 
 
@@ -224,7 +223,7 @@ def states_of(job: CaptureJob, target: Target, kinds: frozenset[str]) -> StateFi
     """Where the hidden states of a streamed pass lie, beside the captures that come out of it.
 
     All levels are kept where the disk has room for them, so that an actor that takes over from a
-    killed one goes on at the block where it stopped; a stream has to begin again.
+    killed one goes on at the block where it stopped, but for kinds that are not resumable.
 
     Args:
         job: names the protocol and the model.
@@ -236,7 +235,7 @@ def states_of(job: CaptureJob, target: Target, kinds: frozenset[str]) -> StateFi
     """
     first = Path(min(target.paths[kind] for kind in kinds))
     folder = first.with_name(f"{STATES}{first.stem}")
-    if "stream" in kinds:
+    if not all(KINDS[kind].resumable for kind in kinds):
         shutil.rmtree(folder, ignore_errors=True)
     checkpoint, protocol = job.weights.checkpoint, job.protocol
     level = protocol.sequences * protocol.length * checkpoint.d_model * 4

@@ -26,6 +26,7 @@ from scaleinv_ray.conclude.universality.curves import collapse_table
 from scaleinv_ray.conclude.universality.pairs import ceiling_table
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.contract import Quantity
+from scaleinv_ray.kinds import KINDS
 
 Row = dict[str, Any]
 Quantities = Mapping[tuple[str, str], Quantity]
@@ -35,8 +36,6 @@ BEHAVIOUR = "behaviour"
 """Family whose quantities are capabilities of their own."""
 BANDS = "bands"
 """Family whose curves are eigenvalues over training."""
-OF_LOSSES = frozenset({"token_losses", "hessian", "ggn", "chains"})
-"""Kinds of capture whose curves are in nats a token, or at positions of tokens."""
 MIN_CHECKPOINTS = 6
 """A break needs two segments of three checkpoints; runs with fewer are not searched."""
 
@@ -209,10 +208,11 @@ def _between_models(curves: Rows, measurements: Rows) -> Rows:
     several = several_tokenizers(measurements)
     if not several:
         return curves
+    of_losses = {name for name, kind in KINDS.items() if kind.of_losses}
     return curves.where(
         ~(
             curves.holds("series", several.__contains__)
-            & curves.holds("capture", OF_LOSSES.__contains__)
+            & curves.holds("capture", of_losses.__contains__)
         )
     )
 

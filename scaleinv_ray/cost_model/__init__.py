@@ -1,7 +1,7 @@
 """What a plan will cost: bytes, seconds of tasks and of devices, from shapes alone.
 
 A measurement takes overhead + records x (floor + slope x work) x parameters. Work counts operations
-of a record (`record_work`): the exponents of width and rows are those of the algorithms, floor and
+of a record (`Kind.work`): the exponents of width and rows are those of the algorithms, floor and
 slope were measured once at two sizes, and the exponent of every count among an invariant's
 parameters by doubling it. These constants are data, `constants.yaml`, with the machine they were
 measured on; `scripts/bench/cost_model.py --calibrate` measures them anew and checks them against a
@@ -18,7 +18,6 @@ from scaleinv_ray.cost_model.laws import (
     matrices,
     matrix_work,
     parse,
-    record_work,
     weight_seconds,
 )
 from scaleinv_ray.cost_model.prediction import (
@@ -48,7 +47,6 @@ __all__ = [
     "parse",
     "pass_seconds",
     "predict",
-    "record_work",
     "report",
     "task_costs",
     "weight_seconds",

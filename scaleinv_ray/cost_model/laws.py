@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.config.reader import parse_yaml
 from scaleinv_ray.contract import REGISTRY
-from scaleinv_ray.records import Protocol
 
 LARGE_BYTES = 256_000_000
 """Weights of more bytes than this, as stored, are measured in parts, a task for each tensor."""
@@ -96,36 +95,6 @@ def parse(table: Mapping[str, Any]) -> Calibration:
     }
     devices = {name: Device(name, **of) for name, of in table["devices"].items()}
     return Calibration(table["machine"], laws, devices, table["constants"])
-
-
-def record_work(kind: str, width: int, protocol: Protocol, *, n_layers: int = 1) -> float:
-    """Work of an invariant on one record, in units of the leading operation.
-
-    Args:
-        kind: of the record; of weights the work follows from the shape, see `matrix_work`.
-        width: D.
-        protocol: gives the rows.
-        n_layers: of the model, which a depth stack holds all.
-
-    Returns:
-        moments: D^3 (eigenvalues); jacobians: P D^3; cloud: D (distances; the points are
-        parameters); stream: units^3, the same at every width; depth_stack: L T D; attention:
-        sequences T^2; token_losses: tokens; of all others 0, their records do not grow with width.
-
-    >>> record_work("moments", 128, Protocol()) / record_work("moments", 64, Protocol())
-    8.0
-    """
-    p = protocol
-    works: dict[str, float] = {
-        "moments": float(width) ** 3,
-        "jacobians": p.jacobian_positions * float(width) ** 3,
-        "cloud": float(width),
-        "stream": float(p.stream_units) ** 3,
-        "depth_stack": float(n_layers + 1) * p.sequences * width,
-        "attention": p.attention_sequences * float(p.length) ** 2,
-        "token_losses": float(p.sequences) * p.length,
-    }
-    return works.get(kind, 0.0)
 
 
 def matrix_work(shape: Sequence[int]) -> float:

@@ -16,13 +16,13 @@ from scaleinv_ray.cost_model.laws import (
     law_seconds,
     matrices,
     matrix_work,
-    record_work,
     task_params,
 )
 from scaleinv_ray.inputs.wording import sized
+from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.plan import Measurement, Plan
 from scaleinv_ray.plan.costs import capture_bytes, forward_flops, model_bytes
-from scaleinv_ray.records import ON_REQUEST, Protocol
+from scaleinv_ray.records import Protocol
 
 
 class Line(NamedTuple):
@@ -159,11 +159,11 @@ def predict(
     streamed = sum(
         model_bytes(m.unit.checkpoint) * len(m.readings)
         for m in measurements
-        if m.kind == "weights" and not m.unit.checkpoint.captures
+        if KINDS[m.kind].token_free and not m.unit.checkpoint.captures
     )
     read = sum(sizes.get(r.capture_key, 0) for m in measurements for r in m.readings)
     unpriced = {m.invariant for m in measurements if m.invariant not in table.laws}
-    unpriced |= {f"capture of {kind}" for _, kind in made.captures.values() if kind in ON_REQUEST}
+    unpriced |= {f"capture of {kind}" for _, kind in made.captures.values() if KINDS[kind].section}
     return Prediction(
         lines=lines,
         captures=tuple(Captures(k, len(v), sum(v)) for k, v in sorted(files.items())),
@@ -256,20 +256,16 @@ def task_costs(
 def _divided(m: Measurement) -> bool:
     """Whether each tensor has a task of its own; random weights are drawn for the model as one."""
     drawn = m.unit.variant == "random_init" and m.unit.checkpoint.init_digest is None
-    single = m.kind == "weights" and REGISTRY[m.invariant].signature == "one"
+    single = KINDS[m.kind].token_free and REGISTRY[m.invariant].signature == "one"
     return single and not drawn and model_bytes(m.unit.checkpoint) > LARGE_BYTES
 
 
 def _works(m: Measurement, protocol: Protocol) -> list[tuple[int, float]]:
     """How many records of which work a measurement reads."""
-    c = m.unit.checkpoint
-    if m.kind == "weights":
+    c, kind = m.unit.checkpoint, KINDS[m.kind]
+    if kind.token_free:
         return [(count, matrix_work(shape)) for shape, count in matrices(c).items()]
-    each = {"cloud": c.n_layers + 1, "depth_stack": 1, "token_losses": 1}
-    each |= {"attention": c.n_layers * (c.d_model // 64 + 1)}
-    each |= dict.fromkeys(ON_REQUEST, 1)
-    count = each.get(m.kind, c.n_layers)
-    return [(count, record_work(m.kind, c.d_model, protocol, n_layers=c.n_layers))]
+    return [(kind.num_records(c), kind.work(c.d_model, c.n_layers, protocol))]
 
 
 def load_seconds(checkpoint: Checkpoint, device: Device, constants: Mapping[str, float]) -> float:
@@ -296,28 +292,19 @@ def pass_seconds(
         table: the other constants.
 
     Returns:
-        The forward pass (2 N a token; `values` D a token and block), moments (2 D^2 a token and
-        block in float64, half the speed), Jacobians (48 D^3 a position and block), and writing.
+        The forward pass (2 N a token; `values` D a token and block) where a kind comes out of it,
+        what each kind takes beside it, and writing.
     """
     c, p = checkpoint, protocol
     tokens = p.sequences * p.length
     seconds = 0.0
-    if set(kinds) - {"jacobians", "attention"} - ON_REQUEST:
+    wanted = [kind for name, kind in KINDS.items() if name in kinds]
+    if any(kind.one_pass for kind in wanted):
         seconds += (
             forward_flops(c, p) / device.flops + tokens * c.n_layers * c.d_model / device.values
         )
-    if "moments" in kinds:
-        counted = min(tokens, p.tokens_per_dim * c.d_model)
-        seconds += c.n_layers * counted * 2.0 * c.d_model**2 / (device.flops / 2)
-    if "jacobians" in kinds:
-        seconds += (
-            c.n_layers
-            * p.jacobian_positions
-            * (device.call_s + 48.0 * c.d_model**3 / device.backward)
-        )
-    if "attention" in kinds:
-        few = p.attention_sequences * p.length
-        seconds += 2.0 * c.n_params * few / device.flops + c.n_layers * device.call_s
+    for kind in wanted:
+        seconds += kind.seconds(c, p, device)
     written = sum(capture_bytes(c, kind, p) for kind in kinds)
     return (
         seconds

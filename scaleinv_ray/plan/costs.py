@@ -7,11 +7,9 @@ from typing import Literal, NamedTuple
 
 from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.inputs.wording import sized
-from scaleinv_ray.protocols import SamplingProtocol, Spectroscopy
+from scaleinv_ray.kinds import KINDS
+from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol
-
-TOKENS_PER_UNIT = 50
-"""A stream needs at least this many tokens for each sampled unit (T/N, Meshulam et al. 2019)."""
 
 
 def capture_bytes(
@@ -24,7 +22,7 @@ def capture_bytes(
 
     Args:
         checkpoint: gives depth and width.
-        kind: a key of records.KINDS.
+        kind: a key of kinds.KINDS.
         protocol: of the run.
         spectroscopy: what the run asks for beside forward passes; None for nothing.
 
@@ -32,34 +30,8 @@ def capture_bytes(
         The size to within headers and the rounding to whole sequences (0 for weights, which are
         streamed from the checkpoint).
     """
-    layers, width = checkpoint.n_layers, checkpoint.d_model
-    p = protocol
-    stream_rows = TOKENS_PER_UNIT * p.stream_units
-    per_kind = {
-        "weights": 0,
-        "moments": layers * p.blocks * (width + 1) * width * 8,
-        "cloud": (layers + 1) * p.sequences * (4 * width + 8),
-        "stream": layers * stream_rows * (4 * p.stream_units + 8),
-        "depth_stack": (layers + 1) * p.sequences * width * 4,
-        "attention": layers * (width // 64 + 1) * p.attention_sequences * p.length**2 * 4,
-        "jacobians": layers * (p.jacobian_positions * (width + 2) + p.vocab_rows) * width * 4,
-        "token_losses": p.sequences * (p.length - 1) * 4,
-    }
-    return per_kind[kind] if kind in per_kind else _asked_bytes(layers, kind, spectroscopy)
-
-
-def _asked_bytes(layers: int, kind: str, spectroscopy: Spectroscopy | None) -> int:
-    """Of quadratures and chains, a record for every block of parameters."""
-    settings = spectroscopy.of(kind) if spectroscopy is not None else None
-    if settings is None:
-        return 0
-    records = sum(1 if b in {"model", "embedding"} else layers for b in settings.blocks)
-    if isinstance(settings, SamplingProtocol):
-        ladder = (len(settings.nbetas) or 4) * len(settings.localisers)
-        return (
-            records * ladder * settings.chains * settings.draws * (4 + len(settings.observed)) * 4
-        )
-    return records * settings.num_probes * settings.num_steps * (16 + 4 * settings.sketch)
+    of = KINDS[kind]
+    return of.num_bytes(checkpoint, protocol, of.settings(spectroscopy or Spectroscopy()))
 
 
 def forward_flops(checkpoint: Checkpoint, protocol: Protocol) -> float:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scaleinv_ray.config import RunConfig
+from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.plan import Measurement, Plan, Reading, Unit, rng_seed
 from scaleinv_ray.plan.jobs import CaptureJob, MeasureJob, Target, WeightSource, Work, code_version
-from scaleinv_ray.records import ON_REQUEST, TOKEN_FREE
 
 
 def labels_of(plan: Plan, measurement: Measurement, run_id: str) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def assemble(
             if m.probe is not None and made_here:
                 wanted = Pass(reading.unit, m.probe, m.kind, reading.capture_key)
                 # hours of chains or curvature are not one actor's alone
-                alone = (m.probe, m.kind) if m.kind in ON_REQUEST else ()
+                alone = (m.probe, m.kind) if KINDS[m.kind].section else ()
                 passes[*reading.unit.content, *alone].append(wanted)
         job = MeasureJob(
             key=m.key,
@@ -102,7 +102,7 @@ def _source(
     for kind, probe, file in reading.unit.checkpoint.captures:
         if (kind, probe) == (m.kind, m.probe):
             return str(file)
-    if m.kind in TOKEN_FREE:
+    if KINDS[m.kind].token_free:
         return _weights(reading.unit, config, per_head=config.split_heads)
     return str(scratch / f"{reading.capture_key}.arrow")
 
@@ -122,6 +122,8 @@ def _capture_job(plan: Plan, group: Sequence[Pass], config: RunConfig, scratch: 
         shuffle = m.unit.checkpoint.seed if m.unit.variant == "shuffled_tokens" else None
         tokens = plan.tokens_of(m.unit, m.probe).digest
         paths[m.probe, tokens, shuffle][m.kind] = str(scratch / f"{m.capture_key}.arrow")
+    asked = config.spectroscopy()
+    observed = (name for m in group for name in KINDS[m.kind].observed_by(asked))
     return CaptureJob(
         weights=_weights(unit, config),
         targets=tuple(Target(*at, kinds) for at, kinds in paths.items()),
@@ -129,13 +131,9 @@ def _capture_job(plan: Plan, group: Sequence[Pass], config: RunConfig, scratch: 
         facts=_facts(plan, unit),
         batch_size=config.batch_size,
         load=config.cluster.load,
-        spectroscopy=config.spectroscopy(),
-        observed={n: plan.tokens_of(unit, n).digest for n in _observed(config)},
+        spectroscopy=asked,
+        observed={name: plan.tokens_of(unit, name).digest for name in observed},
     )
-
-
-def _observed(config: RunConfig) -> tuple[str, ...]:
-    return config.sampling.observed if config.sampling else ()
 
 
 def _weights(unit: Unit, config: RunConfig, *, per_head: bool = False) -> WeightSource:

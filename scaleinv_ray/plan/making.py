@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +20,13 @@ from scaleinv_ray.checkpoints import (
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.contract import REGISTRY, Invariant, Signature
 from scaleinv_ray.inputs.wording import clipped
-from scaleinv_ray.plan.costs import TOKENS_PER_UNIT, capture_bytes
+from scaleinv_ray.kinds import KINDS, of_tokens
+from scaleinv_ray.plan.costs import capture_bytes
 from scaleinv_ray.plan.grouping import pairs_of, trajectories_of
 from scaleinv_ray.plan.tokens import probe_tokens, tokenizers_of
 from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Reading, Unit, digest
-from scaleinv_ray.protocols import Spectroscopy
-from scaleinv_ray.records import CAPTURE_VERSION, ON_REQUEST, TOKEN_FREE, Protocol
+from scaleinv_ray.protocols import Spectroscopy, digest_of
+from scaleinv_ray.records import Protocol
 
 assert invariants, "importing the package registers the invariants"
 
@@ -50,14 +50,13 @@ def make_plan(config: RunConfig) -> Plan:
     kinds = {s.kind for s, _ in specs}
     live = [c for c in checkpoints if not c.captures]
     spectroscopy = config.spectroscopy()
-    made = {kind for kind in kinds if kind not in ON_REQUEST or spectroscopy.of(kind)}
-    on_tokens = live if made - TOKEN_FREE else []
+    made = {kind for kind in kinds if KINDS[kind].is_asked(spectroscopy)}
+    on_tokens = live if made & of_tokens() else []
     _check_captured(on_tokens)
     tokenizers = tokenizers_of(live)
     tokens = probe_tokens(config, on_tokens, protocol, named=tokenizers)
     for checkpoint in on_tokens:
-        _check_widths(checkpoint, protocol, kinds)
-        _check_captures(checkpoint, protocol, kinds)
+        _check_captures(checkpoint, protocol, made)
     keys = _Keys(protocol, tokens, config.split_heads, spectroscopy)
     groups: dict[Signature, Callable[[], Iterable[tuple[Unit, ...]]]] = {
         "one": lambda: ((u,) for u in units),
@@ -115,11 +114,11 @@ def _check_read(read: set[str], config: RunConfig) -> None:
     for name in named:
         if name not in read:
             spec = REGISTRY[name]
-            section = "a section 'sampling'" if spec.kind == "chains" else "a section 'curvature'"
-            unasked = spec.kind in ON_REQUEST and config.spectroscopy().of(spec.kind) is None
+            kind = KINDS[spec.kind]
+            asked = kind.is_asked(config.spectroscopy())
             raise ValueError(
                 f"invariants.{name}: got no capture of kind {spec.kind!r} for it, needs "
-                + (f"{section} in the config, or " if unasked else "")
+                + ("" if asked else f"a section {kind.section!r} in the config, or ")
                 + {"one": "a model", "pair": "two models", "trajectory": "two steps"}[
                     spec.signature
                 ]
@@ -129,34 +128,30 @@ def _check_read(read: set[str], config: RunConfig) -> None:
 
 def _check_parameters(specs: Iterable[tuple[Invariant, str]], protocol: Protocol) -> None:
     """Refuses parameters that the protocol's captures cannot serve."""
-    most = {
-        ("cloud", "num_points"): (1, protocol.sequences, "protocol.sequences"),
-        ("attention", "skip_positions"): (0, protocol.length - 2, "protocol.length - 2"),
-        ("stream", "skip_positions"): (0, protocol.length - 2, "protocol.length - 2"),
-        ("stream", "num_factors"): (1, protocol.stream_units - 1, "protocol.stream_units - 1"),
-    }
     for spec, params in specs:
+        limits = KINDS[spec.kind].limits(protocol)
         for name, wanted in json.loads(params).items():
-            least, bound, what = most.get((spec.kind, name), (0, None, ""))
+            if name not in limits:
+                continue
+            least, most, what = limits[name]
             if name == "num_factors" and wanted == spec.parameters[name]:
                 continue  # a stream without so many units is refused by itself
-            if bound is not None and wanted > bound:
-                allowed = f"allowed {least}..{bound} ({what})"
+            if wanted > most:
+                allowed = f"allowed {least}..{most} ({what})"
                 raise ValueError(f"invariants.{spec.name}.{name}: got {wanted}, {allowed}")
 
 
 def _check_captures(checkpoint: Checkpoint, protocol: Protocol, kinds: set[str]) -> None:
-    """Refuses what its captures would fail for, after the work began."""
-    counted = math.ceil(protocol.tokens_per_dim * checkpoint.d_model / protocol.length)
-    bounds = [
-        ("moments", "blocks", counted, f"sequences that moments of {checkpoint.model} count"),
-        ("jacobians", "jacobian_positions", protocol.sequences, "sequences"),
-        ("attention", "attention_sequences", protocol.sequences, "sequences"),
-        ("jacobians", "vocab_rows", checkpoint.vocab_size, f"vocabulary of {checkpoint.model}"),
-    ]
-    for kind, name, most, what in bounds:
-        if kind in kinds and (got := getattr(protocol, name)) > most:
-            raise ValueError(f"protocol.{name}: got {got}, allowed 1..{most} ({what})")
+    """Refuses what captures of a checkpoint would fail for, after the work began."""
+    longest = checkpoint.max_positions
+    if longest is not None and protocol.length > longest:
+        raise ValueError(
+            f"protocol.length: got {protocol.length}, allowed 1..{longest} "
+            f"(positions of model {checkpoint.model})"
+        )
+    for name, kind in KINDS.items():
+        if name in kinds and kind.exists(checkpoint):
+            kind.check(checkpoint, protocol)
 
 
 def _check_captured(checkpoints: Iterable[Checkpoint]) -> None:
@@ -177,35 +172,6 @@ def _check_captured(checkpoints: Iterable[Checkpoint]) -> None:
             raise ValueError(f"models: {c.where}: {clipped(c.broken, 150)}; {alone}")
 
 
-def _check_widths(checkpoint: Checkpoint, protocol: Protocol, kinds: set[str]) -> None:
-    """Refuses what the protocol's tokens cannot carry at this width."""
-    where = f"model {checkpoint.model}"
-    have = protocol.sequences * protocol.length
-    if checkpoint.max_positions is not None and protocol.length > checkpoint.max_positions:
-        raise ValueError(
-            f"protocol.length: got {protocol.length}, allowed 1..{checkpoint.max_positions} "
-            f"(positions of {where})"
-        )
-    need = protocol.tokens_per_dim * checkpoint.d_model
-    if "moments" in kinds and have < need:
-        raise ValueError(
-            f"protocol.sequences x length: got {have} tokens, {where} of width "
-            f"{checkpoint.d_model} needs {need} (tokens_per_dim {protocol.tokens_per_dim})"
-        )
-    if "stream" not in kinds or checkpoint.d_mlp == 0:
-        return
-    if have < TOKENS_PER_UNIT * protocol.stream_units:
-        raise ValueError(
-            f"protocol.sequences x length: got {have} tokens, {protocol.stream_units} stream "
-            f"units need {TOKENS_PER_UNIT * protocol.stream_units}"
-        )
-    if checkpoint.d_mlp is not None and protocol.stream_units > checkpoint.d_mlp:
-        raise ValueError(
-            f"protocol.stream_units: got {protocol.stream_units}, allowed 1..{checkpoint.d_mlp} "
-            f"(MLP neurons of {where})"
-        )
-
-
 @dataclass(frozen=True)
 class _Keys:
     """Derives the keys of captures and measurements."""
@@ -220,34 +186,33 @@ class _Keys:
         held = unit.checkpoint.captures
         if held:
             return [probe for k, probe, _ in held if k == kind]
-        if kind in ON_REQUEST and self.spectroscopy.of(kind) is None:
+        of = KINDS[kind]
+        if not (of.is_asked(self.spectroscopy) and of.exists(unit.checkpoint)):
             return []
-        if kind in TOKEN_FREE and unit.variant == "shuffled_tokens":
-            return []
-        if kind == "stream" and unit.checkpoint.d_mlp == 0:
-            return []  # hidden units of an MLP that is not there
-        return [None] if kind in TOKEN_FREE else list(dict.fromkeys(n for n, _ in self.tokens))
+        if of.token_free:
+            return [] if unit.variant == "shuffled_tokens" else [None]
+        return list(dict.fromkeys(n for n, _ in self.tokens))
 
     def capture(self, unit: Unit, probe: str | None, kind: str) -> str:
         """Key of a capture: what the weights are, the tokens and their order, and the protocol."""
-        view = " by head" if self.heads and kind == "weights" else ""
-        what = f"{kind}{view} {CAPTURE_VERSION[kind]}"
+        of = KINDS[kind]
+        view = " by head" if self.heads and of.token_free else ""
+        what = f"{kind}{view} {of.version}"
         if unit.checkpoint.captures:
             return _fast_digest(*unit.content, str(probe), "recorded", what)
         if probe is None:
             return _fast_digest(*unit.content, what)
-        of_tokens = self.tokens[probe, unit.checkpoint.tokenizer_digest or ""].digest
+        tokens = self._tokens(unit, probe)
         shuffled = unit.variant == "shuffled_tokens"
         order = f"shuffled{unit.checkpoint.seed}" if shuffled else "in order"
-        asked = (self.spectroscopy.digest(kind), *self._observed(unit, kind))
-        extra = asked if kind in ON_REQUEST else ()
-        return _fast_digest(*unit.content, of_tokens, order, self.protocol.digest(), what, *extra)
+        settings = of.settings(self.spectroscopy)
+        others = (self._tokens(unit, name) for name in of.observed_by(self.spectroscopy))
+        extra = () if settings is None else (digest_of(settings), *others)
+        return _fast_digest(*unit.content, tokens, order, self.protocol.digest(), what, *extra)
 
-    def _observed(self, unit: Unit, kind: str) -> tuple[str, ...]:
-        """Digests of the other probes that chains look at."""
-        sampling = self.spectroscopy.sampling
-        names = sampling.observed if sampling is not None and kind == "chains" else ()
-        return tuple(self.tokens[n, unit.checkpoint.tokenizer_digest or ""].digest for n in names)
+    def _tokens(self, unit: Unit, probe: str) -> str:
+        """Digest of a probe's tokens in the unit's tokenizer."""
+        return self.tokens[probe, unit.checkpoint.tokenizer_digest or ""].digest
 
 
 def _measurements(

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from scaleinv_ray.inputs.reading import writing
-from scaleinv_ray.records import KINDS, Record
+from scaleinv_ray.kinds import KINDS
+from scaleinv_ray.records import Record
 from scaleinv_ray.store import seal
 from scaleinv_ray.store.run_store import PART
 from scaleinv_ray.store.seal import whole
@@ -61,7 +62,7 @@ def write_records(
     Args:
         path: final path on a local disk.
         records: records of the class that belongs to `kind`, at least one.
-        kind: a key of `records.KINDS`.
+        kind: a key of `kinds.KINDS`.
         facts: written into the schema's metadata (protocol hash, model revision, versions).
 
     Returns:
@@ -70,8 +71,9 @@ def write_records(
     Raises:
         ValueError: without records, or with records of another class.
     """
-    if not records or any(type(r) is not KINDS[kind] for r in records):
-        raise ValueError(f"records: got {len(records)}, allowed one or more {KINDS[kind].__name__}")
+    cls = KINDS[kind].record
+    if not records or any(type(r) is not cls for r in records):
+        raise ValueError(f"records: got {len(records)}, allowed one or more {cls.__name__}")
     arrays = [
         (f"{i}.{name}", record, getattr(record, name))
         for i, record in enumerate(records)
@@ -150,7 +152,7 @@ def _records_of(table: pa.Table) -> list[Record]:
     metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
     if metadata.get("kind") not in KINDS:
         raise ValueError("got no capture of this project: no 'kind' in the schema's metadata")
-    cls = KINDS[metadata["kind"]]
+    cls = KINDS[metadata["kind"]].record
     labels = json.loads(metadata["records"])
     arrays: list[dict[str, np.ndarray]] = [{} for _ in labels]
     for field in table.schema:

@@ -26,10 +26,11 @@ from scaleinv_ray.config import load_run_config
 from scaleinv_ray.config.reader import read_mapping
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.cost_model import Prediction, calibration, matrices, predict
+from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.plan import Measurement, Plan, Unit, make_plan
 from scaleinv_ray.plan.costs import GPU_BYTES, HEADROOM, model_bytes
 from scaleinv_ray.plan.units import Reading
-from scaleinv_ray.records import ON_REQUEST, TOKEN_FREE, Protocol
+from scaleinv_ray.records import Protocol
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "scaling.md"
@@ -85,7 +86,7 @@ def plan_of(sizes: Sequence[Size], steps: int, invariants: Sequence[str] | None 
         for z in sizes
         for variant in ("random_init", "shuffled_weights", "shuffled_tokens")
     ]
-    wanted = [REGISTRY[n] for n in invariants or REGISTRY if REGISTRY[n].kind not in ON_REQUEST]
+    wanted = [REGISTRY[n] for n in invariants or REGISTRY if not KINDS[REGISTRY[n].kind].section]
     made = [
         Measurement(f"{unit.id} {spec.name} {probe}", f"{unit.content} {probe} {spec.kind} "
                     f"{unit.variant == 'shuffled_tokens'}", unit, probe, spec.kind, spec.name,
@@ -93,7 +94,7 @@ def plan_of(sizes: Sequence[Size], steps: int, invariants: Sequence[str] | None 
         for unit in units
         for spec in wanted
         if spec.signature == "one"
-        for probe in ((None,) if spec.kind in TOKEN_FREE else PROBES)
+        for probe in ((None,) if KINDS[spec.kind].token_free else PROBES)
         if not (probe is None and unit.variant == "shuffled_tokens")
     ]  # fmt: skip
     return Plan("s", PROTOCOL, tuple(units), tuple(made + _trajectories(units, wanted)), {}, ())
@@ -211,7 +212,7 @@ def one_checkpoint() -> Iterator[list[str]]:
         ]  # fmt: skip
 
 
-KINDS = ("weights", "moments", "cloud", "stream", "depth_stack", "attention", "jacobians")
+SHOWN = ("weights", "moments", "cloud", "stream", "depth_stack", "attention", "jacobians")
 
 
 def by_kind() -> Iterator[list[str]]:
@@ -220,7 +221,7 @@ def by_kind() -> Iterator[list[str]]:
         whole = plan_of([z], 1)
         lines = predict(whole, [m for m in whole.measurements if m.unit.variant == "trained"]).lines
         yield [
-            z.model, *(hours(sum(of.seconds for of in lines if of.kind == kind)) for kind in KINDS)
+            z.model, *(hours(sum(of.seconds for of in lines if of.kind == kind)) for kind in SHOWN)
         ]  # fmt: skip
 
 
@@ -285,7 +286,7 @@ def write_page(stages: Sequence[Stage], quiet: float) -> None:
     texts = {
         "check": table("stage|predicted|measured|ratio", checked),
         "one checkpoint": table(large, one_checkpoint()),
-        "by kind": table(f"model|{'|'.join(KINDS)}", by_kind()),
+        "by kind": table(f"model|{'|'.join(SHOWN)}", by_kind()),
         "memory": table(room, memory()),
         "suite": table(series, suite(None)),
         "suite demo": table(series, suite(demo_invariants())),

@@ -22,10 +22,11 @@ import scaleinv_ray.invariants
 from scaleinv_ray import tables
 from scaleinv_ray.config.reader import write_yaml
 from scaleinv_ray.contract import REGISTRY, Invariant, Refused
-from scaleinv_ray.cost_model import matrix_work, record_work
+from scaleinv_ray.cost_model import matrix_work
+from scaleinv_ray.kinds import KINDS, one_pass_kinds
 from scaleinv_ray.measure.measuring import Rows, rows_of, write_measurement
 from scaleinv_ray.plan.jobs import MeasureJob
-from scaleinv_ray.records import ON_REQUEST, Protocol, Record, WeightMatrix
+from scaleinv_ray.records import Protocol, Record, WeightMatrix
 from scaleinv_ray.store import Store, read_records, write_records
 
 assert scaleinv_ray.invariants
@@ -117,7 +118,6 @@ def capture_constants(root: Path) -> tuple[dict[str, Any], dict[str, float], dic
 
 def captured(model: Path, tokens_ST: np.ndarray, folder: Path) -> tuple[float, float]:
     """Writes all captures of a model; seconds of a forward pass and of its Jacobians."""
-    from scaleinv_ray.capture.forward import FORWARD_KINDS
     from scaleinv_ray.capture.session import Session, Source
 
     session = Session.open(Source(model))
@@ -128,7 +128,7 @@ def captured(model: Path, tokens_ST: np.ndarray, folder: Path) -> tuple[float, f
     passed = frozenset({"cloud", "stream", "token_losses"})
     forward = shortest(lambda: records(passed), 2)
     jacobian = shortest(lambda: records(frozenset({"jacobians"})), 2)
-    for kinds in (FORWARD_KINDS, frozenset({"jacobians"}), frozenset({"attention"})):
+    for kinds in (one_pass_kinds(), frozenset({"jacobians"}), frozenset({"attention"})):
         for kind, found in records(kinds).items():
             write_records(folder / f"{kind}.arrow", found, kind=kind, facts={})
     return forward, jacobian
@@ -229,8 +229,8 @@ def law_of(spec: Invariant, folders: Mapping[int, Path], root: Path) -> dict[str
     high = seconds_of(spec, params, folders[wide])
     works = {
         w: matrix_work((4 * SIDES[w], SIDES[w]))
-        if spec.kind == "weights"
-        else record_work(spec.kind, w, PROTOCOL, n_layers=LAYERS)
+        if KINDS[spec.kind].token_free
+        else KINDS[spec.kind].work(w, LAYERS, PROTOCOL)
         for w in WIDTHS
     }
     slope = max(high - low, 0.0) / ((works[wide] - works[narrow]) or math.inf)
@@ -296,7 +296,7 @@ def calibrate() -> None:
         device, constants, folders = capture_constants(root)
         laws = {}
         for spec in REGISTRY.values():
-            if spec.kind in ON_REQUEST:
+            if KINDS[spec.kind].section:
                 continue
             try:
                 laws[spec.name] = law_of(spec, folders, root)
@@ -315,7 +315,7 @@ def calibrate() -> None:
 
 HEAD = """\
 # Constants of scaleinv_ray/cost_model; written by scripts/bench/cost_model.py --calibrate.
-# invariants: seconds of a record, floor + slope x work (record_work, matrix_work), at the
+# invariants: seconds of a record, floor + slope x work (Kind.work, matrix_work), at the
 #   parameters whose [reference, exponent] stand under params; stored: bytes of its tables.
 # devices: cpu is one core of the machine below; measured: false says that the figures are assumed,
 #   40 % of the dense peak in bfloat16.

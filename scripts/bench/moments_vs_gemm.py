@@ -16,7 +16,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import torch
 from _table import machine, record
 
-from scaleinv_ray.capture.moments import BlockSums, sequences_for_moments
+from scaleinv_ray.capture.by_kind.moments import BlockSums, sequences_for_moments
 from scaleinv_ray.records import Protocol
 
 WIDTHS = (64, 128, 256, 512, 1024)

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from scaleinv_ray.attention_only import modeling
 from scaleinv_ray.attention_only.configuration import AttentionOnlyConfig
-from scaleinv_ray.capture.attention import eager_attention
+from scaleinv_ray.capture.by_kind.attention import eager_attention
 from scaleinv_ray.capture.curvature.products import Parameters
 from scaleinv_ray.ladder.data import evaluation_set, training_batch
 from scaleinv_ray.ladder.tokenizer import END_OF_TEXT_ID, VOCAB_SIZE

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from scaleinv_ray.capture.attention import attention_records
+from scaleinv_ray.capture.by_kind.attention import attention_records
 
 from .conftest import CONFIGS, PROTOCOL
 

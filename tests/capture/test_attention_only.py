@@ -8,9 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from scaleinv_ray.attention_only.configuration import MODEL_TYPE, AttentionOnlyConfig
-from scaleinv_ray.capture.attention import attention_records
+from scaleinv_ray.capture.by_kind.attention import attention_records
+from scaleinv_ray.capture.by_kind.jacobians import jacobian_records
 from scaleinv_ray.capture.forward import forward_records
-from scaleinv_ray.capture.jacobians import jacobian_records
 from scaleinv_ray.capture.streaming.layers import StreamedModel
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
 from scaleinv_ray.checkpoints.weights.matrices import iter_weights

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from scaleinv_ray.capture.architectures import architecture_of
-from scaleinv_ray.capture.forward import FORWARD_KINDS, forward_records
-from scaleinv_ray.capture.moments import BlockSums, sequences_for_moments
+from scaleinv_ray.capture.by_kind.moments import BlockSums, sequences_for_moments
+from scaleinv_ray.capture.forward import forward_records
 from scaleinv_ray.capture.sites import watch
 from scaleinv_ray.checkpoints.weights.loading import load_model
+from scaleinv_ray.kinds import one_pass_kinds
 
 from .conftest import CAUSAL, CONFIGS, PROTOCOL, WIDTH
 
@@ -138,13 +139,13 @@ def test_token_losses_are_the_model_s_loss(name, model, tokens_ST):
 
 def test_losses_do_not_depend_on_the_chunk(model, tokens_ST, monkeypatch):
     whole = _capture(model("llama"), tokens_ST, {"token_losses"})["token_losses"][0]
-    monkeypatch.setattr("scaleinv_ray.capture.losses._LOGITS_PER_CHUNK", 7 * 50)
+    monkeypatch.setattr("scaleinv_ray.capture.by_kind.token_losses._LOGITS_PER_CHUNK", 7 * 50)
     parts = _capture(model("llama"), tokens_ST, {"token_losses"})["token_losses"][0]
     np.testing.assert_allclose(parts.loss_ST, whole.loss_ST, atol=1e-6)
 
 
 def test_batch_size_changes_nothing(model, tokens_ST):
-    kinds = FORWARD_KINDS
+    kinds = one_pass_kinds()
     small, large = (
         forward_records(model("neox_parallel"), tokens_ST, PROTOCOL, kinds=kinds, batch_size=size)
         for size in (7, 1000)
@@ -191,7 +192,7 @@ def test_layernorm_models_do_not_see_the_mean(name, model, tokens_ST):
 
 def test_bfloat16_is_captured_as_float32(folder, tokens_ST):
     net = load_model(folder("llama")).to(torch.bfloat16)
-    records = _capture(net, tokens_ST, FORWARD_KINDS)
+    records = _capture(net, tokens_ST, one_pass_kinds())
     assert records["cloud"][0].x_TD.dtype == np.float32
     assert records["cloud"][0].dtype == "bfloat16"
     assert records["moments"][0].second_BDD.dtype == np.float64
@@ -200,8 +201,8 @@ def test_bfloat16_is_captured_as_float32(folder, tokens_ST):
 
 def test_offloaded_weights_are_captured_as_resident_ones(folder, model, tokens_ST):
     offloaded = accelerate.cpu_offload(load_model(folder("gpt2")))
-    resident = _capture(model("gpt2"), tokens_ST, FORWARD_KINDS)
-    for kind, records in _capture(offloaded, tokens_ST, FORWARD_KINDS).items():
+    resident = _capture(model("gpt2"), tokens_ST, one_pass_kinds())
+    for kind, records in _capture(offloaded, tokens_ST, one_pass_kinds()).items():
         for a, b in zip(records, resident[kind], strict=True):
             for array in type(a).arrays:
                 np.testing.assert_array_equal(getattr(a, array), getattr(b, array))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from scaleinv_ray.capture.architectures import architecture_of
-from scaleinv_ray.capture.jacobians import jacobian_records, vocabulary_rows
+from scaleinv_ray.capture.by_kind.jacobians import jacobian_records, vocabulary_rows
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
 
 from .conftest import CAUSAL, PROTOCOL, WIDTH, attention_for
@@ -141,7 +141,7 @@ def test_chunks_change_nothing(model, tokens_ST, monkeypatch):
     """Chunks of 1 and of 7 backward vectors."""
     for name, elements in (("neox_parallel", 1), ("mistral", 7 * 160)):
         whole = list(jacobian_records(model(name), tokens_ST, PROTOCOL))
-        monkeypatch.setattr("scaleinv_ray.capture.jacobians._ELEMENTS_PER_CHUNK", elements)
+        monkeypatch.setattr("scaleinv_ray.capture.by_kind.jacobians._ELEMENTS_PER_CHUNK", elements)
         parts = list(jacobian_records(model(name), tokens_ST, PROTOCOL))
         monkeypatch.undo()
         for a, b in zip(whole, parts, strict=True):

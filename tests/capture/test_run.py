@@ -9,13 +9,13 @@ import torch
 from scaleinv_ray.capture.session import Session, Source, StreamedSession
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions
 from scaleinv_ray.checkpoints.weights.nulls import shuffle_tokens
+from scaleinv_ray.kinds import KINDS, of_tokens
 from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol, Spectroscopy
-from scaleinv_ray.records import KINDS, ON_REQUEST, TOKEN_FREE
 from scaleinv_ray.store.states import StateFiles
 
 from .conftest import PROTOCOL
 
-LIVE = frozenset(KINDS) - ON_REQUEST - TOKEN_FREE
+LIVE = frozenset(name for name in of_tokens() if KINDS[name].section is None)
 _LABELS = {"unit": "u", "probe": "prose"}
 
 
@@ -33,7 +33,7 @@ def test_all_kinds_of_one_checkpoint_as_numpy(folder, tokens_ST):
     for kind, found in records.items():
         assert found
         for record in found:
-            assert type(record) is KINDS[kind]
+            assert type(record) is KINDS[kind].record
             assert (record.unit, record.probe) == ("u", "prose")
             assert all(isinstance(a, np.ndarray) for a in _arrays(record).values())
 

@@ -11,12 +11,13 @@ import transformers as tf
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from scaleinv_ray.capture.forward import FORWARD_KINDS, forward_records
+from scaleinv_ray.capture.forward import forward_records
 from scaleinv_ray.capture.streaming.layers import as_array, as_tensor, stream
 from scaleinv_ray.capture.streaming.partial import StreamedModel
 from scaleinv_ray.capture.streaming.records import streamed_records
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
 from scaleinv_ray.checkpoints.weights.nulls import materialise
+from scaleinv_ray.kinds import one_pass_kinds
 from scaleinv_ray.records import Record
 from scaleinv_ray.store import read_record, write_record
 from scaleinv_ray.store.states import StateFiles
@@ -52,7 +53,7 @@ def test_bit_equal_to_the_resident_model(
 ) -> None:
     options = LoadOptions(attention=attention_for(name))
     streamed = StreamedModel.open(folder(name), options)
-    kinds = FORWARD_KINDS
+    kinds = one_pass_kinds()
     got = streamed_records(
         streamed, tokens_ST, PROTOCOL, StateFiles(tmp_path), kinds=kinds, batch_size=BATCH
     )
@@ -78,7 +79,12 @@ def test_every_weight_is_read_once(
 ) -> None:
     streamed = StreamedModel.open(folder(name), LoadOptions(attention=attention_for(name)))
     streamed_records(
-        streamed, tokens_ST, PROTOCOL, StateFiles(tmp_path), kinds=FORWARD_KINDS, batch_size=BATCH
+        streamed,
+        tokens_ST,
+        PROTOCOL,
+        StateFiles(tmp_path),
+        kinds=one_pass_kinds(),
+        batch_size=BATCH,
     )
     sizes = file_bytes(folder(name))
     assert streamed.bytes_read == sum(sizes.values()) + tied_bytes(streamed)
@@ -93,7 +99,7 @@ def test_what_is_not_finite_is_counted_as_of_a_resident_model(
     tensors = load_file(source / "model.safetensors")
     tensors["gpt_neox.layers.0.mlp.dense_4h_to_h.bias"][3] = torch.inf
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
-    asked: dict[str, Any] = {"kinds": FORWARD_KINDS, "batch_size": BATCH}
+    asked: dict[str, Any] = {"kinds": one_pass_kinds(), "batch_size": BATCH}
     with pytest.raises(ValueError, match="not finite .* layer 0.* layer 1") as resident:
         forward_records(load_model(broken), tokens_ST, PROTOCOL, **asked)
     states, streamed = StateFiles(tmp_path), StreamedModel.open(broken)
@@ -234,10 +240,10 @@ def test_moments_are_handed_over_block_by_block(
     states = StateFiles(tmp_path)
     seen: list[tuple[int | None, int | None]] = []
 
-    def keep(record: Record) -> Record:
+    def keep(kind: str, record: Record) -> Record:
         seen.append((record.layer, states.latest()))
-        path = tmp_path / f"moments-{record.layer}.arrow"
-        write_record(path, record, kind="moments", facts={})
+        path = tmp_path / f"{kind}-{record.layer}.arrow"
+        write_record(path, record, kind=kind, facts={})
         return read_record(path)
 
     kinds = frozenset({"moments", "cloud"})

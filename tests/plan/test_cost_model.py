@@ -26,10 +26,10 @@ from scaleinv_ray.cost_model import (
     parse,
     pass_seconds,
     predict,
-    record_work,
     report,
     weight_seconds,
 )
+from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.plan import Measurement, Plan, Reading, Unit
 from scaleinv_ray.plan.costs import capture_bytes, model_bytes
 from scaleinv_ray.records import Protocol, Variant
@@ -99,7 +99,7 @@ def test_the_matrices_of_pythia_add_up_to_its_parameters() -> None:
     [("moments", 8), ("jacobians", 8), ("cloud", 2), ("stream", 1), ("token_losses", 1)],
 )
 def test_work_grows_with_width_as_the_algorithm(kind: str, factor: float) -> None:
-    narrow, wide = (record_work(kind, w, PROTOCOL) for w in (64, 128))
+    narrow, wide = (KINDS[kind].work(w, 6, PROTOCOL) for w in (64, 128))
     assert wide == factor * narrow > 0
 
 

@@ -114,7 +114,7 @@ def _replay(
 
 def final_states(
     streamed: StreamedModel, tokens_ST: np.ndarray, states: States, *, batch_size: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+) -> Iterator[torch.Tensor]:
     """What the head reads: the last level after the body's final norm, batch by batch.
 
     Args:
@@ -124,14 +124,13 @@ def final_states(
         batch_size: sequences in a batch.
 
     Yields:
-        hidden_BTD and the tokens_BT they belong to.
+        hidden_BTD.
     """
     last = streamed.architecture.num_layers
     with streamed.ending() as finish:
         for first, count in batches(len(tokens_ST), batch_size):
             x_BTD = as_tensor(states.read(last, first, count), streamed.model.dtype)
-            tokens_BT = torch.from_numpy(tokens_ST[first : first + count]).long()
-            yield finish(x_BTD), tokens_BT
+            yield finish(x_BTD)
 
 
 def as_array(x: torch.Tensor) -> np.ndarray:

@@ -5,42 +5,43 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from scaleinv_ray.capture.forward import (
-    Pass,
-    check_request,
-    collectors_of,
-    labels_of,
-    records_of,
-)
-from scaleinv_ray.capture.losses import LossCollector, next_token_losses
-from scaleinv_ray.capture.moments import MomentCollector
+from scaleinv_ray.capture.forward import Pass, check_request, records_of
+from scaleinv_ray.capture.makers import Allocate, Asked, Collector, makings_of
 from scaleinv_ray.capture.sites import watch
 from scaleinv_ray.capture.streaming.layers import States, final_states, stream
 from scaleinv_ray.capture.streaming.partial import StreamedModel
+from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.records import Protocol, Record
 
-Allocate = Callable[[tuple[int, ...]], np.ndarray]
+Keep = Callable[[str, Record], Record]
 
 
-class _BlockMoments:
-    """Moments of the blocks at work: eight second moments of a wide model are as large as it."""
+def as_it_is(kind: str, record: Record) -> Record:
+    """A record that stays in memory."""
+    del kind
+    return record
 
-    sites = MomentCollector.sites
+
+class _ByBlock:
+    """A collector for every block at work: a block's records are made when it is done."""
 
     def __init__(
         self,
-        new: Callable[[], MomentCollector],
-        record: Callable[[MomentCollector], list[Record]],
-        keep: Callable[[Record], Record],
+        kinds: frozenset[str],
+        new: Callable[[], Collector],
+        records: Callable[[Collector], dict[str, list[Record]]],
+        keep: Keep,
     ) -> None:
-        self._record, self._keep = record, keep
-        self._open: dict[int, MomentCollector] = defaultdict(new)
-        self._found: list[Record] = []
+        self._kinds, self._records, self._keep = kinds, records, keep
+        self._open: dict[int, Collector] = defaultdict(new)
+        self._found: dict[str, list[Record]] = defaultdict(list)
+        self.sites = new().sites
 
     def visit(self, site: str, layer: int, x_BTD: torch.Tensor, first: int) -> None:
         """Adds a batch of one site."""
@@ -48,70 +49,47 @@ class _BlockMoments:
             self._open[layer].visit(site, layer, x_BTD, first)
 
     def end_block(self, layer: int) -> None:
-        """Makes the record of a block and frees its sums."""
+        """Makes the records of a block and frees what they were made of."""
         if layer not in self._open:
-            raise ValueError(f"moments: got too few sequences, none, at layer {layer}")
-        self._found += [self._keep(record) for record in self._record(self._open.pop(layer))]
+            kinds = ", ".join(sorted(self._kinds))
+            raise ValueError(f"{kinds}: got too few sequences, none, at layer {layer}")
+        for kind, found in self._records(self._open.pop(layer)).items():
+            self._found[kind] += [self._keep(kind, record) for record in found]
 
     def records(self, labels: dict, *, removes_mean: bool) -> dict[str, list[Record]]:
-        """One record a layer, as kept."""
+        """Kind -> records of all blocks, as kept."""
         del labels, removes_mean  # the records have been made with them
-        return {"moments": self._found}
+        return dict(self._found)
 
 
 class PartialPass(Pass):
     """What blocks that are in memory for a while leave behind: told when a block is done."""
 
-    def __init__(
-        self,
-        streamed: StreamedModel,
-        shape: tuple[int, ...],
-        protocol: Protocol,
-        *,
-        kinds: frozenset[str],
-        labels: Mapping[str, Any] | None = None,
-        seed_units: int = 0,
-        keep: Callable[[Record], Record] = lambda record: record,
-        allocate: Allocate = np.empty,
-    ) -> None:
-        """The arguments are those of `streamed_records`, but for the shape of the tokens."""
-        self._streamed, architecture = streamed, streamed.architecture
-        self._labels = labels_of(streamed.model, protocol, labels or {})
-        wanted: list[Any] = [*collectors_of(kinds - {"moments"}, shape, protocol, seed_units)]
-        self._moments: _BlockMoments | None = None
-        if "moments" in kinds:
-            num, length = shape
-            mean = architecture.removes_mean
-            self._moments = _BlockMoments(
-                lambda: MomentCollector(
-                    protocol, num_sequences=num, length=length, allocate=allocate
-                ),
-                lambda sums: sums.records(self._labels, removes_mean=mean)["moments"],
-                keep,
-            )
-            wanted.append(self._moments)
-        super().__init__(wanted, (0, 0))
-        self.losses = LossCollector(num_sequences=shape[0]) if "token_losses" in kinds else None
+    def __init__(self, asked: Asked, kinds: frozenset[str], keep: Keep = as_it_is) -> None:
+        """Of a model of which blocks are in memory; keep: as of `streamed_records`."""
+        self._asked = asked
+        wanted: list[Any] = []
+        self._by_block: list[_ByBlock] = []
+        for making, own in makings_of(kinds).items():
+            new = partial(making.new, asked, own)
+            if making.by_block:
+                self._by_block.append(_ByBlock(own, new, lambda of: records_of(asked, [of]), keep))
+            else:
+                wanted.append(new())
+        super().__init__(wanted + self._by_block, (0, 0))
 
     def watched(self) -> AbstractContextManager[None]:
         """Hooks on the blocks, while it is open."""
-        sites = frozenset[str]().union(*(c.sites for c in self._collectors))
-        return watch(self._streamed.model, self._streamed.architecture, sites, self.visit)
+        return watch(self._asked.model, self._asked.architecture, self.hooked, self.visit)
 
     def end_block(self, layer: int) -> None:
         """Called after the last batch of a block."""
-        if self._moments:
-            self._moments.end_block(layer)
-
-    def lose(self, hidden_BTD: torch.Tensor, tokens_BT: torch.Tensor) -> None:
-        """Adds the next-token losses of a batch that has gone through all blocks and the norm."""
-        model, architecture = self._streamed.model, self._streamed.architecture
-        if self.losses:
-            self.losses.add(next_token_losses(model, architecture, hidden_BTD, tokens_BT))
+        for collector in self._by_block:
+            collector.end_block(layer)
 
     def records(self) -> dict[str, list[Record]]:
         """Kind -> records of what has passed."""
-        return records_of(self._collectors, self.losses, self._labels, self._streamed.architecture)
+        return records_of(self._asked, self._collectors)
 
 
 def streamed_records(
@@ -124,13 +102,13 @@ def streamed_records(
     batch_size: int,
     labels: Mapping[str, Any] | None = None,
     seed_units: int = 0,
-    keep: Callable[[Record], Record] = lambda record: record,
+    keep: Keep = as_it_is,
     allocate: Allocate = np.empty,
 ) -> dict[str, list[Record]]:
     """What `forward.forward_records` gives, bit for bit, with one block in memory at a time.
 
-    A pass that was interrupted goes on at the block where it stopped, but for `stream`: hidden
-    units of an MLP are not among the states, so a stream begins again.
+    A pass that was interrupted goes on at the block where it stopped, but for kinds that are not
+    resumable: what they need is not among the states, so they begin again.
 
     Args:
         streamed: the model.
@@ -138,36 +116,38 @@ def streamed_records(
         protocol: what makes captures comparable.
         states: holds the hidden states between the blocks; for a pass to be resumed it keeps all
             levels.
-        kinds: out of `forward.FORWARD_KINDS`.
+        kinds: those of one pass in `kinds.KINDS`.
         batch_size: sequences in a batch.
         labels: unit, probe and other fields of Record.
         seed_units: seed of the sampled units.
-        keep: takes the moments of a block when it is done and gives what stands for them in the
-            result, such as a copy on disk, mapped; so that one block's are in memory at a time.
-        allocate: gives the arrays in which these moments are gathered, such as mapped files.
+        keep: takes a kind and a record of a block, where these are large (moments), when the block
+            is done, and gives what stands for it in the result, such as a copy on disk, mapped; so
+            that one block's are in memory at a time.
+        allocate: gives the arrays in which these are gathered, such as mapped files.
 
     Returns:
         Kind -> records, for exactly the kinds asked for.
 
     Raises:
-        ValueError: as `forward_records`; for a stream with states of an earlier pass.
+        ValueError: as `forward_records`; for a kind that is not resumable, with states of an
+            earlier pass.
     """
-    model, architecture = streamed.model, streamed.architecture
+    model, levels = streamed.model, range(streamed.architecture.num_layers + 1)
     check_request(model, tokens_ST, protocol, kinds=kinds, batch_size=batch_size)
-    if "stream" in kinds and any(states.complete(n) for n in range(architecture.num_layers + 1)):
+    again = sorted(kind for kind in kinds if not KINDS[kind].resumable)
+    if again and any(states.complete(level) for level in levels):
         raise ValueError(
-            "states: got levels of an earlier pass, a stream needs to begin at level 0"
+            f"states: got levels of an earlier pass, a {again[0]} needs to begin at level 0"
         )
-    passing = PartialPass(
-        streamed, tokens_ST.shape, protocol,
-        kinds=kinds, labels=labels, seed_units=seed_units, keep=keep, allocate=allocate,
-    )  # fmt: skip
+    asked = Asked(model, tokens_ST, protocol, labels or {}, seed_units, allocate=allocate)
+    passing = PartialPass(asked, kinds, keep)
     with passing.watched():
         stream(streamed, tokens_ST, states, batch_size=batch_size, passing=passing)
     passing.check_finite()
-    if passing.losses:
-        for hidden_BTD, tokens_BT in final_states(
-            streamed, tokens_ST, states, batch_size=batch_size
-        ):
-            passing.lose(hidden_BTD, tokens_BT)
+    if passing.reads_final:
+        first = 0
+        for hidden_BTD in final_states(streamed, tokens_ST, states, batch_size=batch_size):
+            passing.start_batch(first, (hidden_BTD.shape[0], hidden_BTD.shape[1]))
+            passing.finish(hidden_BTD)
+            first += len(hidden_BTD)
     return passing.records()

@@ -17,7 +17,8 @@ from scaleinv_ray.checkpoints.files.headers import file_digest
 from scaleinv_ray.checkpoints.files.layouts import listed
 from scaleinv_ray.checkpoints.finding.folders import existing_folder
 from scaleinv_ray.inputs.json_files import check_is_there, lies_in, read_json, real, short, whole
-from scaleinv_ray.records import KINDS, VARIANTS
+from scaleinv_ray.kinds import KINDS
+from scaleinv_ray.records import VARIANTS
 
 MANIFEST = "records.json"
 _SIZES = ("model", "architecture", "n_params", "n_layers", "d_model")

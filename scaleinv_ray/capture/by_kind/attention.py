@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from scaleinv_ray.capture.architectures import architecture_of
-from scaleinv_ray.capture.forward import check_shape, labels_of
+from scaleinv_ray.capture.makers import Asked, check_shape, labels_of, passes
 from scaleinv_ray.capture.sites import check_tokens, to_device, to_numpy
 from scaleinv_ray.records import Attention, Protocol
 
@@ -82,3 +82,8 @@ def attention_records(
         for layer, heads in a_HSTT.items()
         for h, a in enumerate(heads)
     ]
+
+
+@passes("attention")
+def _attention(asked: Asked) -> list[Attention]:
+    return attention_records(asked.model, asked.tokens_ST, asked.protocol, labels=asked.labels)

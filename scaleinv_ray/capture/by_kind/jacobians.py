@@ -21,7 +21,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from scaleinv_ray.attention_only.cache import cache_argument
 from scaleinv_ray.capture.architectures import Architecture, architecture_of
-from scaleinv_ray.capture.forward import check_shape, labels_of
+from scaleinv_ray.capture.makers import Asked, check_shape, labels_of, passes
 from scaleinv_ray.capture.sites import check_tokens, to_device, to_numpy
 from scaleinv_ray.checkpoints.weights.nulls import is_offloaded
 from scaleinv_ray.records import Jacobians, Protocol
@@ -267,3 +267,10 @@ def jacobian_records(
             parallel_residual=architecture.parallel_residual,
             **shared,
         )
+
+
+@passes("jacobians")
+def _jacobians(asked: Asked) -> Iterator[Jacobians]:
+    return jacobian_records(
+        asked.model, asked.tokens_ST, asked.protocol, labels=asked.labels, seed_rows=asked.seed
+    )

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
 
+from scaleinv_ray.capture.makers import Allocate, Asked, collects
 from scaleinv_ray.records import Moments, Protocol, Record
 
 GATHERED = 1024
@@ -31,7 +31,7 @@ class BlockSums:
         self,
         num_sequences: int,
         num_blocks: int,
-        allocate: Callable[[tuple[int, ...]], np.ndarray] = np.empty,
+        allocate: Allocate = np.empty,
     ) -> None:
         """Blocks of whole sequences, their sizes equal up to one sequence.
 
@@ -180,7 +180,7 @@ class MomentCollector:
         *,
         num_sequences: int,
         length: int,
-        allocate: Callable[[tuple[int, ...]], np.ndarray] = np.empty,
+        allocate: Allocate = np.empty,
     ) -> None:
         """For a probe of `num_sequences` sequences of `length` tokens; allocate: of BlockSums."""
         self._protocol, self._available, self._length = protocol, num_sequences, length
@@ -221,3 +221,12 @@ class MomentCollector:
                 )
             )
         return {"moments": found}
+
+
+@collects("moments", by_block=True)
+def moment_collector(asked: Asked, _: frozenset[str]) -> MomentCollector:
+    """Eight second moments of a block of a wide model are as large as its weights."""
+    num_sequences, length = asked.tokens_ST.shape
+    return MomentCollector(
+        asked.protocol, num_sequences=num_sequences, length=length, allocate=asked.allocate
+    )

@@ -11,8 +11,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from scaleinv_ray.capture.architectures import Architecture
-from scaleinv_ray.capture.sites import to_numpy
-from scaleinv_ray.records import TokenLosses
+from scaleinv_ray.capture.makers import FINAL, Asked, collects
+from scaleinv_ray.capture.sites import to_device, to_numpy
+from scaleinv_ray.records import Record, TokenLosses
 
 _LOGITS_PER_CHUNK = 2**24
 """64 MiB in float32: small beside a model, large beside the cost of a call."""
@@ -62,19 +63,39 @@ def next_token_losses(
 class LossCollector:
     """Next-token losses of the whole probe."""
 
-    def __init__(self, *, num_sequences: int) -> None:
-        """For a probe of `num_sequences` sequences."""
-        self._num_sequences = num_sequences
+    sites: frozenset[str] = frozenset({FINAL})
+
+    def __init__(self, asked: Asked) -> None:
+        """For the probe that is asked for.
+
+        Raises:
+            ValueError: where the model is not causal.
+        """
+        if not asked.architecture.causal:
+            raise ValueError("kinds: got 'token_losses' of a model that is not causal")
+        self._asked = asked
         self._parts: list[np.ndarray] = []
 
-    def add(self, loss_BT: np.ndarray) -> None:
+    def visit(self, site: str, layer: int, x_BTD: torch.Tensor, first: int) -> None:
         """Adds a batch."""
-        self._parts.append(loss_BT)
+        if site in self.sites:
+            model, tokens_ST = self._asked.model, self._asked.tokens_ST
+            tokens_BT = to_device(tokens_ST[first : first + len(x_BTD)], model)
+            losses_BT = next_token_losses(model, self._asked.architecture, x_BTD, tokens_BT)
+            self._parts.append(losses_BT)
 
     def complete(self, seen: int) -> bool:
         """Whether the first `seen` sequences are enough: all are wanted."""
-        return seen >= self._num_sequences
+        return seen >= len(self._asked.tokens_ST)
 
-    def record(self, labels: dict) -> TokenLosses:
-        """The record, [S, T - 1]."""
-        return TokenLosses(loss_ST=np.concatenate(self._parts), site="logits", **labels)
+    def records(self, labels: dict, *, removes_mean: bool) -> dict[str, list[Record]]:
+        """One record, [S, T - 1]; no sites' activations are in it."""
+        del removes_mean
+        losses = TokenLosses(loss_ST=np.concatenate(self._parts), site="logits", **labels)
+        return {"token_losses": [losses]}
+
+
+@collects("token_losses")
+def loss_collector(asked: Asked, _: frozenset[str]) -> LossCollector:
+    """Of a causal model."""
+    return LossCollector(asked)

@@ -1,0 +1,334 @@
+"""The kinds of capture: all that is known of one without a model in memory. The only list of them.
+
+A new kind is an entry here and a file in `capture/by_kind/`, which makes its records out of a live
+model. Kinds that share a class of record are told apart by an invariant's `scheme`.
+
+In the laws c is a checkpoint and p the protocol; L layers, D width, S sequences, T tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol, Spectroscopy
+from scaleinv_ray.records import (
+    Activations,
+    Attention,
+    Chains,
+    DepthStack,
+    Jacobians,
+    Lanczos,
+    Moments,
+    Protocol,
+    Record,
+    TokenLosses,
+    WeightMatrix,
+)
+
+TOKENS_PER_UNIT = 50
+"""T/N of a stream: with fewer tokens a unit's correlations are noise (Meshulam et al. 2019)."""
+Settings = CurvatureProtocol | SamplingProtocol
+
+
+class Shapes(typing.Protocol):
+    """What a checkpoint says of its sizes."""
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+
+    @property
+    def n_params(self) -> int:
+        """Parameters."""
+
+    @property
+    def n_layers(self) -> int:
+        """Blocks."""
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+
+    @property
+    def d_mlp(self) -> int | None:
+        """Hidden units of an MLP, 0 where blocks have none, None where that is not known."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding."""
+
+
+class Speeds(typing.Protocol):
+    """What a device computes with."""
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations a second of large products."""
+
+    @property
+    def backward(self) -> float:
+        """The same, of the backward passes of Jacobians."""
+
+    @property
+    def call_s(self) -> float:
+        """Seconds of a block's call on the shortest input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of capture.
+
+    Attributes:
+        name: in keys, files, tables and schemes.
+        record: class of its records.
+        num_bytes: of a capture file, from checkpoint, protocol and settings (None: not asked for).
+        num_records: in a capture.
+        work: of an invariant on one record, in units of the leading operation, from D, L and the
+            protocol; 0 where records do not grow with the model.
+        seconds: of a device, beside the forward pass that is shared.
+        version: part of the key of a capture, raised whenever what is captured changes.
+        one_pass: it comes out of the one forward pass over a probe; else it has a pass of its own.
+        resumable: it follows from the states between blocks, so that a streamed pass that was
+            interrupted can go on.
+        token_free: it is read from the checkpoint, whatever the tokens: no probe, no file, no
+            shuffled_tokens.
+        section: of the config, with its settings; without that section a run does not capture it.
+        observed: the other probes that settings name.
+        of_losses: its curves are in nats a token, or at positions of tokens, so that models with
+            other tokenizers do not share them.
+        exists: whether a model has it.
+        check: ValueError where the protocol asks more of a checkpoint than it has.
+        limits: parameter of an invariant -> least, most, and what sets that bound.
+    """
+
+    name: str
+    record: type[Record]
+    num_bytes: Callable[[Shapes, Protocol, Any], int]
+    num_records: Callable[[Shapes], int] = lambda c: c.n_layers
+    work: Callable[[int, int, Protocol], float] = lambda width, layers, p: 0.0
+    seconds: Callable[[Shapes, Protocol, Speeds], float] = lambda c, p, device: 0.0
+    version: int = 1
+    one_pass: bool = False
+    resumable: bool = True
+    token_free: bool = False
+    section: Literal["curvature", "sampling"] | None = None
+    observed: Callable[[Any], tuple[str, ...]] = lambda settings: ()
+    of_losses: bool = False
+    exists: Callable[[Shapes], bool] = lambda c: True
+    check: Callable[[Shapes, Protocol], None] = lambda c, p: None
+    limits: Callable[[Protocol], Mapping[str, tuple[int, int, str]]] = lambda p: {}
+
+    def settings(self, asked: Spectroscopy) -> Settings | None:
+        """Its settings in what a run asks for; None where it has none or is not asked for."""
+        found: Settings | None = getattr(asked, self.section) if self.section else None
+        return found
+
+    def is_asked(self, asked: Spectroscopy) -> bool:
+        """Whether a run captures it where an invariant reads it."""
+        return self.section is None or self.settings(asked) is not None
+
+    def observed_by(self, asked: Spectroscopy) -> tuple[str, ...]:
+        """Names of the other probes it looks at."""
+        settings = self.settings(asked)
+        return () if settings is None else self.observed(settings)
+
+
+def _at_most(p: Protocol, name: str, most: int, what: str) -> None:
+    if (got := getattr(p, name)) > most:
+        raise ValueError(f"protocol.{name}: got {got}, allowed 1..{most} ({what})")
+
+
+def _check_moments(c: Shapes, p: Protocol) -> None:
+    have, need = p.sequences * p.length, p.tokens_per_dim * c.d_model
+    if have < need:
+        raise ValueError(
+            f"protocol.sequences x length: got {have} tokens, model {c.model} of width "
+            f"{c.d_model} needs {need} (tokens_per_dim {p.tokens_per_dim})"
+        )
+    counted = math.ceil(need / p.length)
+    _at_most(p, "blocks", counted, f"sequences that moments of {c.model} count")
+
+
+def _moments_seconds(c: Shapes, p: Protocol, device: Speeds) -> float:
+    """2 D^2 a token and block in float64, at half the speed."""
+    counted = min(p.sequences * p.length, p.tokens_per_dim * c.d_model)
+    return c.n_layers * counted * 2.0 * c.d_model**2 / (device.flops / 2)
+
+
+def _check_stream(c: Shapes, p: Protocol) -> None:
+    have, need = p.sequences * p.length, TOKENS_PER_UNIT * p.stream_units
+    if have < need:
+        raise ValueError(
+            f"protocol.sequences x length: got {have} tokens, {p.stream_units} stream units need "
+            f"{need}"
+        )
+    if c.d_mlp is not None:
+        _at_most(p, "stream_units", c.d_mlp, f"MLP neurons of model {c.model}")
+
+
+def _stream_bytes(c: Shapes, p: Protocol, _: None) -> int:
+    return c.n_layers * TOKENS_PER_UNIT * p.stream_units * (4 * p.stream_units + 8)
+
+
+def _skipped(p: Protocol) -> tuple[int, int, str]:
+    return 0, p.length - 2, "protocol.length - 2"
+
+
+def _stream_limits(p: Protocol) -> dict[str, tuple[int, int, str]]:
+    factors = 1, p.stream_units - 1, "protocol.stream_units - 1"
+    return {"skip_positions": _skipped(p), "num_factors": factors}
+
+
+def _check_jacobians(c: Shapes, p: Protocol) -> None:
+    _at_most(p, "jacobian_positions", p.sequences, "sequences")
+    _at_most(p, "vocab_rows", c.vocab_size, f"vocabulary of {c.model}")
+
+
+def _jacobians_bytes(c: Shapes, p: Protocol, _: None) -> int:
+    rows = p.jacobian_positions * (c.d_model + 2) + p.vocab_rows
+    return c.n_layers * rows * c.d_model * 4
+
+
+def _jacobians_seconds(c: Shapes, p: Protocol, device: Speeds) -> float:
+    """48 D^3 a position and block."""
+    each = device.call_s + 48.0 * c.d_model**3 / device.backward
+    return c.n_layers * p.jacobian_positions * each
+
+
+def _heads(c: Shapes) -> int:
+    """Patterns of a model whose heads have the usual width."""
+    return c.n_layers * (c.d_model // 64 + 1)
+
+
+def _attention_seconds(c: Shapes, p: Protocol, device: Speeds) -> float:
+    """A forward pass of a few sequences."""
+    few = p.attention_sequences * p.length
+    return 2.0 * c.n_params * few / device.flops + c.n_layers * device.call_s
+
+
+def _num_blocks(c: Shapes, settings: Settings) -> int:
+    """Sets of parameters, each with a record."""
+    return sum(1 if b in {"model", "embedding"} else c.n_layers for b in settings.blocks)
+
+
+def _curvature_bytes(c: Shapes, _: Protocol, s: CurvatureProtocol | None) -> int:
+    if s is None:
+        return 0
+    return _num_blocks(c, s) * s.num_probes * s.num_steps * (16 + 4 * s.sketch)
+
+
+def _chains_bytes(c: Shapes, _: Protocol, s: SamplingProtocol | None) -> int:
+    if s is None:
+        return 0
+    ladder = (len(s.nbetas) or 4) * len(s.localisers)
+    return _num_blocks(c, s) * ladder * s.chains * s.draws * (4 + len(s.observed)) * 4
+
+
+_CURVATURE: dict[str, Any] = {
+    "record": Lanczos,
+    "num_bytes": _curvature_bytes,
+    "num_records": lambda c: 1,
+    "version": 2,
+    "section": "curvature",
+    "of_losses": True,
+}
+
+_ALL = (
+    Kind(
+        name="weights",
+        record=WeightMatrix,
+        token_free=True,
+        num_bytes=lambda c, p, _: 0,
+    ),
+    Kind(
+        name="moments",
+        record=Moments,
+        one_pass=True,
+        num_bytes=lambda c, p, _: c.n_layers * p.blocks * (c.d_model + 1) * c.d_model * 8,
+        work=lambda width, layers, p: float(width) ** 3,  # eigenvalues
+        seconds=_moments_seconds,
+        check=_check_moments,
+    ),
+    Kind(
+        name="cloud",
+        record=Activations,
+        one_pass=True,
+        num_bytes=lambda c, p, _: (c.n_layers + 1) * p.sequences * (4 * c.d_model + 8),
+        num_records=lambda c: c.n_layers + 1,
+        work=lambda width, layers, p: float(width),  # distances; the points are parameters
+        limits=lambda p: {"num_points": (1, p.sequences, "protocol.sequences")},
+    ),
+    Kind(
+        name="stream",
+        record=Activations,
+        one_pass=True,
+        resumable=False,  # hidden units of an MLP are not among the states between blocks
+        num_bytes=_stream_bytes,
+        work=lambda width, layers, p: float(p.stream_units) ** 3,  # the same at every width
+        exists=lambda c: c.d_mlp != 0,
+        check=_check_stream,
+        limits=_stream_limits,
+    ),
+    Kind(
+        name="depth_stack",
+        record=DepthStack,
+        one_pass=True,
+        num_bytes=lambda c, p, _: (c.n_layers + 1) * p.sequences * c.d_model * 4,
+        num_records=lambda c: 1,
+        work=lambda width, layers, p: float(layers + 1) * p.sequences * width,
+    ),
+    Kind(
+        name="jacobians",
+        record=Jacobians,
+        num_bytes=_jacobians_bytes,
+        work=lambda width, layers, p: p.jacobian_positions * float(width) ** 3,
+        seconds=_jacobians_seconds,
+        check=_check_jacobians,
+    ),
+    Kind(
+        name="attention",
+        record=Attention,
+        num_bytes=lambda c, p, _: _heads(c) * p.attention_sequences * p.length**2 * 4,
+        num_records=_heads,
+        work=lambda width, layers, p: p.attention_sequences * float(p.length) ** 2,
+        seconds=_attention_seconds,
+        check=lambda c, p: _at_most(p, "attention_sequences", p.sequences, "sequences"),
+        limits=lambda p: {"skip_positions": _skipped(p)},
+    ),
+    Kind(
+        name="token_losses",
+        record=TokenLosses,
+        one_pass=True,
+        num_bytes=lambda c, p, _: p.sequences * (p.length - 1) * 4,
+        num_records=lambda c: 1,
+        work=lambda width, layers, p: float(p.sequences) * p.length,
+        of_losses=True,
+    ),
+    Kind(name="hessian", **_CURVATURE),
+    Kind(name="ggn", **_CURVATURE),
+    Kind(
+        name="chains",
+        record=Chains,
+        num_bytes=_chains_bytes,
+        num_records=lambda c: 1,
+        version=2,
+        section="sampling",
+        observed=lambda settings: settings.observed,
+        of_losses=True,
+    ),
+)
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}
+
+
+def one_pass_kinds() -> frozenset[str]:
+    """Names of the kinds that come out of one forward pass over a probe."""
+    return frozenset(name for name, kind in KINDS.items() if kind.one_pass)
+
+
+def of_tokens() -> frozenset[str]:
+    """Names of the kinds that a live model gives at a probe."""
+    return frozenset(name for name, kind in KINDS.items() if not kind.token_free)
