@@ -148,6 +148,7 @@ def streamed_records(
         first = 0
         for hidden_BTD in final_states(streamed, tokens_ST, states, batch_size=batch_size):
             passing.start_batch(first, (hidden_BTD.shape[0], hidden_BTD.shape[1]))
-            passing.finish(hidden_BTD)
+            with torch.inference_mode():  # as hooks are called
+                passing.finish(hidden_BTD)
             first += len(hidden_BTD)
     return passing.records()
