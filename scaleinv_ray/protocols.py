@@ -8,13 +8,48 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import typing
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from scaleinv_ray.bounds import Range
 
 BLOCKS: tuple[str, ...] = ("model", "layer", "attention", "mlp", "embedding")
 """Sets of parameters: all of them, those of each block, its attention, its MLP, the embedding."""
 Sampler = Literal["sgld", "rmsprop_sgld", "sgld_cv", "mala"]
 SAMPLERS: tuple[Sampler, ...] = ("sgld", "rmsprop_sgld", "sgld_cv", "mala")
+
+
+Count = Annotated[int, Range(1)]
+
+
+@cache
+def ranges_of(protocol: Any) -> dict[str, Range]:
+    """Field of a dataclass -> the range that its type declares."""
+    hints = typing.get_type_hints(protocol, include_extras=True)
+    return {
+        name: mark
+        for name, hint in hints.items()
+        for part in (hint, *typing.get_args(hint))
+        for mark in getattr(part, "__metadata__", ())
+    }
+
+
+def check_ranges(protocol: Any, section: str) -> None:
+    """Checks the numbers of a dataclass against the ranges in their types.
+
+    Args:
+        protocol: the dataclass.
+        section: of a config, named in the error.
+
+    Raises:
+        ValueError: naming field, value and what is allowed.
+    """
+    for name, within in ranges_of(type(protocol)).items():
+        got = getattr(protocol, name)
+        if got is not None and (allowed := within.refusal(got, {})) is not None:
+            raise ValueError(f"{section}.{name}: got {got}, allowed {allowed}")
 
 
 def digest_of(protocol: Any) -> str:
@@ -37,17 +72,17 @@ class CurvatureProtocol:
             training; 0 keeps none, and then no basis (memory of 3 probe vectors alone).
     """
 
-    sequences: int = 32
-    batch: int | None = None
-    num_steps: int = 40
-    num_probes: int = 4
+    sequences: Count = 32
+    batch: Count | None = None
+    num_steps: Annotated[int, Range(1, 10_000)] = 40
+    num_probes: Annotated[int, Range(1, 10_000)] = 4
     blocks: tuple[str, ...] = ("model",)
-    sketch: int = 1024
+    sketch: Annotated[int, Range(0, 4096)] = 1024
 
     def __post_init__(self) -> None:
-        _positive(self, "curvature", "sequences", "num_steps", "num_probes")
+        check_ranges(self, "curvature")
         _check_blocks("curvature", self.blocks)
-        if self.batch is not None and not 1 <= self.batch <= self.sequences:
+        if self.batch is not None and self.batch > self.sequences:
             raise ValueError(
                 f"curvature.batch: got {self.batch}, allowed 1..{self.sequences} (sequences)"
             )
@@ -56,8 +91,6 @@ class CurvatureProtocol:
                 f"curvature.batch: got {self.batch}, allowed divisors of {self.sequences} "
                 "(sequences): the mean over batches is to be that over sequences"
             )
-        if not 0 <= self.sketch <= 4096:
-            raise ValueError(f"curvature.sketch: got {self.sketch}, allowed 0..4096")
 
 
 @dataclass(frozen=True)
@@ -78,23 +111,23 @@ class SamplingProtocol:
         observed: other probes whose loss is followed on the same draws (susceptibilities).
     """
 
-    sequences: int = 512
-    batch: int = 32
+    sequences: Count = 512
+    batch: Count = 32
     sampler: Sampler = "sgld"
-    chains: int = 4
-    draws: int = 500
-    burn_in: int = 250
+    chains: Annotated[int, Range(1, 10_000)] = 4
+    draws: Annotated[int, Range(1, 10**7)] = 500
+    burn_in: Annotated[int, Range(0)] = 250
     nbetas: tuple[float, ...] = ()
     localisers: tuple[float, ...] = (0.1, 1.0, 10.0)
     blocks: tuple[str, ...] = ("model",)
     observed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _positive(self, "sampling", "sequences", "batch", "chains", "draws")
+        check_ranges(self, "sampling")
         _check_blocks("sampling", self.blocks)
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampling.sampler: got {self.sampler!r}, allowed {SAMPLERS}")
-        if not 0 <= self.burn_in < self.draws:
+        if self.burn_in >= self.draws:
             raise ValueError(
                 f"sampling.burn_in: got {self.burn_in}, allowed 0..{self.draws - 1} (draws - 1)"
             )
@@ -119,12 +152,6 @@ class Spectroscopy:
 
     curvature: CurvatureProtocol | None = None
     sampling: SamplingProtocol | None = None
-
-
-def _positive(of: CurvatureProtocol | SamplingProtocol, section: str, *names: str) -> None:
-    for name in names:
-        if getattr(of, name) < 1:
-            raise ValueError(f"{section}.{name}: got {getattr(of, name)}, allowed integers >= 1")
 
 
 def _check_blocks(section: str, blocks: tuple[str, ...]) -> None:

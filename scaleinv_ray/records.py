@@ -10,13 +10,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from scaleinv_ray.protocols import digest_of
+from scaleinv_ray.bounds import Range
+from scaleinv_ray.protocols import Count, check_ranges, digest_of
 
 Variant = Literal["trained", "random_init", "shuffled_weights", "shuffled_tokens"]
+MOST_TOKENS = 10**9
+"""Of a probe: a driver holds them all, four bytes each."""
 VARIANTS: tuple[Variant, ...] = ("trained", "random_init", "shuffled_weights", "shuffled_tokens")
 
 
@@ -36,21 +39,18 @@ class Protocol:
         vocab_rows: unembedding rows sampled beside the Jacobians.
     """
 
-    sequences: int = 8192
-    length: int = 128
-    position: int = 64
-    tokens_per_dim: int = 50
-    blocks: int = 8
-    stream_units: int = 128
-    jacobian_positions: int = 64
-    attention_sequences: int = 4
-    vocab_rows: int = 64
+    sequences: Annotated[int, Range(1, 10**7)] = 8192
+    length: Annotated[int, Range(1, 10**6)] = 128
+    position: Count = 64
+    tokens_per_dim: Annotated[int, Range(1, 10**6)] = 50
+    blocks: Count = 8
+    stream_units: Annotated[int, Range(1, 10**5)] = 128
+    jacobian_positions: Annotated[int, Range(1, 10**5)] = 64
+    attention_sequences: Annotated[int, Range(1, 10**5)] = 4
+    vocab_rows: Annotated[int, Range(1, 10**6)] = 64
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 1:
-                got = getattr(self, field.name)
-                raise ValueError(f"protocol.{field.name}: got {got}, allowed integers >= 1")
+        check_ranges(self, "protocol")
         if not self.position < self.length:
             raise ValueError(
                 f"protocol.position: got {self.position}, allowed 0..{self.length - 1} (length - 1)"
@@ -58,6 +58,10 @@ class Protocol:
         if self.blocks > self.sequences:
             raise ValueError(
                 f"protocol.blocks: got {self.blocks}, allowed 1..{self.sequences} (sequences)"
+            )
+        if (tokens := self.sequences * self.length) > MOST_TOKENS:
+            raise ValueError(
+                f"protocol.sequences x length: got {tokens} tokens, allowed: {MOST_TOKENS} a probe"
             )
 
     def digest(self) -> str:

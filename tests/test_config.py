@@ -11,6 +11,7 @@ import yaml
 from scaleinv_ray.config import ConfigError, RunConfig, load_run_config, load_train_config
 from scaleinv_ray.config.reader import parse_yaml, write_yaml
 from scaleinv_ray.contract import REGISTRY
+from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol, Spectroscopy
 from scaleinv_ray.records import VARIANTS, Protocol
 
 ROOT = Path(__file__).parents[1]
@@ -42,12 +43,43 @@ def test_defaults() -> None:
     assert config.variants == VARIANTS
     assert (config.probes, config.corpus, config.out) == (("prose",), "python-stdlib", "runs/x")
     assert (config.null_steps, config.captures, config.trust_remote_code) == ("last", "keep", ())
-    assert config.protocol.record() == Protocol()
+    assert config.protocol == Protocol()
 
 
 def test_protocol_options_are_the_fields_of_the_protocol() -> None:
     chosen = {"sequences": 64, "length": 32, "position": 20, "stream_units": 16}
-    assert load_run_config(RUN | {"protocol": chosen}).protocol.record() == Protocol(**chosen)
+    assert load_run_config(RUN | {"protocol": chosen}).protocol == Protocol(**chosen)
+
+
+def test_a_section_is_its_dataclass_and_survives_being_written() -> None:
+    given = {"curvature": {"sketch": 0, "blocks": ["layer"]}, "sampling": {"nbetas": [2]}}
+    config = load_run_config(RUN | given | {"protocol": Protocol(sequences=600)})
+    assert config.protocol == Protocol(sequences=600)
+    asked = CurvatureProtocol(sketch=0, blocks=("layer",)), SamplingProtocol(nbetas=(2.0,))
+    assert config.spectroscopy() == Spectroscopy(*asked)
+    written = config.model_dump(mode="json", exclude_none=True)
+    assert "batch" not in written["curvature"] and written["sampling"]["nbetas"] == [2.0]
+    assert load_run_config(written) == config
+
+
+@pytest.mark.parametrize(
+    ("protocol", "change", "said"),
+    [
+        (Protocol, {"sequences": 0}, r"protocol.sequences: got 0, allowed 1\.\.10000000"),
+        (Protocol, {"blocks": 0}, "protocol.blocks: got 0, allowed at least 1"),
+        (CurvatureProtocol, {"batch": 0}, "curvature.batch: got 0, allowed at least 1"),
+        (CurvatureProtocol, {"sketch": 5000}, r"curvature.sketch: got 5000, allowed 0\.\.4096"),
+        (SamplingProtocol, {"burn_in": -1}, "sampling.burn_in: got -1, allowed at least 0"),
+    ],
+)
+def test_a_range_holds_in_python_and_in_a_config(
+    protocol: type, change: dict[str, int], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        protocol(**change)
+    section, _, got = said.partition(", ")[0].partition(".")
+    with pytest.raises(ConfigError, match=rf"^{section}.{got}, allowed: (greater|less) than"):
+        load_run_config(RUN | {section: change})
 
 
 def test_sources_of_every_kind() -> None:

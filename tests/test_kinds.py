@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -196,6 +196,6 @@ def test_a_new_kind_is_planned_captured_measured_and_reported(
 
 
 def test_what_a_new_kind_refuses_is_refused_by_the_plan(config: RunConfig) -> None:
-    protocol = config.protocol.model_copy(update={"sequences": 1, "blocks": 1})
+    protocol = replace(config.protocol, sequences=1, blocks=1)
     with pytest.raises(ValueError, match=rf"protocol.sequences: got 1, allowed 2.. \({NAME}\)"):
         make_plan(config.model_copy(update={"protocol": protocol}))

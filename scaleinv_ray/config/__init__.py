@@ -12,13 +12,12 @@ from typing import Any
 
 from scaleinv_ray.config.loading import load
 from scaleinv_ray.config.reader import ConfigError
-from scaleinv_ray.config.run import CapabilityFile, ProtocolOptions, RunConfig
+from scaleinv_ray.config.run import CapabilityFile, RunConfig
 from scaleinv_ray.config.train import TrainConfig
 
 __all__ = [
     "CapabilityFile",
     "ConfigError",
-    "ProtocolOptions",
     "RunConfig",
     "TrainConfig",
     "load_run_config",

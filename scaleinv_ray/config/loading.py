@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from scaleinv_ray.config.reader import ConfigError, read_mapping
 from scaleinv_ray.inputs.paths import absolute
 from scaleinv_ray.inputs.reading import ROOM
 from scaleinv_ray.inputs.wording import clipped, shown
 
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M")
 _ALLOWED = {
     "too_short": "a list of at least 1 item",
     "string_too_short": "a text, not empty",
@@ -43,7 +43,7 @@ def load(
     """A checked config.
 
     Args:
-        model: what it should be.
+        model: what it should be: a model, or a type that pydantic knows.
         source: a YAML file, or what it would hold.
         folder: where relative paths start; the file's folder by default. A mapping's paths stay
             as they are by default, relative to the working directory.
@@ -59,7 +59,7 @@ def load(
         where, data = f"{clipped(source, 120)}: ", read_mapping(source)
         folder = folder or Path(absolute(source)).parent
     try:
-        return model.model_validate(data, context={"folder": folder})
+        return TypeAdapter(model).validate_python(data, context={"folder": folder})
     except ValidationError as error:
         problems = {_dotted(e["loc"]): _line(e["loc"], e) for e in _causes(error)}
         first, *others = problems.values()

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from scaleinv_ray.config.entering import Entered
 from scaleinv_ray.config.fields import (
     Bool,
     Bytes,
@@ -37,14 +38,10 @@ from scaleinv_ray.config.fields import (
     distinct,
 )
 from scaleinv_ray.config.sources import HubSource, PathSource, Source, list_of_models
-from scaleinv_ray.config.spectroscopy import CurvatureOptions, SamplingOptions
 from scaleinv_ray.contract import REGISTRY, Invariant
 from scaleinv_ray.inputs.wording import listed, shown
-from scaleinv_ray.protocols import Spectroscopy
+from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol, Spectroscopy
 from scaleinv_ray.records import VARIANTS, Protocol, Variant
-
-MOST_TOKENS = 10**9
-"""Of a probe: the driver holds them all, four bytes each."""
 
 
 class ProbeFile(Options):
@@ -140,33 +137,6 @@ def _check_parameter(where: str, value: object, hint: Any) -> None:
     except ValidationError as error:
         allowed = error.errors()[0]["msg"].removeprefix("Input should be ")
         raise ValueError(f"{where}: got {shown(value)}, allowed: {allowed}") from error
-
-
-class ProtocolOptions(Options):
-    """The fields of records.Protocol, which says what they mean."""
-
-    sequences: Annotated[Positive, Field(le=10**7)] = Protocol.sequences
-    length: Annotated[Positive, Field(le=10**6)] = Protocol.length
-    position: Positive = Protocol.position
-    tokens_per_dim: Annotated[Positive, Field(le=10**6)] = Protocol.tokens_per_dim
-    blocks: Positive = Protocol.blocks
-    stream_units: Annotated[Positive, Field(le=10**5)] = Protocol.stream_units
-    jacobian_positions: Annotated[Positive, Field(le=10**5)] = Protocol.jacobian_positions
-    attention_sequences: Annotated[Positive, Field(le=10**5)] = Protocol.attention_sequences
-    vocab_rows: Annotated[Positive, Field(le=10**6)] = Protocol.vocab_rows
-
-    def record(self) -> Protocol:
-        """The protocol that captures carry."""
-        return Protocol(**self.model_dump())
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ProtocolOptions:
-        self.record()  # raises
-        if (tokens := self.sequences * self.length) > MOST_TOKENS:
-            raise ValueError(
-                f"protocol.sequences x length: got {tokens} tokens, allowed: {MOST_TOKENS} a probe"
-            )
-        return self
 
 
 class PredictedModel(Options):
@@ -285,9 +255,9 @@ class RunConfig(Options):
         Field(min_length=1, validate_default=True),
         AfterValidator(_probe_names),
     ] = ("prose",)
-    protocol: ProtocolOptions = ProtocolOptions()
-    curvature: CurvatureOptions | None = None
-    sampling: SamplingOptions | None = None
+    protocol: Entered[Protocol] = Protocol()
+    curvature: Entered[CurvatureProtocol] | None = None
+    sampling: Entered[SamplingProtocol] | None = None
     invariants: Annotated[
         Literal["all"] | dict[str, dict[str, Any]], BeforeValidator(_invariants)
     ] = "all"
@@ -339,10 +309,7 @@ class RunConfig(Options):
 
     def spectroscopy(self) -> Spectroscopy:
         """What is asked for beside forward passes."""
-        return Spectroscopy(
-            self.curvature.protocol() if self.curvature else None,
-            self.sampling.protocol() if self.sampling else None,
-        )
+        return Spectroscopy(self.curvature, self.sampling)
 
     def chosen_invariants(self) -> dict[str, dict[str, Any]]:
         """All parameters of every invariant of this run: those given, else those planned."""

@@ -40,7 +40,7 @@ def make_plan(config: RunConfig) -> Plan:
     Raises:
         ValueError: for models, probes or widths that do not fit, naming field, got and allowed.
     """
-    protocol = config.protocol.record()
+    protocol = config.protocol
     checkpoints = resolve(config.models)
     check_identities(checkpoints)
     chosen = config.chosen_invariants()

@@ -9,7 +9,7 @@ import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,8 @@ from scaleinv_ray.conclude.aggregation.tokenizers import tokenizer_notes
 from scaleinv_ray.conclude.concluding import conclude, concluded, read_planned
 from scaleinv_ray.conclude.evaluations import joined_with_plan
 from scaleinv_ray.conclude.tokenized import write_tokens
-from scaleinv_ray.config import ConfigError, ProtocolOptions, RunConfig, load_run_config
+from scaleinv_ray.config import ConfigError, RunConfig, load_run_config
+from scaleinv_ray.config.entering import Entered
 from scaleinv_ray.config.loading import load
 from scaleinv_ray.config.reader import as_mapping, parse_yaml, write_yaml
 from scaleinv_ray.inputs.paths import check_folder
@@ -33,6 +34,7 @@ from scaleinv_ray.plan import Measurement, Plan, make_plan, plan_rows
 from scaleinv_ray.plan.costs import capture_bytes
 from scaleinv_ray.plan.jobs import Work
 from scaleinv_ray.plan.jobs_from_plan import assemble
+from scaleinv_ray.records import Protocol
 from scaleinv_ray.runs.leftovers import left_behind, recorded
 from scaleinv_ray.runs.run_lock import alone
 from scaleinv_ray.store import Store
@@ -84,7 +86,7 @@ def check_claim(store: Store, config: RunConfig) -> None:
     old = written_config(store)
     name, where = old.get("name"), store.path("config.yaml")
     try:
-        protocol = load(ProtocolOptions, as_mapping(old.get("protocol", {}), "protocol"))
+        protocol = load(Entered[Protocol], as_mapping(old.get("protocol", {}), "protocol"))
     except ConfigError as error:
         raise ValueError(f"{where}: {error}") from error
     if name != config.name:
@@ -92,7 +94,7 @@ def check_claim(store: Store, config: RunConfig) -> None:
             f"out: {store.uri} holds series {shown(name)}, got {config.name!r}; "
             "allowed: the same series or an empty folder"
         )
-    other = {k: v for k, v in config.protocol.model_dump().items() if getattr(protocol, k) != v}
+    other = {k: v for k, v in asdict(config.protocol).items() if getattr(protocol, k) != v}
     if other:
         held = {k: getattr(protocol, k) for k in other}
         raise ValueError(
