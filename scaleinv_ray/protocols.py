@@ -10,7 +10,6 @@ import hashlib
 import json
 import typing
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, Any, Literal
 
 from scaleinv_ray.bounds import Range
@@ -24,7 +23,6 @@ SAMPLERS: tuple[Sampler, ...] = ("sgld", "rmsprop_sgld", "sgld_cv", "mala")
 Count = Annotated[int, Range(1)]
 
 
-@cache
 def ranges_of(protocol: Any) -> dict[str, Range]:
     """Field of a dataclass -> the range that its type declares."""
     hints = typing.get_type_hints(protocol, include_extras=True)

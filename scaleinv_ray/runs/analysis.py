@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.scratch.disk import Scratch, found_on
-from scaleinv_ray.cluster.settings import Settings
 from scaleinv_ray.conclude.aggregation.evaluations import join_notes
 from scaleinv_ray.conclude.aggregation.tokenizers import tokenizer_notes
 from scaleinv_ray.conclude.concluding import conclude, concluded, read_planned
@@ -243,8 +242,10 @@ def _execute(
             notes=list(notes),
         )
         try:
-            settings = _settings(config, scratch)
-            Driver(store, work, settings, progress, terms, cleared.needs).execute()
+            discard = config.captures == "discard"
+            Driver(
+                store, work, config.cluster, progress, terms, cleared.needs, scratch, discard
+            ).execute()
         finally:
             progress("ended", run_id=run_id, **progress.counts)
             progress.close()
@@ -280,19 +281,6 @@ def _prepared(
     size = _bytes_of(plan, work, missing, discard=discard)
     given: dict[str, Any] = {"demands": demands, "grounds": grounds, "scratch": scratch}
     return work, preflight(terms, capture_bytes=size, **given)
-
-
-def _settings(config: RunConfig, scratch: Scratch) -> Settings:
-    return Settings(
-        gpus_per_model=config.cluster.gpus_per_model,
-        deadline_s=config.cluster.deadline,
-        discard=config.captures == "discard",
-        scratch=scratch,
-        actors=config.cluster.actors,
-        workers=config.cluster.workers,
-        memory=config.cluster.memory,
-        node_wait_s=config.cluster.node_wait,
-    )
 
 
 def _scratch(store: Store, config: RunConfig) -> Scratch:

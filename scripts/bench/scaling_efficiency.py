@@ -18,7 +18,7 @@ import ray
 from _table import machine, record
 from task_overhead import UNIT
 
-from scaleinv_ray.cluster.driving.driver import Driver, Settings
+from scaleinv_ray.cluster.driving.driver import ClusterOptions, Driver
 from scaleinv_ray.plan.jobs import MeasureJob, Work
 from scaleinv_ray.records import Activations
 from scaleinv_ray.store import Store, write_records
@@ -39,7 +39,7 @@ def seconds(workers: int, path: str, folder: Path) -> float:
             ]
 
         store = Store(folder)
-        settings = Settings()
+        settings = ClusterOptions()
         Driver(
             store, Work([], jobs("warm", 8 * workers), {}), settings, lambda *_, **__: None
         ).execute()

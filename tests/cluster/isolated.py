@@ -28,8 +28,8 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 from ray.cluster_utils import AutoscalingCluster
 
 from scaleinv_ray.checkpoints import Checkpoint
-from scaleinv_ray.cluster.settings import Settings
 from scaleinv_ray.conclude.concluding import completed
+from scaleinv_ray.config.cluster import ClusterOptions
 from scaleinv_ray.plan.jobs import MeasureJob, WeightSource
 from scaleinv_ray.store import Store
 
@@ -95,7 +95,7 @@ def during(
     *,
     seconds: float,
     count: int = 12,
-    settings: Settings | None = None,
+    settings: ClusterOptions | None = None,
 ) -> dict[str, Any]:
     """Measurements of so many seconds on two nodes, one of which has a fault while it works.
 
@@ -181,7 +181,7 @@ def preempt(folder: Path) -> dict[str, Any]:
         time.sleep(max(0.0, at.timestamp() - time.time()))
         cluster.remove_node(node, allow_graceful=False)
 
-    found = during(folder, notice, seconds=1.0, count=40, settings=Settings(workers=4))
+    found = during(folder, notice, seconds=1.0, count=40, settings=ClusterOptions(workers=4))
     server.shutdown()
     return found
 

@@ -26,10 +26,10 @@ import yaml
 
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.driving.driver import Driver
-from scaleinv_ray.cluster.settings import Settings
 from scaleinv_ray.cluster.telemetry import Telemetry, read_events
 from scaleinv_ray.conclude.concluding import completed
 from scaleinv_ray.config import load_run_config
+from scaleinv_ray.config.cluster import ClusterOptions
 from scaleinv_ray.plan import make_plan, plan_rows
 from scaleinv_ray.plan.jobs import FAILED, WeightSource
 from scaleinv_ray.plan.jobs_from_plan import assemble
@@ -164,7 +164,7 @@ def spared(folder: Path, config: dict[str, Any], by: str, load: str, times: int)
     store.write_table("plan.parquet", tables.encode(plan_rows(plan, set()), tables.PLAN))
     events = Telemetry(store, captures=len(captures), measurements=len(missing))
     events("started")
-    Driver(store, replace(work, captures=captures), Settings(), events).execute()
+    Driver(store, replace(work, captures=captures), ClusterOptions(), events).execute()
     events.close()
     seen = list(read_events(store))
     return {

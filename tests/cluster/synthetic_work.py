@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scaleinv_ray.cluster.driving.driver import Driver, Settings
+from scaleinv_ray.cluster.driving.driver import ClusterOptions, Driver
 from scaleinv_ray.plan.jobs import MeasureJob, WeightSource, Work
 from scaleinv_ray.records import Jacobians
 from scaleinv_ray.store import Store, write_records
@@ -46,7 +46,7 @@ def of_weights(key: str, source: WeightSource) -> MeasureJob:
 
 
 def execute(
-    store: Store, jobs: Sequence[MeasureJob], settings: Settings | None = None
+    store: Store, jobs: Sequence[MeasureJob], settings: ClusterOptions | None = None
 ) -> list[dict[str, Any]]:
     """Runs them; the events of the driver, with the monotonic clock."""
     events: list[dict[str, Any]] = []
@@ -54,5 +54,5 @@ def execute(
     def log(event: str, **values: Any) -> None:
         events.append({"time": time.monotonic(), "event": event, **values})
 
-    Driver(store, Work([], jobs, {}), settings or Settings(), log).execute()
+    Driver(store, Work([], jobs, {}), settings or ClusterOptions(), log).execute()
     return events

@@ -16,8 +16,8 @@ from scaleinv_ray.cluster.driving.driver import Driver
 from scaleinv_ray.cluster.driving.memory_backoff import Shrinking
 from scaleinv_ray.cluster.pending import TEXT_CHARS, Flight, cause, mark_running, said
 from scaleinv_ray.cluster.scratch.placement import TRIES, Nodes
-from scaleinv_ray.cluster.settings import Settings
 from scaleinv_ray.conclude.concluding import completed
+from scaleinv_ray.config.cluster import ClusterOptions
 from scaleinv_ray.plan.costs import Load
 from scaleinv_ray.plan.jobs import FAILED, CaptureJob, Part, Target, WeightSource, Work
 from scaleinv_ray.records import Protocol
@@ -76,7 +76,7 @@ def test_an_actor_that_never_starts_ends_in_failed_rows(
             assert len(lost) <= 2 * TRIES, "it would go on for ever"
 
     store = Store(tmp_path / "out")
-    Driver(store, Work([job], good(2, job.paths()[0]), {}), Settings(), log).execute()
+    Driver(store, Work([job], good(2, job.paths()[0]), {}), ClusterOptions(), log).execute()
     assert len(lost) == TRIES and all("no torch here" in error for error in lost)
     assert store.names("measurements") == [f"good{i}{FAILED}" for i in range(2)]
     (row, *_) = tables.decode(store.read_table(f"measurements/good0{FAILED}"))
@@ -85,7 +85,7 @@ def test_an_actor_that_never_starts_ends_in_failed_rows(
 
 def test_as_many_actors_as_fit_have_their_gpus_or_half_the_cpus() -> None:
     def actors(waiting: int = 20, **given: Any) -> int:
-        return number_of_actors(waiting, Settings(**given), cpus=64, gpus=8)
+        return number_of_actors(waiting, ClusterOptions(**given), cpus=64, gpus=8)
 
     assert actors(gpus_per_model=2) == 4
     assert actors(gpus_per_model=2, actors=2) == 2, "as the user says"
@@ -93,7 +93,7 @@ def test_as_many_actors_as_fit_have_their_gpus_or_half_the_cpus() -> None:
 
 
 def test_an_actor_that_replaces_another_shares_its_node_with_those_there(tmp_path: Path) -> None:
-    made = Driver(Store(tmp_path), Work([], [], {}), Settings(), print)
+    made = Driver(Store(tmp_path), Work([], [], {}), ClusterOptions(), print)
     made._cpus, made._nodes.cpus = 16, {"worker": 16.0}
     made._crew._all.extend([None] * 3)  # the last captures are under way, none is waiting
     assert made._sharing() == 4
@@ -107,7 +107,7 @@ def test_captures_to_be_made_again_have_an_actor_at_once(
     job, started = capture(tmp_path), []
     (path,) = job.paths()
     work = Work([job], good(1, path), {})
-    made = Driver(Store(tmp_path), work, Settings(), lambda *_, **__: None)
+    made = Driver(Store(tmp_path), work, ClusterOptions(), lambda *_, **__: None)
     made._cpus = 4
     monkeypatch.setattr(made, "_look_at_nodes", lambda: None)
     monkeypatch.setattr(made, "_new_actor", lambda: started.append(job))
@@ -133,7 +133,7 @@ def test_a_store_that_has_a_bad_moment_costs_a_try_and_no_row(
             (out / "measurements").unlink(missing_ok=True)
 
     jobs = good(1, capture_file(tmp_path))
-    Driver(Store(out), Work([], jobs, {}), Settings(), log).execute()
+    Driver(Store(out), Work([], jobs, {}), ClusterOptions(), log).execute()
     assert completed(Store(out)) == {"good0"} and not list(out.rglob(f"*{FAILED}"))
     ((tries, error),) = lost
     assert tries == 1 and error.startswith("FileExistsError: ")
@@ -142,7 +142,7 @@ def test_a_store_that_has_a_bad_moment_costs_a_try_and_no_row(
 def test_a_store_that_stays_away_is_tried_so_many_times_and_no_more(tmp_path: Path) -> None:
     (job,) = good(1, str(tmp_path / "c"))
     store = Store(tmp_path / "out")
-    made = Driver(store, Work([], [job], {}), Settings(), lambda *_, **__: None)
+    made = Driver(store, Work([], [job], {}), ClusterOptions(), lambda *_, **__: None)
     for tries in range(1, TRIES):
         made._broken(Flight((job,), tries), OSError("503: slow down"))
         assert made._waiting.take() == ((job,), tries + 1)
@@ -156,7 +156,7 @@ def test_a_store_that_stays_away_is_tried_so_many_times_and_no_more(tmp_path: Pa
 def test_what_the_work_itself_raises_is_not_tried_again(tmp_path: Path) -> None:
     (job,) = good(1, str(tmp_path / "c"))
     store = Store(tmp_path / "out")
-    made = Driver(store, Work([], [job], {}), Settings(), lambda *_, **__: None)
+    made = Driver(store, Work([], [job], {}), ClusterOptions(), lambda *_, **__: None)
     made._broken(Flight((job,), 1), ValueError("got 3, allowed 2"))
     assert made._waiting.take() is None and store.exists(f"measurements/good0{FAILED}")
 
@@ -169,7 +169,7 @@ def test_whatever_ray_cannot_do_is_a_failed_row_and_not_the_end(
 
     (job,) = good(1, str(tmp_path / "c"))
     store = Store(tmp_path / "out")
-    made = Driver(store, Work([], [job], {}), Settings(), lambda *_, **__: None)
+    made = Driver(store, Work([], [job], {}), ClusterOptions(), lambda *_, **__: None)
     made._flights["ref"] = Flight((job,), 1)
     monkeypatch.setattr(ray, "wait", lambda refs, **_: (refs, []))
     monkeypatch.setattr(ray, "get", get)

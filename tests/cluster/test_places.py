@@ -15,8 +15,8 @@ from scaleinv_ray.cluster.nodes.checks import Demands, check_requests, environme
 from scaleinv_ray.cluster.nodes.joining import Joining, Needs, Terms, disk_lacking, lacking
 from scaleinv_ray.cluster.nodes.node_kinds import ANY, NodeKind, autoscaling_configs, kinds_of
 from scaleinv_ray.cluster.nodes.preflight import NONCE, posted
-from scaleinv_ray.cluster.settings import Settings
 from scaleinv_ray.conclude.concluding import completed
+from scaleinv_ray.config.cluster import ClusterOptions
 from scaleinv_ray.plan.jobs import FAILED, Work
 from scaleinv_ray.store import Store
 from tests.cluster.synthetic_work import capture_file, good
@@ -68,7 +68,7 @@ def test_an_actor_whose_node_never_comes_ends_in_failed_rows(
 ) -> None:
     job, store, events = capture(tmp_path), Store(tmp_path / "out"), []
     work = Work([job], [*good(2, job.paths()[0])], {})
-    settings = Settings(gpus_per_model=1, node_wait_s=0.5)
+    settings = ClusterOptions(gpus_per_model=1, node_wait=0.5)
 
     def log(event: str, **values: Any) -> None:
         events.append((event, values))
@@ -172,7 +172,7 @@ def test_a_node_of_another_version_hands_its_work_back(ray_session: None, tmp_pa
         events.append((event, values))
 
     jobs = good(3, capture_file(tmp_path))
-    settings = Settings(node_wait_s=0.5)
+    settings = ClusterOptions(node_wait=0.5)
     Driver(store, Work([], jobs, {}), settings, log, terms_of(store, torch="1.0")).execute()
     (notice,) = events_of(events, "notice")
     (here,) = ray.nodes()

@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 from scaleinv_ray import tables
 from scaleinv_ray.checkpoints import Checkpoint, from_folder
 from scaleinv_ray.cluster.scratch.placement import TRIES
-from scaleinv_ray.cluster.settings import Settings
 from scaleinv_ray.conclude.concluding import compact, completed
+from scaleinv_ray.config.cluster import ClusterOptions
 from scaleinv_ray.measure import tensor_tasks as parts
 from scaleinv_ray.measure.measuring import measure
 from scaleinv_ray.measure.tensor_tasks import (
@@ -314,7 +314,7 @@ def test_a_tensor_that_kills_its_worker_takes_no_other_with_it(
     store = Store(tmp_path / "out")
     source = WeightSource(checkpoint, "trained")
     job = MeasureJob("k", INVARIANT, PARAMS, 7, source, LABELS)
-    events = execute(store, [job], Settings(workers=1))
+    events = execute(store, [job], ClusterOptions(workers=1))
     pids = log.read_text().split()
     # a kill in a group is a try of the first in it that is not done, which may be another
     assert TRIES <= len(pids) == len(set(pids)) <= TRIES + 1

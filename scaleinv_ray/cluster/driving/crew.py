@@ -13,7 +13,7 @@ from scaleinv_ray.cluster.nodes.joining import Joining, Terms, Unfit
 from scaleinv_ray.cluster.pending import LOST, said
 from scaleinv_ray.cluster.scratch.transfer import pinned
 from scaleinv_ray.cluster.session import ray
-from scaleinv_ray.cluster.settings import Settings
+from scaleinv_ray.config.cluster import ClusterOptions
 from scaleinv_ray.plan.costs import oom_kills
 from scaleinv_ray.plan.jobs import Place
 
@@ -21,12 +21,12 @@ ASKED_S = 10.0
 """Time for a node to say why an actor was lost there."""
 
 
-def number_of_actors(waiting: int, settings: Settings, *, cpus: int, gpus: float = 0.0) -> int:
+def number_of_actors(waiting: int, options: ClusterOptions, *, cpus: int, gpus: float = 0.0) -> int:
     """As many as fit while a CPU is left for the tasks that read their captures.
 
     Args:
         waiting: captures that are to be made.
-        settings: of the run.
+        options: of the run.
         cpus: of all nodes.
         gpus: of all nodes.
 
@@ -35,9 +35,9 @@ def number_of_actors(waiting: int, settings: Settings, *, cpus: int, gpus: float
     """
     if not waiting:
         return 0
-    each = settings.gpus_per_model
+    each = options.gpus_per_model
     room = int(gpus // each) if each else cpus // 2
-    return max(1, min(settings.actors or room, cpus - 1, waiting))
+    return max(1, min(options.actors or room, cpus - 1, waiting))
 
 
 @ray.remote(num_cpus=0, max_retries=0)
@@ -61,15 +61,15 @@ class Crew:
         failures: that were lost before they had answered, one after the other.
     """
 
-    def __init__(self, settings: Settings, joining: Joining, terms: Terms | None) -> None:
+    def __init__(self, options: ClusterOptions, joining: Joining, terms: Terms | None) -> None:
         """Starts without any.
 
         Args:
-            settings: of the run.
+            options: of the run.
             joining: knows where none may go.
             terms: what their nodes have to have.
         """
-        self._settings, self._joining, self._terms = settings, joining, terms
+        self._options, self._joining, self._terms = options, joining, terms
         self._all: list[Any] = []
         self._starting: dict[Any, _Starting] = {}
         self._places: dict[Any, Place] = {}
@@ -87,7 +87,7 @@ class Crew:
 
     def asks(self, cpus: int) -> dict[str, float]:
         """What one asks for: on a single core it leaves room for the tasks of its captures."""
-        asked = {"CPU": float(cpus > 1), "GPU": float(self._settings.gpus_per_model)}
+        asked = {"CPU": float(cpus > 1), "GPU": float(self._options.gpus_per_model)}
         return {name: number for name, number in asked.items() if number}
 
     def add(self, *, cpus: int, sharing: int) -> None:
@@ -97,7 +97,7 @@ class Crew:
             cpus: of all nodes.
             sharing: actors that may come to lie on one node.
         """
-        gpus = self._settings.gpus_per_model
+        gpus = self._options.gpus_per_model
         options = {"num_cpus": int(cpus > 1), "num_gpus": gpus, **self._joining.elsewhere()}
         actor = CaptureActor.options(**options).remote(
             num_threads=1 if not gpus else 4, num_gpus=gpus, sharing=sharing
@@ -181,6 +181,6 @@ class Crew:
 
     def unplaced(self) -> bool:
         """Whether none has a place and all have waited for one as long as they may."""
-        limit = time.monotonic() - self._settings.node_wait_s
+        limit = time.monotonic() - self._options.node_wait
         waiting = [starting.since for starting in self._starting.values()]
         return bool(waiting) and not self._places and max(waiting) < limit

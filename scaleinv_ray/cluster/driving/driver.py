@@ -21,10 +21,11 @@ from scaleinv_ray.cluster.nodes.checks import most_memory, nowhere
 from scaleinv_ray.cluster.nodes.joining import Joining, Needs, Terms, Unfit
 from scaleinv_ray.cluster.nodes.node_kinds import coming_kinds, present_kinds
 from scaleinv_ray.cluster.pending import LOST, Flight, cause, mark_running, said
+from scaleinv_ray.cluster.scratch.disk import Scratch
 from scaleinv_ray.cluster.scratch.placement import TRIES, Files, Nodes
 from scaleinv_ray.cluster.scratch.transfer import Removals, Supply, pinned
 from scaleinv_ray.cluster.session import ray
-from scaleinv_ray.cluster.settings import Settings
+from scaleinv_ray.config.cluster import ClusterOptions
 from scaleinv_ray.measure.tensor_tasks import largest_first, memory_of
 from scaleinv_ray.plan.jobs import CaptureJob, CaptureOutcome, Fetch, MeasureJob, Unfetched, Work
 from scaleinv_ray.store import Store
@@ -42,18 +43,22 @@ class Driver:
     Attributes:
         store: where tables go.
         work: what is to be done.
-        settings: how.
+        options: how.
         log: takes the name of an event and its values.
         terms: what every node has to have; None asks nothing.
         needs: what nodes have to have beside them that come later.
+        scratch: where the captures of this run lie; others are never deleted.
+        discard: delete a capture file when nothing needs it any more.
     """
 
     store: Store
     work: Work
-    settings: Settings
+    options: ClusterOptions
     log: Callable[..., None]
     terms: Terms | None = None
     needs: Needs = Needs()
+    scratch: Scratch | None = None
+    discard: bool = False
     _files: Files = field(init=False)
     _waiting: Waiting = field(init=False)
     _results: Results = field(init=False)
@@ -72,14 +77,15 @@ class Driver:
 
     def __post_init__(self) -> None:
         """Knows the captures that exist and those to be made."""
-        self._files = Files(self.work, self.settings.scratch)
+        self._files = Files(self.work, self.scratch)
+        removals = Removals(self.scratch) if self.discard else None
         self._results = Results(
-            self.store, self._files, self._nodes, self.settings, self.log, self._captures
+            self.store, self._files, self._nodes, removals, self.log, self._captures
         )
         self._waiting = self._results.waiting
-        self._asking = Shrinking(self.settings.memory)
+        self._asking = Shrinking(self.options.memory)
         self._joining = Joining(self.terms, self.needs, self.log)
-        self._crew = Crew(self.settings, self._joining, self.terms)
+        self._crew = Crew(self.options, self._joining, self.terms)
 
     def execute(self) -> None:
         """Does all the work; returns when every measurement is written, good or failed."""
@@ -150,7 +156,7 @@ class Driver:
 
     def _num_actors(self) -> int:
         waiting = len(self._captures)
-        return number_of_actors(waiting, self.settings, cpus=self._cpus, gpus=self._gpus)
+        return number_of_actors(waiting, self.options, cpus=self._cpus, gpus=self._gpus)
 
     def _sharing(self) -> int:
         """Actors that may come to lie on one node, one more than there are included."""
@@ -171,7 +177,7 @@ class Driver:
             ref = actor.capture.remote(self._files.begun(job, node), tokens)
             self._flights[ref] = Flight(job, tries, actor, time.monotonic(), node)
         self._nodes.busy = self._crew.busy()
-        window = self.settings.workers or max(16, WINDOW_PER_CPU * self._cpus)
+        window = self.options.workers or max(16, WINDOW_PER_CPU * self._cpus)
         submitted = sum(flight.actor is None for flight in self._flights.values())
         while submitted < window and (found := self._waiting.take()) is not None:
             self._send(*found)
@@ -181,7 +187,7 @@ class Driver:
         """Submits measurements to the node where they are done soonest."""
         node = self._nodes.best(group[0], self._files, settled=tries > 1)
         seconds = self._waiting.seconds(group)
-        scratch = self.settings.scratch if self._files.apart else None
+        scratch = self.scratch if self._files.apart else None
         supply = Supply(scratch, self._files.held(group)) if scratch else None
         where = pinned(node, soft=True) if node else None
         memory = memory_of(group, asked=self._asking.of(group), largest=self._largest)
@@ -192,7 +198,7 @@ class Driver:
 
     def _collect(self) -> None:
         mark_running(self._flights.values(), self._slots)
-        patience = min(5.0, max(0.1, self.settings.deadline_s), self.settings.node_wait_s)
+        patience = min(5.0, max(0.1, self.options.deadline), self.options.node_wait)
         waited_for = [*self._flights, *self._crew.questions, *self._joining.questions]
         if not waited_for:
             time.sleep(0.1)  # nothing is under way: a turn of the loop must not be for nothing
@@ -251,7 +257,7 @@ class Driver:
             if flight.since is None:
                 continue
             jobs = 1 if isinstance(flight.job, CaptureJob) else len(flight.job)
-            limit = self.settings.deadline_s * jobs
+            limit = self.options.deadline * jobs
             if now - flight.since <= limit:
                 continue
             del self._flights[ref]
@@ -262,7 +268,7 @@ class Driver:
 
     def _enforce_places(self) -> None:
         """Gives up what no node has room for, though it has waited long for one to come."""
-        limit = self.settings.node_wait_s
+        limit = self.options.node_wait
         if self._crew.unplaced():
             asked = self._crew.asks(self._cpus)
             self._fail_captures(nowhere(asked, limit, present_kinds(), coming_kinds()))
@@ -308,7 +314,7 @@ class Driver:
         """A measurement waits for a capture that is lost; a full disk of its own is a try of it."""
         self.log("unfetched", key=job.key, error=got.error)
         if got.gone or got.damaged:
-            self._remake(self._files.without(got, Removals(self.settings.scratch).now), got.error)
+            self._remake(self._files.without(got, Removals(self.scratch).now), got.error)
             self._waiting.put(job, flight.tries)
         elif flight.tries >= TRIES:
             self._results.give_up([job], got.error)

@@ -8,7 +8,6 @@ from scaleinv_ray.cluster.driving.waiting import Waiting
 from scaleinv_ray.cluster.pending import cause
 from scaleinv_ray.cluster.scratch.placement import TRIES, Files, Nodes
 from scaleinv_ray.cluster.scratch.transfer import Removals
-from scaleinv_ray.cluster.settings import Settings
 from scaleinv_ray.measure.measuring import unmade
 from scaleinv_ray.measure.tensor_tasks import Parts, write_failed
 from scaleinv_ray.plan.jobs import MeasureJob, Outcome
@@ -27,7 +26,7 @@ class Results:
         store: Store,
         files: Files,
         nodes: Nodes,
-        settings: Settings,
+        removals: Removals | None,
         log: Callable[..., None],
         captures: Sized,
     ) -> None:
@@ -37,13 +36,13 @@ class Results:
             store: where rows go.
             files: the captures.
             nodes: where tasks may go.
-            settings: of the run.
+            removals: of captures that nothing needs any more; None keeps them.
             log: as of the driver.
             captures: those that wait to be submitted.
         """
         self._store, self._files, self._log, self._captures = store, files, log, captures
         self._parts = Parts(store)
-        self._removals = Removals(settings.scratch) if settings.discard else None
+        self._removals = removals
         self.waiting = Waiting(files, nodes, self._parts, self.give_up)
 
     def queue(self) -> int:
