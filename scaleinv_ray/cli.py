@@ -58,6 +58,7 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     from scaleinv_ray.measure.inventory import say, take_inventory
     from scaleinv_ray.plan import make_plan
     from scaleinv_ray.runs.analysis import notes_of
+    from scaleinv_ray.runs.fitting import check_models
     from scaleinv_ray.store import Store
 
     checked = load_run_config(config)
@@ -66,13 +67,14 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     held = take_inventory(Store(out or checked.out))
     say(held.notes())
     done = held.done
+    missing = made.missing(done)
+    check_models(missing, checked.trust_remote_code)
     typer.echo(_describe(made, done))
     for line in unused(checked.models):
         typer.echo(line)
     for note in notes_of(checked, made):
         typer.echo(note)
     typer.echo(_loadings(made, checked))
-    missing = made.missing(done)
     cores = nodes * (os.cpu_count() or 1)
     on_gpus = checked.cluster.gpus_per_model > 0
     devices = (checked.cluster.actors or nodes) if on_gpus else 0

@@ -1,12 +1,15 @@
 """What a user may write by mistake: exit code 2, one line under 300 characters, nothing written."""
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from scaleinv_ray.cli import main
+from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 
 RUN = "name: x\nmodels: [{path: m}]\n"
 LADDER = "name: x\nwidths: [32]\ndepth: 1\nsteps: 4\n"
@@ -110,6 +113,10 @@ def test_a_file_that_is_no_config(
         ("curvature: {num_steps: 1000000000}", "curvature.num_steps: got 1000000000, allowed"),
         ("sampling: {draws: 100000000000}", "sampling.draws: got 100000000000, allowed"),
         ("conservation: {predict: [{model: a, n_params: 1" + "0" * 30 + "}]}", "n_params: got 1"),
+        ("cluster: {deadline: \u0663\u0660min}", "cluster.deadline: got .*, allowed: seconds"),
+        ('cluster: {scratch: "/a\\0b"}', "cluster.scratch: got .*, allowed: an absolute path"),
+        ("conservation: {predict: [{model: a, n_params: 5}, {model: a, n_params: 6}]}",
+         "conservation.predict: got a more than once, allowed: each once"),
         # names
         ("invariants: [topology.persistance]",
          r"did you mean 'topology.persistence'.*persistence.* and \d+ more$"),
@@ -280,3 +287,33 @@ def test_an_unreadable_config_is_named(
             main()
         line = capsys.readouterr().err
         assert stop.value.code == 2 and line.count("\n") == 1 and said in line, line
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("probes: [{name: mine, file: pipe}]", "probes: got '.*pipe', allowed: a plain file"),
+        ("corpus: pipe", "corpus: got '.*pipe', allowed: a plain file"),
+        ("corpus: /dev/zero", "corpus: got '/dev/zero', allowed: a plain file"),
+        ("capabilities: [{file: pipe}]", "capabilities: .*pipe: .*not a file"),
+        ("capabilities: [{file: pipe.parquet}]", "capabilities: .*pipe.parquet: .*not a file"),
+        ("null_steps: [7]", r"null_steps: got 7, the models have \[4\]"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_what_would_be_waited_for_is_refused(
+    change: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "m"
+    model.mkdir()
+    small = GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=257, n_positions=16)
+    GPT2LMHeadModel(small).save_pretrained(model)
+    byte_tokenizer().save_pretrained(model)
+    (model / "training.json").write_text('{"step": 4}')
+    for name in ("pipe", "pipe.parquet"):
+        os.mkfifo(tmp_path / name)
+    protocol = "{sequences: 32, length: 16, position: 8, blocks: 2}"
+    capsys.readouterr()
+    config = f"{RUN}protocol: {protocol}\ninvariants: [behaviour.capabilities]\n"
+    line = told("plan", config + change, tmp_path, capsys)
+    assert re.search(said, line), line

@@ -13,7 +13,12 @@ from scaleinv_ray.checkpoints.checkpoint import (
     config_digest,
     equal_weights,
 )
-from scaleinv_ray.checkpoints.files.headers import check_file, check_planned, weights_digest
+from scaleinv_ray.checkpoints.files.headers import (
+    check_file,
+    check_planned,
+    read_tensors,
+    weights_digest,
+)
 from scaleinv_ray.checkpoints.files.layouts import listed
 from scaleinv_ray.checkpoints.files.roles import CAPTURED
 from scaleinv_ray.checkpoints.finding.evaluations import from_lm_eval, from_pythia
@@ -24,7 +29,7 @@ from scaleinv_ray.checkpoints.finding.folders import (
     from_ladder,
     runs_of,
 )
-from scaleinv_ray.checkpoints.finding.hub import fetch, fetch_init, from_hub
+from scaleinv_ray.checkpoints.finding.hub import config_folder, fetch, fetch_init, from_hub
 from scaleinv_ray.checkpoints.finding.recorded import from_records, write_records_manifest
 from scaleinv_ray.checkpoints.finding.runs import layout_of, unused_in
 from scaleinv_ray.inputs.json_files import read_json
@@ -37,6 +42,7 @@ __all__ = [
     "check_file",
     "check_identities",
     "check_unchanged",
+    "config_folder",
     "equal_weights",
     "fetch",
     "fetch_init",
@@ -47,6 +53,7 @@ __all__ = [
     "from_pythia",
     "from_records",
     "listed",
+    "read_tensors",
     "resolve",
     "unused",
     "weights_digest",

@@ -13,7 +13,7 @@ from scaleinv_ray import checkpoints, tables
 from scaleinv_ray.conclude.aggregation.evaluations import Joined, Seen, join_evaluations
 from scaleinv_ray.conclude.aggregation.rows import Rows
 from scaleinv_ray.config import CapabilityFile, RunConfig
-from scaleinv_ray.inputs.json_files import read_json
+from scaleinv_ray.inputs.json_files import check_is_there, read_json
 from scaleinv_ray.inputs.paths import expanded
 from scaleinv_ray.plan import Plan
 
@@ -76,6 +76,7 @@ def capability_digest(config: RunConfig) -> str:
 
 
 def _read_table(path: Path) -> list[Row]:
+    check_is_there(path)  # to open a pipe waits for ever
     with path.open("rb") as stream:  # a folder is no file of evaluations, pyarrow would read it
         have = pq.read_schema(stream).names
         if missing := [name for name in _NEEDED if name not in have]:

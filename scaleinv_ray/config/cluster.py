@@ -13,7 +13,12 @@ from scaleinv_ray.inputs.wording import shown
 
 def _folder_on_nodes(value: str) -> str:
     path = Path(value)
-    if not path.is_absolute() or ".." in path.parts or "{" in value.replace("{node}", ""):
+    if (
+        "\0" in value
+        or not path.is_absolute()
+        or ".." in path.parts
+        or "{" in value.replace("{node}", "")
+    ):
         raise ValueError(f"got {shown(value)}, allowed: an absolute path without '..'")
     return value
 

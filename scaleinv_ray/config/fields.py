@@ -50,7 +50,7 @@ def _quantity(units: Mapping[str, float], example: str) -> Callable[[object], ob
     def parse(value: object) -> object:
         if not isinstance(value, str):
             return _number(value)
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", value.strip())
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)", value.strip())
         if not found or found[2] not in units:
             raise ValueError(f"got {shown(value)}, allowed: {example}, in {', '.join(units)}")
         return float(found[1]) * units[found[2]]

@@ -162,6 +162,11 @@ class CapabilityFile(Options):
     fewshot: Text = "zero-shot"
 
 
+def _each_once(value: tuple[PredictedModel, ...]) -> tuple[PredictedModel, ...]:
+    distinct([p.model for p in value])
+    return value
+
+
 class ConservationOptions(Options):
     """How verdicts are reached.
 
@@ -179,7 +184,7 @@ class ConservationOptions(Options):
         Field(min_length=1),
         AfterValidator(distinct),
     ] = ("steps", "tokens", "loss")
-    predict: tuple[PredictedModel, ...] = ()
+    predict: Annotated[tuple[PredictedModel, ...], AfterValidator(_each_once)] = ()
 
 
 class RunConfig(Options):

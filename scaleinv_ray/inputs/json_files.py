@@ -61,7 +61,8 @@ def parse_json(data: bytes, where: str, *, finite: bool = False) -> dict[str, An
         )
         raise ValueError(f"{where}: not JSON ({said})") from error
     except ValueError as error:  # two values of one name, a number of too many digits
-        raise ValueError(f"{where}: {error}") from error
+        many = "digits" in str(error)
+        raise ValueError(f"{where}: {'a number of too many digits' if many else error}") from error
     except RecursionError:
         raise ValueError(f"{where}: nested too deeply, allowed {_MAX_DEPTH} levels") from None
     if not isinstance(value, dict):
@@ -83,7 +84,8 @@ def check_is_there(file: Path) -> None:
     """Raises ValueError for no file, a dangling link, and what git LFS left in a file's place."""
     if not file.is_file():
         if file.is_symlink():
-            raise ValueError(f"{file}: a link to {str(file.readlink())!r}, which is not there")
+            what = "which is no file" if file.exists() else "which is not there"
+            raise ValueError(f"{file}: a link to {str(file.readlink())!r}, {what}")
         raise ValueError(f"{file}: " + ("not a file" if file.exists() else "no such file"))
     with file.open("rb") as stream:
         if stream.read(len(_POINTER)) == _POINTER:

@@ -51,6 +51,20 @@ def absolute(path: str | Path, folder: str | Path = "") -> str:
     return os.path.abspath(expanded(folder) / expanded(path))
 
 
+def check_plain(field: str, file: Path) -> None:
+    """Refuses what is no file of some length: to read a pipe waits, to read a device never ends.
+
+    Args:
+        field: named in the error.
+        file: that is to be read whole; what is not there is left to its reader.
+
+    Raises:
+        ValueError: for a pipe, a device or a socket.
+    """
+    if os.path.exists(file) and not os.path.isfile(file) and not os.path.isdir(file):
+        raise ValueError(f"{field}: got {shown(str(file), 160)}, allowed: a plain file")
+
+
 def check_folder(field: str, path: str | Path) -> None:
     """Refuses a place where no folder can be.
 

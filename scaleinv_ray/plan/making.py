@@ -15,8 +15,10 @@ from scaleinv_ray.checkpoints import (
     Checkpoint,
     check_identities,
     equal_weights,
+    listed,
     resolve,
 )
+from scaleinv_ray.checkpoints.files.layouts import nearest
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.contract import REGISTRY, Invariant, Signature
 from scaleinv_ray.inputs.wording import clipped
@@ -46,6 +48,7 @@ def make_plan(config: RunConfig) -> Plan:
     chosen = config.chosen_invariants()
     specs = [(REGISTRY[n], json.dumps(p, sort_keys=True)) for n, p in chosen.items()]
     _check_parameters(specs, protocol)
+    _check_null_steps(config, checkpoints)
     units = _units(config, checkpoints)
     kinds = {s.kind for s, _ in specs}
     live = [c for c in checkpoints if not c.captures]
@@ -83,6 +86,16 @@ def make_plan(config: RunConfig) -> Plan:
         spectroscopy=spectroscopy,
         tokenizers=tokenizers,
     )
+
+
+def _check_null_steps(config: RunConfig, checkpoints: Iterable[Checkpoint]) -> None:
+    """Refuses steps of nulls that no model has."""
+    if isinstance(config.null_steps, str) or tuple(config.variants) == ("trained",):
+        return
+    known = {c.step for c in checkpoints if not c.captures}
+    if unknown := sorted(set(config.null_steps) - known):
+        near = nearest(unknown[0], known)
+        raise ValueError(f"null_steps: got {listed(unknown)}, the models have {near}")
 
 
 def _units(config: RunConfig, checkpoints: Sequence[Checkpoint]) -> list[Unit]:

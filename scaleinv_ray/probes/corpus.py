@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
-from scaleinv_ray.inputs.paths import expanded
+from scaleinv_ray.inputs.paths import check_plain, expanded
 
 Kind = Literal["prose", "code"]
 Split = Literal["train", "held_out"]
@@ -178,6 +178,7 @@ def _user_files(paths: Sequence[Path]) -> dict[str, Path]:
     for path in paths:
         if not path.exists():
             raise ValueError(f"corpus: got {str(path)!r}, allowed 'python-stdlib' or what exists")
+        check_plain("corpus", path)
         inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for file in inside:
             parts = file.relative_to(path).parts if path.is_dir() else ()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scaleinv_ray.inputs.paths import expanded
+from scaleinv_ray.inputs.paths import check_plain, expanded
 from scaleinv_ray.inputs.reading import reading
 from scaleinv_ray.probes.corpus import Document
 from scaleinv_ray.probes.registry import ProbeRequest, ProbeSet
@@ -47,6 +47,7 @@ def _tokens(file: Path, field: str, request: ProbeRequest) -> np.ndarray:
 
 
 def _documents(file: Path, field: str) -> Iterator[Document]:
+    check_plain("probes", file)
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
@@ -63,6 +64,8 @@ def _text(line: str, field: str, where: str) -> str:
         value = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: got {line[:40]!r}, allowed JSON ({error.msg})") from error
+    except ValueError as error:  # a number of more digits than Python reads
+        raise ValueError(f"{where}: got {line[:40]!r}, allowed JSON ({error!s:.60})") from error
     except RecursionError as error:
         raise ValueError(f"{where}: got {line[:40]!r}, nested too deeply") from error
     if not isinstance(value, dict):

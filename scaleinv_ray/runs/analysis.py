@@ -34,6 +34,7 @@ from scaleinv_ray.plan.costs import capture_bytes
 from scaleinv_ray.plan.jobs import Work
 from scaleinv_ray.plan.jobs_from_plan import assemble
 from scaleinv_ray.records import Protocol
+from scaleinv_ray.runs.fitting import check_models
 from scaleinv_ray.runs.leftovers import left_behind, recorded
 from scaleinv_ray.runs.run_lock import alone
 from scaleinv_ray.store import Store
@@ -174,6 +175,7 @@ def run(
         check_claim(store, checked)
         done = tidied(store)
         missing = plan.missing(done)
+        check_models(missing, checked.trust_remote_code)
 
         def begin() -> None:
             """Takes the folder: not before everything that can be refused has been looked at."""
@@ -206,7 +208,10 @@ def notes_of(config: RunConfig, plan: Plan) -> tuple[str, ...]:
     """
     models = [(u.checkpoint.model, plan.tokenizer_of(u)) for u in plan.units]
     joined = joined_with_plan(config, plan)
-    return (*tokenizer_notes(models), *join_notes(joined))
+    notes = join_notes(joined)
+    if config.capabilities and not notes:
+        notes = ["evaluations: the files of capabilities hold no values"]
+    return (*tokenizer_notes(models), *notes)
 
 
 def _execute(

@@ -8,12 +8,12 @@ import accelerate
 import numpy as np
 import pytest
 import torch
+from scaleinv_ray.checkpoints.weights.loading import load_model
 
 from scaleinv_ray.capture.architectures import architecture_of
 from scaleinv_ray.capture.by_kind.moments import BlockSums, sequences_for_moments
 from scaleinv_ray.capture.forward import forward_records
 from scaleinv_ray.capture.sites import watch
-from scaleinv_ray.checkpoints.weights.loading import load_model
 from scaleinv_ray.kinds import one_pass_kinds
 
 from .conftest import CAUSAL, CONFIGS, PROTOCOL, WIDTH

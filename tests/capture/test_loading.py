@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-
-from scaleinv_ray.capture.session import Session, Source
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
 from scaleinv_ray.checkpoints.weights.whole import check_folder
+
+from scaleinv_ray.capture.session import Session, Source
 from tests.capture.conftest import LAYERS, PROTOCOL
 
 

@@ -1,6 +1,7 @@
 """Weight files judged by what they hold, and numbers of an architecture that nobody can have."""
 
 import json
+import re
 import struct
 from collections import Counter
 from collections.abc import Callable
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 
 from scaleinv_ray.checkpoints import from_folder
-from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.invariants.weights import weight_tail
 
@@ -188,6 +189,18 @@ def test_a_model_without_its_embedding_is_refused(folder: Path, model_type: str)
         from_folder(folder)
 
 
+def test_a_head_that_is_tied_and_another_matrix_is_said(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"tie_word_embeddings": True}))
+    (found,) = from_folder(folder)
+    said = "lm_head.weight: another matrix than model.embed_tokens.weight, to which config.json"
+    assert found.broken is not None and found.broken.startswith(said)
+    assert found.odd == (found.broken,)
+    embedding = load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
+    change(folder, lm_head__weight=embedding.clone())
+    (found,) = from_folder(folder)
+    assert (found.odd, found.broken) == ((), None)
+
+
 def test_what_is_absent_is_named(folder: Path) -> None:
     (whole,) = from_folder(folder)
     assert (whole.odd, whole.broken) == ((), None)
@@ -210,6 +223,62 @@ def test_blocks_that_the_model_has_not_are_no_part_of_it(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(told | {"num_hidden_layers": 1}))
     with pytest.raises(ValueError, match="n_layers: config.json counts 1, the files hold 3"):
         from_folder(folder)
+
+
+def test_a_block_that_the_files_lack_is_named_whatever_others_they_have(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    held = load_file(file)
+    save_file({n.replace("layers.0.", "layers.7."): t for n, t in held.items()}, file)
+    (found,) = from_folder(folder)
+    assert found.broken == "blocks: config.json counts 3, the files hold 3, none of them block 0"
+    assert found.broken in found.odd
+    save_file({n: t for n, t in held.items() if "layers" not in n}, file)
+    with pytest.raises(ValueError, match="n_layers: config.json counts 3, the files hold 0 blocks"):
+        from_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        (torch.ones(FF * D), r"up_proj\.weight: shape \(384,\), config\.json says \(24, 16\)"),
+        (torch.ones(FF, D, 1), r"up_proj\.weight: shape \(24, 16, 1\), config\.json says"),
+        (torch.ones(2, FF, D), r"up_proj\.weight: shape \(2, 24, 16\), config\.json says"),
+        (torch.ones(FF, D, dtype=torch.int64), r"up_proj\.weight: dtype I64"),
+        (torch.ones(FF, D, dtype=torch.bool), r"up_proj\.weight: dtype BOOL"),
+    ],
+)
+def test_what_stands_in_the_place_of_a_matrix_and_is_none_is_named(
+    folder: Path, stored: torch.Tensor, said: str
+) -> None:
+    (whole,) = from_folder(folder)
+    change(folder, **{UP: stored})
+    (found,) = from_folder(folder)
+    assert found.n_params == whole.n_params
+    assert len(found.odd) == 1 and re.search(said, found.odd[0])
+    assert found.broken == found.odd[0]
+    (odd,) = [r for r in iter_weights(folder) if r.odd]
+    assert (odd.layer, odd.role, odd.w_OI.size) == (1, "mlp_in", 0)
+
+
+def test_the_mask_of_pruned_weights_takes_no_place(folder: Path) -> None:
+    (whole,) = from_folder(folder)
+    mask = torch.ones(FF, D, dtype=torch.uint8)
+    change(folder, **{f"{UP}_mask": mask})
+    (found,) = from_folder(folder)
+    assert (found.n_params, found.odd, found.broken) == (whole.n_params, (), None)
+
+
+def test_names_of_another_wrapper_are_said(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    held = load_file(file)
+    save_file({f"module.{n}": t for n, t in held.items()}, file)
+    (found,) = from_folder(folder)
+    said = "blocks: no tensor has a name that llama has, as 'module.model.layers.0."
+    assert found.broken and any(odd.startswith(said) for odd in found.odd)
+    renamed = {n.replace("q_proj", "q_proj.base_layer"): t for n, t in held.items()}
+    save_file(renamed, file)
+    (found,) = from_folder(folder)
+    assert found.odd == tuple(f"query of block {i}: absent" for i in range(LAYERS))
 
 
 def _block_size() -> int:

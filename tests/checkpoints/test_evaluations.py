@@ -1,9 +1,15 @@
 """Evaluations in the layouts in which they are published."""
 
+import json
+
 import pytest
 
 from scaleinv_ray.checkpoints import from_lm_eval, from_pythia
 from scaleinv_ray.checkpoints.finding.evaluations import PYTHIA_PARAMS, chance_of
+from scaleinv_ray.config import load_run_config
+from scaleinv_ray.plan import Plan
+from scaleinv_ray.records import Protocol
+from scaleinv_ray.runs.analysis import notes_of
 
 OLD = {
     "results": {
@@ -215,3 +221,27 @@ def test_parameters_that_are_no_count_are_unknown(count):
     config = {"model_args": "pretrained=m", "model_num_parameters": count}
     [row] = from_lm_eval(of(None, config=config))
     assert row["n_params"] is None
+
+
+@pytest.mark.parametrize("value", [60.0, -0.1, 1.0001, 2])
+def test_a_share_of_right_answers_is_one(value):
+    given = {"results": {"piqa": {"acc,none": value, "acc_stderr,none": 0.01, "ppl": value}}}
+    rows = {row["metric"]: row for row in from_lm_eval(given)}
+    assert rows["acc"]["value"] is None and "allowed: a share in 0..1" in rows["acc"]["problem"]
+    assert rows["ppl"]["value"] == value
+    table = {"model": "pythia-70m", "fewshot": "zero-shot", "step": 1, "task": "piqa"}
+    (row,) = from_pythia([table | {"metric": "acc", "value": value, "stderr": None}])
+    assert row["value"] is None
+
+
+@pytest.mark.parametrize("results", [{}, {"piqa": {}}, {"mmlu": {"alias": "mmlu"}}])
+def test_a_file_without_a_value_has_no_rows_and_the_run_says_so(tmp_path, results):
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps({"results": results}))
+    config = load_run_config({
+        "name": "x", "models": [{"path": "m"}], "capabilities": [{"file": str(file)}],
+        "invariants": ["weights.weight_tail"],
+    })  # fmt: skip
+    nothing = Plan("x", Protocol(), (), (), {}, ())
+    said = "evaluations: the files of capabilities hold no values"
+    assert notes_of(config, nothing) == (said,)

@@ -130,7 +130,9 @@ def test_of_many_steps_the_nearest_are_listed(tmp_path: Path) -> None:
         (["tf_model.h5", "config.json"], "another framework"),
         (["snapshots/abc/config.json", "refs/main", "blobs/x"], "the hub's cache"),
         (["pytorch_model.bin", "config.json"], "pickled weights ['pytorch_model.bin']"),
-        (["config.json"], "no weights"),
+        (["config.json"], "no weights; allowed"),
+        (["epoch-1/config.json", "logs/x"], "no weights, but folders epoch-1/, logs/; allowed"),
+        (["config.json", "optimizer.pt", "rng_state_0.pth"], "no weights; allowed"),
     ],
 )
 def test_a_folder_without_a_model_says_what_it_is(

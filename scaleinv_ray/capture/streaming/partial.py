@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from scaleinv_ray.capture.architectures import Architecture, architecture_of
 from scaleinv_ray.checkpoints.files.roles import canonical_name, is_mask
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions
-from scaleinv_ray.checkpoints.weights.matrices import read_config, shuffled
+from scaleinv_ray.checkpoints.weights.matrices import read_config, shuffled, stored_dtype
 from scaleinv_ray.checkpoints.weights.whole import check_folder
 
 
@@ -94,7 +94,7 @@ class StreamedModel:
         files = check_folder(folder)
         config = read_config(folder, trusted=options.trust_remote_code)
         config._attn_implementation = options.attention
-        dtype = options.dtype or config.dtype or torch.float32
+        dtype = options.dtype or stored_dtype(folder)
         # buffers (rotary frequencies) are small and come from the config: they are real
         with accelerate.init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(

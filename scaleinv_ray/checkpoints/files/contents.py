@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from scaleinv_ray.checkpoints.files.header_format import DTYPES, TensorHeader
-from scaleinv_ray.checkpoints.files.roles import CAPTURED, TensorRole, tensor_role
+from scaleinv_ray.checkpoints.files.roles import CAPTURED, TensorRole, block_roles, tensor_role
 from scaleinv_ray.checkpoints.files.sizes import Sizes
 from scaleinv_ray.inputs.json_files import short
 
@@ -69,9 +69,9 @@ def contents_of(
             another shape than config.json says.
     """
     sizes = Sizes.of(where, config)
-    kept = {n: t for n, t in tensors.items() if not is_buffer(n, t.dtype, len(t.shape))}
-    packed = _packed(kept)
-    kept = {n: t for n, t in kept.items() if not _lies_beside(n, t, packed)}
+    kept = {n: t for n, t in tensors.items() if not _is_constant(sizes, n, t)}
+    packed, whole = _packed(kept), {n for n, t in kept.items() if t.dtype in DTYPES}
+    kept = {n: t for n, t in kept.items() if not _lies_beside(n, t, packed, whole)}
     _refuse_quantised(where, sizes, kept)
     odd = {n: f"dtype {t.dtype}" for n, t in kept.items() if t.dtype not in DTYPES}
     weights = {n: t for n, t in kept.items() if n not in odd}
@@ -92,6 +92,12 @@ def contents_of(
     needed = {n: why for n, why in odd.items() if place_of(n, kept[n].dtype, sizes.model_type)}
     broken = next((f"{n}: {why}" for n, why in (absent | needed).items()), None)
     return Contents(parameters, odd | absent | beyond, broken)
+
+
+def _is_constant(sizes: Sizes, name: str, tensor: TensorHeader) -> bool:
+    """Whether it is a buffer; what the architecture knows as a matrix is none in any dtype."""
+    known = tensor_role(name, sizes.model_type).role != "other"
+    return not known and is_buffer(name, tensor.dtype, len(tensor.shape))
 
 
 @lru_cache(maxsize=1 << 16)  # every step of a run has the same names
@@ -156,9 +162,13 @@ def _packed(tensors: Mapping[str, TensorHeader]) -> dict[str, str]:
     return found
 
 
-def _lies_beside(name: str, tensor: TensorHeader, packed: Mapping[str, str]) -> bool:
+def _lies_beside(
+    name: str, tensor: TensorHeader, packed: Mapping[str, str], whole: Collection[str]
+) -> bool:
     """Whether a tensor is a scale or an index of packed weights: no weights of its own."""
     main = packed.get(_module(name), name)
+    if tensor.dtype not in DTYPES and f"{_module(name)}.weight" in whole:
+        return True  # the mask of pruned weights, which are stored as they are
     if main == name or is_bias(name):
         return False
     return tensor.dtype not in DTYPES or _BESIDE.match(name[len(_module(name)) :]) is not None
@@ -216,12 +226,16 @@ def _kind(sizes: Sizes, name: str, tensor: TensorHeader) -> str:
 
 def _missing_blocks(where: str, sizes: Sizes, kept: Mapping[str, TensorHeader]) -> dict[str, str]:
     numbers = {int(m[1]) for m in map(_BLOCK.search, kept) if m}
-    if not numbers or len(numbers) >= sizes.n_layers:
-        return {}
+    known = sizes.model_type in CAPTURED
+    if not (numbers or known):
+        return {}  # its blocks may have another name
     got = f"config.json counts {sizes.n_layers}, the files hold {len(numbers)}"
     if 4 * len(numbers) < sizes.n_layers:
         raise ValueError(f"{where}/config.json: n_layers: {got} blocks")
-    return {"blocks": got}
+    if len(numbers) < sizes.n_layers:
+        return {"blocks": got}
+    first = min(set(range(sizes.n_layers)) - numbers, default=None) if known else None
+    return {} if first is None else {"blocks": f"{got}, none of them block {first}"}
 
 
 def _beyond(where: str, sizes: Sizes, weights: Mapping[str, TensorHeader]) -> dict[str, str]:
@@ -243,13 +257,22 @@ def _missing_roles(sizes: Sizes, kept: Mapping[str, TensorHeader], *, tied: bool
         return {}
     places = [place_of(n, t.dtype, sizes.model_type) for n, t in kept.items()]
     held = {(at.layer, at.role) for at in places if at and at.layer is not None}
-    roles = sorted({role for _, role in held})
+    of_mlp = {"mlp_in", "mlp_gate", "mlp_out"} if not sizes.d_mlp else set()
+    roles = sorted({role for _, role in held} | (block_roles(sizes.model_type) - of_mlp))
     layers = sorted({layer for layer, _ in held})
     wanted = ((layer, role) for layer in layers for role in roles)
     ends = ["embedding"] if tied else ["embedding", "unembedding"]
     absent = {role: "absent" for role in ends if role not in {at.role for at in places if at}}
+    if not held:
+        absent["blocks"] = f"no tensor has a name that {sizes.model_type} has, as {_first(kept)}"
     of_blocks = {f"{r} of block {i}": "absent" for i, r in wanted if (i, r) not in held}
     return absent | of_blocks
+
+
+def _first(names: Iterable[str]) -> str:
+    """One of the names of a block's tensors for a message, else any."""
+    found = sorted(names, key=lambda name: (not in_block(name), name))
+    return short(found[0]) if found else "none"
 
 
 def _as_told(
@@ -275,11 +298,15 @@ def _misfits(where: str, sizes: Sizes, weights: Mapping[str, TensorHeader]) -> d
     _check_axes(where, sizes, weights)
     found: dict[str, dict[str, str]] = defaultdict(dict)
     counts: dict[str, int] = defaultdict(int)
-    for name, role, shape in _with_roles(sizes.model_type, weights):
+    for name, tensor in weights.items():
+        role = tensor_role(name, sizes.model_type)
         counts[role.role] += 1
         wanted = sizes.shape(role.role)
-        if wanted is not None and shape != wanted:
-            found[role.role][name] = f"shape {shape}, config.json says {wanted} for its role"
+        if wanted is None:
+            continue
+        wanted = wanted[::-1] if role.transposed else wanted
+        if tensor.shape != wanted:
+            found[role.role][name] = f"shape {tensor.shape}, config.json says {wanted} for its role"
     for role_name, misfits in found.items():
         if len(misfits) == counts[role_name]:
             name, why = next(iter(misfits.items()))
@@ -293,14 +320,3 @@ def _check_axes(where: str, sizes: Sizes, weights: Mapping[str, TensorHeader]) -
     for field, value in (("d_model", sizes.d_model), ("vocab_size", sizes.vocab_size)):
         if max(axes) < value or (field == "d_model" and value not in axes):
             raise ValueError(f"{where}/config.json: {field}: got {value}, no tensor is so long")
-
-
-def _with_roles(
-    model_type: str, weights: Mapping[str, TensorHeader]
-) -> Iterator[tuple[str, TensorRole, tuple[int, int]]]:
-    for name, tensor in weights.items():
-        role = tensor_role(name, model_type)
-        if role.role == "other" or len(tensor.shape) < 2:
-            continue
-        shape = tensor.shape[0], math.prod(tensor.shape[1:])
-        yield name, role, (shape[1], shape[0]) if role.transposed else shape

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from scaleinv_ray.checkpoints.files.header_format import TensorHeader, parse_header
 from scaleinv_ray.checkpoints.files.layouts import is_unfinished, listed, names_in, what_is
-from scaleinv_ray.inputs.json_files import lies_in, read_json, short
+from scaleinv_ray.inputs.json_files import lies_in, parse_json, read_json, short
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
@@ -41,6 +41,40 @@ def read_header(file: Path) -> dict[str, TensorHeader]:
             )
         header = stream.read(length)
     return parse_header(header, size - 8 - length, str(file))
+
+
+def same_content(folder: Path, one: str, other: str) -> bool:
+    """Whether two tensors of a checkpoint are one, by their first, middle and last million bytes.
+
+    Every training step changes all of a head, so that another one differs from its first byte on.
+
+    Args:
+        folder: a checkpoint.
+        one: a tensor's name, in any of its shards.
+        other: another one's.
+
+    Returns:
+        Whether they do; what cannot be told apart by name is the same.
+    """
+    places = {}
+    for file in shard_files(folder):
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = parse_json(stream.read(length), str(file))
+        for name in {one, other} & header.keys():
+            begin, end = header[name]["data_offsets"]
+            places[name] = (file, 8 + length + begin, end - begin)
+    return len({_digest_of(*place) for place in places.values()}) < 2
+
+
+def _digest_of(file: Path, begin: int, size: int) -> bytes:
+    total = hashlib.sha256(str(size).encode())
+    piece = min(size, 10**6)
+    with file.open("rb") as stream:
+        for at in (0, (size - piece) // 2, size - piece):
+            stream.seek(begin + at)
+            total.update(stream.read(piece))
+    return total.digest()
 
 
 def shard_files(folder: Path) -> tuple[Path, ...]:
@@ -74,7 +108,7 @@ def weight_map(folder: Path) -> dict[str, str]:
     told = read_json(folder / INDEX).get("weight_map")
     if not isinstance(told, dict) or not told:
         raise ValueError(f"{folder / INDEX}: weight_map: got {short(told)}, allowed: tensor: file")
-    if odd := next((n for n, f in told.items() if not isinstance(f, str)), None):
+    if odd := next((n for n, f in told.items() if not isinstance(f, str) or not f), None):
         raise ValueError(
             f"{folder / INDEX}: weight_map: {short(odd)}: got {short(told[odd])}, "
             "allowed: the name of a file"

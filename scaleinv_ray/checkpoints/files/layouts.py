@@ -9,6 +9,8 @@ from typing import Any
 
 _MANY = 5
 _PICKLE = re.compile(r"[^/]*\.(bin|pt|pth|ckpt)(\.index\.json)?")
+_STATE = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args)[^/]*")
+"""What a Trainer keeps beside the weights."""
 _UNFINISHED = re.compile(
     r"(.*/)?(tmp-[^/]*|[^/]*[._](incomplete|part|partial|aria2|crdownload|tmp))/?"
 )
@@ -79,8 +81,10 @@ def what_is(where: str, names: Collection[str]) -> str:
     for pattern, said in _KINDS:
         if found := next((n for n in sorted(names) if re.fullmatch(pattern, n)), None):
             return f"{where}: got {said}: {listed([found])}; {allowed}"
-    pickled = sorted(n for n in names if _PICKLE.fullmatch(n))
-    return f"{where}: got {_pickled(pickled) if pickled else 'no weights'}; {allowed}"
+    pickled = sorted(n for n in names if _PICKLE.fullmatch(n) and not _STATE.fullmatch(n))
+    folders = sorted(n for n in names if n.endswith("/") and n[0] not in "._")
+    beside = f", but folders {listed(folders, 3)}" if folders else ""
+    return f"{where}: got {_pickled(pickled) if pickled else f'no weights{beside}'}; {allowed}"
 
 
 def _pickled(names: list[str]) -> str:

@@ -201,6 +201,23 @@ def tensor_role(name: str, model_type: str) -> TensorRole:
     return TensorRole("other")
 
 
+def block_roles(model_type: str) -> set[str]:
+    """The roles that every block of a known architecture has.
+
+    Args:
+        model_type: `config.model_type`.
+
+    Returns:
+        The roles; none of an architecture that is not in the map.
+
+    >>> sorted(block_roles("gpt2"))
+    ['attn_out', 'fused_qkv', 'mlp_in', 'mlp_out']
+    """
+    family = _FAMILIES.get(model_type)
+    patterns = family.patterns if family else {}
+    return {role.role for pattern, role in patterns.items() if r"(\d+)" in pattern}
+
+
 def is_mask(name: str, ndim: int) -> bool:
     """Whether a stored tensor is a causal mask (a constant of 4 dimensions), not a weight."""
     return ndim == 4 and _MASK.fullmatch(name) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from scaleinv_ray.checkpoints.files.roles import Heads
 from scaleinv_ray.inputs.json_files import short, whole
 
 _NAMES = {  # first key that config.json has
@@ -107,6 +108,16 @@ class Sizes(NamedTuple):
             return None
         outward = role in {"attn_out", "mlp_out"}
         return (self.d_model, inner) if outward else (inner, self.d_model)
+
+    def heads(self) -> Heads | None:
+        """Head geometry; None where config.json leaves it to the defaults of a class."""
+        alike = self.num_query if self.model_type in _GROUPED else None
+        many = self.num_key_value or alike
+        if self.num_query is None or many is None:
+            return None
+        if self.head_dim is None and self.model_type in _OWN_DEFAULTS:
+            return None
+        return Heads(self.num_query, many, self.head_dim or self.d_model // self.num_query)
 
     def _rows(self, heads: int | None) -> int | None:
         if heads is None or self.num_query is None:

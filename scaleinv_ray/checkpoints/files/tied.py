@@ -20,6 +20,24 @@ _ASKED = "scaleinv_ray.checkpoints.weights.ties"
 _HEAD = re.compile(r"head|output|decoder|unembed", re.IGNORECASE)
 
 
+def stored_twice(
+    tensors: Mapping[str, TensorHeader], config: Mapping[str, Any]
+) -> tuple[str, str] | None:
+    """The embedding and the head of a known class, where config.json ties them and both are stored.
+
+    Args:
+        tensors: headers by name.
+        config: config.json.
+
+    Returns:
+        Their names; None where one of them is not stored, or nothing ties them.
+    """
+    if config.get("tie_word_embeddings") is not True:
+        return None
+    ends = {tensor_role(name, config["model_type"]).role: name for name in tensors}
+    return (ends["embedding"], ends["unembedding"]) if ends.keys() >= _ENDS else None
+
+
 def stored_again(
     parameters: Mapping[str, TensorHeader], config: Mapping[str, Any], vocab_size: int
 ) -> set[str]:

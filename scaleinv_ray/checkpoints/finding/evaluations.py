@@ -157,7 +157,7 @@ def _pythia_row(row: Mapping[str, Any]) -> Row:
         "task": task,
         "metric": metric,
         "chance": chance_of(task, metric),
-    } | _measured(row["value"], row["stderr"])
+    } | _measured(metric, row["value"], row["stderr"])
 
 
 def _pythia(model: Any) -> tuple[int, int]:
@@ -223,17 +223,20 @@ def _metrics(task: str, found: Any) -> list[Row]:
             "task": task,
             "metric": name if kind in {"", "none"} else key,
             "chance": chance_of(task, name),
-        } | _measured(found[key], found.get(error)))  # fmt: skip
+        } | _measured(name, found[key], found.get(error)))  # fmt: skip
     return rows
 
 
-def _measured(value: Any, stderr: Any) -> Row:
-    """The columns of a value; one that is no finite number is unknown, with the problem."""
+def _measured(metric: str, value: Any, stderr: Any) -> Row:
+    """The columns of a value; one that cannot be is unknown, with the problem."""
     number, error = _number(value), _number(stderr)
+    problem = "" if number is not None else f"the value is {short(value)}, no finite number"
+    if number is not None and metric in _SCORES and not 0 <= number <= 1:
+        number, problem = None, f"the value is {short(value)}, allowed: a share in 0..1"
     return {
         "value": number,
         "stderr": error if error is not None and error >= 0 else None,
-        "problem": "" if number is not None else f"the value is {short(value)}, no finite number",
+        "problem": problem,
     }
 
 

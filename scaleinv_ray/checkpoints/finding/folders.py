@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scaleinv_ray.checkpoints.checkpoint import Checkpoint, describe
-from scaleinv_ray.checkpoints.files.headers import file_digest, read_tensors, weights_digest
+from scaleinv_ray.checkpoints.files.headers import (
+    file_digest,
+    read_tensors,
+    same_content,
+    weights_digest,
+)
 from scaleinv_ray.checkpoints.files.layouts import listed, nearest, no_logits
+from scaleinv_ray.checkpoints.files.tied import stored_twice
 from scaleinv_ray.checkpoints.finding.runs import Layout, layout_of, step_zero_beside, told_of
 from scaleinv_ray.checkpoints.finding.steps import model_of, step_of, tokens_of
 from scaleinv_ray.inputs.json_files import check_is_there, lies_in, read_json
@@ -125,8 +131,13 @@ def _local(
     tokenizer = folder / "tokenizer.json" if lies_in(folder, "tokenizer.json") else None
     told = told_of(folder)
     tokens = tokens_of(folder.name) if told.train_tokens is None else told.train_tokens
+    described = describe(str(folder), config, tensors)
+    ends = stored_twice(tensors, config)
+    if ends is not None and not same_content(folder, *ends):
+        why = f"{ends[1]}: another matrix than {ends[0]}, to which config.json ties it"
+        described |= {"odd": (*described["odd"], why), "broken": described["broken"] or why}
     return Checkpoint(
-        **describe(str(folder), config, tensors),
+        **described,
         **shared,
         step=_agreed(folder, "step", step, told.step),
         seed=_agreed(folder, "seed", seed, told.seed) or 0,

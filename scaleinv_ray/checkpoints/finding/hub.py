@@ -255,6 +255,22 @@ def _remote(api: HfApi, repo: str, name: str) -> _Snapshot:
     )
 
 
+def config_folder(checkpoint: Checkpoint) -> Path:
+    """The folder with a checkpoint's config.json; on the hub that file alone is fetched.
+
+    Args:
+        checkpoint: as resolved.
+
+    Returns:
+        A folder, which may hold nothing else.
+    """
+    if checkpoint.folder is not None or checkpoint.repo is None:
+        return checkpoint.folder or Path()
+    with asking(checkpoint.repo):
+        file = _api().hf_hub_download(checkpoint.repo, "config.json", revision=checkpoint.commit)
+    return Path(file).parent
+
+
 def fetch(checkpoint: Checkpoint, *, remote_code: bool = False) -> Path:
     """The folder with a checkpoint's files, downloaded at its commit where it is on the hub.
 

@@ -77,7 +77,7 @@ def told_of(folder: Path) -> Told:
         told = Told(
             step=whole(state, "global_step", theirs),
             train_tokens=whole(state, "num_input_tokens_seen", theirs) or None,
-            max_steps=whole(state, "max_steps", theirs),
+            max_steps=whole(state, "max_steps", theirs, least=-1),  # -1: by epochs
             best=None if best is None else str(best),
         )
     if not lies_in(folder, ours.name):

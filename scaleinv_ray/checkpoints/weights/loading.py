@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from scaleinv_ray.attention_only import modeling as attention_only
-from scaleinv_ray.checkpoints.weights.matrices import read_config
+from scaleinv_ray.checkpoints.weights.matrices import read_config, stored_dtype
 from scaleinv_ray.checkpoints.weights.whole import check_folder
 
 assert attention_only, "importing the module makes the architecture known to AutoModelForCausalLM"
@@ -58,7 +58,7 @@ def load_model(folder: Path, options: LoadOptions | None = None) -> PreTrainedMo
         local_files_only=True,
         use_safetensors=True,
         output_loading_info=True,
-        dtype=options.dtype or "auto",
+        dtype=options.dtype or stored_dtype(folder),
         device_map=options.device_map,
         max_memory=dict(options.max_memory) if options.max_memory else None,
         attn_implementation=options.attention,

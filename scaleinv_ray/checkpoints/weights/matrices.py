@@ -6,11 +6,13 @@ Shape suffixes: O outputs, I inputs.
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ from scaleinv_ray.checkpoints.files.roles import (
     CAPTURED,
     Heads,
     TensorRole,
+    block_roles,
     canonical_name,
     is_mask,
     split,
@@ -43,6 +46,20 @@ from scaleinv_ray.records import Variant, WeightMatrix
 # transformers' model code takes seconds to import; a task that reads weights needs none of it.
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
+
+
+_OUTPUTS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
+"""What a model gives back: settings of whoever saved it, which its config.json may keep."""
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The dtype of most parameters in the files, whatever config.json says of it."""
+    counts: Counter[str] = Counter()
+    for tensor in read_tensors(folder).values():
+        if tensor.dtype in DTYPES:
+            counts[DTYPES[tensor.dtype]] += math.prod(tensor.shape)
+    found: torch.dtype = getattr(torch, counts.most_common(1)[0][0] if counts else "float32")
+    return found
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -74,7 +91,9 @@ def read_config(folder: Path, *, trusted: bool = False) -> PreTrainedConfig:
         )
     try:
         # never None: transformers would ask at the terminal, and run the code after a 'y'
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trusted)
+        return AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trusted, **_OUTPUTS
+        )
     except ValueError as error:
         if trusted or not named:
             raise
@@ -151,7 +170,7 @@ def _stored(folder: Path, tensors: Collection[str] | None) -> Iterator[tuple[str
 
 def _built(folder: Path, seed: int, trusted: bool) -> Iterator[tuple[str, torch.Tensor]]:
     config = read_config(folder, trusted=trusted)
-    model = build_from_config(config, seed, trusted=trusted)
+    model = build_from_config(config, seed, dtype=stored_dtype(folder), trusted=trusted)
     stored = check_folder(folder)
     stacks = [n for n, p in model.named_parameters() if is_stack(n, p.ndim)]
     if all(name in stored for name in stacks):
@@ -227,39 +246,66 @@ def iter_weights(
     """
     if variant == "shuffled_tokens":
         raise ValueError("variant: got 'shuffled_tokens', weights do not depend on tokens")
-    config = read_config(folder, trusted=trusted)
     files = init_folder if variant == "random_init" else folder
+    told = _told(folder, trusted, per_head) if files else _of_class(folder, trusted)
     held = None if files is None else _held(files, folder)
-    again = _again(held, folder, config) if held else ()
-    reader = _Reader(config, Heads.of(config), per_head, again, held)
+    again = _again(held, folder, told) if held else ()
+    reader = _Reader(told, per_head, again, held)
     stored = _tensors(folder, variant, seed, init_folder, tensors=tensors, trusted=trusted)
     for name, tensor in stored:
         if variant == "shuffled_weights" and reader.measures(name, tensor):
-            tensor = shuffled(tensor, name, model_type=config.model_type, seed=seed)
+            tensor = shuffled(tensor, name, model_type=told.model_type, seed=seed)
         for record in reader.matrices(name, tensor):
             yield replace(record, **labels) if labels else record
+
+
+class _Told(NamedTuple):
+    """What the reading of matrices needs of a config; `tied` is None where it is not said."""
+
+    model_type: str
+    num_layers: int | None
+    tied: bool | None
+    heads: Heads
+
+
+def _told(folder: Path, trusted: bool, per_head: bool) -> _Told:
+    """As config.json says: a new type, or a value that transformers refuses, does not matter."""
+    if code_named(folder):
+        return _of_class(folder, trusted)
+    config = read_json(folder / "config.json")
+    sizes = Sizes.of(str(folder), config)
+    roles = block_roles(sizes.model_type)
+    splits = (per_head and bool(roles)) or "fused_qkv" in roles
+    heads = sizes.heads() if splits else Heads(0, 0, 0)
+    if heads is None:
+        return _of_class(folder, trusted)
+    return _Told(sizes.model_type, sizes.n_layers, config.get("tie_word_embeddings"), heads)
+
+
+def _of_class(folder: Path, trusted: bool) -> _Told:
+    config = read_config(folder, trusted=trusted)
+    layers, tied = getattr(config, "num_hidden_layers", None), bool(config.tie_word_embeddings)
+    return _Told(config.model_type, layers, tied, Heads.of(config))
 
 
 def _held(files: Path, folder: Path) -> Contents:
     return contents_of(str(files), read_json(folder / "config.json"), read_tensors(files))
 
 
-def _again(held: Contents, folder: Path, config: PreTrainedConfig) -> Collection[str]:
+def _again(held: Contents, folder: Path, told: _Told) -> Collection[str]:
     """Stored matrices that are another one once more, as a head that is the embedding."""
-    ends = {tensor_role(name, config.model_type).role: name for name in held.parameters}
-    if config.tie_word_embeddings and "embedding" in ends:
+    ends = {tensor_role(name, told.model_type).role: name for name in held.parameters}
+    if told.tied and "embedding" in ends:
         return {ends["unembedding"]} if "unembedding" in ends else ()
-    ties = {"tie_word_embeddings": bool(config.tie_word_embeddings)}
-    told = read_json(folder / "config.json") | ties
-    return stored_again(held.parameters, told, Sizes.of(str(folder), told).vocab_size)
+    config = read_json(folder / "config.json") | {"tie_word_embeddings": told.tied}
+    return stored_again(held.parameters, config, Sizes.of(str(folder), config).vocab_size)
 
 
 @dataclass(frozen=True)
 class _Reader:
     """Matrices out of the tensors of a checkpoint."""
 
-    config: PreTrainedConfig
-    heads: Heads
+    told: _Told
     per_head: bool
     again: Collection[str]
     held: Contents | None
@@ -275,19 +321,19 @@ class _Reader:
             yield from self._missing(name, tensor, self.held.odd[name])
         if not self.measures(name, tensor):
             return
-        role = tensor_role(name, self.config.model_type)
+        role = tensor_role(name, self.told.model_type)
         for matrix in tensor if is_stack(name, tensor.ndim) else (tensor,):
             w_OI = _as_array(matrix).reshape(matrix.shape[0], -1)
             w_OI = w_OI.T if role.transposed else w_OI
-            for piece in split(w_OI, role, self.heads, per_head=self.per_head):
+            for piece in split(w_OI, role, self.told.heads, per_head=self.per_head):
                 yield self._record(piece.w_OI, role, piece.role, piece.head, tensor)
 
     def _missing(self, name: str, tensor: torch.Tensor, why: str) -> Iterator[WeightMatrix]:
         """Empty matrices in the places of the model that an odd tensor leaves empty."""
         dtype = next((k for k, v in DTYPES.items() if v == dtype_name(tensor.dtype)), "")
-        kind = self.config.model_type
+        kind = self.told.model_type
         role = place_of(name, dtype, kind) or (None if kind in CAPTURED else TensorRole("other"))
-        if role is None or (role.layer or 0) >= self.config.num_hidden_layers:
+        if role is None or (role.layer or 0) >= (self.told.num_layers or 0):
             return
         nothing = np.zeros((0, 0), dtype=np.float32)
         for part in ("query", "key", "value") if role.fused else (role.role,):
@@ -307,7 +353,7 @@ class _Reader:
             role=role,
             head=head,
             layer=at.layer,
-            num_layers=getattr(self.config, "num_hidden_layers", None),
+            num_layers=self.told.num_layers,
             dtype=dtype_name(tensor.dtype),
             odd=odd,
         )

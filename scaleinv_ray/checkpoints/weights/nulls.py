@@ -11,7 +11,12 @@ import torch
 from transformers import PreTrainedModel
 
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
-from scaleinv_ray.checkpoints.weights.matrices import build_from_config, read_config, shuffled
+from scaleinv_ray.checkpoints.weights.matrices import (
+    build_from_config,
+    read_config,
+    shuffled,
+    stored_dtype,
+)
 from scaleinv_ray.records import VARIANTS, Variant
 
 InitSource = Literal["step0", "from_config"]
@@ -71,7 +76,8 @@ def _from_config(folder: Path, seed: int, options: LoadOptions) -> PreTrainedMod
     trusted = options.trust_remote_code
     config = read_config(folder, trusted=trusted)
     config._attn_implementation = options.attention
-    model = build_from_config(config, seed, dtype=options.dtype, trusted=trusted)
+    dtype = options.dtype or stored_dtype(folder)
+    model = build_from_config(config, seed, dtype=dtype, trusted=trusted)
     device_map = options.device_map
     if device_map is None:
         return model
