@@ -39,7 +39,7 @@ function startSections() {
   const links = [...DATA.families.map((name) => [`family-${name}`, words(name)]), ...others.map((section) => [section.id, section.querySelector("h2").textContent])];
   $("contents").replaceChildren(...links.map(([id, text]) => el("a", { href: `#${id}` }, text)));
   for (const section of others) {
-    const start = STARTS[section.id] || (section.dataset.table && startTable);
+    const start = STARTS[section.id] || (section.dataset.table && startPlainTable);
     if (start) whenNear(section, () => start(section));
   }
   $("foot").textContent = DATA.paired

@@ -1,6 +1,5 @@
 /* Tables that no figure draws: every column, what it says, a hundred rows first. */
 
-const FIRST_ROWS = 100;
 const SHOWN_ENTRIES = 4;
 
 /* A list by its first entries, whole in its title. */
@@ -25,7 +24,7 @@ function plainColumn(name, says, rows) {
   return { head: words(name), says, value, cell: (r) => plainCell(r[name]), number };
 }
 
-async function startTable(section) {
+async function startPlainTable(section) {
   const name = section.dataset.table;
   const table = await tableOf(name);
   const rows = records(table);
@@ -36,7 +35,7 @@ async function startTable(section) {
   }
   const names = Object.keys(table.columns);
   const shown = new DataTable({
-    name: section.querySelector("h2").textContent, limit: FIRST_ROWS, csv: names, open: null, columns: names.map((n) => plainColumn(n, table.meanings[n], rows)),
+    name: section.querySelector("h2").textContent, limit: 100, csv: names, open: null, columns: names.map((n) => plainColumn(n, table.meanings[n], rows)),
   });
   const help = el("details", { class: "help" }, el("summary", {}, "What the columns say"),
     el("dl", {}, ...names.flatMap((n) => [el("dt", {}, words(n)), el("dd", {}, table.meanings[n])])));
