@@ -310,7 +310,8 @@ class Trial(TypedDict):
     tries: Annotated[int, "how often it was tried"]
     found: Annotated[bool, "whether anything was found"]
     names: Annotated[list[str], "what was found"]
-    reason: str
+    reason: str | None
+    place: Annotated[str, "where it was made"]
 
 
 def test_a_table_without_a_figure_is_shown_as_it_is(browser: Any, tmp_path: Path) -> None:
@@ -318,7 +319,7 @@ def test_a_table_without_a_figure_is_shown_as_it_is(browser: Any, tmp_path: Path
         {
             "model": "m" * (4000 if i == 7 else 3), "bits": None if i == 3 else (i * 37 % 240) / 7,
             "tries": 10_000 + i, "found": i % 2 == 0, "names": [f"n{k}" for k in range(i % 9)],
-            "reason": "as <i>planned</i>",
+            "reason": "as <i>planned</i>" if i else None, "place": "a <b>lab</b>",
         }
         for i in range(240)
     ]  # fmt: skip
@@ -332,7 +333,8 @@ def test_a_table_without_a_figure_is_shown_as_it_is(browser: Any, tmp_path: Path
         body = shown.locator("tbody")
         assert body.locator("tr").count() == 100
         first = body.locator("tr").first.locator("td").all_inner_texts()
-        assert first == ["mmm", "0", "10,000", "yes", "–", "as <i>planned</i>"]
+        assert first == ["mmm", "0", "10,000", "yes", "–", ""]
+        assert "In all rows: place a <b>lab</b>" in shown.inner_text()
         assert page.evaluate("document.documentElement.scrollWidth") <= 1280
         bits = shown.get_by_role("button", name="bits")
         assert bits.get_attribute("title") == "information in it"

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from scaleinv_ray.conclude.aggregation.cells import Group, gather, in_order
+from scaleinv_ray.conclude.aggregation.cells import Group, by_size, gather
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import COMPARISONS, Replicate
 from scaleinv_ray.conclude.aggregation.places import AtPlace, at_place
 from scaleinv_ray.conclude.aggregation.values import Comparison, Value
@@ -175,12 +175,10 @@ def _is_reported(group: Group, comparison: Comparison) -> bool:
 
 
 def _sample(values: Mapping[Replicate, Value]) -> _Sample:
-    by_size: dict[int, list[Replicate]] = {}
-    for replicate in in_order(values):
-        by_size.setdefault(replicate.n_params, []).append(replicate)
-    seeds = list(by_size.values())
+    sizes = by_size({replicate: replicate for replicate in values})
+    seeds = list(sizes.values())
     return _Sample(
-        n_params=list(by_size),
+        n_params=list(sizes),
         values=[[values[r].value for r in size] for size in seeds],
         stderrs=[[values[r].stderr for r in size] for size in seeds],
         models=[sorted({r.model for r in size}) for size in seeds],

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, TypedDict
 import numpy as np
 from scipy import stats
 
-from scaleinv_ray.conclude.aggregation.cells import TRAINED, gather, in_order
+from scaleinv_ray.conclude.aggregation.cells import TRAINED, by_size, gather, in_order
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Replicate
 from scaleinv_ray.conclude.aggregation.places import Place
 from scaleinv_ray.conclude.aggregation.rows import Rows
@@ -166,30 +166,23 @@ def _vectors(rows: Rows) -> dict[_Where, _Vectors]:
 def _questions(
     where: _Where, found: _Vectors, families: Mapping[tuple[Place, str], Family]
 ) -> Iterator[_Question]:
-    by_size = {variant: _by_size(held) for variant, held in found.of.items()}
+    sizes = {variant: by_size(held) for variant, held in found.of.items()}
     lines = {
         (variant, name): _lines(where, variant, name, found.step, families)
         for variant in found.of
         for name in SCALING_FUNCTIONS
     }
-    trained = by_size.get(TRAINED, {})
+    trained = sizes.get(TRAINED, {})
     named = {f"{n:,}": n for n in trained}
     curves = {
         c: {g: lines[TRAINED, c].get(n, []) for g, n in named.items()} for c in SCALING_FUNCTIONS
     }
     yield _Question("sizes", None, {g: trained[n] for g, n in named.items()}, curves)
-    for variant in sorted(set(by_size) - {TRAINED}):
-        for n in sorted(set(trained) & set(by_size[variant])):
+    for variant in sorted(set(sizes) - {TRAINED}):
+        for n in sorted(set(trained) & set(sizes[variant])):
             pair = (TRAINED, variant)
             curves = {c: {g: lines[g, c].get(n, []) for g in pair} for c in SCALING_FUNCTIONS}
-            yield _Question(variant, n, {g: by_size[g][n] for g in pair}, curves)
-
-
-def _by_size(held: Mapping[Replicate, dict[str, float]]) -> dict[int, list[dict[str, float]]]:
-    out: dict[int, list[dict[str, float]]] = {}
-    for replicate in in_order(held):
-        out.setdefault(replicate.n_params, []).append(held[replicate])
-    return out
+            yield _Question(variant, n, {g: sizes[g][n] for g in pair}, curves)
 
 
 def _lines(
@@ -201,13 +194,7 @@ def _lines(
 ) -> dict[int, list[Line]]:
     place = Place(*where[:4], curve, *where[4:])
     family = families.get((place, variant))
-    if family is None:
-        return {}
-    means = family.means(NO_STEP if step is None else step)
-    out: dict[int, list[Line]] = {}
-    for replicate, line in means.items():
-        out.setdefault(replicate.n_params, []).append(line)
-    return out
+    return {} if family is None else by_size(family.means(NO_STEP if step is None else step))
 
 
 def _across(vectors: Mapping[_Where, _Vectors]) -> Iterator[tuple[_Where, _Question]]:

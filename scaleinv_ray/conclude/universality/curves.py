@@ -5,7 +5,6 @@ Shape suffixes: P points, S seeds, C sizes.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -13,7 +12,7 @@ from typing import Annotated, Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from scaleinv_ray.conclude.aggregation.cells import in_order
+from scaleinv_ray.conclude.aggregation.cells import by_size, in_order
 from scaleinv_ray.conclude.aggregation.completeness import Location, whole_replicates
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Replicate
 from scaleinv_ray.conclude.aggregation.places import Place, places_of
@@ -201,9 +200,7 @@ def _row(place: Place, variant: str, family: Family, *, rescale: bool) -> Collap
     empty["step"] = None if step == NO_STEP else step
     try:
         whole = family.means(step)
-        means: dict[int, list[Line]] = defaultdict(list)
-        for replicate, line in whole.items():
-            means[replicate.n_params].append(line)
+        means = by_size(whole)
         sizes = _on_one_grid(means)
         curves = _with_errors(sizes)
     except NoCollapse as error:

@@ -24,6 +24,9 @@ function plainColumn(name, says, rows) {
   return { head: words(name), says, value, cell: (r) => plainCell(r[name]), number };
 }
 
+/* What all rows have in common is said once above them. */
+const isAlike = (rows, name) => rows.length > 1 && rows.every((r) => String(r[name]) === String(rows[0][name]));
+
 async function startPlainTable(section) {
   const name = section.dataset.table;
   const table = await tableOf(name);
@@ -34,11 +37,13 @@ async function startPlainTable(section) {
     return;
   }
   const names = Object.keys(table.columns);
+  const [alike, differ] = [names.filter((n) => isAlike(rows, n)), names.filter((n) => !isAlike(rows, n))];
   const shown = new DataTable({
-    name: section.querySelector("h2").textContent, limit: 100, csv: names, open: null, columns: names.map((n) => plainColumn(n, table.meanings[n], rows)),
+    name: section.querySelector("h2").textContent, limit: 100, csv: names, open: null, columns: differ.map((n) => plainColumn(n, table.meanings[n], rows)),
   });
   const help = el("details", { class: "help" }, el("summary", {}, "What the columns say"),
     el("dl", {}, ...names.flatMap((n) => [el("dt", {}, words(n)), el("dd", {}, table.meanings[n])])));
-  body.replaceChildren(shown.frame, help);
+  const common = alike.flatMap((n, i) => [i ? "; " : "In all rows: ", `${words(n)} `, plainCell(rows[0][n])]);
+  body.replaceChildren(...(alike.length ? [el("p", { class: "note" }, ...common)] : []), shown.frame, help);
   shown.show(rows);
 }
