@@ -1,13 +1,15 @@
-"""Arrow schemas of every table, and the codec between rows and tables, which is strict.
+"""Arrow schemas of tables, and the codec between rows and tables, which is strict.
 
-pyarrow drops unknown keys and fills missing ones with null, silently; here both raise.
+pyarrow drops unknown keys and fills missing ones with null, silently; here both raise. What is
+measured and planned has its schema here; what is concluded has it from the class of its rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
@@ -50,115 +52,6 @@ DIAGRAMS = pa.schema(
     _fields(f"{_UNIT} {_PLACE} {_WHAT} params:s diagram:s dimension:I birth:F death:F", _TYPES)
 )
 
-VALUES = pa.schema(
-    _fields(
-        """series:s probe:s family:s invariant:s quantity:s site:s depth_bin:s law:s comparison:s
-        variant:s n_params:i model:s seed:i n_layers:i architecture:s step:i value:f stderr:f
-        counted:b over_training:b reason:s""",
-        _TYPES,
-    )
-)
-"""What is judged: one row a replicate at a place (a role is the site of weights), with its value or
-the reason why it does not count. comparison: beside which others it may be set (equal_steps: all
-models of that step; step is null between two checkpoints). over_training: whether it counts beside
-the other steps of its run, too; null where that is not asked."""
-VERDICTS = pa.schema(
-    _fields(
-        """series:s probe:s family:s invariant:s quantity:s site:s depth_bin:s step:i comparison:s
-        law:s control:b unit:f margin:f conservation_error:f certified_change:f verdict:s form:s
-        exponent:f exponent_low:f exponent_high:f slope_p:f heterogeneity_p:f q:f I2:f
-        lack_of_fit_p:f held_out_error:f naive_error:f estimator_share:f null_class:s rho:f
-        seeds_needed:i n_models:i n_seeds:i n_refused:i reason:s""",
-        _TYPES,
-    )
-)
-PREDICTIONS = pa.schema(
-    _fields(
-        """series:s probe:s family:s invariant:s quantity:s site:s depth_bin:s step:i comparison:s
-        model:s n_params:i form:s fitted_on:I predicted:f low:f high:f level:f observed:f
-        observed_stderr:f error:f naive_last_error:f naive_mean_error:f covered:b""",
-        _TYPES,
-    )
-)
-TRANSITIONS = pa.schema(
-    _fields(
-        """series:s model:s seed:i probe:s family:s invariant:s quantity:s site:s depth_bin:s
-        kind:s step:f step_low:f step_high:f slope_before:f slope_after:f p:f q:f n_asked:i
-        by_chance:f reason:s""",
-        _TYPES,
-    )
-)
-STAGES = pa.schema(
-    _fields(
-        """series:s model:s seed:i step_low:f step_high:f spectrum:S spectrum_change:F behaviour:S
-        behaviour_change:F n_events:i n_coincident:i expected:f p:f p_series:f reason:s""",
-        _TYPES,
-    )
-)
-"""When, what moved in the spectrum, what moved in behaviour; changes as transitions are judged."""
-ORDERS = pa.schema(
-    _fields(
-        """series:s probe:s family:s invariant:s quantity:s site:s depth_bin:s n_runs:i n_sizes:i
-        n_sigmoid:i n_power_law:i bic:f middle:f width:f slope:f slope_low:f slope_high:f p:f
-        outcome:s reason:s""",
-        _TYPES,
-    )
-)
-"""Order of transitions; widths in ln(1 + step), slope d ln width / d ln n_params."""
-MATCHES = pa.schema(
-    _fields(
-        """series:s model:s seed:i step:i variant:s probe:s site:s layer:i value:f stderr:f
-        outcome:s names:S predicted:F probability:F no_match_probability:f coverage:f reason:s""",
-        _TYPES,
-    )
-)
-"""Learning coefficients beside the dictionary of known singularities."""
-COLLAPSES = pa.schema(
-    _fields(
-        """series:s probe:s family:s invariant:s curve:s site:s depth_bin:s step:i variant:s S:f
-        S_rescaled:f exponent_x:f exponent_x_low:f exponent_x_high:f exponent_y:f exponent_y_low:f
-        exponent_y_high:f supercollapse:f n_models:i n_seeds:i reason:s""",
-        _TYPES,
-    )
-)
-CLASSES = pa.schema(
-    _fields(
-        """series:s probe:s family:s invariant:s site:s depth_bin:s step:i comparison:s n_params:i
-        outcome:s class:i members:S exponents:S centre:F margins:F distance:f width:f apart:f p:f
-        quality:f n_systems:i n_classes:i n_seeds:i reason:s""",
-        _TYPES,
-    )
-)
-"""Universality classes; comparison: sizes, the name of a null, or architectures."""
-PAIRS = pa.schema(
-    _fields(
-        """series:s probe:s family:s invariant:s quantity:s site:s depth_bin:s step:i variant:s
-        model_a:s model_b:s n_params_a:i n_params_b:i value:f stderr:f ceiling:f ceiling_low:f
-        ceiling_high:f floor:f relative:f n_pairs:i reason:s""",
-        _TYPES,
-    )
-)
-CAPABILITIES = pa.schema(
-    _fields(
-        """model:s seed:i step:i tokens:i n_params:i task:s metric:s value:f stderr:f chance:f""",
-        _TYPES,
-    )
-)
-UNJOINED = pa.schema(
-    _fields("""file:s model:s step:i tokens:i task:s metric:s value:f reason:s""", _TYPES)
-)
-"""Published evaluations that are of no checkpoint of the run, each with the reason."""
-EMERGENCE = pa.schema(
-    _fields(
-        """series:s probe:s family:s invariant:s quantity:s site:s depth_bin:s task:s metric:s
-        n_runs:i n_sizes:i correlation:f p:f q:f n_asked:i by_chance:f least_p:f
-        p_given_loss:f lead:f lead_low:f lead_high:f
-        spacing:f predicted:f predicted_low:f predicted_high:f observed:f naive_error:f outcome:s
-        reason:s""",
-        _TYPES,
-    )
-)
-"""Onsets, leads and predictions in ln tokens."""
 PLAN = pa.schema(
     _fields(
         """key:s capture_key:s unit:s unit_b:s series:s model:s n_params:i seed:i step:i variant:s
@@ -168,6 +61,100 @@ PLAN = pa.schema(
 )
 TOKENS = pa.schema(_fields("tokenizer:s probe:s bytes_per_token:f stderr:f", _TYPES))
 """Text that a predicted token covers; null where tokens stand for none. Of several tokenizers."""
+
+WORDS: Mapping[str, str] = {
+    "series": "name of the series",
+    "model": "name of the model",
+    "seed": "seed of the run",
+    "n_params": "parameters of the model",
+    "step": "training step",
+    "tokens": "training tokens",
+    "variant": "trained, or which null",
+    "probe": "text that the model was given",
+    "family": "family of the invariant",
+    "invariant": "the invariant",
+    "quantity": "number that the invariant gives",
+    "curve": "curve that the invariant gives",
+    "site": "place in the model, or role of the weights",
+    "layer": "layer",
+    "depth_bin": "third of the depth, or all of it",
+    "comparison": "what the models compared have in common",
+    "task": "task of the capability",
+    "metric": "score of the task",
+    "value": "the value",
+    "stderr": "standard error; none where it is not known",
+    "p": "p value of the test",
+    "q": "false discovery rate at which this is among the discoveries",
+    "n_asked": "tests that q is counted over",
+    "by_chance": "of these, how many would be called where nothing is there",
+    "n_models": "sizes compared",
+    "n_seeds": "seeds of the size with the fewest",
+    "n_runs": "runs (models and seeds)",
+    "n_sizes": "sizes of the runs",
+    "outcome": "what is established",
+    "reason": "in words, what decided or what is missing",
+}
+"""What a column of such a name says, in every table whose rows do not say it themselves."""
+_ARROW: Mapping[Any, pa.DataType] = {
+    str: _TYPES["s"],
+    int: _TYPES["i"],
+    float: _TYPES["f"],
+    bool: _TYPES["b"],
+    list[float]: _TYPES["F"],
+    list[str]: _TYPES["S"],
+    list[int]: _TYPES["I"],
+}
+
+
+def schema_of(row: type) -> pa.Schema:
+    """The schema of a table from the class of its rows.
+
+    Args:
+        row: a TypedDict of texts, numbers and lists of them, any of them perhaps None. A column is
+            `Annotated` with what it says, or named by one of `WORDS`.
+
+    Returns:
+        Its columns in order. The metadata say what a row is (`says`: the first paragraph of the
+        docstring) and what each column says (`meaning`).
+
+    Raises:
+        ValueError: for a column of another type, and one that nothing says the meaning of.
+
+    >>> from typing import TypedDict
+    >>> class Row(TypedDict):
+    ...     model: str
+    ...     bits: Annotated[float | None, "information in it"]
+    >>> [(f.name, str(f.type), meaning(f)) for f in schema_of(Row)]
+    [('model', 'string', 'name of the model'), ('bits', 'double', 'information in it')]
+    """
+    hints = get_type_hints(row, include_extras=True)
+    fields = [_field_of(row, name, hint) for name, hint in hints.items()]
+    says = " ".join((row.__doc__ or "").split("\n\n")[0].split())
+    return pa.schema(fields, metadata={"says": says})
+
+
+def says(schema: pa.Schema) -> str:
+    """What a row of a table is; empty where its schema does not say."""
+    return (schema.metadata or {}).get(b"says", b"").decode()
+
+
+def meaning(field: pa.Field) -> str:
+    """What a column says; its name where its schema does not say."""
+    said = (field.metadata or {}).get(b"meaning")
+    return field.name.replace("_", " ") if said is None else said.decode()
+
+
+def _field_of(row: type, name: str, hint: Any) -> pa.Field:
+    is_said = get_origin(hint) is Annotated
+    base, said = get_args(hint)[:2] if is_said else (hint, WORDS.get(name))
+    kinds = {base} if get_origin(base) is list else set(get_args(base) or (base,)) - {NoneType}
+    kind = kinds.pop()
+    if kinds or kind not in _ARROW:
+        allowed = "text, number, yes or no, or a list of texts or numbers"
+        raise ValueError(f"{row.__name__}.{name}: got {base}, allowed {allowed}")
+    if said is None:
+        raise ValueError(f"{row.__name__}.{name}: got no meaning, allowed Annotated[type, meaning]")
+    return pa.field(name, _ARROW[kind], metadata={"meaning": said})
 
 
 def texts_of(schema: pa.Schema) -> list[str]:
@@ -186,7 +173,8 @@ def shared(schema: pa.Schema) -> pa.Schema:
     """
     of_texts = pa.dictionary(pa.int32(), pa.string())
     texts = set(texts_of(schema))
-    return pa.schema([f.with_type(of_texts) if f.name in texts else f for f in schema])
+    fields = [f.with_type(of_texts) if f.name in texts else f for f in schema]
+    return pa.schema(fields, metadata=schema.metadata)
 
 
 def plain(schema: pa.Schema) -> pa.Schema:

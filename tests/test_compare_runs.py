@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from scaleinv_ray import tables
+from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.store import Store
 from tests.conclude.measured_rows import measurement
 
@@ -23,7 +24,7 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
     store = Store(folder)
     table = tables.encode(rows, tables.MEASUREMENTS)
     store.write_table("measurements/all-x.parquet", table)
-    store.write_table("predictions.parquet", tables.PREDICTIONS.empty_table())
+    store.write_table("predictions.parquet", SCHEMAS["predictions"].empty_table())
     return folder
 
 
@@ -65,11 +66,12 @@ def test_rows_and_tables_that_only_one_has(run: Path, tmp_path: Path) -> None:
 
 def test_values_may_be_missing_but_not_differ(run: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "other", ROWS)
-    row = dict.fromkeys(tables.VALUES.names) | {"value": 1.0}
-    Store(other).write_table("values.parquet", tables.encode([row], tables.VALUES))
+    values = SCHEMAS["values"]
+    row = dict.fromkeys(values.names) | {"value": 1.0}
+    Store(other).write_table("values.parquet", tables.encode([row], values))
     code, said = compared(run, other)
     assert code == 0 and f"values: only in {other}" in said
-    Store(run).write_table("values.parquet", tables.encode([row | {"value": 2.0}], tables.VALUES))
+    Store(run).write_table("values.parquet", tables.encode([row | {"value": 2.0}], values))
     code, said = compared(run, other)
     assert code == 1 and "values: value in 1 rows, first 0: 2.0 and 1.0" in said
 

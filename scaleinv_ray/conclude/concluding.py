@@ -11,18 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scaleinv_ray import invariants, report, tables
+from scaleinv_ray.conclude import conclusions
 from scaleinv_ray.conclude.aggregation.rows import Rows
 from scaleinv_ray.conclude.aggregation.tokenizers import (
     in_one_unit,
-    say_tokenizers,
     several_tokenizers,
     tokenizer_notes,
 )
-from scaleinv_ray.conclude.aggregation.value_rows import value_rows
-from scaleinv_ray.conclude.columns import rows_of, table_of
-from scaleinv_ray.conclude.conclusions import DERIVED, derive, predicted
-from scaleinv_ray.conclude.conservation.verdicts_table import judge_table
+from scaleinv_ray.conclude.columns import rows_of
 from scaleinv_ray.conclude.evaluations import capability_digest
+from scaleinv_ray.conclude.evidence import Evidence
 from scaleinv_ray.conclude.tokenized import tokenized, with_values, write_tokens
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.contract import REGISTRY
@@ -45,11 +43,11 @@ from scaleinv_ray.store import Store
 from scaleinv_ray.store.seal import DamagedError
 
 assert invariants, "importing the package registers the invariants"
+VERDICTS = "verdicts.parquet"
 STAMP, MADE = "scaleinv.conclusion", "scaleinv.made"
 """Keys of the schema's metadata of verdicts.parquet: what it was concluded from, and the digests of
 what was made beside it."""
-_WRITTEN = ("values", "predictions", *DERIVED)
-_MADE = (*(f"{name}.parquet" for name in _WRITTEN), "report.html")
+_PAGE = "report.html"
 _UNREAD = {"samples", "flags", "run_id", "weights_digest", "wall_s", "code_version"}
 JUDGED = [n for n in tables.MEASUREMENTS.names if n not in _UNREAD]
 CURVED = [n for n in tables.CURVES.names if n not in _UNREAD]
@@ -180,15 +178,22 @@ def conclude(store: Store, config: RunConfig, *, planned: pa.Array | None = None
     whole = {f: _among(_gather(store, f, held.names(f)), planned) for f in FOLDERS}
     made, notes = _judged(store, config, whole)
     whole |= made
-    for name in _WRITTEN:
-        store.write_table(f"{name}.parquet", whole[name])
-    facts = _facts(whole["measurements"])
-    page = report.render(whole, title=config.name, facts=facts, notes=[*notes, *held.unread()])
-    store.write_bytes("report.html", page)
+    for conclusion in conclusions.CONCLUSIONS:
+        if conclusion.file != VERDICTS:
+            store.write_table(conclusion.file, whole[conclusion.name])
+    page = report.render(
+        whole,
+        title=config.name,
+        facts=_facts(whole["measurements"]),
+        notes=[*notes, *held.unread()],
+        figures={conclusion.name: conclusion.figure for conclusion in conclusions.CONCLUSIONS},
+    )
+    store.write_bytes(_PAGE, page)
     # last: its stamp says that everything above belongs to these measurements
     stamp = {STAMP: _stamp(config, planned, held), MADE: json.dumps(_digests(store))}
-    store.write_table("verdicts.parquet", whole["verdicts"].replace_schema_metadata(stamp))
-    return whole["verdicts"]
+    verdicts = whole["verdicts"]
+    store.write_table(VERDICTS, verdicts.replace_schema_metadata(verdicts.schema.metadata | stamp))
+    return verdicts
 
 
 def _judged(
@@ -207,23 +212,9 @@ def _judged(
     if several:
         given = list(measured)
         rows = Rows.of(in_one_unit(given, quantities=quantities, bytes_of=made_with.bytes_of))
-    verdict_rows, prediction_rows = judge_table(
-        rows,
-        quantities=quantities,
-        margin=config.conservation.margin,
-        comparisons=[f"equal_{name}" for name in config.conservation.comparisons],
-    )
-    values = table_of(value_rows(rows), tables.VALUES)
-    if config.conservation.held_out == "none":
-        prediction_rows = []
-    prediction_rows += predicted(rows, config, quantities)
-    verdict_rows = say_tokenizers(verdict_rows, several, quantities)
     curves = rows_of(whole["curves"], CURVED)
-    made = derive(rows, curves, config, quantities, within_runs=measured) | {
-        "values": values,
-        "verdicts": tables.encode(verdict_rows, tables.VERDICTS),
-        "predictions": tables.encode(prediction_rows, tables.PREDICTIONS),
-    }
+    of = Evidence(rows, curves, config, quantities, within_runs=measured)
+    made = {conclusion.name: conclusion.table(of) for conclusion in conclusions.CONCLUSIONS}
     if several:
         made["measurements"] = with_values(whole["measurements"], rows)
     return made, tokenizer_notes(measured.distinct(("model", "tokenizer"))[1])
@@ -262,19 +253,20 @@ def concluded(store: Store, config: RunConfig) -> pa.Table | None:
         The table of verdicts, or None, also where anything that was concluded is gone or is not
         what was written: then `conclude` has to be called.
     """
-    if absent := [name for name in ("verdicts.parquet", *_MADE) if not store.exists(name)]:
-        if len(absent) <= len(_MADE):
+    made = [VERDICTS, *_made()]
+    if absent := [name for name in made if not store.exists(name)]:
+        if len(absent) < len(made):
             say([f"{', '.join(absent)}: not there, made anew"])
         return None
     try:
-        table = store.read_table("verdicts.parquet", schema=tables.VERDICTS)
+        table = store.read_table(VERDICTS, schema=conclusions.SCHEMAS["verdicts"])
     except DamagedError as error:
         say([f"{error}; made anew"])
         return None
     said = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
     digests = _digests(store)
     if other := [
-        name for name, of in json.loads(said.get(MADE, "{}")).items() if of != digests[name]
+        name for name, of in json.loads(said.get(MADE, "{}")).items() if of != digests.get(name)
     ]:
         say([f"{', '.join(other)}: other bytes than were written, made anew"])
         return None
@@ -285,7 +277,13 @@ def concluded(store: Store, config: RunConfig) -> pa.Table | None:
 
 def _digests(store: Store) -> dict[str, str]:
     """Of everything that a conclusion writes before its verdicts."""
-    return {name: hashlib.sha256(store.read_bytes(name)).hexdigest() for name in _MADE}
+    return {name: hashlib.sha256(store.read_bytes(name)).hexdigest() for name in _made()}
+
+
+def _made() -> list[str]:
+    """What a conclusion writes before its verdicts."""
+    files = [conclusion.file for conclusion in conclusions.CONCLUSIONS]
+    return [*(file for file in files if file != VERDICTS), _PAGE]
 
 
 def _stamp(config: RunConfig, planned: pa.Array, held: Inventory) -> str:

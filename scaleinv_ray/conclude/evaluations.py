@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import pyarrow.parquet as pq
 
@@ -21,6 +21,34 @@ Row = dict[str, Any]
 _NEEDED = ("model", "fewshot", "step", "task", "metric", "value", "stderr")
 
 
+class CapabilityRow(TypedDict):
+    """What models can do over training: read off token losses, and published."""
+
+    model: str | None
+    seed: int | None
+    step: int | None
+    tokens: int | None
+    n_params: int | None
+    task: str
+    metric: str
+    value: float | None
+    stderr: float | None
+    chance: Annotated[float | None, "value of a model that guesses"]
+
+
+class UnjoinedRow(TypedDict):
+    """Published evaluations that are of no checkpoint of the run, each with the reason."""
+
+    file: Annotated[str | None, "where it was read"]
+    model: str | None
+    step: int | None
+    tokens: int | None
+    task: str
+    metric: str
+    value: float | None
+    reason: str
+
+
 def read_capabilities(file: CapabilityFile) -> list[Row]:
     """Rows of a file of published evaluations.
 
@@ -29,8 +57,8 @@ def read_capabilities(file: CapabilityFile) -> list[Row]:
             columns of Pythia's evaluations.
 
     Returns:
-        Rows with the columns of tables.CAPABILITIES, the file, and the problem of those without a
-        value that can be used.
+        Rows with the columns of capabilities, the file, and the problem of those without a value
+        that can be used.
 
     Raises:
         ValueError: where the file is neither, naming it and what in it is not as it should be.
@@ -67,6 +95,36 @@ def joined_with_rows(rows: Iterable[Row], measurements: Rows) -> Joined:
     )
     seen = [Seen(*of) for of in trained.distinct(("model", "seed", "step", "train_tokens"))[1]]
     return join_evaluations(rows, seen)
+
+
+def capability_row(row: Mapping[str, Any]) -> CapabilityRow:
+    """An evaluation as a row of capabilities."""
+    return {
+        "model": row["model"],
+        "seed": row.get("seed"),
+        "step": row["step"],
+        "tokens": row["tokens"],
+        "n_params": row.get("n_params"),
+        "task": row["task"],
+        "metric": row["metric"],
+        "value": row["value"],
+        "stderr": row["stderr"],
+        "chance": row.get("chance"),
+    }
+
+
+def unjoined_row(row: Mapping[str, Any]) -> UnjoinedRow:
+    """An evaluation that is of no run as a row."""
+    return {
+        "file": row.get("file"),
+        "model": row["model"],
+        "step": row["step"],
+        "tokens": row["tokens"],
+        "task": row["task"],
+        "metric": row["metric"],
+        "value": row["value"],
+        "reason": row["reason"],
+    }
 
 
 def capability_digest(config: RunConfig) -> str:

@@ -32,7 +32,7 @@ def depth_profiles(measurements: pa.Table, values: pa.Table) -> list[dict[str, A
 
     Args:
         measurements: a table of schema `tables.MEASUREMENTS`.
-        values: a table of schema `tables.VALUES`, which says what counts.
+        values: a table of `ValueRow`, which says what counts.
 
     Returns:
         One dict a profile: the names of `PROFILE` and `points`: variant -> list of [n_params,

@@ -11,12 +11,13 @@ import pyarrow as pa
 from plotly.offline import get_plotlyjs
 
 from scaleinv_ray import tables as schemas
-from scaleinv_ray.report.across import READ, compared
+from scaleinv_ray.conclude.aggregation.value_rows import ValueRow
 from scaleinv_ray.report.against import against_series
 from scaleinv_ray.report.bars import barcodes
+from scaleinv_ray.report.conclusions import data_of, section_of
 from scaleinv_ray.report.curves import mean_curves
 from scaleinv_ray.report.depth import depth_profiles
-from scaleinv_ray.report.pack import as_json, column, columns, packed, packed_text, plain
+from scaleinv_ray.report.pack import as_json, column, packed, packed_text, plain
 from scaleinv_ray.report.rows import row_details
 from scaleinv_ray.report.series import over_seeds, with_drawn_runs
 from scaleinv_ray.report.skeleton import PAGE
@@ -27,18 +28,17 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "measurements": schemas.MEASUREMENTS,
     "curves": schemas.CURVES,
     "diagrams": schemas.DIAGRAMS,
-    "verdicts": schemas.VERDICTS,
-    "predictions": schemas.PREDICTIONS,
-    "values": schemas.VALUES,
+    "values": schemas.schema_of(ValueRow),
 }
-"""Tables that every run has; those of `across.READ` it may have besides."""
+"""Tables that every run has; a run has others of its conclusions besides."""
+MADE_HERE = ("verdicts", "values")
+"""Conclusions that the data of the page are made of; the others travel as they are."""
 MAX_REASONS = 200
-MAX_NAMES = 8
 SCRIPTS = (
     "board/core", "sections/figures", "board/tables", "board/rows", "board/board",
     "sections/cards", "board/scale", "sections/tracks", "sections/bars", "sections/curves",
     "sections/families", "sections/models", "sections/across", "sections/capabilities",
-    "sections/spectroscopy", "board/start",
+    "sections/spectroscopy", "sections/tables", "board/start",
 )  # fmt: skip
 """In the order in which they run; the last starts the page."""
 
@@ -47,12 +47,12 @@ def _first_view(
     rows: list[dict[str, Any]], slices: list[dict[str, Any]], others: Any, paired: int
 ) -> dict[str, Any]:
     """What the head of the page and the verdict table need."""
-    verdict_names = [*schemas.VERDICTS.names, "verdict_kind", "null_kind", "is_part"]
+    names = list(rows[0]) if rows else []
     drawn = {(s["invariant"], s["quantity"]) for s in slices}
     return {
         "verdicts": {
             "rows": len(rows),
-            "columns": {n: column([plain(row[n]) for row in rows]) for n in verdict_names},
+            "columns": {n: column([plain(row[n]) for row in rows]) for n in names},
         },
         "drawn": sorted(map(list, drawn)),
         "families": sorted({place["family"] for place in (*slices, *others)}),
@@ -60,33 +60,19 @@ def _first_view(
     }
 
 
-def _data(
-    tables: Mapping[str, pa.Table], given: Mapping[str, pa.Table], rows: list[dict[str, Any]]
-) -> dict[str, str]:
+def _data(tables: Mapping[str, pa.Table], rows: list[dict[str, Any]]) -> dict[str, str]:
     """The numbers of the page: what the first view needs as they are, the others packed."""
     points = over_seeds(tables["values"])
     profiles = depth_profiles(tables["measurements"], tables["values"])
     curves, bars = mean_curves(tables["curves"]), barcodes(tables["diagrams"])
-    comparisons = compared(given, READ)
-    spectral = {name: comparisons.pop(name) for name in ("stages", "orders", "matches")}
-    predictions = columns(tables["predictions"])
     slices, runs = with_drawn_runs(points)
+    others = [*profiles, *curves, *bars]
     return {
-        "DATA": as_json(
-            _first_view(rows, points, [*profiles, *curves, *bars], paired(tables["measurements"]))
-        ),
-        "POINTS": packed({
-            "slices": slices,
-            "runs": runs,
-            "profiles": profiles,
-            "predictions": predictions,
-            "transitions": comparisons["transitions"],
-            "collapses": comparisons["collapses"],
-        }),
+        "DATA": as_json(_first_view(rows, points, others, paired(tables["measurements"]))),
+        "POINTS": packed({"slices": slices, "runs": runs, "profiles": profiles}),
         "CURVES": packed({"curves": curves, "bars": bars}),
         "MODELS": packed(against_series(points, rows)),
-        "ACROSS": packed(comparisons),
-        "SPECTROSCOPY": packed(spectral | spectroscopy(tables["curves"], tables["measurements"])),
+        "SPECTROSCOPY": packed(spectroscopy(tables["curves"], tables["measurements"])),
         "ROWS": packed(row_details(tables["measurements"])),
     }
 
@@ -134,73 +120,49 @@ def _notes(notes: Sequence[str]) -> str:
     return f'<ul class="warnings" role="note" aria-label="Warnings">{items}</ul>'
 
 
-def _unjoined(table: pa.Table | None) -> str:
-    """Published evaluations that are of no model of the run, by reason."""
-    if table is None or not table.num_rows:
-        return ""
-    by_reason: dict[str, list[dict[str, Any]]] = {}
-    for row in table.to_pylist():
-        by_reason.setdefault(row["reason"], []).append(row)
-    ordered = sorted(by_reason.items(), key=lambda item: -len(item[1]))[:MAX_REASONS]
-    body = "".join(_unjoined_row(reason, rows) for reason, rows in ordered)
-    return (
-        f"<p><strong>{table.num_rows:,}</strong> published values are joined with no checkpoint of "
-        'this run and count for nothing below.</p><div class="scroll" tabindex="0" role="region" '
-        'aria-label="Evaluations that are not joined"><table class="reasons"><thead><tr>'
-        '<th scope="col">Reason</th><th scope="col">Models</th><th scope="col">Tasks</th>'
-        '<th scope="col">Files</th><th scope="col" class="number">Values</th></tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _unjoined_row(reason: str, rows: list[dict[str, Any]]) -> str:
-    def listed(name: str) -> str:
-        found = list(dict.fromkeys(str(row[name]) for row in rows if row[name] is not None))
-        more = f" and {len(found) - MAX_NAMES:,} more" if len(found) > MAX_NAMES else ""
-        return html.escape(", ".join(found[:MAX_NAMES]) + more)
-
-    cells = "".join(f"<td>{listed(name)}</td>" for name in ("model", "task", "file"))
-    return f'<tr><td>{html.escape(reason)}</td>{cells}<td class="number">{len(rows):,}</td></tr>'
-
-
 def render(
     tables: Mapping[str, pa.Table],
     *,
     title: str,
     facts: Mapping[str, str],
+    figures: Mapping[str, str | None],
     notes: Sequence[str] = (),
 ) -> bytes:
     """The page in UTF-8.
 
     Args:
         tables: name (a key of `SCHEMAS`) -> table of that schema; missing ones count as empty.
-            Besides, names of `across.READ`: tables with those columns; the page says of a missing
-            one that the run has none. And `unjoined`, of tables.UNJOINED.
+            Besides, tables of conclusions, which say of themselves what they hold
+            (`tables.schema_of`); where one is missing, the page says that the run has none.
         title: heading of the page.
         facts: what the header lists of the run (series, dates, versions).
+        figures: name of each conclusion -> section of the page that draws it, None for those that
+            are shown as they are.
         notes: what has to be known before a number is read, as several tokenizers.
 
     Returns:
         HTML that loads nothing.
 
     Raises:
-        ValueError: for a name that is no table of a run, and a table without its columns.
+        ValueError: for a name that is no table of a run.
     """
-    allowed = {*SCHEMAS, *READ, "unjoined"}
+    allowed = {*SCHEMAS, *figures}
     if unknown := sorted(set(tables) - allowed):
         raise ValueError(f"tables: got {unknown}, allowed {sorted(allowed)}")
     full = {name: tables.get(name, schema.empty_table()) for name, schema in SCHEMAS.items()}
-    rows = judged(full["verdicts"])
+    rows = judged(tables["verdicts"]) if "verdicts" in tables else []
+    shown = [name for name, figure in figures.items() if figure is None and name in tables]
     parts = {
         "TITLE": html.escape(title),
         "FACTS": _facts(facts),
         "SUMMARY": html.escape(paragraph(rows, full["measurements"])),
         "NOTES": _notes(notes),
-        "UNJOINED": _unjoined(tables.get("unjoined")),
         "REASONS": _reasons(without_value(full["measurements"])),
         "STYLE": _resource("board/page.css"),
         "PLOTLY": packed_text(get_plotlyjs()),
-        **_data(full, tables, rows),
+        **_data(full, rows),
+        "TABLES": "".join(data_of(n, tables.get(n)) for n in figures if n not in MADE_HERE),
+        "OTHERS": "".join(section_of(name, tables[name]) for name in shown),
         "SCRIPT": "".join(_resource(f"{name}.js") for name in SCRIPTS),
     }
     # Split, not replaced: a title that reads like a mark must stay a title.

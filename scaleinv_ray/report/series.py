@@ -2,7 +2,7 @@
 
 A slice is one (series, family, invariant, quantity, probe, site, depth bin). Its points are given
 per variant, number of parameters and step, so that a page stays small however many rows a run has.
-What counts has been decided where it was concluded (`tables.VALUES`); the rest is listed with its
+What counts has been decided where it was concluded (`ValueRow`); the rest is listed with its
 reason.
 """
 
@@ -38,7 +38,7 @@ def at_equal_steps(values: pa.Table) -> pa.Table:
     """The values of all models step by step, those that do not count with them.
 
     Args:
-        values: a table of schema `tables.VALUES`.
+        values: a table of `ValueRow`.
 
     Returns:
         Rows of models of known size, with the depth bin as `bin`; missing names are empty, the
@@ -93,7 +93,7 @@ def over_seeds(values: pa.Table) -> list[dict[str, Any]]:
     """Means and standard deviations (ddof = 1) over seeds of every slice, variant, size and step.
 
     Args:
-        values: a table of schema `tables.VALUES`.
+        values: a table of `ValueRow`.
 
     Returns:
         One dict a slice with a value, in the order of their names: the names of `SLICE`, law,

@@ -117,7 +117,6 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
   <h2 id="capabilities-title">Capabilities</h2>
   <p class="sub">What models learn to do over training, and whether a
     quantity announces it.</p>
-  %%UNJOINED%%
   <div id="capabilities-body"><p class="waiting note">Opens when it comes into view.</p></div>
 </section>
 <section id="spectroscopy" class="later" aria-labelledby="spectroscopy-title">
@@ -126,7 +125,7 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
     changed in behaviour at the same time.</p>
   <div id="spectroscopy-body"><p class="waiting note">Opens when it comes into view.</p></div>
 </section>
-<section id="model" class="later" aria-labelledby="model-title">
+%%OTHERS%%<section id="model" class="later" aria-labelledby="model-title">
   <h2 id="model-title">One model against the series</h2>
   <p class="sub">Every quantity of one model, beside what all other
     models of its series predict for its size.</p>
@@ -159,8 +158,7 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
 <script type="text/plain" id="points">%%POINTS%%</script>
 <script type="text/plain" id="curves">%%CURVES%%</script>
 <script type="text/plain" id="models">%%MODELS%%</script>
-<script type="text/plain" id="across">%%ACROSS%%</script>
-<script type="text/plain" id="spectroscopy-data">%%SPECTROSCOPY%%</script>
+%%TABLES%%<script type="text/plain" id="spectroscopy-data">%%SPECTROSCOPY%%</script>
 <script type="text/plain" id="rows">%%ROWS%%</script>
 <script type="application/json" id="data">%%DATA%%</script>
 <script>%%SCRIPT%%</script>

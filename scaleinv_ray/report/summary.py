@@ -62,7 +62,7 @@ def judged(verdicts: pa.Table) -> list[dict[str, Any]]:
     """Rows of the verdicts with their classes, and whether each is part of another row.
 
     Args:
-        verdicts: a table of schema `tables.VERDICTS`.
+        verdicts: a table of `VerdictRow`.
 
     Returns:
         The rows with `verdict_kind`, `null_kind` and `is_part`: true for a role of the weights

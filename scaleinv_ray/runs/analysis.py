@@ -57,7 +57,7 @@ class Run:
         plan: what was planned.
         computed: measurements made by this call (those done before are not made again).
         failed: measurements that ended in failed rows.
-        verdicts: table of tables.VERDICTS.
+        verdicts: table of `VerdictRow`.
         notes: what is to be said of tokenizers and of evaluations.
     """
 

@@ -26,6 +26,7 @@ from scaleinv_ray import tables
 from scaleinv_ray.conclude.aggregation.value_rows import value_rows
 from scaleinv_ray.conclude.columns import rows_of, table_of
 from scaleinv_ray.conclude.concluding import JUDGED
+from scaleinv_ray.conclude.conclusions import CONCLUSIONS, SCHEMAS
 from scaleinv_ray.report import render
 
 RUNS = 5
@@ -124,7 +125,7 @@ def verdicts() -> Iterator[dict[str, Any]]:
     for i, ((family, invariant, quantity), depth, comparison) in enumerate(
         product(QUANTITIES, bins, comparisons)
     ):
-        yield dict.fromkeys(tables.VERDICTS.names) | {
+        yield dict.fromkeys(SCHEMAS["verdicts"].names) | {
             "series": "bench", "probe": "prose", "family": family, "invariant": invariant,
             "quantity": quantity, "site": "resid_post", "depth_bin": depth, "step": STEPS[-1],
             "comparison": comparison, "law": "power_law", "control": False, "margin": 0.1,
@@ -165,17 +166,18 @@ def main() -> None:
     measured = tables.encode(measurements(rng), tables.MEASUREMENTS)
     made: dict[str, pa.Table] = {
         "measurements": measured,
-        "values": table_of(value_rows(rows_of(measured, JUDGED)), tables.VALUES),
+        "values": table_of(value_rows(rows_of(measured, JUDGED)), SCHEMAS["values"]),
         "curves": tables.encode(curves(rng), tables.CURVES),
         "diagrams": tables.encode(diagrams(rng), tables.DIAGRAMS),
-        "verdicts": tables.encode(verdicts(), tables.VERDICTS),
+        "verdicts": tables.encode(verdicts(), SCHEMAS["verdicts"]),
     }
     rows = made["measurements"].num_rows
     found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         start = time.perf_counter()
         out = Path(folder) / "report.html"
-        out.write_bytes(render(made, title="bench", facts={}))
+        figures = {conclusion.name: conclusion.figure for conclusion in CONCLUSIONS}
+        out.write_bytes(render(made, title="bench", facts={}, figures=figures))
         writing, size_mb = time.perf_counter() - start, out.stat().st_size / 1e6
         for _ in range(RUNS):
             browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)

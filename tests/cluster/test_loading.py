@@ -13,6 +13,7 @@ from scaleinv_ray.cluster import actors
 from scaleinv_ray.cluster.actors import Capturer, states_of
 from scaleinv_ray.cluster.scratch.disk import clean
 from scaleinv_ray.conclude.concluding import read_folder
+from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.config import RunConfig, load_run_config
 from scaleinv_ray.plan import costs, make_plan
 from scaleinv_ray.plan.jobs import CaptureJob
@@ -62,7 +63,7 @@ def test_a_streamed_run_has_the_same_rows_and_says_what_it_cannot_give(
     text_folder: Path, ladder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # what is concluded from the rows is tested elsewhere
-    monkeypatch.setattr(run_module, "conclude", lambda *_: tables.VERDICTS.empty_table())
+    monkeypatch.setattr(run_module, "conclude", lambda *_: SCHEMAS["verdicts"].empty_table())
 
     def rows(load: str) -> list[dict[str, Any]]:
         out = tmp_path / load

@@ -15,6 +15,7 @@ import yaml
 
 from scaleinv_ray import tables
 from scaleinv_ray.conclude.concluding import completed, read_folder
+from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.runs.analysis import Run, run
 from scaleinv_ray.store import Store
 from tests.cluster.conftest import SEEDS, WIDTHS
@@ -85,7 +86,7 @@ def test_the_tables_and_the_report_are_there(analysed: tuple[Any, Run]) -> None:
     out = Path(config["out"])
     for name in ("config.yaml", "plan.parquet", "verdicts.parquet", "report.html", "log.jsonl"):
         assert (out / name).stat().st_size > 0
-    assert result.verdicts.schema == tables.VERDICTS
+    assert result.verdicts.schema == SCHEMAS["verdicts"]
     assert result.verdicts.num_rows > 20
     assert not list((out / "captures").glob("*.arrow")), "captures: discard"
     events = [json.loads(line)["event"] for line in (out / "log.jsonl").read_text().splitlines()]

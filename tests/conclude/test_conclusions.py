@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from scaleinv_ray import invariants, tables
-from scaleinv_ray.conclude.conclusions import DERIVED, derive, predicted
+from scaleinv_ray.conclude.conclusions import CONCLUSIONS, SCHEMAS
 from scaleinv_ray.conclude.evaluations import capability_digest, read_capabilities
+from scaleinv_ray.conclude.evidence import Evidence, predicted
 from scaleinv_ray.config import CapabilityFile, RunConfig, load_run_config
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.runs.analysis import run
@@ -24,6 +25,13 @@ STEPS = (1, 4, 16, 64, 256, 1024, 4096)
 
 def config_of(**more: Any) -> RunConfig:
     return load_run_config({"name": "made", "models": [{"ladder": "x"}], "out": "y", **more})
+
+
+def concluded(
+    rows: list[dict[str, Any]], curves: list[dict[str, Any]], config: RunConfig
+) -> dict[str, pa.Table]:
+    of = Evidence.of(rows, curves, config, QUANTITIES)
+    return {conclusion.name: conclusion.table(of) for conclusion in CONCLUSIONS}
 
 
 def row_of(width: int, seed: int, step: int, **more: Any) -> dict[str, Any]:
@@ -62,8 +70,7 @@ def rows_of(onset: float = 64.0) -> list[dict[str, Any]]:
 
 
 def test_a_capability_is_followed_to_its_onset() -> None:
-    found = derive(rows_of(), [], config_of(), QUANTITIES)
-    assert set(found) == set(DERIVED)
+    found = concluded(rows_of(), [], config_of())
     capabilities = tables.decode(found["capabilities"])
     assert {(r["task"], r["metric"]) for r in capabilities} == {("induction", "copying_gain")}
     assert len(capabilities) == 4 * 3 * len(STEPS)
@@ -90,7 +97,7 @@ def band_of(seed: int, **more: Any) -> dict[str, Any]:
 def test_stages_say_what_moved_when() -> None:
     curves = [band_of(seed) for seed in range(3)]
     positions = band_of(0, curve="band_2", x=[float(i) for i in range(len(STEPS))])
-    found = derive(rows_of(onset=64.0), [*curves, positions], config_of(), QUANTITIES)
+    found = concluded(rows_of(onset=64.0), [*curves, positions], config_of())
     transitions = tables.decode(found["transitions"])
     assert {r["quantity"] for r in transitions if r["family"] == "bands"} == {"band_1"}
     stages = [r for r in tables.decode(found["stages"]) if (r["model"], r["seed"]) == ("d10", 0)]
@@ -108,7 +115,7 @@ def test_stages_say_what_moved_when() -> None:
 
 def test_short_runs_are_not_searched() -> None:
     few = [r for r in rows_of() if r["step"] in STEPS[:5]]
-    found = derive(few, [], config_of(), QUANTITIES)
+    found = concluded(few, [], config_of())
     assert found["transitions"].num_rows == 0
 
 
@@ -121,7 +128,7 @@ def test_a_named_model_is_predicted_and_nothing_observed() -> None:
     ]  # fmt: skip
     config = config_of(conservation={"predict": [{"model": "big", "n_params": 160**2}]})
     found = predicted(rows, config, QUANTITIES)
-    tables.encode(found, tables.PREDICTIONS)
+    tables.encode(found, SCHEMAS["predictions"])
     [row] = [
         r for r in found
         if (r["depth_bin"], r["comparison"], r["form"]) == ("all", "equal_steps", "power")
@@ -170,7 +177,7 @@ def test_what_is_of_no_checkpoint_is_a_row_with_its_reason(tmp_path: Path) -> No
         file.write_text(json.dumps({"results": {"w": scores}, "config": {"model_args": args}}))
         files.append({"file": str(file), "tokens_per_step": 1000})
     one_seed = [row for row in rows_of() if row["seed"] == 0]
-    found = derive(one_seed, [], config_of(capabilities=files), QUANTITIES)
+    found = concluded(one_seed, [], config_of(capabilities=files))
     lost = {
         (Path(row["file"]).stem, row["metric"]): row["reason"]
         for row in tables.decode(found["unjoined"])
@@ -184,7 +191,7 @@ def test_what_is_of_no_checkpoint_is_a_row_with_its_reason(tmp_path: Path) -> No
     drawn = {(r["model"], r["metric"]) for r in tables.decode(found["capabilities"])}
     assert {("d40", "acc"), ("lab/gpt2", "acc")} < drawn
     # a name of several seeds is no reason to end a conclusion
-    every = derive(rows_of(), [], config_of(capabilities=files), QUANTITIES)
+    every = concluded(rows_of(), [], config_of(capabilities=files))
     reasons = {row["reason"] for row in tables.decode(every["unjoined"]) if row["metric"] == "acc"}
     assert "the series has 3 runs of this name, and the file names no seed" in reasons
 

@@ -10,6 +10,7 @@ import pytest
 
 from scaleinv_ray import tables
 from scaleinv_ray.conclude.concluding import conclude, concluded
+from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.config import load_run_config
 from scaleinv_ray.store import Store
 from tests.conclude.measured_rows import measurement
@@ -73,7 +74,7 @@ def test_a_folder_without_values_has_them_made_anew(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert concluded(store, CONFIG) is not None
-    before = store.read_table("values.parquet", schema=tables.VALUES)
+    before = store.read_table("values.parquet", schema=SCHEMAS["values"])
     assert before.num_rows == 2 * len(SIZES) * 3 + len(SIZES) * 3
     store.delete("values.parquet")
     assert concluded(store, CONFIG) is None

@@ -9,13 +9,21 @@ from typing import Any
 
 import pyarrow as pa
 
+from scaleinv_ray.conclude.conclusions import CONCLUSIONS
 from scaleinv_ray.report import render
+
+FIGURES = {conclusion.name: conclusion.figure for conclusion in CONCLUSIONS}
 
 
 def write_report(
-    tables: Mapping[str, pa.Table], *, title: str, facts: Mapping[str, str], out: Path
+    tables: Mapping[str, pa.Table],
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    out: Path,
+    figures: Mapping[str, str | None] = FIGURES,
 ) -> Path:
-    out.write_bytes(render(tables, title=title, facts=facts))
+    out.write_bytes(render(tables, title=title, facts=facts, figures=figures))
     return out
 
 

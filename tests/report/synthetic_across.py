@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from scaleinv_ray import tables
-from scaleinv_ray.report.across import READ
+from scaleinv_ray.conclude.conclusions import SCHEMAS
 from tests.report.synthetic_tables import LAYERS, SEEDS, SITE, SIZES, STEPS, place, unit
 
 JUMP = 40.0
@@ -102,7 +102,7 @@ def _classes() -> Iterator[dict[str, Any]]:
 
 
 def _capability(**changes: Any) -> dict[str, Any]:
-    blank = dict.fromkeys(tables.CAPABILITIES.names)
+    blank = dict.fromkeys(SCHEMAS["capabilities"].names)
     return blank | {"task": "induction", "metric": "acc", "stderr": 0.01, "chance": 0.25} | changes
 
 
@@ -125,7 +125,7 @@ def _emergence() -> Iterator[dict[str, Any]]:
         "predicted": 10.0, "predicted_low": 9.8, "predicted_high": 10.2, "observed": 10.1,
         "naive_error": 0.4,
     }  # fmt: skip
-    blank = dict.fromkeys(tables.EMERGENCE.names) | _where("topology", "persistence")
+    blank = dict.fromkeys(SCHEMAS["emergence"].names) | _where("topology", "persistence")
     del blank["step"]
     blank |= {"task": "induction", "metric": "acc", "spacing": 0.5, "least_p": 0.001}
     for i, (outcome, p, reason) in enumerate((
@@ -147,19 +147,19 @@ EMERGENCE_ROWS = 6
 
 
 def _table(name: str, rows: Iterator[dict[str, Any]]) -> pa.Table:
-    table = pa.Table.from_pylist(list(rows))
-    assert set(table.column_names) == set(READ[name])
-    return table
+    """Rows that say what a figure draws, the rest of their columns left empty."""
+    schema = SCHEMAS[name]
+    return tables.encode((dict.fromkeys(schema.names) | row for row in rows), schema)
 
 
 def across() -> dict[str, pa.Table]:
     """Tables that a run may have beside those that every run has."""
     return {
         "diagrams": tables.encode(_diagrams(), tables.DIAGRAMS),
-        "transitions": tables.encode(_transitions(), tables.TRANSITIONS),
+        "transitions": _table("transitions", _transitions()),
         "pairs": _table("pairs", _pairs()),
         "collapses": _table("collapses", _collapses()),
         "classes": _table("classes", _classes()),
-        "capabilities": tables.encode(_capabilities(), tables.CAPABILITIES),
-        "emergence": tables.encode(_emergence(), tables.EMERGENCE),
+        "capabilities": _table("capabilities", _capabilities()),
+        "emergence": _table("emergence", _emergence()),
     }

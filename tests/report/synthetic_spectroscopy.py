@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from scaleinv_ray import tables
+from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.singularities import matches_table
 from tests.report.synthetic_tables import STEPS, measurement, unit
 
@@ -92,14 +93,14 @@ def stages() -> pa.Table:
         "n_events": 1, "n_coincident": 1, "expected": 0.3, "p": 0.3, "p_series": 0.04,
         "reason": None,
     }  # fmt: skip
-    return tables.encode([row], tables.STAGES)
+    return tables.encode([row], SCHEMAS["stages"])
 
 
 def matches() -> pa.Table:
     """One coefficient of a cusp, the others none of the dictionary."""
     rows = coefficients().to_pylist(maps_as_pydicts="strict")
     rows[-1] |= {"value": 5 / 12, "stderr": 0.002}
-    return tables.encode(matches_table(rows), tables.MATCHES)
+    return tables.encode(matches_table(rows), SCHEMAS["matches"])
 
 
 def operators(*, refused: str | None = None, requests: str = "") -> pa.Table:

@@ -13,6 +13,7 @@ from scaleinv_ray import tables
 from scaleinv_ray.conclude.aggregation.value_rows import value_rows
 from scaleinv_ray.conclude.columns import rows_of, table_of
 from scaleinv_ray.conclude.concluding import JUDGED
+from scaleinv_ray.conclude.conclusions import SCHEMAS
 
 SIZES = {32: 120_000, 64: 460_000, 96: 1_020_000, 128: 1_800_000}
 SEEDS = (0, 1, 2)
@@ -203,7 +204,7 @@ def _curves() -> Iterator[dict[str, Any]]:
 
 def verdict(**changes: Any) -> dict[str, Any]:
     """A row of the verdicts."""
-    row = dict.fromkeys(tables.VERDICTS.names)
+    row = dict.fromkeys(SCHEMAS["verdicts"].names)
     row.update(
         series="ladder",
         probe="prose",
@@ -311,7 +312,7 @@ def _predictions() -> Iterator[dict[str, Any]]:
 
 def values_of(measurements: pa.Table) -> pa.Table:
     """The values that a conclusion writes of measurements."""
-    return table_of(value_rows(rows_of(measurements, JUDGED)), tables.VALUES)
+    return table_of(value_rows(rows_of(measurements, JUDGED)), SCHEMAS["values"])
 
 
 def synthetic() -> dict[str, pa.Table]:
@@ -321,6 +322,6 @@ def synthetic() -> dict[str, pa.Table]:
         "measurements": measurements,
         "values": values_of(measurements),
         "curves": tables.encode(_curves(), tables.CURVES),
-        "verdicts": tables.encode(_verdicts(), tables.VERDICTS),
-        "predictions": tables.encode(_predictions(), tables.PREDICTIONS),
+        "verdicts": tables.encode(_verdicts(), SCHEMAS["verdicts"]),
+        "predictions": tables.encode(_predictions(), SCHEMAS["predictions"]),
     }

@@ -16,18 +16,19 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from scaleinv_ray import tables
+from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.report import page
 from scaleinv_ray.report.curves import NUM_POINTS, common_grid, mean_curves
 from scaleinv_ray.report.series import over_seeds
 from scaleinv_ray.report.summary import judged, paired, paragraph
-from tests.report.pages import unpacked, write_report
+from tests.report.pages import FIGURES, unpacked, write_report
 from tests.report.synthetic_tables import SIZES, measurement, synthetic, values_of, verdict
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&\u2028"
 
 
 def rendered(run: dict[str, pa.Table], *, title: str, facts: dict[str, str]) -> str:
-    return page.render(run, title=title, facts=facts).decode("utf-8")
+    return page.render(run, title=title, facts=facts, figures=FIGURES).decode("utf-8")
 
 
 class Elements(HTMLParser):
@@ -88,7 +89,7 @@ def test_strings_of_the_run_stay_strings(tmp_path: Path) -> None:
     run = {
         "measurements": table,
         "values": values_of(table),
-        "verdicts": tables.encode([verdict(reason=HOSTILE)], tables.VERDICTS),
+        "verdicts": tables.encode([verdict(reason=HOSTILE)], SCHEMAS["verdicts"]),
     }
     out = write_report(run, title=HOSTILE, facts={HOSTILE: HOSTILE}, out=tmp_path / "report.html")
     elements = Elements(out.read_text(encoding="utf-8"))
@@ -118,7 +119,7 @@ def test_an_empty_run_says_so() -> None:
 
 def test_tables_of_other_names_are_refused() -> None:
     with pytest.raises(ValueError, match=r"tables: got \['verdict'\], allowed"):
-        rendered({"verdict": tables.VERDICTS.empty_table()}, title="t", facts={})
+        rendered({"verdict": SCHEMAS["verdicts"].empty_table()}, title="t", facts={})
 
 
 def test_rows_without_a_value_are_counted_and_in_no_mean() -> None:
@@ -238,7 +239,7 @@ def test_summary_counts_verdicts_and_nulls() -> None:
         verdict(verdict="not_conserved", null_class="learned"),
         verdict(verdict="conserved", depth_bin="early"),
     ]
-    table = tables.encode(rows, tables.VERDICTS)
+    table = tables.encode(rows, SCHEMAS["verdicts"])
     text = paragraph(judged(table), tables.MEASUREMENTS.empty_table())
     assert "Of 4 judgements over the whole depth: 3 conserved and 1 not conserved." in text
     assert "1 trivial" in text and "1 learned" in text and "1 not told apart" in text
@@ -250,7 +251,7 @@ def test_roles_and_other_comparisons_are_not_counted_twice() -> None:
         verdict(site="attn_q", verdict="scales"),
         verdict(site="all", verdict="scales", comparison="equal_tokens", step=None),
     ]
-    found = judged(tables.encode(rows, tables.VERDICTS))
+    found = judged(tables.encode(rows, SCHEMAS["verdicts"]))
     assert [row["is_part"] for row in found] == [False, True, False]
     text = paragraph(found, tables.MEASUREMENTS.empty_table())
     assert "Of 1 judgement over the whole depth at equal steps: 1 scaling." in text
@@ -269,15 +270,15 @@ def test_weights_are_drawn_by_role_and_together() -> None:
 
 def test_controls_are_no_findings() -> None:
     rows = [verdict(verdict="scales", control=False), verdict(verdict="conserved", control=True)]
-    text = paragraph(judged(tables.encode(rows, tables.VERDICTS)), measurements())
+    text = paragraph(judged(tables.encode(rows, SCHEMAS["verdicts"])), measurements())
     assert "Of 1 judgement: 1 scaling." in text
     assert "Controls are not counted." in text
-    alone = judged(tables.encode(rows[1:], tables.VERDICTS))
+    alone = judged(tables.encode(rows[1:], SCHEMAS["verdicts"]))
     assert "There are verdicts on controls only." in paragraph(alone, measurements())
 
 
 def test_summary_says_that_one_seed_decides_nothing() -> None:
-    rows = judged(tables.encode([verdict(n_seeds=1)], tables.VERDICTS))
+    rows = judged(tables.encode([verdict(n_seeds=1)], SCHEMAS["verdicts"]))
     text = paragraph(rows, tables.MEASUREMENTS.empty_table())
     assert "With 1 seed a size, undetermined is the best verdict possible." in text
 
@@ -360,23 +361,8 @@ def test_poles_are_pooled_and_thinned(run: dict[str, pa.Table]) -> None:
 
 def test_what_has_to_be_known_first_stands_in_the_head() -> None:
     notes = ["2 tokenizers in one series: a (d32); b (d64)", HOSTILE]
-    text = page.render({}, title="Run", facts={}, notes=notes).decode()
+    text = page.render({}, title="Run", facts={}, notes=notes, figures=FIGURES).decode()
     head = text.split("</header>")[0]
     assert notes[0] in head and 'role="note"' in head
     assert "<img src=x" not in text
     assert 'role="note"' not in rendered({}, title="Run", facts={})
-
-
-def test_evaluations_of_no_checkpoint_are_listed_by_reason() -> None:
-    row = {
-        "file": "r.json", "model": HOSTILE, "step": 1, "tokens": None, "task": "piqa",
-        "metric": "acc", "value": 0.5, "reason": "the series has no model of this name",
-    }  # fmt: skip
-    rows = [row | {"model": f"lab/m{i}"} for i in range(10)]
-    rows += [row | {"value": None, "reason": "the value is nan"}]
-    table = tables.encode(rows, tables.UNJOINED)
-    text = rendered({"unjoined": table}, title="Run", facts={})
-    assert "<strong>11</strong> published values are joined with no checkpoint" in text
-    assert "lab/m7 and 2 more</td><td>piqa</td><td>r.json</td>" in text
-    assert "the value is nan" in text and "<img src=x" not in text
-    assert "published values are joined" not in rendered({}, title="Run", facts={})

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from scaleinv_ray import tables
+from scaleinv_ray.conclude.conclusions import SCHEMAS
 from tests.report.in_browser import column, drawn, figure, in_view, opened, until
 from tests.report.pages import write_report
 from tests.report.synthetic_across import across
@@ -157,7 +158,7 @@ def cases(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[An
     run = {
         "measurements": table,
         "values": values_of(table),
-        "verdicts": tables.encode(JUDGED, tables.VERDICTS),
+        "verdicts": tables.encode(JUDGED, SCHEMAS["verdicts"]),
     }
     out = tmp_path_factory.mktemp("cases") / "report.html"
     with opened(browser, write_report(run, title="Cases", facts={}, out=out)) as (page, _):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from scaleinv_ray import tables
-from scaleinv_ray.report import across, page, rows
+from scaleinv_ray.conclude.conclusions import SCHEMAS
+from scaleinv_ray.report import page, rows
 from scaleinv_ray.report.against import against_series, deleted
 from scaleinv_ray.report.bars import NUM_BARS, barcodes
 from scaleinv_ray.report.depth import depth_profiles
@@ -20,8 +21,7 @@ from scaleinv_ray.report.pack import among, column, distinct_rows, packed
 from scaleinv_ray.report.rows import row_details
 from scaleinv_ray.report.series import MOST_RUNS, over_seeds, with_drawn_runs
 from scaleinv_ray.report.summary import judged
-from tests.report.pages import unpacked
-from tests.report.synthetic_across import across as across_tables
+from tests.report.pages import FIGURES, unpacked
 from tests.report.synthetic_tables import (
     LAYERS,
     SIZES,
@@ -144,7 +144,7 @@ def models(power: float, outlier: float = 1.0) -> pa.Table:
 
 
 def against(table: pa.Table, **changes: Any) -> list[dict[str, Any]]:
-    verdicts = tables.encode([verdict(**changes)], tables.VERDICTS)
+    verdicts = tables.encode([verdict(**changes)], SCHEMAS["verdicts"])
     found = against_series(over_seeds(values_of(table)), judged(verdicts))
     names = found["columns"]
     return [{n: value_at(c, i) for n, c in names.items()} for i in range(found["rows"])]
@@ -263,17 +263,6 @@ def test_too_many_rows_are_left_in_their_table(monkeypatch: pytest.MonkeyPatch) 
     assert (details["total"], details["rows"]["rows"]) == (2, 0)
 
 
-def test_tables_that_lack_a_column_are_refused() -> None:
-    pairs = across_tables()["pairs"]
-    with pytest.raises(ValueError, match=r"pairs: got no columns \['ceiling', 'floor'\]"):
-        page.render({"pairs": pairs.drop_columns(["floor", "ceiling"])}, title="t", facts={})
-    more = pairs.append_column("more", pa.array([1] * pairs.num_rows))
-    assert across.compared({"pairs": more}, ["pairs"])["pairs"]["rows"] == pairs.num_rows
-    assert across.compared({}, ["pairs"]) == {"pairs": None}
-    for name in ("transitions", "capabilities", "emergence"):
-        assert set(across.READ[name]) == set(getattr(tables, name.upper()).names)
-
-
 def test_texts_shared_in_memory_give_the_same_page() -> None:
     given = synthetic()
     shared = {
@@ -281,7 +270,7 @@ def test_texts_shared_in_memory_give_the_same_page() -> None:
         for name, table in given.items()
     }
     assert pa.types.is_dictionary(shared["measurements"]["model"].type)
-    told = [page.render(of, title="Synthetic", facts={}) for of in (given, shared)]
+    told = [page.render(of, title="Synthetic", facts={}, figures=FIGURES) for of in (given, shared)]
     assert told[0] == told[1]
 
 

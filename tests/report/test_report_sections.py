@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import pytest
 
+from scaleinv_ray import tables
+from scaleinv_ray.conclude.conclusions import SCHEMAS
 from tests.report.in_browser import drawn, figure, in_view, opened
-from tests.report.pages import write_report
+from tests.report.pages import FIGURES, write_report
 from tests.report.synthetic_across import EMERGENCE_ROWS, JUMP
 from tests.report.synthetic_tables import LAYERS, SEEDS, SIZES, STEPS
 
@@ -298,3 +300,74 @@ def test_colours_follow_the_theme_everywhere(page: Any) -> None:
     page.locator("html[data-theme=dark]").wait_for()
     assert overlap.evaluate(paper) != light
     page.emulate_media(color_scheme="light")
+
+
+class Trial(TypedDict):
+    """What became of a trial."""
+
+    model: str
+    bits: Annotated[float | None, "information in it"]
+    tries: Annotated[int, "how often it was tried"]
+    found: Annotated[bool, "whether anything was found"]
+    names: Annotated[list[str], "what was found"]
+    reason: str | None
+    place: Annotated[str, "where it was made"]
+
+
+def test_a_table_without_a_figure_is_shown_as_it_is(browser: Any, tmp_path: Path) -> None:
+    rows = [
+        {
+            "model": "m" * (4000 if i == 7 else 3), "bits": None if i == 3 else (i * 37 % 240) / 7,
+            "tries": 10_000 + i, "found": i % 2 == 0, "names": [f"n{k}" for k in range(i % 9)],
+            "reason": "as <i>planned</i>" if i else None, "place": "a <b>lab</b>",
+        }
+        for i in range(240)
+    ]  # fmt: skip
+    given = {"trials": tables.encode(rows, tables.schema_of(Trial))}
+    out = tmp_path / "report.html"
+    write_report(given, title="t", facts={}, out=out, figures=FIGURES | {"trials": None})
+    with opened(browser, out) as (page, _):
+        page.get_by_role("navigation").get_by_role("link", name="Trials").click()
+        shown = section(page, "rows-trials")
+        assert "What became of a trial." in shown.inner_text()
+        body = shown.locator("tbody")
+        assert body.locator("tr").count() == 100
+        first = body.locator("tr").first.locator("td").all_inner_texts()
+        assert first == ["mmm", "0", "10,000", "yes", "–", ""]
+        assert "In all rows: place a <b>lab</b>" in shown.inner_text()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+        bits = shown.get_by_role("button", name="bits")
+        assert bits.get_attribute("title") == "information in it"
+        bits.click()
+        values = body.locator("tr td:nth-child(2)").all_inner_texts()
+        assert [float(v) for v in values] == sorted(float(v) for v in values)
+        shown.get_by_role("button", name="Show 140 more").click()
+        assert body.locator("tr").count() == 240
+        assert body.locator("tr").last.locator("td").nth(1).inner_text() == "–"
+        cut = body.locator("[title^=mmmm]")
+        assert len(cut.inner_text()) <= 60 and len(cut.get_attribute("title")) == 4000
+        shown.get_by_text("What the columns say").click()
+        assert "how often it was tried" in shown.locator("dl").inner_text()
+        with page.expect_download() as download:
+            shown.get_by_role("button", name="Download CSV").click()
+        assert len(rows_of(download)) == 240
+
+
+def test_evaluations_of_no_checkpoint_are_listed_by_reason(browser: Any, tmp_path: Path) -> None:
+    row = {
+        "file": "r.json", "model": None, "step": 1, "tokens": None, "task": "piqa",
+        "metric": "acc", "value": 0.5, "reason": "the series has no model of this name",
+    }  # fmt: skip
+    lost = [row | {"value": None, "reason": "the value is <i>nan</i>"}]
+    lost += [row | {"model": f"lab/m{i}"} for i in range(10)]
+    given = {"unjoined": tables.encode(lost, SCHEMAS["unjoined"])}
+    out = write_report(given, title="t", facts={}, out=tmp_path / "report.html")
+    with opened(browser, out) as (page, _):
+        found = section(page, "capabilities")
+        assert "11 published values are joined with no checkpoint" in found.inner_text()
+        cells = [line.locator("td").all_inner_texts() for line in found.locator("tbody tr").all()]
+    names = ", ".join(f"lab/m{i}" for i in range(8))
+    assert cells == [
+        ["the series has no model of this name", f"{names} and 2 more", "piqa", "r.json", "10"],
+        ["the value is <i>nan</i>", "–", "piqa", "r.json", "1"],
+    ]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from scaleinv_ray import tables
+from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.report.spectroscopy import (
     DECADES,
     FLOOR,
@@ -184,13 +185,13 @@ def test_a_figure_alone_is_as_wide_as_the_page(browser: Any, tmp_path: Path) -> 
 
 @pytest.mark.browser
 def test_orders_are_shown_without_spectra_and_stages(browser: Any, tmp_path: Path) -> None:
-    row = dict.fromkeys(tables.ORDERS.names) | {
+    row = dict.fromkeys(SCHEMAS["orders"].names) | {
         "series": "ladder", "family": "topology", "invariant": "topology.persistence",
         "quantity": "betti_peak_1", "depth_bin": "all", "n_runs": 3, "n_sizes": 3,
         "n_sigmoid": 3, "n_power_law": 0, "bic": 9.0, "outcome": "keeps its width",
         "reason": "no slope established",
     }  # fmt: skip
-    given = {"orders": tables.encode([row], tables.ORDERS)}
+    given = {"orders": tables.encode([row], SCHEMAS["orders"])}
     path = write_report(given, title="orders", facts={}, out=tmp_path / "report.html")
     with opened(browser, path) as (page, _heard):
         text = section_of(page).inner_text()

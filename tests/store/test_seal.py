@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scaleinv_ray import tables
+from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.records import Activations, Record
 from scaleinv_ray.store import Store, read_records, seal, write_records
 from scaleinv_ray.store.litter import is_litter
@@ -17,7 +18,14 @@ from scaleinv_ray.store.seal import DamagedError
 from scaleinv_ray.store.states import StateFiles
 
 Flipped = Callable[[bytes], object]
-TABLES = ("measurements", "curves", "diagrams", "plan", "verdicts", "emergence")
+TABLES = {
+    "measurements": tables.MEASUREMENTS,
+    "curves": tables.CURVES,
+    "diagrams": tables.DIAGRAMS,
+    "plan": tables.PLAN,
+    "verdicts": SCHEMAS["verdicts"],
+    "emergence": SCHEMAS["emergence"],
+}
 QUICK, SLOW = 250, 4000
 
 
@@ -68,7 +76,7 @@ def silent(path: Path, read: Callable[[], object], count: int) -> int:
 
 
 def flip_table(folder: Path, name: str, count: int) -> int:
-    store, table = Store(folder), table_of(getattr(tables, name.upper()))
+    store, table = Store(folder), table_of(TABLES[name])
     store.write_table(f"{name}.parquet", table.replace_schema_metadata({"of": "a run"}))
     again = store.read_table(f"{name}.parquet")
 
@@ -194,9 +202,9 @@ def test_pieces_of_any_size_give_the_seal_of_the_whole(monkeypatch: pytest.Monke
 
 
 def test_files_of_older_versions_have_no_seal_and_are_read(tmp_path: Path) -> None:
-    table = table_of(tables.VERDICTS)
+    table = table_of(SCHEMAS["verdicts"])
     pq.write_table(table, tmp_path / "old.parquet")
-    got = Store(tmp_path).read_sealed("old.parquet", schema=tables.VERDICTS)
+    got = Store(tmp_path).read_sealed("old.parquet", schema=SCHEMAS["verdicts"])
     assert got.table.equals(table) and not got.sealed
     Store(tmp_path).write_table("new.parquet", table)
     assert Store(tmp_path).read_sealed("new.parquet").digest != got.digest

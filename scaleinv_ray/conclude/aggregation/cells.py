@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from scaleinv_ray.conclude.aggregation.places import Place, places_of
 from scaleinv_ray.conclude.aggregation.rows import Rows
 
 TRAINED = "trained"
+T = TypeVar("T")
 
 
 Cells = dict[Replicate, dict[int, Cell]]
@@ -234,3 +235,11 @@ def _sortable(parts: tuple[Any, ...]) -> tuple[tuple[bool, Any], ...]:
 def in_order(values: Iterable[Replicate]) -> list[Replicate]:
     """Replicates by size, model and seed."""
     return sorted(values, key=_sortable)
+
+
+def by_size(values: Mapping[Replicate, T]) -> dict[int, list[T]]:
+    """What replicates have, size by size, in order."""
+    found: dict[int, list[T]] = {}
+    for replicate in in_order(values):
+        found.setdefault(replicate.n_params, []).append(values[replicate])
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 THIRD = 1 / 3 + 1e-9
 TWO_THIRDS = 2 / 3 + 1e-9
@@ -19,6 +19,44 @@ class Place(NamedTuple):
     quantity: str
     site: str | None
     depth_bin: str
+
+
+class AtPlace(TypedDict):
+    """The columns of a `Place`, with which the rows of most tables begin."""
+
+    series: str
+    probe: str | None
+    family: str
+    invariant: str
+    quantity: str
+    site: str | None
+    depth_bin: str
+
+
+def at_place(place: Place) -> AtPlace:
+    """A place as columns."""
+    return {
+        "series": place.series,
+        "probe": place.probe,
+        "family": place.family,
+        "invariant": place.invariant,
+        "quantity": place.quantity,
+        "site": place.site,
+        "depth_bin": place.depth_bin,
+    }
+
+
+def place_of(row: AtPlace) -> Place:
+    """Where a row was measured."""
+    return Place(
+        row["series"],
+        row["probe"],
+        row["family"],
+        row["invariant"],
+        row["quantity"],
+        row["site"],
+        row["depth_bin"],
+    )
 
 
 def depth_bin_of(depth: float | None) -> str | None:

@@ -7,12 +7,13 @@ no common unit, nats a byte of text are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 from scaleinv_ray.conclude.aggregation.rows import Rows
 from scaleinv_ray.contract import Quantity
 
 Row = dict[str, Any]
+Said = TypeVar("Said", bound=Mapping[str, Any])
 Quantities = Mapping[tuple[str, str], Quantity]
 UNIT = "in nats a byte of text"
 _NAMES = 6
@@ -109,12 +110,12 @@ def _problem(row: Mapping[str, Any], nats: str, size: Bytes | None) -> str:
 
 
 def say_tokenizers(
-    verdicts: Sequence[Row], several: Mapping[str, Sequence[str]], quantities: Quantities
-) -> list[Row]:
+    verdicts: Sequence[Said], several: Mapping[str, Sequence[str]], quantities: Quantities
+) -> list[Said]:
     """Verdicts of a series with several tokenizers, whose reasons say so where it matters.
 
     Args:
-        verdicts: rows of `tables.VERDICTS`.
+        verdicts: rows with the columns of a place, and a reason.
         several: of `several_tokenizers`.
         quantities: (invariant, quantity) -> what is claimed of it.
 
@@ -128,7 +129,8 @@ def say_tokenizers(
         if names and row["probe"] is not None and claim.nats != "per_token":
             converted = claim.nats == "mean_per_token"
             said = UNIT if converted else "the tokens at which it is measured differ"
-            row = row | {"reason": f"{row['reason']}; {len(names)} tokenizers: {said}"}
+            reason = f"{row['reason']}; {len(names)} tokenizers: {said}"
+            row = cast("Said", {**row, "reason": reason})
         out.append(row)
     return out
 

@@ -1,4 +1,4 @@
-"""The values at every place as rows of `tables.VALUES`, made column by column.
+"""The values at every place as rows, made column by column.
 
 Shape suffix: R rows.
 """
@@ -6,13 +6,13 @@ Shape suffix: R rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from scaleinv_ray.conclude.aggregation.cells import TRAINED, Group, gather
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Choice, Replicate
-from scaleinv_ray.conclude.aggregation.places import Place
+from scaleinv_ray.conclude.aggregation.places import AtPlace, Place
 from scaleinv_ray.conclude.aggregation.rows import Column, Rows
 from scaleinv_ray.conclude.aggregation.values import (
     Comparison,
@@ -20,6 +20,28 @@ from scaleinv_ray.conclude.aggregation.values import (
     at_every_step,
     whole_over_training,
 )
+
+
+class ValueRow(AtPlace):
+    """What is judged: each replicate at a place, its value or the reason why it does not count.
+
+    A role is the site of weights.
+    """
+
+    law: Annotated[str, "what was claimed in advance"]
+    comparison: Annotated[str, "beside which others it may be set (equal steps: all of its step)"]
+    variant: str
+    n_params: int | None
+    model: str
+    seed: int | None
+    n_layers: Annotated[int | None, "layers of the model"]
+    architecture: Annotated[str | None, "architecture of the model"]
+    step: Annotated[int | None, "training step; none between two checkpoints"]
+    value: float | None
+    stderr: float | None
+    counted: Annotated[bool, "whether it counts"]
+    over_training: Annotated[bool | None, "whether it counts beside the other steps of its run"]
+    reason: Annotated[str | None, "why it does not count"]
 
 
 class _Unit(NamedTuple):
@@ -51,7 +73,7 @@ def value_rows(measurements: Iterable[Mapping[str, Any]]) -> Rows:
         measurements: with the columns of `tables.MEASUREMENTS`.
 
     Returns:
-        Rows with the columns of `tables.VALUES`.
+        Rows with the columns of `ValueRow`.
     """
     table = Rows.of(measurements)
     laws = {of[:2]: of[2] for of in table.distinct(("invariant", "quantity", "law"))[1]}

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from scipy import special
 
+from scaleinv_ray.conclude.aggregation.places import AtPlace
 from scaleinv_ray.conclude.conservation.fits import LOGARITHMIC, RAW, Fit, Form, Means, fit
 from scaleinv_ray.conclude.conservation.test_statistics import Moments
 from scaleinv_ray.conclude.conservation.value_scale import Series
@@ -65,6 +66,27 @@ class Prediction(Forecast):
     naive_last_error: float
     naive_mean_error: float
     covered: bool | None
+
+
+class PredictionRow(AtPlace):
+    """Sizes predicted from smaller ones, beside what was observed."""
+
+    step: int | None
+    comparison: str
+    model: Annotated[str, "models of the size predicted"]
+    n_params: Annotated[int, "size predicted"]
+    form: Annotated[str, "form fitted"]
+    fitted_on: Annotated[list[int], "sizes fitted"]
+    predicted: Annotated[float | None, "predicted value"]
+    low: Annotated[float | None, "lower end of its interval"]
+    high: Annotated[float | None, "upper end of it"]
+    level: Annotated[float, "coverage of the interval"]
+    observed: Annotated[float | None, "mean over seeds; none where the model was not measured"]
+    observed_stderr: Annotated[float | None, "its standard error"]
+    error: Annotated[float | None, "|predicted - observed| on the judged scale"]
+    naive_last_error: Annotated[float | None, "the same of the next smaller size"]
+    naive_mean_error: Annotated[float | None, "the same of the mean of all smaller sizes"]
+    covered: Annotated[bool | None, "whether the observed value lies in the interval"]
 
 
 def line_of(series: Series) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
 
 import numpy as np
 
+from scaleinv_ray.conclude.aggregation.places import AtPlace
 from scaleinv_ray.conclude.conservation.prediction import Prediction
 
 
@@ -123,3 +125,36 @@ class Verdict:
             np.array(self.size_means), np.array(self.size_variances), method_re="iterated"
         )
         return float(found.tau2)
+
+
+class VerdictRow(AtPlace):
+    """What can be said of a quantity over the sizes of a series, at one place."""
+
+    step: int | None
+    comparison: str
+    law: Annotated[str, "what was claimed in advance"]
+    control: Annotated[bool, "whether it is a control of another quantity"]
+    unit: Annotated[float | None, "unit in which changes are judged; none where relative"]
+    margin: Annotated[float | None, "change that still counts as conserved"]
+    conservation_error: Annotated[float | None, "|I_small - I_large| / |I_small|"]
+    certified_change: Annotated[float | None, "largest change that the seeds do not exclude"]
+    verdict: Annotated[str, "the verdict"]
+    form: Annotated[str | None, "law that stands: constant, power, log or offset_power"]
+    exponent: Annotated[float | None, "slope over ln N; of ln|I| where no unit is declared"]
+    exponent_low: Annotated[float | None, "lower end of its 95 % interval"]
+    exponent_high: Annotated[float | None, "upper end of it"]
+    slope_p: Annotated[float | None, "p of no slope"]
+    heterogeneity_p: Annotated[float | None, "p of no difference between sizes"]
+    q: float | None
+    I2: Annotated[float | None, "share of the variance that is between sizes"]
+    lack_of_fit_p: Annotated[float | None, "p of the form"]
+    held_out_error: Annotated[float | None, "error of the largest size predicted from the others"]
+    naive_error: Annotated[float | None, "error of the better of two guesses without a law"]
+    estimator_share: Annotated[float | None, "variance within models over that over seeds"]
+    null_class: Annotated[str | None, "what untrained networks do beside it"]
+    rho: Annotated[float | None, "the untrained value over the trained one"]
+    seeds_needed: Annotated[int | None, "seeds a size that would decide"]
+    n_models: int
+    n_seeds: int
+    n_refused: Annotated[int, "models dropped because a row of the place was refused or failed"]
+    reason: str

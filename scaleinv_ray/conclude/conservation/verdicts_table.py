@@ -7,10 +7,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pandas as pd
 from scipy import stats
 
-from scaleinv_ray.conclude.aggregation.cells import Group, gather, in_order
+from scaleinv_ray.conclude.aggregation.cells import Group, by_size, gather
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import COMPARISONS, Replicate
+from scaleinv_ray.conclude.aggregation.places import AtPlace, at_place
 from scaleinv_ray.conclude.aggregation.values import Comparison, Value
 from scaleinv_ray.conclude.aggregation.values import comparisons as compared
 from scaleinv_ray.conclude.conservation.judging import judge
@@ -19,16 +21,16 @@ from scaleinv_ray.conclude.conservation.prediction import (
     LEAST_FITTED,
     Forecast,
     Prediction,
+    PredictionRow,
     forecast,
     line_of,
     rolling,
 )
 from scaleinv_ray.conclude.conservation.test_statistics import moments
 from scaleinv_ray.conclude.conservation.value_scale import series_of
-from scaleinv_ray.conclude.conservation.verdict import Verdict, Verdicts
+from scaleinv_ray.conclude.conservation.verdict import Verdict, VerdictRow, Verdicts
 from scaleinv_ray.contract import Quantity
 
-Row = dict[str, Any]
 UNTRAINED = "random_init"
 """The null that gives the class; the others are reported in the reason."""
 NULLS = (UNTRAINED, "shuffled_weights", "shuffled_tokens")
@@ -50,7 +52,7 @@ def judge_table(
     quantities: Mapping[tuple[str, str], Quantity],
     margin: float = 0.10,
     comparisons: Collection[str] = COMPARISONS,
-) -> tuple[list[Row], list[Row]]:
+) -> tuple[list[VerdictRow], list[PredictionRow]]:
     """Judges every quantity at every place of a run, and predicts every size from the smaller ones.
 
     Args:
@@ -60,7 +62,7 @@ def judge_table(
         comparisons: those wanted, out of equal_steps, equal_tokens and equal_loss.
 
     Returns:
-        Rows of `tables.VERDICTS` and of `tables.PREDICTIONS`. n_models counts sizes, n_seeds the
+        Verdicts and predictions. n_models counts sizes, n_seeds the
         seeds of the size with the fewest, n_refused the models dropped because a row of the place
         was refused or failed. A place without any value is undetermined, in one row. `q` is the
         Benjamini-Hochberg value of the test that carries the verdict (equivalence, slope,
@@ -74,18 +76,17 @@ def judge_table(
             that do not exist.
     """
     _check_comparisons(comparisons)
-    judged: list[tuple[Row, Verdict]] = []
-    predictions: list[Row] = []
+    judged: list[tuple[VerdictRow, Verdict]] = []
+    predictions: list[PredictionRow] = []
     for group in gather(rows):
         quantity = _claimed(quantities, group, margin)
         for comparison in compared(group):
             if comparison.name not in comparisons or not _is_reported(group, comparison):
                 continue
-            key = {**group.place._asdict(), "step": comparison.step, "comparison": comparison.name}
+            key = _key(group, comparison)
             sample = _sample(comparison.trained)
             verdict = _verdict(sample, comparison, quantity)
-            row = key | _numbers(verdict) | _beside(sample, comparison, verdict, quantity)
-            judged.append((row, verdict))
+            judged.append((_row(key, sample, comparison, verdict, quantity), verdict))
             predictions += _predictions(key, sample, verdict, quantity)
     return _with_q(judged), predictions
 
@@ -98,7 +99,7 @@ def predict_named(
     model: str,
     margin: float = 0.10,
     comparisons: Collection[str] = COMPARISONS,
-) -> list[Row]:
+) -> list[PredictionRow]:
     """Predicts a larger model, whether it exists or not, from those measured.
 
     Args:
@@ -110,7 +111,7 @@ def predict_named(
         comparisons: those wanted, out of equal_steps, equal_tokens and equal_loss.
 
     Returns:
-        Rows of `tables.PREDICTIONS` with nothing observed: by the straight line on the judged
+        Rows with nothing observed: by the straight line on the judged
         scale, and by the form of the verdict where that is another (the constant where conserved).
         Places with fewer than three sizes, or values that cannot be judged, have none.
 
@@ -118,7 +119,7 @@ def predict_named(
         ValueError: for a size that is not larger than all measured, and as in `judge_table`.
     """
     _check_comparisons(comparisons)
-    out: list[Row] = []
+    out: list[PredictionRow] = []
     for group in gather(rows):
         quantity = _claimed(quantities, group, margin)
         for comparison in compared(group):
@@ -130,17 +131,21 @@ def predict_named(
                 series = series_of(sample.n_params, sample.values, unit=quantity.unit)
             except ValueError:
                 continue  # of both signs: its verdict says so
-            key = {**group.place._asdict(), "step": comparison.step, "comparison": comparison.name}
+            key = _key(group, comparison)
             given = moments(series.y_KS[None])
             for name in dict.fromkeys([line_of(series), form or line_of(series)]):
                 found = forecast(series, given, float(n_params), form=name)
-                out.append(key | {"model": model} | _forecast(found) | _UNOBSERVED)
+                out.append(_prediction(key, model, found))
     return out
 
 
-_UNOBSERVED = dict.fromkeys((
-    "observed", "observed_stderr", "error", "naive_last_error", "naive_mean_error", "covered",
-))  # fmt: skip
+class _Key(AtPlace):
+    step: int | None
+    comparison: str
+
+
+def _key(group: Group, comparison: Comparison) -> _Key:
+    return {**at_place(group.place), "step": comparison.step, "comparison": comparison.name}
 
 
 def _check_comparisons(comparisons: Collection[str]) -> None:
@@ -170,12 +175,10 @@ def _is_reported(group: Group, comparison: Comparison) -> bool:
 
 
 def _sample(values: Mapping[Replicate, Value]) -> _Sample:
-    by_size: dict[int, list[Replicate]] = {}
-    for replicate in in_order(values):
-        by_size.setdefault(replicate.n_params, []).append(replicate)
-    seeds = list(by_size.values())
+    sizes = by_size({replicate: replicate for replicate in values})
+    seeds = list(sizes.values())
     return _Sample(
-        n_params=list(by_size),
+        n_params=list(sizes),
         values=[[values[r].value for r in size] for size in seeds],
         stderrs=[[values[r].stderr for r in size] for size in seeds],
         models=[sorted({r.model for r in size}) for size in seeds],
@@ -200,8 +203,10 @@ def _verdict(sample: _Sample, comparison: Comparison, quantity: Quantity) -> Ver
         )
 
 
-def _beside(sample: _Sample, comparison: Comparison, verdict: Verdict, quantity: Quantity) -> Row:
-    """The columns beside the numbers: the claim, the nulls, the reason with what qualifies it."""
+def _row(
+    key: _Key, sample: _Sample, comparison: Comparison, verdict: Verdict, quantity: Quantity
+) -> VerdictRow:
+    """The verdict with its claim, the nulls, and the reason with what qualifies it."""
     made: dict[str, NullComparison] = {}
     for variant in NULLS:
         null = _sample(comparison.nulls.get(variant, {}))
@@ -214,13 +219,32 @@ def _beside(sample: _Sample, comparison: Comparison, verdict: Verdict, quantity:
     said += [f"{name}: {_null_text(found)}" for name, found in made.items()]
     said += [*comparison.null_notes, _contradiction(verdict, quantity)]
     return {
+        **key,
         "law": quantity.law,
         "control": quantity.control,
         "unit": quantity.unit,
+        "margin": verdict.margin,
+        "conservation_error": verdict.conservation_error,
+        "certified_change": verdict.certified_change,
+        "verdict": verdict.verdict.value,
+        "form": verdict.form,
+        "exponent": verdict.exponent,
+        "exponent_low": verdict.exponent_low,
+        "exponent_high": verdict.exponent_high,
+        "slope_p": verdict.slope_p,
+        "heterogeneity_p": verdict.heterogeneity_p,
+        "q": None,  # of all verdicts together
+        "I2": verdict.i2,
+        "lack_of_fit_p": verdict.lack_of_fit_p,
+        "held_out_error": verdict.held_out_error,
+        "naive_error": verdict.naive_error,
         "estimator_share": _estimator_share(sample, verdict, quantity),
-        "n_refused": len(comparison.refused),
         "null_class": None if untrained is None else untrained.null_class.value,
         "rho": None if untrained is None else untrained.rho,
+        "seeds_needed": verdict.seeds_needed,
+        "n_models": verdict.num_sizes,
+        "n_seeds": verdict.num_seeds,
+        "n_refused": len(comparison.refused),
         "reason": "; ".join(part for part in said if part),
     }
 
@@ -248,28 +272,6 @@ def _caveats(verdict: Verdict) -> list[str]:
     return said
 
 
-def _numbers(verdict: Verdict) -> Row:
-    return {
-        "margin": verdict.margin,
-        "conservation_error": verdict.conservation_error,
-        "certified_change": verdict.certified_change,
-        "verdict": verdict.verdict.value,
-        "form": verdict.form,
-        "exponent": verdict.exponent,
-        "exponent_low": verdict.exponent_low,
-        "exponent_high": verdict.exponent_high,
-        "slope_p": verdict.slope_p,
-        "heterogeneity_p": verdict.heterogeneity_p,
-        "I2": verdict.i2,
-        "lack_of_fit_p": verdict.lack_of_fit_p,
-        "held_out_error": verdict.held_out_error,
-        "naive_error": verdict.naive_error,
-        "seeds_needed": verdict.seeds_needed,
-        "n_models": verdict.num_sizes,
-        "n_seeds": verdict.num_seeds,
-    }
-
-
 def _estimator_share(sample: _Sample, verdict: Verdict, quantity: Quantity) -> float | None:
     if not verdict.seed_variance:
         return None
@@ -282,7 +284,9 @@ def _estimator_share(sample: _Sample, verdict: Verdict, quantity: Quantity) -> f
     return sum(squares) / len(squares) / verdict.seed_variance
 
 
-def _predictions(key: Row, sample: _Sample, verdict: Verdict, quantity: Quantity) -> list[Row]:
+def _predictions(
+    key: _Key, sample: _Sample, verdict: Verdict, quantity: Quantity
+) -> list[PredictionRow]:
     """The straight line on the judged scale, and beside it the form of the verdict's law."""
     if verdict.prediction is None and verdict.verdict is not Verdicts.CONSERVED_EXACT:
         return []
@@ -291,26 +295,14 @@ def _predictions(key: Row, sample: _Sample, verdict: Verdict, quantity: Quantity
     found = rolling(series, given, form=line_of(series))
     if verdict.form not in {None, "constant", line_of(series)}:
         found += rolling(series, given, form=str(verdict.form))
-    return [key | _prediction(sample, p) for p in found]
+    return [_prediction(key, ", ".join(sample.models[len(p.fitted_on)]), p) for p in found]
 
 
-def _prediction(sample: _Sample, found: Prediction) -> Row:
-    return (
-        {"model": ", ".join(sample.models[len(found.fitted_on)])}
-        | _forecast(found)
-        | {
-            "observed": found.observed,
-            "observed_stderr": found.observed_stderr,
-            "error": found.error,
-            "naive_last_error": found.naive_last_error,
-            "naive_mean_error": found.naive_mean_error,
-            "covered": found.covered,
-        }
-    )
-
-
-def _forecast(found: Forecast) -> Row:
+def _prediction(key: _Key, model: str, found: Forecast) -> PredictionRow:
+    seen = found if isinstance(found, Prediction) else None
     return {
+        **key,
+        "model": model,
         "n_params": int(found.n_params),
         "form": found.form,
         "fitted_on": [int(n) for n in found.fitted_on],
@@ -318,38 +310,40 @@ def _forecast(found: Forecast) -> Row:
         "low": found.low,
         "high": found.high,
         "level": found.level,
+        "observed": seen.observed if seen else None,
+        "observed_stderr": seen.observed_stderr if seen else None,
+        "error": seen.error if seen else None,
+        "naive_last_error": seen.naive_last_error if seen else None,
+        "naive_mean_error": seen.naive_mean_error if seen else None,
+        "covered": seen.covered if seen else None,
     }
 
 
-_Family = tuple[str, str, bool]
+_FAMILY = ["test", "family", "comparison", "whole_depth"]
+"""Tests are counted together where these agree: equal steps and equal loss, a depth and its thirds
+ask the same question again."""
 
 
-def _with_q(judged: Sequence[tuple[Row, Verdict]]) -> list[Row]:
+def _with_q(judged: Sequence[tuple[VerdictRow, Verdict]]) -> list[VerdictRow]:
     """Adds `q`: Benjamini-Hochberg within each test and each family of hypotheses."""
-    tests: dict[tuple[str, _Family], dict[int, float]] = {}
-    for i, (row, verdict) in enumerate(judged):
+    asked = [
+        (i, name, row["family"], row["comparison"], row["depth_bin"] == "all", p)
+        for i, (row, verdict) in enumerate(judged)
         for name, p in (
             ("equivalence", verdict.tost_p),
             ("heterogeneity", verdict.heterogeneity_p),
             ("slope", verdict.slope_p),
-        ):
-            if p is not None and not row["control"]:
-                tests.setdefault((name, _family(row)), {})[i] = p
-    q_of = {
-        key: dict(zip(p_of, stats.false_discovery_control(list(p_of.values())), strict=True))
-        for key, p_of in tests.items()
-    }
-    rows = []
-    for i, (row, verdict) in enumerate(judged):
-        test = _deciding_test(verdict.verdict)
-        q = None if test is None else q_of.get((test, _family(row)), {}).get(i)
-        rows.append(row | {"q": None if q is None else float(q)})
-    return rows
-
-
-def _family(row: Row) -> _Family:
-    # equal steps and equal loss, a depth and its thirds ask the same question again
-    return row["family"], row["comparison"], row["depth_bin"] == "all"
+        )
+        if p is not None and not row["control"]
+    ]
+    table = pd.DataFrame(asked, columns=["row", *_FAMILY, "p"])
+    for _, tests in table.groupby(_FAMILY):
+        q_N = stats.false_discovery_control(tests["p"])
+        for i, name, q in zip(tests["row"], tests["test"], q_N, strict=True):
+            row, verdict = judged[i]
+            if name == _deciding_test(verdict.verdict):
+                row["q"] = float(q)
+    return [row for row, _ in judged]
 
 
 def _deciding_test(verdict: Verdicts) -> str | None:

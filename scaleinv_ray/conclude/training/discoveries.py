@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 from scipy import stats
 
@@ -39,8 +39,19 @@ class Asked(NamedTuple):
     by_chance: float
 
 
-NOT_ASKED: dict[str, Any] = {"q": None, "n_asked": None, "by_chance": None}
-"""Columns of a row that is no test, or no finding of its own."""
+class AskedColumns(TypedDict):
+    """As columns of a row."""
+
+    q: float | None
+    n_asked: int | None
+    by_chance: float | None
+
+
+def asked_columns(found: Asked | None) -> AskedColumns:
+    """What a test is among the others as columns; none of a row that is no test of its own."""
+    if found is None:
+        return {"q": None, "n_asked": None, "by_chance": None}
+    return {"q": found.q, "n_asked": found.n_asked, "by_chance": found.by_chance}
 
 
 def asked_of(tests: Mapping[Hashable, Question], *, method: Method) -> dict[Hashable, Asked]:

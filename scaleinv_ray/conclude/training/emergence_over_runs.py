@@ -6,16 +6,17 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from scaleinv_ray.conclude.aggregation.cells import TRAINED, gather
+from scaleinv_ray.conclude.aggregation.cells import TRAINED, Place, gather
 from scaleinv_ray.conclude.aggregation.evaluations import short_name
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Replicate
+from scaleinv_ray.conclude.aggregation.places import AtPlace, at_place
 from scaleinv_ray.conclude.aggregation.rows import Rows
 from scaleinv_ray.conclude.aggregation.tokenizers import several_tokenizers
-from scaleinv_ray.conclude.training.discoveries import NOT_ASKED, Question, asked_of
+from scaleinv_ray.conclude.training.discoveries import Question, asked_columns, asked_of
 from scaleinv_ray.conclude.training.emergence import (
     ALPHA,
     Association,
@@ -30,7 +31,32 @@ from scaleinv_ray.conclude.training.onsets import Onset, OnsetFinder
 from scaleinv_ray.conclude.training.transitions import run_values, scaled
 from scaleinv_ray.contract import Quantity
 
-Row = dict[str, Any]
+
+class EmergenceRow(AtPlace):
+    """Whether a quantity announces a capability; onsets, leads and predictions in ln tokens."""
+
+    task: str
+    metric: str
+    n_runs: int
+    n_sizes: int
+    correlation: Annotated[float | None, "of the onsets, within sizes"]
+    p: Annotated[float | None, "of no association, one-sided"]
+    q: float | None
+    n_asked: int | None
+    by_chance: float | None
+    least_p: Annotated[float, "least p that the permutations can reach"]
+    p_given_loss: Annotated[float | None, "p with the held-out loss partialled out"]
+    lead: Annotated[float | None, "by how much the quantity changes first"]
+    lead_low: Annotated[float | None, "lower end of its 95 % interval"]
+    lead_high: Annotated[float | None, "upper end of it"]
+    spacing: Annotated[float | None, "of the checkpoints, median over runs"]
+    predicted: Annotated[float | None, "onset at the largest size, from the smaller ones"]
+    predicted_low: Annotated[float | None, "lower end of its 90 % interval"]
+    predicted_high: Annotated[float | None, "upper end of it"]
+    observed: Annotated[float | None, "onset observed there"]
+    naive_error: Annotated[float | None, "error of the better of two guesses"]
+    outcome: str
+    reason: str
 
 
 class Emergence(StrEnum):
@@ -73,7 +99,7 @@ def emergence_table(
     *,
     quantities: Mapping[tuple[str, str], Quantity],
     rng: np.random.Generator,
-) -> list[Row]:
+) -> list[EmergenceRow]:
     """Whether quantities announce capabilities, over the runs (models and seeds) that have both.
 
     Runs are joined by the last part of the model's name, and the seed where the row of the
@@ -110,23 +136,24 @@ def emergence_table(
     facts = _facts(measured)
     finder = OnsetFinder(rng)
     capabilities = _capability_onsets(capability_rows, finder)
-    out: list[Row] = []
+    out: list[EmergenceRow] = []
     for group in gather(measured):
-        key = group.place._asdict()
-        claim = quantities.get((key["invariant"], key["quantity"]), Quantity(law="none"))
+        place = group.place
+        claim = quantities.get((place.invariant, place.quantity), Quantity(law="none"))
         onsets = {
-            replicate: _invariant_onset(values, facts, (key["series"], replicate), claim, finder)
+            replicate: _invariant_onset(values, facts, (place.series, replicate), claim, finder)
             for replicate, values in run_values(group).items()
         }
         for (task, metric), of in capabilities.items():
-            runs, lacking = _joined(onsets, of, facts, key["series"])
+            runs, lacking = _joined(onsets, of, facts, place.series)
             if runs or lacking:
-                row = key | {"task": task, "metric": metric}
-                out.append(row | _numbers(runs, lacking, rng))
+                out.append(_row(place, (task, metric), runs, lacking, rng))
     return _with_q(out, quantities)
 
 
-def _with_q(rows: list[Row], quantities: Mapping[tuple[str, str], Quantity]) -> list[Row]:
+def _with_q(
+    rows: list[EmergenceRow], quantities: Mapping[tuple[str, str], Quantity]
+) -> list[EmergenceRow]:
     tests: dict[Hashable, Question] = {}
     for i, row in enumerate(rows):
         claim = quantities.get((row["invariant"], row["quantity"]), Quantity(law="none"))
@@ -135,7 +162,7 @@ def _with_q(rows: list[Row], quantities: Mapping[tuple[str, str], Quantity]) -> 
             family = (row["series"], row["depth_bin"] == "all")
             tests[i] = Question(row["p"], reached_level(row["least_p"]), family)
     found = asked_of(tests, method="by")
-    return [row | (found[i]._asdict() if i in found else NOT_ASKED) for i, row in enumerate(rows)]
+    return [{**row, **asked_columns(found.get(i))} for i, row in enumerate(rows)]
 
 
 def _facts(rows: Rows) -> _Facts:
@@ -218,42 +245,70 @@ def _joined(
     return runs, lacking
 
 
-def _numbers(runs: list[_Run], lacking: list[str], rng: np.random.Generator) -> Row:
+class _Found(NamedTuple):
+    tied: Association
+    given: Association | None
+    lead: Lead | None
+    held: HeldOutOnset | None
+
+
+def _found(runs: list[_Run], rng: np.random.Generator) -> _Found:
     size_R = [run.size for run in runs]
     early_R, late_R = [r.invariant.t for r in runs], [r.capability.t for r in runs]
     tied = association(size_R, early_R, late_R, rng=rng)
+    if len(runs) < 2:
+        return _Found(tied, None, None, None)
+    lead = lead_of(
+        size_R,
+        [r.invariant.draws_B for r in runs],
+        [r.capability.draws_B for r in runs],
+        onset_R=early_R,
+        capability_R=late_R,
+        rng=rng,
+    )
+    held = held_out_onset(size_R, early_R, late_R)
+    loss_R = _losses(runs)
+    given = None
+    if loss_R is not None:
+        given = association(size_R, early_R, late_R, rng=rng, given_R=loss_R)
+    return _Found(tied, given, lead, held)
+
+
+def _row(
+    place: Place,
+    capability: tuple[str, str],
+    runs: list[_Run],
+    lacking: list[str],
+    rng: np.random.Generator,
+) -> EmergenceRow:
+    tied, given, lead, held = _found(runs, rng)
     spacing = _spacing(runs)
-    lead = held = given = None
-    if len(runs) >= 2:
-        lead = lead_of(
-            size_R,
-            [r.invariant.draws_B for r in runs],
-            [r.capability.draws_B for r in runs],
-            onset_R=early_R,
-            capability_R=late_R,
-            rng=rng,
-        )
-        held = held_out_onset(size_R, early_R, late_R)
-        loss_R = _losses(runs)
-        if loss_R is not None:
-            given = association(size_R, early_R, late_R, rng=rng, given_R=loss_R)
-    outcome = _outcome(tied, lead, spacing)
     said = [tied.reason] if tied.reason else []
     said += [f"{len(lacking)} runs without onset ({lacking[0]})"] if lacking else []
+    task, metric = capability
     return {
+        **at_place(place),
+        "task": task,
+        "metric": metric,
         "n_runs": len(runs),
-        "n_sizes": len(set(size_R)),
+        "n_sizes": len({run.size for run in runs}),
         "correlation": tied.correlation,
         "p": tied.p,
+        **asked_columns(None),  # among all rows
         "least_p": tied.least_p,
-        "p_given_loss": None if given is None else given.p,
-        "lead": None if lead is None else lead.lead,
-        "lead_low": None if lead is None else lead.low,
-        "lead_high": None if lead is None else lead.high,
+        "p_given_loss": given.p if given else None,
+        "lead": lead.lead if lead else None,
+        "lead_low": lead.low if lead else None,
+        "lead_high": lead.high if lead else None,
         "spacing": spacing,
-        "outcome": outcome.value,
+        "predicted": held.predicted if held else None,
+        "predicted_low": held.low if held else None,
+        "predicted_high": held.high if held else None,
+        "observed": held.observed if held else None,
+        "naive_error": _naive_error(held) if held else None,
+        "outcome": _outcome(tied, lead, spacing).value,
         "reason": "; ".join(said),
-    } | _held_out(held)
+    }
 
 
 def _spacing(runs: list[_Run]) -> float | None:
@@ -285,15 +340,5 @@ def _outcome(tied: Association, lead: Lead | None, spacing: float | None) -> Eme
     return Emergence.PREDICTS if leads else Emergence.ASSOCIATED
 
 
-def _held_out(held: HeldOutOnset | None) -> Row:
-    if held is None:
-        names = ("predicted", "predicted_low", "predicted_high", "observed", "naive_error")
-        return dict.fromkeys(names)
-    naive = min(abs(held.naive_last - held.observed), abs(held.naive_mean - held.observed))
-    return {
-        "predicted": held.predicted,
-        "predicted_low": held.low,
-        "predicted_high": held.high,
-        "observed": held.observed,
-        "naive_error": naive,
-    }
+def _naive_error(held: HeldOutOnset) -> float:
+    return min(abs(held.naive_last - held.observed), abs(held.naive_mean - held.observed))

@@ -10,18 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from scipy import special, stats
 
-from scaleinv_ray.conclude.aggregation.cells import gather
+from scaleinv_ray.conclude.aggregation.cells import Place, gather
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Replicate
+from scaleinv_ray.conclude.aggregation.places import AtPlace, at_place, place_of
 from scaleinv_ray.conclude.training.change_points import Shapes, best_shape, rss_by_shape, shapes_of
-from scaleinv_ray.conclude.training.transitions import Kind, run_values, scaled
+from scaleinv_ray.conclude.training.transitions import Kind, TransitionRow, run_values, scaled
 from scaleinv_ray.contract import Quantity
 
-Row = dict[str, Any]
 LEAST_CHECKPOINTS = 7
 """Five numbers of a sigmoid with its noise, and two to tell it from a power law."""
 DECISIVE = 6.0
@@ -34,7 +34,24 @@ ROUNDING = 1 + 1e-9
 NUM_POWERS = 61
 LARGEST_POWER = 3.0
 LEAST_SIZES = 3
-_PLACE = ("series", "probe", "family", "invariant", "quantity", "site", "depth_bin")
+
+
+class OrderRow(AtPlace):
+    """Order of transitions: whether they sharpen with the size of the model."""
+
+    n_runs: int
+    n_sizes: int
+    n_sigmoid: Annotated[int, "runs that are sigmoids"]
+    n_power_law: Annotated[int, "runs that are power laws"]
+    bic: Annotated[float, "of the power law minus that of the sigmoid, median over runs"]
+    middle: Annotated[float | None, "step at the middle of the sigmoid, median"]
+    width: Annotated[float | None, "width of the sigmoid in ln(1 + step), median"]
+    slope: Annotated[float | None, "d ln width / d ln n_params"]
+    slope_low: Annotated[float | None, "lower end of its 95 % interval"]
+    slope_high: Annotated[float | None, "upper end of it"]
+    p: Annotated[float | None, "of no slope"]
+    outcome: str
+    reason: str
 
 
 class Form(StrEnum):
@@ -225,30 +242,30 @@ def finite_size(n_params_R: Sequence[int], width_R: Sequence[float]) -> FiniteSi
 
 
 def order_table(
-    transitions: Iterable[Mapping[str, Any]],
+    transitions: Iterable[TransitionRow],
     rows: Iterable[Mapping[str, Any]],
     *,
     quantities: Mapping[tuple[str, str], Quantity],
-) -> list[Row]:
+) -> list[OrderRow]:
     """Order of the transitions of every quantity at every place where a run has one.
 
     Args:
-        transitions: rows of `tables.TRANSITIONS`.
+        transitions: of all runs.
         rows: with the columns of `tables.MEASUREMENTS`, from which they were found.
         quantities: what is claimed of every quantity, for the unit.
 
     Returns:
-        Rows of `tables.ORDERS`. All runs of the place with seven checkpoints count (those alone
+        Rows by place. All runs of the place with seven checkpoints count (those alone
         that are sharp enough to be a transition would be a choice by width); width and middle are
         medians over those that are sigmoids. The slope is that of the sigmoids whose width the
         checkpoints resolve; the reason counts the others.
     """
     moving = {Kind.BREAK.value, Kind.JUMP.value}
-    moved = {tuple(row[n] for n in _PLACE) for row in transitions if row["kind"] in moving}
+    moved = {place_of(row) for row in transitions if row["kind"] in moving}
     finder = OrderFinder()
-    out: list[Row] = []
+    out: list[OrderRow] = []
     for group in gather(rows) if moved else ():
-        if tuple(group.place) not in moved:
+        if group.place not in moved:
             continue
         claim = quantities.get((group.place.invariant, group.place.quantity))
         found: dict[Replicate, Order] = {}
@@ -258,14 +275,15 @@ def order_table(
             if len(steps) >= LEAST_CHECKPOINTS and np.ptp(y) > 0:
                 found[replicate] = finder.find(steps, y)
         if found:
-            out.append(group.place._asdict() | _columns(found))
+            out.append(_row(group.place, found))
     return out
 
 
-def _columns(found: Mapping[Replicate, Order]) -> Row:
+def _row(place: Place, found: Mapping[Replicate, Order]) -> OrderRow:
     sigmoids = {run: order for run, order in found.items() if order.form is Form.SIGMOID}
     sharpening, size, reason = _sharpening(sigmoids)
     return {
+        **at_place(place),
         "n_runs": len(found),
         "n_sizes": len({run.n_params for run in found}),
         "n_sigmoid": len(sigmoids),

@@ -9,23 +9,50 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from scaleinv_ray.conclude.aggregation.cells import gather
+from scaleinv_ray.conclude.aggregation.cells import Place, gather
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP
-from scaleinv_ray.conclude.training.transitions import Kind, run_values, scaled
+from scaleinv_ray.conclude.aggregation.places import place_of
+from scaleinv_ray.conclude.training.transitions import Kind, TransitionRow, run_values, scaled
 from scaleinv_ray.contract import Quantity
 
-Row = dict[str, Any]
 Quantities = Mapping[tuple[str, str], Quantity]
 SPECTRAL = frozenset({"curvature", "bands", "degeneracy", "weights", "representation"})
 """Families whose quantities say how a spectrum moves."""
 BEHAVIOUR = frozenset({"behaviour", "capabilities"})
 """Families whose quantities say how behaviour moves."""
-_PLACE = ("series", "probe", "family", "invariant", "quantity", "site", "depth_bin")
-_RUN = ("series", "model", "seed")
+
+
+class StageRow(TypedDict):
+    """When, what moved in the spectrum, what moved in behaviour; changes as transitions are judged.
+
+    A row is a stage of a run.
+    """
+
+    series: str
+    model: str
+    seed: int | None
+    step_low: Annotated[float, "last checkpoint before the stage"]
+    step_high: Annotated[float, "first checkpoint after it"]
+    spectrum: Annotated[list[str], "what moved in the spectrum"]
+    spectrum_change: Annotated[list[float], "by how much, of ln |value| or of the value"]
+    behaviour: Annotated[list[str], "what moved in behaviour"]
+    behaviour_change: Annotated[list[float], "by how much"]
+    n_events: Annotated[int, "events of behaviour in the run"]
+    n_coincident: Annotated[int, "of these, how many meet a change of the spectrum"]
+    expected: Annotated[float, "how many would at random times"]
+    p: Annotated[float | None, "of as many coincidences at random times"]
+    p_series: Annotated[float | None, "the same over all runs of the series"]
+    reason: str
+
+
+class _Run(NamedTuple):
+    series: str
+    model: str
+    seed: int | None
 
 
 class Interval(NamedTuple):
@@ -64,11 +91,11 @@ class _Move:
 
 
 def stages_table(
-    transitions: Iterable[Mapping[str, Any]],
+    transitions: Iterable[TransitionRow],
     rows: Iterable[Mapping[str, Any]],
     *,
     quantities: Quantities,
-) -> list[Row]:
+) -> list[StageRow]:
     """When what moved: transitions of spectra and of behaviour whose intervals overlap.
 
     A stage of a run is a maximal set of transitions whose 95 % intervals (last checkpoint before,
@@ -81,40 +108,29 @@ def stages_table(
     same time, not that one moves the other (`emergence` compares runs for that).
 
     Args:
-        transitions: rows of `tables.TRANSITIONS`; those of depth bin `all` are read.
+        transitions: of all runs; those of depth bin `all` are read.
         rows: with the columns of `tables.MEASUREMENTS`, from which they were found.
         quantities: what is claimed of every quantity, for the unit.
 
     Returns:
-        Rows of `tables.STAGES` by run and time; stages in which one of the two is silent are kept.
+        Rows by run and time; stages in which one of the two is silent are kept.
     """
     claimed = [row for row in transitions if _read(row)]
-    values = _values(rows, {tuple(row[name] for name in _PLACE) for row in claimed}, quantities)
-    moves: dict[tuple[Any, ...], list[_Move]] = defaultdict(list)
-    spans: dict[tuple[Any, ...], set[float]] = defaultdict(set)
+    values = _values(rows, {place_of(row) for row in claimed}, quantities)
+    moves: dict[_Run, list[_Move]] = defaultdict(list)
+    spans: dict[_Run, set[float]] = defaultdict(set)
     for row in claimed:
-        run = tuple(row[name] for name in _RUN)
-        curve = values[(*(row[name] for name in _PLACE), row["model"], row["seed"])]
+        run = _Run(row["series"], row["model"], row["seed"])
+        curve = values[place_of(row), run]
         moves[run].append(_move(row, curve))
         spans[run] |= set(curve)
     chances = {run: _chance(found, spans[run]) for run, found in moves.items()}
-    out: list[Row] = []
-    for run in sorted(moves, key=str):
-        chance = chances[run]
-        series = [chances[other] for other in moves if other[0] == run[0]]
+    out: list[StageRow] = []
+    for run in sorted(moves, key=lambda run: str(tuple(run))):
+        series = [chances[other] for other in moves if other.series == run.series]
         share = [p for one in series for p in one.share]
-        numbers = {
-            "n_events": len(chance.share),
-            "n_coincident": chance.coincident,
-            "expected": chance.expected,
-            "p": chance.p if chance.share else None,
-            "p_series": tail_of(share, sum(one.coincident for one in series)) if share else None,
-            "reason": _reason(chance),
-        }
-        out += [
-            dict(zip(_RUN, run, strict=True)) | _stage(stage) | numbers
-            for stage in cliques(moves[run])
-        ]
+        p_series = tail_of(share, sum(one.coincident for one in series)) if share else None
+        out += [_stage(run, stage, chances[run], p_series) for stage in cliques(moves[run])]
     return out
 
 
@@ -180,7 +196,7 @@ def cliques(moves: Sequence[_Move]) -> list[list[_Move]]:
     return found
 
 
-def _read(row: Mapping[str, Any]) -> bool:
+def _read(row: TransitionRow) -> bool:
     moved = row["kind"] in {Kind.BREAK.value, Kind.JUMP.value}
     # `all` sites repeat the roles of weights
     whole = row["depth_bin"] == "all" and row["site"] != "all"
@@ -188,28 +204,29 @@ def _read(row: Mapping[str, Any]) -> bool:
 
 
 def _values(
-    rows: Iterable[Mapping[str, Any]], places: set[tuple[Any, ...]], quantities: Quantities
-) -> dict[tuple[Any, ...], dict[float, float]]:
-    """(place, model, seed) -> step -> value as it is judged."""
-    found: dict[tuple[Any, ...], dict[float, float]] = {}
+    rows: Iterable[Mapping[str, Any]], places: set[Place], quantities: Quantities
+) -> dict[tuple[Place, _Run], dict[float, float]]:
+    """Step -> value as it is judged, of every run at every place."""
+    found: dict[tuple[Place, _Run], dict[float, float]] = {}
     for group in gather(rows) if places else ():
-        if tuple(group.place) not in places:
+        if group.place not in places:
             continue
         claim = quantities.get((group.place.invariant, group.place.quantity))
         for replicate, curve in run_values(group).items():
             steps = [step for step in curve if step != NO_STEP]
             y = scaled([curve[step] for step in steps], claim.unit if claim else None)
-            at = (*group.place, replicate.model, replicate.seed)
-            found[at] = dict(zip(map(float, steps), y, strict=True))
+            run = _Run(group.place.series, replicate.model, replicate.seed)
+            found[group.place, run] = dict(zip(map(float, steps), y, strict=True))
     return found
 
 
-def _move(row: Mapping[str, Any], curve: Mapping[float, float]) -> _Move:
+def _move(row: TransitionRow, curve: Mapping[float, float]) -> _Move:
     low, high = row["step_low"], row["step_high"]
+    assert low is not None and high is not None  # it is a transition
     if low == high:  # a break at a checkpoint: it lies in the gap before or after
         low = max((s for s in curve if s < low), default=low)
         high = min((s for s in curve if s > high), default=high)
-    place = ", ".join(str(row[name]) for name in ("probe", "site") if row[name] is not None)
+    place = ", ".join(part for part in (row["probe"], row["site"]) if part is not None)
     name = f"{row['invariant']} {row['quantity']}" + (f" ({place})" if place else "")
     at = Interval(math.log1p(low), math.log1p(high))
     return _Move(row["family"], name, at, low, high, curve[high] - curve[low])
@@ -248,16 +265,25 @@ def _share(length: float, intervals: Sequence[Interval], span: Interval) -> floa
     return min(sum(inside) / room, 1.0)
 
 
-def _stage(moves: Sequence[_Move]) -> Row:
+def _stage(run: _Run, moves: Sequence[_Move], chance: Chance, p_series: float | None) -> StageRow:
     spectrum = sorted((m for m in moves if m.family in SPECTRAL), key=lambda m: m.name)
     behaviour = sorted((m for m in moves if m.family in BEHAVIOUR), key=lambda m: m.name)
     return {
+        "series": run.series,
+        "model": run.model,
+        "seed": run.seed,
         "step_low": max(move.step_low for move in moves),
         "step_high": min(move.step_high for move in moves),
         "spectrum": [_told(move) for move in spectrum],
         "spectrum_change": [move.change for move in spectrum],
         "behaviour": [_told(move) for move in behaviour],
         "behaviour_change": [move.change for move in behaviour],
+        "n_events": len(chance.share),
+        "n_coincident": chance.coincident,
+        "expected": chance.expected,
+        "p": chance.p if chance.share else None,
+        "p_series": p_series,
+        "reason": _reason(chance),
     }
 
 

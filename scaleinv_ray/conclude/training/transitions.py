@@ -10,13 +10,14 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 from scipy import special
 
 from scaleinv_ray.conclude.aggregation.cells import TRAINED, Group, gather, in_order
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Replicate
+from scaleinv_ray.conclude.aggregation.places import Place, at_place
 from scaleinv_ray.conclude.aggregation.values import whole_over_training
 from scaleinv_ray.conclude.conservation.fits import TIED
 from scaleinv_ray.conclude.training.change_points import (
@@ -28,15 +29,39 @@ from scaleinv_ray.conclude.training.change_points import (
     search_p,
     shapes_of,
 )
-from scaleinv_ray.conclude.training.discoveries import NOT_ASKED, Question, asked_of
+from scaleinv_ray.conclude.training.discoveries import Asked, Question, asked_columns, asked_of
 from scaleinv_ray.contract import Quantity
 
-Row = dict[str, Any]
 LEAST_CHECKPOINTS = 6
 ALPHA = 0.05
 LEVEL = 0.95
 PER_GAP = 8
 """Positions of a break tried between two checkpoints."""
+
+
+class TransitionRow(TypedDict):
+    """Breaks of slope and jumps of level over the training of single runs."""
+
+    series: str
+    model: str
+    seed: int | None
+    probe: str | None
+    family: str
+    invariant: str
+    quantity: str
+    site: str | None
+    depth_bin: str
+    kind: Annotated[str, "break (of slope), jump (of level), none or undetermined"]
+    step: Annotated[float | None, "where; none without a transition"]
+    step_low: Annotated[float | None, "last checkpoint before its 95 % interval"]
+    step_high: Annotated[float | None, "first checkpoint after it"]
+    slope_before: Annotated[float | None, "slope before, per unit of ln(1 + step)"]
+    slope_after: Annotated[float | None, "slope after it"]
+    p: Annotated[float | None, "p of a single line, given that positions were searched"]
+    q: Annotated[float | None, "false discovery rate of the claim that the curve has any"]
+    n_asked: Annotated[int | None, "curves searched"]
+    by_chance: Annotated[float | None, "of these, how many would have a transition by chance"]
+    reason: str
 
 
 class Kind(StrEnum):
@@ -188,7 +213,7 @@ def transitions_table(
     *,
     quantities: Mapping[tuple[str, str], Quantity],
     rng: np.random.Generator,
-) -> list[Row]:
+) -> list[TransitionRow]:
     """Transitions of every run (model and seed) in every quantity at every place.
 
     Values are those of the verdicts (means over layers, roles and heads), as ln|I| where a run
@@ -208,33 +233,27 @@ def transitions_table(
         rng: source of randomness.
 
     Returns:
-        Rows of `tables.TRANSITIONS`: one a transition, one of kind none or undetermined for runs
+        Rows: one a transition, one of kind none or undetermined for runs
         without. The height of a jump stands in the reason.
     """
     finder = TransitionFinder(rng)
-    out: list[Row] = []
+    found: list[tuple[Place, Replicate, Transition, int]] = []
     tests: dict[Hashable, Question] = {}
-    curves: list[int] = []
     for group in gather(rows):
-        key = group.place._asdict()
-        claim = quantities.get((key["invariant"], key["quantity"]), Quantity(law="none"))
+        place = group.place
+        claim = quantities.get((place.invariant, place.quantity), Quantity(law="none"))
         for replicate, curve in run_values(group).items():
             steps = [step for step in curve if step != NO_STEP]
             if not steps:
                 continue
             y = scaled([curve[step] for step in steps], claim.unit)
-            run = key | {"model": replicate.model, "seed": replicate.seed}
-            found = finder.find(steps, y)
-            if (p := found[0].claim_p) is not None and not claim.control:
+            curve_at, transitions = len(found), finder.find(steps, y)
+            if (p := transitions[0].claim_p) is not None and not claim.control:
                 # a depth and its thirds ask the same question again
-                tests[len(out)] = Question(p, ALPHA, (key["series"], key["depth_bin"] == "all"))
-            curves += [len(out)] * len(found)
-            out += [run | _columns(transition) for transition in found]
+                tests[curve_at] = Question(p, ALPHA, (place.series, place.depth_bin == "all"))
+            found += [(place, replicate, transition, curve_at) for transition in transitions]
     asked = asked_of(tests, method="bh")
-    return [
-        row | (asked[curve]._asdict() if curve in asked else NOT_ASKED)
-        for row, curve in zip(out, curves, strict=True)
-    ]
+    return [_row(at, run, moved, asked.get(curve)) for at, run, moved, curve in found]
 
 
 def run_values(group: Group) -> dict[Replicate, dict[int, float]]:
@@ -319,6 +338,20 @@ def _described(
     )
 
 
-def _columns(found: Transition) -> Row:
-    names = ("step", "step_low", "step_high", "slope_before", "slope_after", "p", "reason")
-    return {"kind": found.kind.value} | {name: getattr(found, name) for name in names}
+def _row(
+    place: Place, replicate: Replicate, found: Transition, asked: Asked | None
+) -> TransitionRow:
+    return {
+        **at_place(place),
+        "model": replicate.model,
+        "seed": replicate.seed,
+        "kind": found.kind.value,
+        "step": found.step,
+        "step_low": found.step_low,
+        "step_high": found.step_high,
+        "slope_before": found.slope_before,
+        "slope_after": found.slope_after,
+        "p": found.p,
+        "reason": found.reason,
+        **asked_columns(asked),
+    }

@@ -9,12 +9,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypedDict
 
 import numpy as np
 from scipy import stats
 
-from scaleinv_ray.conclude.aggregation.cells import TRAINED, gather, in_order
+from scaleinv_ray.conclude.aggregation.cells import TRAINED, by_size, gather, in_order
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Replicate
 from scaleinv_ray.conclude.aggregation.places import Place
 from scaleinv_ray.conclude.aggregation.rows import Rows
@@ -30,10 +30,42 @@ from scaleinv_ray.conclude.universality.agreement import (
 from scaleinv_ray.conclude.universality.curves import Family, Line, gather_curves, pair_qualities
 from scaleinv_ray.contract import Quantity
 
-Row = dict[str, Any]
 INVARIANT = "renormalization.critical_exponents"
 EXPONENTS = ("alpha_tilde", "mu", "beta_tilde", "z_tilde")
 SCALING_FUNCTIONS = ("variance_flow", "cluster_spectrum")
+
+
+# called, not written as a class: `class` is a column
+ClassRow = TypedDict(
+    "ClassRow",
+    {
+        "series": str | None,
+        "probe": str | None,
+        "family": str,
+        "invariant": str,
+        "site": str | None,
+        "depth_bin": str,
+        "step": int | None,
+        "comparison": Annotated[str, "sizes, the name of a null, or architectures"],
+        "n_params": Annotated[int | None, "size that is compared with its null"],
+        "outcome": Annotated[str, "of all systems compared"],
+        "class": Annotated[int, "number of the class, 0 the largest"],
+        "members": Annotated[list[str], "systems of the class"],
+        "exponents": Annotated[list[str], "exponents that all systems have"],
+        "centre": Annotated[list[float], "mean exponents of the members"],
+        "margins": Annotated[list[float], "changes of the exponents that count as none"],
+        "distance": Annotated[float | None, "Mahalanobis distance of the farthest pair inside"],
+        "width": Annotated[float | None, "the same in margins"],
+        "apart": Annotated[float | None, "distance of the nearest system outside"],
+        "p": Annotated[float | None, "of the nearest system outside being inside"],
+        "quality": Annotated[float | None, "largest S of the scaling functions of a pair"],
+        "n_systems": Annotated[int, "systems compared"],
+        "n_classes": Annotated[int, "classes found"],
+        "n_seeds": Annotated[int, "replicates of the system with the fewest"],
+        "reason": str,
+    },
+)
+ClassRow.__doc__ = "Classes of systems whose exponents agree and whose scaling functions collapse."
 
 
 class _Where(NamedTuple):
@@ -76,7 +108,7 @@ def classes_table(
     curve_rows: Iterable[Mapping[str, Any]] = (),
     margin: float = 0.10,
     invariant: str = INVARIANT,
-) -> list[Row]:
+) -> list[ClassRow]:
     """Universality classes at every place: of the sizes, of trained and null, of architectures.
 
     Comparison `sizes`: is the whole trained series in one class? The name of a null: is the trained
@@ -108,7 +140,7 @@ def classes_table(
         r for r in curve_rows if r["invariant"] == invariant and r["curve"] in SCALING_FUNCTIONS
     )
     claims = {e: quantities.get((invariant, e), Quantity(law="none")) for e in EXPONENTS}
-    out: list[Row] = []
+    out: list[ClassRow] = []
     for where, found in vectors.items():
         for question in _questions(where, found, families):
             out += _rows(where, found.step, question, claims, margin)
@@ -134,30 +166,23 @@ def _vectors(rows: Rows) -> dict[_Where, _Vectors]:
 def _questions(
     where: _Where, found: _Vectors, families: Mapping[tuple[Place, str], Family]
 ) -> Iterator[_Question]:
-    by_size = {variant: _by_size(held) for variant, held in found.of.items()}
+    sizes = {variant: by_size(held) for variant, held in found.of.items()}
     lines = {
         (variant, name): _lines(where, variant, name, found.step, families)
         for variant in found.of
         for name in SCALING_FUNCTIONS
     }
-    trained = by_size.get(TRAINED, {})
+    trained = sizes.get(TRAINED, {})
     named = {f"{n:,}": n for n in trained}
     curves = {
         c: {g: lines[TRAINED, c].get(n, []) for g, n in named.items()} for c in SCALING_FUNCTIONS
     }
     yield _Question("sizes", None, {g: trained[n] for g, n in named.items()}, curves)
-    for variant in sorted(set(by_size) - {TRAINED}):
-        for n in sorted(set(trained) & set(by_size[variant])):
+    for variant in sorted(set(sizes) - {TRAINED}):
+        for n in sorted(set(trained) & set(sizes[variant])):
             pair = (TRAINED, variant)
             curves = {c: {g: lines[g, c].get(n, []) for g in pair} for c in SCALING_FUNCTIONS}
-            yield _Question(variant, n, {g: by_size[g][n] for g in pair}, curves)
-
-
-def _by_size(held: Mapping[Replicate, dict[str, float]]) -> dict[int, list[dict[str, float]]]:
-    out: dict[int, list[dict[str, float]]] = {}
-    for replicate in in_order(held):
-        out.setdefault(replicate.n_params, []).append(held[replicate])
-    return out
+            yield _Question(variant, n, {g: sizes[g][n] for g in pair}, curves)
 
 
 def _lines(
@@ -169,13 +194,7 @@ def _lines(
 ) -> dict[int, list[Line]]:
     place = Place(*where[:4], curve, *where[4:])
     family = families.get((place, variant))
-    if family is None:
-        return {}
-    means = family.means(NO_STEP if step is None else step)
-    out: dict[int, list[Line]] = {}
-    for replicate, line in means.items():
-        out.setdefault(replicate.n_params, []).append(line)
-    return out
+    return {} if family is None else by_size(family.means(NO_STEP if step is None else step))
 
 
 def _across(vectors: Mapping[_Where, _Vectors]) -> Iterator[tuple[_Where, _Question]]:
@@ -197,17 +216,14 @@ def _rows(
     question: _Question,
     claims: Mapping[str, Quantity],
     margin: float,
-) -> list[Row]:
+) -> list[ClassRow]:
     names = list(question.values)
     whole = [v for of in question.values.values() for v in of]
     exponents = [e for e in EXPONENTS if whole and all(e in v for v in whole)]
-    key = where._asdict() | {"series": where.series or None, "step": step}
-    key |= {"comparison": question.comparison, "n_params": question.n_params}
-    key |= {"n_systems": len(names), "exponents": exponents}
-    key["n_seeds"] = min((len(of) for of in question.values.values()), default=0)
+    empty = _empty(where, step, question, exponents)
     sample = [np.array([[v[e] for e in exponents] for v in question.values[g]]) for g in names]
     if len(names) < 2 or not exponents or sum(len(v_SE) - 1 for v_SE in sample) < 1:
-        return [key | _empty(names, "needs two systems, an exponent of all and two replicates")]
+        return [empty]
     mean_GE = np.array([v_SE.mean(axis=0) for v_SE in sample])
     margin_E = np.array([
         _margin(claims[e], margin, float(np.abs(mean_GE[:, i]).mean()))
@@ -231,12 +247,9 @@ def _rows(
     if max(qualities.values(), default=0.0) > large:
         said.append(f"scaling functions differ: S up to {max(qualities.values()):.3g}")
     said += [f"without {e}" for e in EXPONENTS if e not in exponents]
-    key |= {"margins": margin_E.tolist(), "n_classes": len(classes.classes)}
     centres = dict(zip(names, mean_GE, strict=True))
-    return [
-        key | _class_row(classes, i, centres) | {"reason": "; ".join(said)}
-        for i in range(len(classes.classes))
-    ]
+    common: ClassRow = {**empty, "margins": margin_E.tolist(), "reason": "; ".join(said)}
+    return [_class_row(common, classes, i, centres) for i in range(len(classes.classes))]
 
 
 def _margin(claim: Quantity, margin: float, level: float) -> float:
@@ -270,7 +283,9 @@ def _large(num_systems: int, df: int) -> float:
     return max(LARGE_QUALITY, (df - 2) / df * float(stats.f.isf(0.05 / num_tests, 1, df)))
 
 
-def _class_row(classes: Classes, index: int, centres: Mapping[str, np.ndarray]) -> Row:
+def _class_row(
+    common: ClassRow, classes: Classes, index: int, centres: Mapping[str, np.ndarray]
+) -> ClassRow:
     members = classes.classes[index]
     outside = [t for pair, t in classes.pairs.items() if len(set(pair) & set(members)) == 1]
     nearest = min(outside, key=lambda t: t.distance, default=None)
@@ -281,6 +296,8 @@ def _class_row(classes: Classes, index: int, centres: Mapping[str, np.ndarray]) 
     ]
     finite = nearest is not None and math.isfinite(nearest.distance)
     return {
+        **common,
+        "n_classes": len(classes.classes),
         "outcome": classes.outcome.value,
         "class": index,
         "members": list(members),
@@ -293,14 +310,31 @@ def _class_row(classes: Classes, index: int, centres: Mapping[str, np.ndarray]) 
     }
 
 
-def _empty(names: Sequence[str], reason: str) -> Row:
-    nothing = dict.fromkeys(("distance", "width", "apart", "p", "quality"))
-    return nothing | {
+def _empty(where: _Where, step: int | None, question: _Question, exponents: list[str]) -> ClassRow:
+    """The row of systems that cannot be compared: all in one class."""
+    return {
+        "series": where.series or None,
+        "probe": where.probe,
+        "family": where.family,
+        "invariant": where.invariant,
+        "site": where.site,
+        "depth_bin": where.depth_bin,
+        "step": step,
+        "comparison": question.comparison,
+        "n_params": question.n_params,
         "outcome": "undetermined",
         "class": 0,
-        "members": list(names),
+        "members": list(question.values),
+        "exponents": exponents,
         "centre": [],
         "margins": [],
+        "distance": None,
+        "width": None,
+        "apart": None,
+        "p": None,
+        "quality": None,
+        "n_systems": len(question.values),
         "n_classes": 1,
-        "reason": reason,
+        "n_seeds": min((len(of) for of in question.values.values()), default=0),
+        "reason": "needs two systems, an exponent of all and two replicates",
     }

@@ -5,20 +5,18 @@ Shape suffixes: P points, S seeds, C sizes.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from scaleinv_ray.conclude.aggregation.cells import in_order
+from scaleinv_ray.conclude.aggregation.cells import by_size, in_order
 from scaleinv_ray.conclude.aggregation.completeness import Location, whole_replicates
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Replicate
 from scaleinv_ray.conclude.aggregation.places import Place, places_of
 from scaleinv_ray.conclude.universality.collapse import (
-    Rescaling,
     ScalingCurve,
     collapse_quality,
     mean_curve_errors,
@@ -31,6 +29,32 @@ LEAST_POINTS = 3
 LEAST_DEGREES = 2
 MOST_RESCALED = 32
 """Points of a curve that the search for exponents uses."""
+
+
+class CollapseRow(TypedDict):
+    """Whether the curves of different sizes fall onto one."""
+
+    series: str
+    probe: str | None
+    family: str
+    invariant: str
+    curve: str
+    site: str | None
+    depth_bin: str
+    step: int | None
+    variant: str
+    S: Annotated[float | None, "mean squared distance of the curves in units of their errors"]
+    S_rescaled: Annotated[float | None, "the same at the best exponents of x N^-a, y N^-b"]
+    exponent_x: Annotated[float | None, "the exponent a"]
+    exponent_x_low: Annotated[float | None, "lower end of its 95 % interval"]
+    exponent_x_high: Annotated[float | None, "upper end of it"]
+    exponent_y: Annotated[float | None, "the exponent b"]
+    exponent_y_low: Annotated[float | None, "lower end of its 95 % interval"]
+    exponent_y_high: Annotated[float | None, "upper end of it"]
+    supercollapse: Annotated[float | None, "spread between sizes over the noise of seeds"]
+    n_models: int
+    n_seeds: int
+    reason: str
 
 
 class NoCollapse(ValueError):
@@ -92,7 +116,9 @@ class Family:
         }
 
 
-def collapse_table(rows: Iterable[Mapping[str, Any]], *, rescale: bool = False) -> list[Row]:
+def collapse_table(
+    rows: Iterable[Mapping[str, Any]], *, rescale: bool = False
+) -> list[CollapseRow]:
     """Quality of collapse over model size of every curve, at every place and in every variant.
 
     The curves of a model are averaged over the layers, roles and heads of the place, those of a
@@ -166,48 +192,65 @@ def pair_qualities(systems: Mapping[str, Sequence[Line]]) -> dict[tuple[str, str
     return out
 
 
-def _row(place: Place, variant: str, family: Family, *, rescale: bool) -> Row:
+def _row(place: Place, variant: str, family: Family, *, rescale: bool) -> CollapseRow:
     step = family.last_step()
-    empty = dict.fromkeys((
-        "S", "S_rescaled", "exponent_x", "exponent_x_low", "exponent_x_high", "exponent_y",
-        "exponent_y_low", "exponent_y_high", "supercollapse",
-    ))  # fmt: skip
-    key = {("curve" if k == "quantity" else k): v for k, v in place._asdict().items()}
-    row = key | {"step": None if step == NO_STEP else step, "variant": variant} | empty
-    counts = {"n_models": len({r.n_params for r in family.lines}), "n_seeds": 0}
+    empty = _empty(place, variant, family)
     if step is None:
-        return row | counts | {"reason": "the models have no step in common"}
+        return {**empty, "reason": "the models have no step in common"}
+    empty["step"] = None if step == NO_STEP else step
     try:
         whole = family.means(step)
-        means: dict[int, list[Line]] = defaultdict(list)
-        for replicate, line in whole.items():
-            means[replicate.n_params].append(line)
+        means = by_size(whole)
         sizes = _on_one_grid(means)
         curves = _with_errors(sizes)
     except NoCollapse as error:
-        return row | counts | {"reason": str(error)}
+        return {**empty, "reason": str(error)}
     dropped = len(family.lines) - len(whole)
     said = [f"{dropped} models dropped: a location is missing"] if dropped else []
-    counts = {"n_models": len(curves), "n_seeds": min(len(y) for y in sizes.sample_CSP)}
     if len({len(line.x_P) for seeds in means.values() for line in seeds}) > 1:
         said.append("grids differ between models")
     best = rescaling([_thinned(c) for c in curves]) if rescale and len(curves) >= 3 else None
-    numbers = {"S": collapse_quality(curves), "supercollapse": supercollapse(sizes.sample_CSP)}
-    reason = "; ".join([*_seeds_said(sizes), *said])
-    return row | numbers | _exponents(best) | counts | {"reason": reason}
-
-
-def _exponents(best: Rescaling | None) -> Row:
-    if best is None:
-        return {}
     return {
-        "S_rescaled": best.quality,
-        "exponent_x": best.exponent_x,
-        "exponent_x_low": best.x_low,
-        "exponent_x_high": best.x_high,
-        "exponent_y": best.exponent_y,
-        "exponent_y_low": best.y_low,
-        "exponent_y_high": best.y_high,
+        **empty,
+        "S": collapse_quality(curves),
+        "S_rescaled": best.quality if best else None,
+        "exponent_x": best.exponent_x if best else None,
+        "exponent_x_low": best.x_low if best else None,
+        "exponent_x_high": best.x_high if best else None,
+        "exponent_y": best.exponent_y if best else None,
+        "exponent_y_low": best.y_low if best else None,
+        "exponent_y_high": best.y_high if best else None,
+        "supercollapse": supercollapse(sizes.sample_CSP),
+        "n_models": len(curves),
+        "n_seeds": min(len(y) for y in sizes.sample_CSP),
+        "reason": "; ".join([*_seeds_said(sizes), *said]),
+    }
+
+
+def _empty(place: Place, variant: str, family: Family) -> CollapseRow:
+    """The row of curves that are not compared, but for the reason."""
+    return {
+        "series": place.series,
+        "probe": place.probe,
+        "family": place.family,
+        "invariant": place.invariant,
+        "curve": place.quantity,
+        "site": place.site,
+        "depth_bin": place.depth_bin,
+        "step": None,
+        "variant": variant,
+        "S": None,
+        "S_rescaled": None,
+        "exponent_x": None,
+        "exponent_x_low": None,
+        "exponent_x_high": None,
+        "exponent_y": None,
+        "exponent_y_low": None,
+        "exponent_y_high": None,
+        "supercollapse": None,
+        "n_models": len({r.n_params for r in family.lines}),
+        "n_seeds": 0,
+        "reason": "",
     }
 
 

@@ -6,18 +6,37 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from scaleinv_ray.conclude.aggregation.places import Place, places_of
+from scaleinv_ray.conclude.aggregation.places import AtPlace, Place, at_place, places_of
 from scaleinv_ray.conclude.aggregation.rows import Rows
 
-Row = dict[str, Any]
 FLOORS = ("_permuted", "_floor")
 """Endings of the quantity that holds the same number for permuted rows."""
 LEVEL = 0.95
+
+
+class PairRow(AtPlace):
+    """What pairs of models of two sizes share, between their ceiling and their floor."""
+
+    step: int | None
+    variant: str
+    model_a: Annotated[str, "models of the smaller size"]
+    model_b: Annotated[str, "models of the larger size"]
+    n_params_a: Annotated[int, "parameters of the smaller models"]
+    n_params_b: Annotated[int, "parameters of the larger models"]
+    value: Annotated[float | None, "mean over pairs"]
+    stderr: float | None
+    ceiling: Annotated[float | None, "mean over pairs of two seeds of one size"]
+    ceiling_low: Annotated[float | None, "lower end of its 95 % interval"]
+    ceiling_high: Annotated[float | None, "upper end of it"]
+    floor: Annotated[float | None, "the same number by chance"]
+    relative: Annotated[float | None, "0 at the floor, 1 as alike as two seeds of one size"]
+    n_pairs: Annotated[int, "pairs that the value is the mean of"]
+    reason: str
 
 
 class _Model(NamedTuple):
@@ -51,7 +70,7 @@ class _Ceiling(NamedTuple):
     high: float | None
 
 
-def ceiling_table(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
+def ceiling_table(rows: Iterable[Mapping[str, Any]]) -> list[PairRow]:
     """Quantities of pairs of models of two sizes, between their ceiling and their floor.
 
     The ceiling is the mean over pairs of two seeds of one size, both of the sizes compared: two
@@ -87,7 +106,7 @@ def ceiling_table(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
             _add(found[_Where(place, row["step"], row["variant"])][pair], row)
     floors = {_measured(where): pairs for where, pairs in found.items() if _is_floor(where)}
     wanted = [where for where in found if not _is_floor(where)]
-    out: list[Row] = []
+    out: list[PairRow] = []
     for where in sorted(wanted, key=lambda w: [str(part) for part in (*w.place, *w[1:])]):
         out += _rows(where, found[where], floors.get(where, {}))
     return out
@@ -123,7 +142,7 @@ def _add(found: _Found, row: Mapping[str, Any]) -> None:
 
 def _rows(
     where: _Where, pairs: Mapping[_Pair, _Found], floors: Mapping[_Pair, _Found]
-) -> list[Row]:
+) -> list[PairRow]:
     same: dict[int, _Means] = defaultdict(dict)
     across: dict[tuple[int, int], list[_Pair]] = defaultdict(list)
     for pair, found in sorted(pairs.items(), key=lambda item: str(item[0])):
@@ -141,7 +160,7 @@ def _row(
     pairs: Mapping[_Pair, _Found],
     floors: Mapping[_Pair, _Found],
     same: Mapping[int, _Means],
-) -> Row:
+) -> PairRow:
     mine = {p: f for p, f in pairs.items() if (p[0].n_params, p[1].n_params) == sizes}
     whole = {p: f for p, f in mine.items() if f.values and not f.errors}
     refused = sorted({error for f in mine.values() for error in f.errors})
@@ -153,7 +172,8 @@ def _row(
     )
     said += ["no pair of seeds of one size"] if ceiling.value is None else []
     said += ["no permuted control"] if floor is None and value is not None else []
-    return where.place._asdict() | {
+    return {
+        **at_place(where.place),
         "step": where.step,
         "variant": where.variant,
         "model_a": _named({p[0] for p in mine}),

@@ -44,6 +44,12 @@ function once(name, f) {
 
 const load = (id) => once(id, async () => JSON.parse(await unpackedText(id)));
 
+/* A table of the conclusion by columns; null where the run has none. */
+const tableOf = (name) => load(`table-${name}`);
+
+/* Id of a section -> what draws it, when it comes near the view. */
+const STARTS = {};
+
 /* plotly is four megabytes: it is read when the first figure comes into view. */
 const loadPlotly = () => once("plotly", async () => document.head.append(el("script", {}, await unpackedText("plotly"))));
 

@@ -6,10 +6,11 @@ const POINTS = {};
 function loadPoints() {
   return once("all points", async () => {
     const [points, curves] = await Promise.all([load("points"), load("curves")]);
+    const [predictions, transitions, collapses] = await Promise.all(["predictions", "transitions", "collapses"].map(tableOf));
     Object.assign(POINTS, {
       slices: points.slices, runs: points.runs, profiles: points.profiles, curves: curves.curves, bars: curves.bars,
-      predictions: records(points.predictions), transitions: records(points.transitions), collapses: records(points.collapses),
-      hasTransitions: points.transitions !== null, hasCollapses: points.collapses !== null,
+      predictions: records(predictions), transitions: records(transitions), collapses: records(collapses),
+      hasTransitions: transitions !== null, hasCollapses: collapses !== null,
     });
   });
 }
@@ -34,14 +35,13 @@ function whenNear(element, f) {
 function startSections() {
   for (const name of DATA.families) SECTIONS.set(name, new Family(name));
   if (!DATA.families.length) $("families").append(el("p", { class: "note" }, "There are no measurements with a value to draw."));
-  const titled = (id) => [id, $(id).querySelector("h2").textContent];
-  const others = ["pairs", "classes", "collapses", "transitions", "capabilities", "spectroscopy", "model", "without-value"].map(titled);
-  const links = [...DATA.families.map((name) => [`family-${name}`, words(name)]), ...others];
+  const others = [...document.querySelectorAll("section.later")];
+  const links = [...DATA.families.map((name) => [`family-${name}`, words(name)]), ...others.map((section) => [section.id, section.querySelector("h2").textContent])];
   $("contents").replaceChildren(...links.map(([id, text]) => el("a", { href: `#${id}` }, text)));
-  for (const name of Object.keys(ACROSS)) whenNear($(name), () => startAcross(name));
-  whenNear($("capabilities"), startCapabilities);
-  whenNear($("spectroscopy"), startSpectroscopy);
-  whenNear($("model"), async () => new ModelPage(await load("models")));
+  for (const section of others) {
+    const start = STARTS[section.id] || (section.dataset.table && startPlainTable);
+    if (start) whenNear(section, () => start(section));
+  }
   $("foot").textContent = DATA.paired
     ? `${count(DATA.paired)} measurements compare two models; they are not drawn against parameters.` : "";
 }

@@ -1,12 +1,12 @@
 /* A table of any rows: sorts, is one stop of the tab key, gives itself as CSV. */
 
-/* columns: { head, value, cell?, number? }; open(row): what Enter and a click on a row do. */
+/* columns: { head, value, cell?, number?, says? }; open(row): what Enter and a click on a row do. */
 class DataTable {
   constructor({ name, columns, csv, open, limit = 50, descending = false, sort = null }) {
     Object.assign(this, { name, columns, csv, open, limit, descending, sort, all: false, rows: [] });
     this.body = el("tbody");
     const heads = columns.map((column, i) => el("th", { scope: "col", class: column.number ? "number" : null, "aria-sort": "none" },
-      el("button", { type: "button", on: { click: () => this.sortBy(i) } }, column.head)));
+      el("button", { type: "button", title: column.says || null, on: { click: () => this.sortBy(i) } }, column.head)));
     this.heads = heads;
     this.count = el("p", { class: "status", role: "status" });
     this.more = el("p");

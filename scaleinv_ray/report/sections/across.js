@@ -197,9 +197,11 @@ const ACROSS = {
 };
 
 async function startAcross(name) {
-  const table = (await load("across"))[name];
+  const table = await tableOf(name);
   const [start, absent] = ACROSS[name];
   const rows = records(table);
   if (rows.length) start(rows);
   else $(`${name}-body`).replaceChildren(missing(table ? `The table of ${name} of this run is empty.` : absent));
 }
+
+for (const name of Object.keys(ACROSS)) STARTS[name] = () => startAcross(name);

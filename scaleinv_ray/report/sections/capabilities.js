@@ -6,6 +6,7 @@ const OUTCOMES = {
   not_established: { kind: "undetermined", says: "tested, p above 0.05" },
   refused: { kind: "refused", says: "too few runs with both onsets for a test" },
 };
+const MOST_NAMES = 8;
 const tokensText = (tokens) => (tokens < 1000 ? num(tokens) : parameters(Number(tokens.toPrecision(3))));
 const lnTokens = (ln) => (ln === null ? "–" : tokensText(Math.exp(ln)));
 const capabilityOf = (row) => `${row.task}\n${row.metric}`;
@@ -175,11 +176,30 @@ function emergenceAbsent(table) {
     : "This run has no table of emergence: whether a quantity announces a capability was not tested.";
 }
 
+/* Published evaluations that are of no model of the run, by reason. */
+function unjoinedOf(rows) {
+  if (!rows.length) return [];
+  const listed = (own, name) => {
+    const found = distinct(own.map((r) => r[name]).filter((value) => value !== null));
+    return found.slice(0, MOST_NAMES).join(", ") + (found.length > MOST_NAMES ? ` and ${count(found.length - MOST_NAMES)} more` : "");
+  };
+  const reasons = [...groups(rows, (r) => r.reason).entries()].map(([reason, own]) => (
+    { reason, models: listed(own, "model"), tasks: listed(own, "task"), files: listed(own, "file"), values: own.length }));
+  const texts = ["reason", "models", "tasks", "files"].map((name) => ({ head: words(name), value: (r) => r[name], cell: (r) => r[name] || "–" }));
+  const table = new DataTable({
+    name: "Evaluations that are not joined", limit: 20, csv: Object.keys(reasons[0]), open: null,
+    columns: [...texts, { head: "values", value: (r) => r.values, cell: (r) => count(r.values), number: true }],
+  });
+  table.show(reasons.sort((a, b) => b.values - a.values));
+  const said = el("p", {}, el("strong", {}, count(rows.length)), " published values are joined with no checkpoint of this run and count for nothing below.");
+  return [said, table.frame];
+}
+
 async function startCapabilities() {
-  const { capabilities, emergence } = await load("across");
+  const [capabilities, emergence, unjoined] = await Promise.all(["capabilities", "emergence", "unjoined"].map(tableOf));
   const [rows, pairs] = [records(capabilities), records(emergence)];
   const place = $("capabilities-body");
-  place.replaceChildren();
+  place.replaceChildren(...unjoinedOf(records(unjoined)));
   if (rows.length) {
     const names = distinct(rows.map(capabilityOf)).sort();
     const controls = el("div", { class: "controls" });
@@ -193,3 +213,5 @@ async function startCapabilities() {
   if (pairs.length) new EmergencePage(pairs, place);
   else place.append(missing(emergenceAbsent(emergence)));
 }
+
+STARTS.capabilities = startCapabilities;

@@ -109,3 +109,5 @@ class ModelPage {
     };
   }
 }
+
+STARTS.model = async () => new ModelPage(await load("models"));

@@ -287,6 +287,8 @@ function ordersOf(rows) {
 }
 
 async function startSpectroscopy() {
-  const data = await load("spectroscopy-data");
-  new SpectroscopyPage({ ...data, stages: records(data.stages), hasStages: data.stages !== null, orders: records(data.orders), matches: records(data.matches) });
+  const [data, stages, orders, matches] = await Promise.all([load("spectroscopy-data"), ...["stages", "orders", "matches"].map(tableOf)]);
+  new SpectroscopyPage({ ...data, stages: records(stages), hasStages: stages !== null, orders: records(orders), matches: records(matches) });
 }
+
+STARTS.spectroscopy = startSpectroscopy;

@@ -15,6 +15,7 @@ from scaleinv_ray.conclude.aggregation.rows import Rows
 from scaleinv_ray.conclude.aggregation.value_rows import value_rows
 from scaleinv_ray.conclude.aggregation.values import comparisons
 from scaleinv_ray.conclude.columns import rows_of, table_of
+from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.conclude.conservation.verdicts_table import judge_table
 from scaleinv_ray.conclude.training.transitions import run_values
 from tests.conclude.measured_rows import measurement
@@ -152,13 +153,13 @@ def test_a_quantity_of_nulls_alone_has_values() -> None:
 @pytest.mark.parametrize("rows", [[], with_everything()], ids=["nothing", "everything"])
 def test_the_table_holds_what_the_rows_say(rows: list[Row]) -> None:
     found = value_rows(rows)
-    table = table_of(found, tables.VALUES)
-    assert table.schema == tables.shared(tables.VALUES)
-    assert table.to_pylist() == [{n: row[n] for n in tables.VALUES.names} for row in found]
+    table = table_of(found, SCHEMAS["values"])
+    assert table.schema == tables.shared(SCHEMAS["values"])
+    assert table.to_pylist() == [{n: row[n] for n in SCHEMAS["values"].names} for row in found]
 
 
 def test_rows_and_tables_give_the_same_values() -> None:
     rows = with_everything()
     table = tables.encode(rows, tables.MEASUREMENTS)
-    assert values_of(table).equals(table_of(value_rows(rows), tables.VALUES))
-    assert list(rows_of(values_of(table), tables.VALUES.names)) == values_of(table).to_pylist()
+    assert values_of(table).equals(table_of(value_rows(rows), SCHEMAS["values"]))
+    assert list(rows_of(values_of(table), SCHEMAS["values"].names)) == values_of(table).to_pylist()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from scaleinv_ray import tables
+from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.conclude.conservation.fits import LOGARITHMIC, aicc, candidates, fit
 from scaleinv_ray.conclude.conservation.prediction import forecast, means_of, predict, rolling
 from scaleinv_ray.conclude.conservation.test_statistics import moments
@@ -72,7 +73,7 @@ def rows(mean_of, *, sizes=8, **told):
 def test_a_named_model():
     measured = rows(lambda n: n**0.5) + rows(lambda n: 2.0, quantity="flat")
     found = predict_named(measured, quantities={}, n_params=10**11, model="giant")
-    assert tables.encode(found, tables.PREDICTIONS).num_rows == 3
+    assert tables.encode(found, SCHEMAS["predictions"]).num_rows == 3
     json.dumps(found, allow_nan=False)
     by = {(r["quantity"], r["form"]): r for r in found}
     assert set(by) == {("q", "power"), ("flat", "power"), ("flat", "constant")}

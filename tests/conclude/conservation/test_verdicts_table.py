@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from scaleinv_ray import tables
+from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.conclude.conservation.judging import judge
 from scaleinv_ray.conclude.conservation.verdicts_table import judge_table
 from scaleinv_ray.contract import Quantity
@@ -60,8 +61,8 @@ def tabled():
 
 def test_rows_are_exactly_those_of_the_schemas(tabled):
     _, (verdicts, predictions) = tabled
-    assert tables.encode(verdicts, tables.VERDICTS).num_rows == 6 * 4  # quantities x depth bins
-    assert tables.encode(predictions, tables.PREDICTIONS).num_rows > 0
+    assert tables.encode(verdicts, SCHEMAS["verdicts"]).num_rows == 6 * 4  # quantities x depth bins
+    assert tables.encode(predictions, SCHEMAS["predictions"]).num_rows > 0
     json.dumps([verdicts, predictions], allow_nan=False)
 
 
@@ -246,7 +247,7 @@ def test_a_place_without_any_value_is_one_undetermined_row():
     assert found["conservation_error"] is None
     assert found["q"] is None
     assert predictions == []
-    assert tables.encode(verdicts, tables.VERDICTS).num_rows == 1
+    assert tables.encode(verdicts, SCHEMAS["verdicts"]).num_rows == 1
 
 
 def test_what_the_configuration_excludes_is_not_missing():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from scaleinv_ray import tables
+from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.conclude.training.order import Form, OrderFinder, finite_size, order_table
 from scaleinv_ray.conclude.training.transitions import transitions_table
 from scaleinv_ray.contract import Quantity
@@ -93,7 +94,7 @@ def table(rows):
     quantities = {("f.i", "q"): Quantity(law="none", unit=1.0)}
     found = transitions_table(rows, quantities=quantities, rng=np.random.default_rng(0))
     out = order_table(found, rows, quantities=quantities)
-    assert tables.encode(out, tables.ORDERS).num_rows == len(out)
+    assert tables.encode(out, SCHEMAS["orders"]).num_rows == len(out)
     return out
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from scaleinv_ray import tables
+from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.conclude.training.stages import Interval, chance_of, stages_table, tail_of
 from scaleinv_ray.conclude.training.transitions import transitions_table
 from scaleinv_ray.contract import Quantity
@@ -37,7 +38,7 @@ def run(*, seed=0, spectral=(), behaviour=(), sd=0.01):
 def stages(rows):
     found = transitions_table(rows, quantities=QUANTITIES, rng=np.random.default_rng(0))
     out = stages_table(found, rows, quantities=QUANTITIES)
-    assert tables.encode(out, tables.STAGES).num_rows == len(out)
+    assert tables.encode(out, SCHEMAS["stages"]).num_rows == len(out)
     json.dumps(out, allow_nan=False)
     return out
 

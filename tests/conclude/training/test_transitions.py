@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from scaleinv_ray import tables
+from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.conclude.training.change_points import (
     best_shape,
     null_of_search,
@@ -77,7 +78,7 @@ def test_rows_per_run_and_place():
         for seed in (0, 1) for step in STEPS for layer in (0, 1)
     ]  # fmt: skip
     out = transitions_table(rows, quantities={}, rng=np.random.default_rng(0))
-    assert tables.encode(out, tables.TRANSITIONS).num_rows == 6
+    assert tables.encode(out, SCHEMAS["transitions"]).num_rows == 6
     json.dumps(out, allow_nan=False)
     for row in out:
         assert (row["kind"], row["step_low"], row["step_high"]) == ("jump", 15, 31)
@@ -124,7 +125,7 @@ def test_all_rows_of_a_curve_carry_the_q_of_its_claim():
         assert [(r["q"], r["n_asked"], r["by_chance"]) for r in of[name]] == [(None, None, None)]
     assert {r["n_asked"] for n in ("stairs", "smooth", "line") for r in of[n]} == {3}
     assert of["line"][0]["by_chance"] == pytest.approx(0.15)
-    tables.encode(table, tables.TRANSITIONS)
+    tables.encode(table, SCHEMAS["transitions"])
 
 
 def test_thirds_of_the_depth_are_asked_apart():
