@@ -11,13 +11,13 @@ import pytest
 import torch
 import transformers as tf
 from safetensors.torch import load_file, save_file
-from scaleinv_ray.checkpoints.weights.loading import load_model
-from scaleinv_ray.checkpoints.weights.matrices import iter_weights
-from scaleinv_ray.checkpoints.weights.nulls import materialise
 
 from scaleinv_ray.capture.streaming.partial import StreamedModel
 from scaleinv_ray.checkpoints import read_tensors
 from scaleinv_ray.checkpoints.weights.fits import check_tensors, needed_by
+from scaleinv_ray.checkpoints.weights.loading import load_model
+from scaleinv_ray.checkpoints.weights.matrices import iter_weights
+from scaleinv_ray.checkpoints.weights.nulls import materialise
 from scaleinv_ray.cli import main
 from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 from tests.capture.conftest import CONFIGS
