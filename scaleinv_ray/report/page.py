@@ -12,16 +12,16 @@ from plotly.offline import get_plotlyjs
 
 from scaleinv_ray import tables as schemas
 from scaleinv_ray.conclude.aggregation.value_rows import ValueRow
-from scaleinv_ray.report.against import against_series
-from scaleinv_ray.report.bars import barcodes
 from scaleinv_ray.report.conclusions import data_of, section_of
-from scaleinv_ray.report.curves import mean_curves
-from scaleinv_ray.report.depth import depth_profiles
+from scaleinv_ray.report.figures.against import against_series
+from scaleinv_ray.report.figures.bars import barcodes
+from scaleinv_ray.report.figures.curves import mean_curves
+from scaleinv_ray.report.figures.depth import depth_profiles
+from scaleinv_ray.report.figures.over_scale import over_seeds, with_drawn_runs
+from scaleinv_ray.report.figures.single_rows import row_details
+from scaleinv_ray.report.figures.spectroscopy import spectroscopy
 from scaleinv_ray.report.pack import as_json, column, packed, packed_text, plain
-from scaleinv_ray.report.rows import row_details
-from scaleinv_ray.report.series import over_seeds, with_drawn_runs
 from scaleinv_ray.report.skeleton import PAGE
-from scaleinv_ray.report.spectroscopy import spectroscopy
 from scaleinv_ray.report.summary import Reason, judged, paired, paragraph, without_value
 
 SCHEMAS: Mapping[str, pa.Schema] = {

@@ -18,8 +18,8 @@ from plotly.offline import get_plotlyjs
 from scaleinv_ray import tables
 from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.report import page
-from scaleinv_ray.report.curves import NUM_POINTS, common_grid, mean_curves
-from scaleinv_ray.report.series import over_seeds
+from scaleinv_ray.report.figures.curves import NUM_POINTS, common_grid, mean_curves
+from scaleinv_ray.report.figures.over_scale import over_seeds
 from scaleinv_ray.report.summary import judged, paired, paragraph
 from tests.report.pages import FIGURES, unpacked, write_report
 from tests.report.synthetic_tables import SIZES, measurement, synthetic, values_of, verdict

@@ -13,13 +13,14 @@ from scipy import special, stats
 
 from scaleinv_ray import tables
 from scaleinv_ray.conclude.conclusions import SCHEMAS
-from scaleinv_ray.report import page, rows
-from scaleinv_ray.report.against import against_series, deleted
-from scaleinv_ray.report.bars import NUM_BARS, barcodes
-from scaleinv_ray.report.depth import depth_profiles
+from scaleinv_ray.report import page
+from scaleinv_ray.report.figures import single_rows as rows
+from scaleinv_ray.report.figures.against import against_series, deleted
+from scaleinv_ray.report.figures.bars import NUM_BARS, barcodes
+from scaleinv_ray.report.figures.depth import depth_profiles
+from scaleinv_ray.report.figures.over_scale import MOST_RUNS, over_seeds, with_drawn_runs
+from scaleinv_ray.report.figures.single_rows import row_details
 from scaleinv_ray.report.pack import among, column, distinct_rows, packed
-from scaleinv_ray.report.rows import row_details
-from scaleinv_ray.report.series import MOST_RUNS, over_seeds, with_drawn_runs
 from scaleinv_ray.report.summary import judged
 from tests.report.pages import FIGURES, unpacked
 from tests.report.synthetic_tables import (

@@ -11,7 +11,7 @@ import pytest
 
 from scaleinv_ray import tables
 from scaleinv_ray.conclude.conclusions import SCHEMAS
-from scaleinv_ray.report.spectroscopy import (
+from scaleinv_ray.report.figures.spectroscopy import (
     DECADES,
     FLOOR,
     MAX_RIDGES,

@@ -1,4 +1,4 @@
-"""Spectra of weight matrices: the power-law tail and the spikes above the random bulk.
+"""Power-law tails of the spectra of weight matrices.
 
 Shape suffixes: O outputs, I inputs; M = min(O, I) eigenvalues of w w^T (or w^T w), N = max(O, I);
 S sub-matrix. Conventions are WeightWatcher's (Martin & Mahoney, JMLR 22:165, 2021): no centring,
@@ -23,7 +23,7 @@ from scaleinv_ray.invariants.common.covariance import (
 )
 from scaleinv_ray.invariants.common.soundness import sound
 from scaleinv_ray.invariants.common.subsamples import check_at_least
-from scaleinv_ray.invariants.weights.marchenko_pastur import bulk_edge, gaussian_null_eigenvalues
+from scaleinv_ray.invariants.weights.marchenko_pastur import gaussian_null_eigenvalues
 from scaleinv_ray.invariants.weights.power_tail import (
     PowerTail,
     fit_power_tail,
@@ -45,11 +45,6 @@ Measured 1.2 to 1.6 on Pareto samples of 1000 down to 30, 1.7 to 1.9 on Student-
 """
 FEW_IN_TAIL = 20
 POOR_FIT = 0.1
-SPIKE_WIDTHS = 3.0
-"""Tracy-Widom widths above the edge from which an eigenvalue counts as a spike.
-
-Measured false spikes a Gaussian matrix: .003 at 16 x 64 and 64 x 200, .011 at 64 x 64.
-"""
 DENSITY_EDGES = np.linspace(-3.0, 3.0, 61)
 DECADE_MARGIN = math.log10(1.1)
 """A relative change of 10 %, for quantities that are decimal logarithms."""
@@ -123,7 +118,7 @@ def weight_tail(
     tail = _tail(lambda_M, num_large, precision, stored=matrix.dtype or str(matrix.w_OI.dtype))
     filled_OI, dropped = without_zeros(matrix.w_OI)
     total, largest = float(lambda_M.sum()), float(lambda_M[-1])
-    rank = int((lambda_M > _floor(lambda_M, num_large, precision)).sum())
+    rank = int((lambda_M > rounding_floor(lambda_M, num_large, precision)).sum())
     log_largest = math.log10(largest)
     alpha = Estimate(tail.alpha, TAIL_STDERR_FACTOR * tail.sigma, tail.n_tail, "fit")
     weighted_stderr = TAIL_STDERR_FACTOR * tail.sigma * abs(log_largest)
@@ -289,67 +284,8 @@ def shuffle_null(
     )
 
 
-@invariant(
-    quantities={
-        "spikes": Quantity(law="integer", unit=1.0),
-        "edge_ratio": Quantity(law="none"),
-    },
-    symmetries=("rotation", "permutation", "transpose", "scale"),
-    version=2,
-)
-def weight_spikes(matrix: WeightMatrix, *, rng: np.random.Generator) -> Measured:
-    """Eigenvalues of w w^T above the edge of the Marchenko-Pastur bulk: learned directions.
-
-    With q = M / N and s^2 = median lambda / median of the law (= N sigma_w^2 for independent
-    entries; the median hardly sees the spikes) the edge is s^2 (1 + sqrt q)^2, and its
-    Tracy-Widom width s^2 / N (sqrt N + sqrt M) (1 / sqrt N + 1 / sqrt M)^(1/3) (Johnstone, Ann.
-    Stat. 29:295, 2001). A spike exceeds the edge by more than 3 widths. A signal of strength
-    theta > sqrt q in the population covariance 1 + theta stands at (1 + theta)(1 + q / theta)
-    (Baik, Ben Arous & Peche, 2005); a weaker one is not seen.
-
-    Args:
-        matrix: w_OI, any real dtype.
-        rng: unused, nothing is random.
-
-    Returns:
-        spikes, their number, and edge_ratio = lambda_max / edge; both exact functions of w.
-        Flags: edge, width, bulk_scale (s^2), ratio (q), zero_rows_columns (dropped first).
-
-    Raises:
-        Refused: not a finite matrix, fewer than 5 eigenvalues, or rank below M / 2.
-
-    >>> w = np.random.default_rng(0).standard_normal((100, 400))
-    >>> w[0] *= 3.0
-    >>> weight_spikes(WeightMatrix(w_OI=w), rng=np.random.default_rng(0)).values["spikes"].value
-    1.0
-    """
-    sound(matrix)
-    filled_OI, dropped = without_zeros(matrix.w_OI)
-    lambda_M = gram_eigenvalues(filled_OI)
-    num_small, num_large = len(lambda_M), max(filled_OI.shape)
-    if num_small < MIN_EIGENVALUES:
-        raise Refused(f"spectrum: {num_small} eigenvalues, a bulk needs {MIN_EIGENVALUES}")
-    if np.median(lambda_M) <= _floor(lambda_M, num_large):
-        raise Refused("spectrum: rank below half the smaller dimension, there is no bulk")
-    bulk = bulk_edge(lambda_M, num_large)
-    spikes = int((lambda_M > bulk.edge + SPIKE_WIDTHS * bulk.width).sum())
-    return Measured(
-        {
-            "spikes": exact(spikes, n=num_small),
-            "edge_ratio": exact(float(lambda_M[-1]) / bulk.edge, n=num_small),
-        },
-        flags={
-            "edge": bulk.edge,
-            "width": bulk.width,
-            "bulk_scale": bulk.scale,
-            "ratio": num_small / num_large,
-            "zero_rows_columns": dropped,
-        },
-    )
-
-
-def _floor(lambda_M: np.ndarray, num_large: int, precision: str = "float64") -> float:
-    """Rounding error of the Gram matrix's eigenvalues."""
+def rounding_floor(lambda_M: np.ndarray, num_large: int, precision: str = "float64") -> float:
+    """Rounding error of the eigenvalues of a Gram matrix, ascending."""
     return float(lambda_M[-1]) * num_large * float(np.finfo(precision).eps)
 
 
@@ -357,7 +293,7 @@ def _tail(
     lambda_M: np.ndarray, num_large: int, precision: str = "float64", *, stored: str = "float64"
 ) -> PowerTail:
     # Above lambda_max ~ 1e7 the rounding error of the Gram matrix exceeds the fixed threshold.
-    floor = max(MIN_EIGENVALUE, _floor(lambda_M, num_large, precision))
+    floor = max(MIN_EIGENVALUE, rounding_floor(lambda_M, num_large, precision))
     kept = lambda_M[lambda_M > floor]
     if len(kept) < MIN_EIGENVALUES:
         raise Refused(

@@ -7,9 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scaleinv_ray.report.pack import among, rounded
-from scaleinv_ray.report.places import WHERE, placed
-from scaleinv_ray.report.series import (
+from scaleinv_ray.report.figures.over_scale import (
     NO_STEP,
     POINT,
     SLICE,
@@ -17,6 +15,8 @@ from scaleinv_ray.report.series import (
     named,
     summarised,
 )
+from scaleinv_ray.report.figures.places import WHERE, placed
+from scaleinv_ray.report.pack import among, rounded
 
 PROFILE: tuple[str, ...] = SLICE[:-1]
 """What one profile figure shows; there is no depth bin in it."""

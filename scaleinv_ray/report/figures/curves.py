@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from scaleinv_ray.conclude.aggregation.completeness import Location, whole_replicates
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import Replicate
+from scaleinv_ray.report.figures.over_scale import NO_STEP, named
+from scaleinv_ray.report.figures.places import placed
 from scaleinv_ray.report.pack import rounded
-from scaleinv_ray.report.places import placed
-from scaleinv_ray.report.series import NO_STEP, named
 
 NUM_POINTS = 96
 """Points drawn of a curve: more cannot be told apart on a figure of 800 pixels."""

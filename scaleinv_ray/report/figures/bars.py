@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from scaleinv_ray.conclude.aggregation.places import depth_bin_of
-from scaleinv_ray.report.curves import at_judged_step, when
+from scaleinv_ray.report.figures.curves import at_judged_step, when
+from scaleinv_ray.report.figures.over_scale import named
 from scaleinv_ray.report.pack import rounded
-from scaleinv_ray.report.series import named
 
 PLACE: tuple[str, ...] = ("series", "family", "invariant", "diagram", "probe", "site")
 NUM_BARS = 120

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from scaleinv_ray.report.figures.over_scale import SLICE
 from scaleinv_ray.report.pack import column, rounded
-from scaleinv_ray.report.series import SLICE
 
 LEVEL = 0.90
 """Of the intervals of predictions."""
@@ -124,7 +124,7 @@ def against_series(
     among the others.
 
     Args:
-        slices: what `series.over_seeds` returns.
+        slices: what `over_seeds` returns.
         verdicts: what `summary.judged` returns.
 
     Returns:

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scaleinv_ray.report.figures.over_scale import NO_STEP
 from scaleinv_ray.report.pack import rounded
-from scaleinv_ray.report.series import NO_STEP
 
 DENSITY = "density"
 BAND = re.compile(r"band_(\d+)")
