@@ -14,8 +14,8 @@ import typer
 from scaleinv_ray.checkpoints import listed, unused
 from scaleinv_ray.config import RunConfig, load_run_config, load_train_config
 from scaleinv_ray.config.reader import read_mapping
-from scaleinv_ray.cost_model import predict
-from scaleinv_ray.cost_model import report as cost_report
+from scaleinv_ray.cost_model import cost_lines as cost_report
+from scaleinv_ray.cost_model import price
 from scaleinv_ray.entry import enter
 from scaleinv_ray.inputs.paths import check_folder
 from scaleinv_ray.inputs.wording import sized
@@ -79,7 +79,7 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     on_gpus = checked.cluster.gpus_per_model > 0
     devices = (checked.cluster.actors or nodes) if on_gpus else 0
     if missing:
-        cost = predict(made, missing, device="a100" if on_gpus else "cpu")
+        cost = price(made, missing, device="a100" if on_gpus else "cpu")
         typer.echo(cost_report(cost, workers=cores, devices=devices))
 
 
@@ -165,7 +165,7 @@ def _run(config: RunConfig, out: str | None, address: str | None) -> None:
 
 
 @app.command()
-def report(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")]) -> None:
+def cost_lines(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")]) -> None:
     """Judges a run folder anew and writes its report; measures nothing."""
     from scaleinv_ray.conclude.concluding import rejudge
     from scaleinv_ray.runs.analysis import written_config

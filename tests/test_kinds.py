@@ -13,12 +13,12 @@ import torch
 
 from scaleinv_ray import contract, tables
 from scaleinv_ray.capture import by_kind
-from scaleinv_ray.capture.makers import COLLECTORS, FINAL, PASSES, Asked, collects, passes
+from scaleinv_ray.capture.makers import COLLECTORS, FINAL, PASSES, PassRequest, collects, passes
 from scaleinv_ray.cluster.actors import Capturer
 from scaleinv_ray.conclude.concluding import conclude
 from scaleinv_ray.config import RunConfig, load_run_config
 from scaleinv_ray.contract import Measured, Quantity, invariant
-from scaleinv_ray.cost_model import predict
+from scaleinv_ray.cost_model import price
 from scaleinv_ray.estimate import mean_of
 from scaleinv_ray.kinds import KINDS, Kind, of_tokens, one_pass_kinds
 from scaleinv_ray.ladder.architectures import build_model
@@ -27,7 +27,7 @@ from scaleinv_ray.ladder.spec import Rung, TrainSpec
 from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 from scaleinv_ray.measure.measuring import measure
 from scaleinv_ray.plan import Plan, make_plan, plan_rows
-from scaleinv_ray.plan.jobs_from_plan import assemble
+from scaleinv_ray.plan.jobs_from_plan import jobs_for
 from scaleinv_ray.records import Activations, Protocol, Record
 from scaleinv_ray.store import Store, read_records
 
@@ -88,7 +88,7 @@ class EntropyCollector:
 
     sites = frozenset({FINAL})
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: PassRequest) -> None:
         self._asked = asked
         self._parts: list[np.ndarray] = []
 
@@ -159,7 +159,7 @@ def _made(plan: Plan, config: RunConfig, scratch: Path, load: str) -> tuple[Stor
     store = Store(str(scratch))
     cluster = config.cluster.model_copy(update={"load": load})
     config = config.model_copy(update={"cluster": cluster})
-    work = assemble(plan, plan.measurements, config, scratch=scratch / "captures", run_id="r")
+    work = jobs_for(plan, plan.measurements, config, scratch=scratch / "captures", run_id="r")
     for job in work.captures:
         outcome = Capturer(num_threads=1, num_gpus=0).capture(job, work.tokens)
         assert outcome.load == load and not outcome.failed
@@ -176,7 +176,7 @@ def test_a_new_kind_is_planned_captured_measured_and_reported(
     rows = list(plan_rows(plan, set()))
     assert {(r["kind"], r["probe"], r["bytes"]) for r in rows} == {(NAME, "counting", 768)}
     assert len(rows) == 2 * models, "trained, and with shuffled tokens"
-    cost = predict(plan, plan.measurements)
+    cost = price(plan, plan.measurements)
     assert [tuple(c) for c in cost.captures] == [(NAME, 2 * models, 2 * models * 768)]
     assert cost.passes == 2 * models and cost.unpriced == (new_kind,)
 

@@ -16,13 +16,13 @@ from transformers import PreTrainedModel
 from scaleinv_ray.capture import by_kind
 from scaleinv_ray.capture.makers import (
     FINAL,
-    Asked,
     Collector,
+    PassRequest,
     check_shape,
     labels_of,
     makings_of,
 )
-from scaleinv_ray.capture.sites import check_tokens, to_device, watch
+from scaleinv_ray.capture.sites import check_tokens, hooked, to_device
 from scaleinv_ray.kinds import one_pass_kinds
 from scaleinv_ray.records import Protocol, Record
 
@@ -81,11 +81,11 @@ class Pass:
             raise ValueError(f"activations: got values that are not finite ({text}), allowed 0")
 
 
-def _run(asked: Asked, collectors: list[Collector], *, batch_size: int) -> None:
+def _run(asked: PassRequest, collectors: list[Collector], *, batch_size: int) -> None:
     passing = Pass(collectors, (0, 0))
     with (
         torch.inference_mode(),
-        watch(asked.model, asked.architecture, passing.hooked, passing.visit),
+        hooked(asked.model, asked.architecture, passing.hooked, passing.visit),
     ):
         for first in range(0, len(asked.tokens_ST), batch_size):
             tokens_BT = to_device(asked.tokens_ST[first : first + batch_size], asked.model)
@@ -134,7 +134,7 @@ def forward_records(
             whole capture is refused, since no invariant of such a model can be had).
     """
     check_request(model, tokens_ST, protocol, kinds=kinds, batch_size=batch_size)
-    asked = Asked(model, tokens_ST, protocol, labels or {}, seed_units)
+    asked = PassRequest(model, tokens_ST, protocol, labels or {}, seed_units)
     collectors = [making.new(asked, own) for making, own in makings_of(kinds).items()]
     _run(asked, collectors, batch_size=batch_size)
     return records_of(asked, collectors)
@@ -168,7 +168,7 @@ def check_request(
     check_shape(tokens_ST, protocol)
 
 
-def records_of(asked: Asked, collectors: Iterable[Collector]) -> dict[str, list[Record]]:
+def records_of(asked: PassRequest, collectors: Iterable[Collector]) -> dict[str, list[Record]]:
     """What collectors have gathered in a pass, by kind."""
     labels = labels_of(asked.model, asked.protocol, asked.labels)
     removes_mean = asked.architecture.removes_mean

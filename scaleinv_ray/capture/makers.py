@@ -29,7 +29,7 @@ Allocate = Callable[[tuple[int, ...]], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Asked:
+class PassRequest:
     """What is asked of a model at one probe, whatever the kind.
 
     Attributes:
@@ -82,14 +82,14 @@ class Collecting(NamedTuple):
             in memory block by block, so are these.
     """
 
-    new: Callable[[Asked, frozenset[str]], Collector]
+    new: Callable[[PassRequest, frozenset[str]], Collector]
     by_block: bool = False
 
 
 COLLECTORS: dict[str, Collecting] = {}
-PASSES: dict[str, Callable[[Asked], Iterable[Record]]] = {}
-NewT = TypeVar("NewT", bound=Callable[[Asked, frozenset[str]], Collector])
-PassT = TypeVar("PassT", bound=Callable[[Asked], Iterable[Record]])
+PASSES: dict[str, Callable[[PassRequest], Iterable[Record]]] = {}
+NewT = TypeVar("NewT", bound=Callable[[PassRequest, frozenset[str]], Collector])
+PassT = TypeVar("PassT", bound=Callable[[PassRequest], Iterable[Record]])
 
 
 def collects(*kinds: str, by_block: bool = False) -> Callable[[NewT], NewT]:

@@ -11,7 +11,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from scaleinv_ray.capture.forward import forward_records
-from scaleinv_ray.capture.makers import PASSES, Allocate, Asked
+from scaleinv_ray.capture.makers import PASSES, Allocate, PassRequest
 from scaleinv_ray.capture.streaming.layers import States
 from scaleinv_ray.capture.streaming.partial import StreamedModel
 from scaleinv_ray.capture.streaming.records import Keep, as_it_is, streamed_records
@@ -101,7 +101,7 @@ class Session:
             raise ValueError(f"kinds: got {sorted(unknown)}, allowed {sorted(of_tokens())}")
         if self.source.variant == "shuffled_tokens":
             tokens_ST = shuffle_tokens(tokens_ST, self.source.seed)
-        asked = Asked(
+        asked = PassRequest(
             self.model,
             tokens_ST,
             protocol,

@@ -94,7 +94,7 @@ def _on_input(visit: Visit, site: str, layer: int, _module: Any, args: Any, kwar
 
 
 @contextmanager
-def watch(
+def hooked(
     model: PreTrainedModel, architecture: Architecture, sites: frozenset[str], visit: Visit
 ) -> Generator[None]:
     """Calls `visit` for every tensor at the sites while the context is open.

@@ -27,11 +27,11 @@ from scaleinv_ray.plan.costs import (
     oom_kills,
 )
 from scaleinv_ray.plan.jobs import (
+    ActorPlace,
     CaptureJob,
     CaptureOutcome,
     MeasureJob,
     Outcome,
-    Place,
     Target,
     Unfetched,
     WeightSource,
@@ -63,7 +63,7 @@ class Capturer:
         torch.set_num_threads(num_threads)
         self._num_gpus, self._sharing = num_gpus, sharing
 
-    def place(self, terms: Terms | None = None) -> Place | Unfit:
+    def place(self, terms: Terms | None = None) -> ActorPlace | Unfit:
         """Process and node: for logs, for tests that kill it, and to find its captures.
 
         Args:
@@ -73,7 +73,7 @@ class Capturer:
             Where it is, or why it can do nothing there.
         """
         node = this_node()
-        return misfit(terms) or Place(os.getpid(), node, address_of(node), oom_kills())
+        return misfit(terms) or ActorPlace(os.getpid(), node, address_of(node), oom_kills())
 
     def capture(self, job: CaptureJob, tokens: Mapping[str, np.ndarray]) -> CaptureOutcome:
         """Loads the weights once and writes every file of the job, each whole or not at all.

@@ -37,7 +37,7 @@ from scaleinv_ray.measure.inventory import (
     take_inventory,
     with_beside,
 )
-from scaleinv_ray.measure.tensor_tasks import sweep
+from scaleinv_ray.measure.tensor_tasks import sweep_parts
 from scaleinv_ray.plan.jobs import code_version
 from scaleinv_ray.store import Store
 from scaleinv_ray.store.seal import DamagedError
@@ -137,7 +137,7 @@ def compact(store: Store) -> Inventory:
     """
     held = take_inventory(store)
     if store.names(PARTS):
-        sweep(store, held.done)
+        sweep_parts(store, held.done)
     made = [_compacted(store, folder, held) for folder in ("curves", "diagrams", "measurements")]
     return take_inventory(store) if any(made) else held
 

@@ -22,12 +22,12 @@ from scaleinv_ray.cost_model.laws import (
 )
 from scaleinv_ray.cost_model.prediction import (
     Captures,
-    Line,
-    Prediction,
+    Cost,
+    CostLine,
+    cost_lines,
     load_seconds,
     pass_seconds,
-    predict,
-    report,
+    price,
     task_costs,
 )
 
@@ -37,8 +37,8 @@ __all__ = [
     "Captures",
     "Device",
     "Law",
-    "Line",
-    "Prediction",
+    "CostLine",
+    "Cost",
     "calibration",
     "law_seconds",
     "load_seconds",
@@ -46,8 +46,8 @@ __all__ = [
     "matrix_work",
     "parse",
     "pass_seconds",
-    "predict",
-    "report",
+    "price",
+    "cost_lines",
     "task_costs",
     "weight_seconds",
 ]

@@ -25,7 +25,7 @@ from scaleinv_ray.plan.costs import capture_bytes, forward_flops, model_bytes
 from scaleinv_ray.records import Protocol
 
 
-class Line(NamedTuple):
+class CostLine(NamedTuple):
     """What an invariant costs.
 
     Attributes:
@@ -53,7 +53,7 @@ class Captures(NamedTuple):
     num_bytes: int
 
 
-class Prediction(NamedTuple):
+class Cost(NamedTuple):
     """What measurements will cost.
 
     Attributes:
@@ -70,7 +70,7 @@ class Prediction(NamedTuple):
         machine: on which the constants were measured.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[CostLine, ...]
     captures: tuple[Captures, ...]
     passes: int
     flops: float
@@ -119,13 +119,13 @@ class Prediction(NamedTuple):
         return max((line.longest for line in self.lines), default=0.0)
 
 
-def predict(
+def price(
     plan: Plan,
     measurements: Sequence[Measurement],
     *,
     device: str = "cpu",
     constants: Calibration | None = None,
-) -> Prediction:
+) -> Cost:
     """What it costs to make some measurements of a plan, their captures included.
 
     Args:
@@ -164,7 +164,7 @@ def predict(
     read = sum(sizes.get(r.capture_key, 0) for m in measurements for r in m.readings)
     unpriced = {m.invariant for m in measurements if m.invariant not in table.laws}
     unpriced |= {f"capture of {kind}" for _, kind in made.captures.values() if KINDS[kind].section}
-    return Prediction(
+    return Cost(
         lines=lines,
         captures=tuple(Captures(k, len(v), sum(v)) for k, v in sorted(files.items())),
         passes=len(made.passes),
@@ -204,7 +204,7 @@ def _made(measurements: Sequence[Measurement]) -> _Made:
 
 def _lines(
     measurements: Sequence[Measurement], protocol: Protocol, table: Calibration
-) -> tuple[Line, ...]:
+) -> tuple[CostLine, ...]:
     held: dict[tuple[str, str], list[tuple[float, float, float]]] = defaultdict(list)
     known: dict[tuple[object, ...], tuple[float, float, float]] = {}
     for m in measurements:
@@ -214,7 +214,7 @@ def _lines(
             known[at] = task_costs(m, protocol, table)
         held[m.kind, m.invariant].append(known[at])
     return tuple(
-        Line(
+        CostLine(
             kind,
             name,
             len(of),
@@ -313,7 +313,7 @@ def pass_seconds(
     )
 
 
-def report(prediction: Prediction, *, workers: int = 2, devices: int = 0) -> str:
+def cost_lines(prediction: Cost, *, workers: int = 2, devices: int = 0) -> str:
     """A prediction as lines of text.
 
     Args:

@@ -181,7 +181,7 @@ def _extra_rows(
     return curves, diagrams
 
 
-class Rows(NamedTuple):
+class MeasuredRows(NamedTuple):
     """What comes of a measurement.
 
     Attributes:
@@ -195,7 +195,7 @@ class Rows(NamedTuple):
     diagrams: list[dict[str, Any]]
 
 
-def rows_of(job: MeasureJob) -> Rows:
+def rows_of(job: MeasureJob) -> MeasuredRows:
     """Applies the invariant to every record; what fails as a whole becomes failed rows.
 
     Returns:
@@ -205,7 +205,7 @@ def rows_of(job: MeasureJob) -> Rows:
         DamagedError: where a capture is absent or not what was written.
     """
     spec = REGISTRY[job.invariant]
-    made = Rows([], [], [])
+    made = MeasuredRows([], [], [])
     shared = {**job.labels, "key": job.key, **_what(spec, job.params)}
     try:
         job.check()
@@ -223,10 +223,10 @@ def rows_of(job: MeasureJob) -> Rows:
     except DamagedError:  # whoever has made the capture can make it again
         raise
     except Exception as error:  # a broken file fails in the ways of every library that reads it
-        return Rows(failed_rows(job, f"{type(error).__name__}: {error}"), [], [])
+        return MeasuredRows(failed_rows(job, f"{type(error).__name__}: {error}"), [], [])
     if made.values or job.part:  # a stored tensor may be none that is measured, as a tied head
         return made
-    return Rows(failed_rows(job, "the capture holds no record"), [], [])
+    return MeasuredRows(failed_rows(job, "the capture holds no record"), [], [])
 
 
 def measure(job: MeasureJob, store: Store) -> Outcome:
@@ -241,7 +241,7 @@ def measure(job: MeasureJob, store: Store) -> Outcome:
     return outcome_of(job, made, time.perf_counter() - start)
 
 
-def outcome_of(job: MeasureJob, made: Rows, wall_s: float) -> Outcome:
+def outcome_of(job: MeasureJob, made: MeasuredRows, wall_s: float) -> Outcome:
     """What is reported of rows that were made in so many seconds."""
     counts = {s: sum(r["status"] == s for r in made.values) for s in ("ok", "refused", "failed")}
     error = next((r["error"] for r in made.values if r["status"] == "failed"), None)

@@ -30,7 +30,7 @@ from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.cost_model import LARGE_BYTES, weight_seconds
 from scaleinv_ray.measure.inventory import PARTS, beside, whole_parts, with_beside
 from scaleinv_ray.measure.measuring import (
-    Rows,
+    MeasuredRows,
     failed_rows,
     measure,
     outcome_of,
@@ -192,14 +192,14 @@ def perform(job: MeasureJob, store: Store) -> Outcome:
         Rows by status and the time taken.
     """
     if job.part is None:
-        return assemble(job, store) if job.parts else measure(job, store)
+        return from_parts(job, store) if job.parts else measure(job, store)
     start = time.perf_counter()
     made = rows_of(job)
     _write_part(store, job, made)
     return outcome_of(job, made, time.perf_counter() - start)
 
 
-def assemble(job: MeasureJob, store: Store) -> Outcome:
+def from_parts(job: MeasureJob, store: Store) -> Outcome:
     """Makes a measurement out of its parts and deletes them; of a failed one the good parts stay.
 
     Args:
@@ -214,7 +214,7 @@ def assemble(job: MeasureJob, store: Store) -> Outcome:
     """
     start = time.perf_counter()
     names = set(store.names(PARTS))
-    made = Rows([], [], [])
+    made = MeasuredRows([], [], [])
     used: list[str] = []
     bad: list[str] = []
     for part in _jobs(job):
@@ -229,7 +229,7 @@ def assemble(job: MeasureJob, store: Store) -> Outcome:
             rows = tables.decode(store.read_table(f"{PARTS}/{name}"))
             made[_table_of(name)].extend(rows)
     if not made.values:
-        made = Rows(failed_rows(job, "the capture holds no record"), [], [])
+        made = MeasuredRows(failed_rows(job, "the capture holds no record"), [], [])
     write_measurement(store, job.key, *made)
     for name in bad if bad else used:
         store.delete(f"{PARTS}/{name}")
@@ -238,14 +238,14 @@ def assemble(job: MeasureJob, store: Store) -> Outcome:
 
 def write_failed(store: Store, job: MeasureJob, error: str) -> None:
     """Writes the failed rows of a measurement, or of a part, that was given up."""
-    rows = Rows(failed_rows(job, error), [], [])
+    rows = MeasuredRows(failed_rows(job, error), [], [])
     if job.part is None:
         write_measurement(store, job.key, *rows)
     else:
         _write_part(store, job, rows)
 
 
-def sweep(store: Store, done: Collection[str]) -> None:
+def sweep_parts(store: Store, done: Collection[str]) -> None:
     """Deletes the parts of measurements that are done: of a run killed between the two.
 
     Args:
@@ -322,7 +322,7 @@ def _table_of(name: str) -> int:
     return {".curves": 1, ".diagrams": 2}.get(Path(name.removesuffix(".parquet")).suffix, 0)
 
 
-def _write_part(store: Store, job: MeasureJob, made: Rows) -> None:
+def _write_part(store: Store, job: MeasureJob, made: MeasuredRows) -> None:
     """The rows last: they say that the part is done. Failed ones go under another name."""
     values = tables.encode(made.values, tables.MEASUREMENTS)
     if any(row["status"] == "failed" for row in made.values):

@@ -277,7 +277,7 @@ class CaptureOutcome:
 
 
 @dataclass(frozen=True)
-class Place:
+class ActorPlace:
     """Where an actor runs, and writes and serves its captures.
 
     Attributes:

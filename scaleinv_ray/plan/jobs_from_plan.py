@@ -43,7 +43,7 @@ def labels_of(plan: Plan, measurement: Measurement, run_id: str) -> dict[str, An
     }
 
 
-def assemble(
+def jobs_for(
     plan: Plan, missing: Sequence[Measurement], config: RunConfig, *, scratch: Path, run_id: str
 ) -> Work:
     """Jobs for what is missing, and for all captures that it reads.
@@ -59,13 +59,13 @@ def assemble(
         The work for a driver.
     """
     jobs: list[MeasureJob] = []
-    passes: dict[tuple[str, ...], list[Pass]] = defaultdict(list)
+    passes: dict[tuple[str, ...], list[WantedCapture]] = defaultdict(list)
     for m in missing:
         sources = [_source(m, reading, config, scratch) for reading in m.readings]
         for reading, source in zip(m.readings, sources, strict=True):
             made_here = isinstance(source, str) and not reading.unit.checkpoint.captures
             if m.probe is not None and made_here:
-                wanted = Pass(reading.unit, m.probe, m.kind, reading.capture_key)
+                wanted = WantedCapture(reading.unit, m.probe, m.kind, reading.capture_key)
                 # hours of chains or curvature are not one actor's alone
                 alone = (m.probe, m.kind) if KINDS[m.kind].section else ()
                 passes[*reading.unit.content, *alone].append(wanted)
@@ -86,7 +86,7 @@ def assemble(
     return Work(captures, jobs, tokens)
 
 
-class Pass(NamedTuple):
+class WantedCapture(NamedTuple):
     """A capture that is wanted: of which unit and probe, of which kind, under which key."""
 
     unit: Unit
@@ -114,7 +114,9 @@ def _digests(m: Measurement, sources: Sequence[str | WeightSource]) -> dict[str,
     return {s: known[s] for s in sources if isinstance(s, str) and s in known}
 
 
-def _capture_job(plan: Plan, group: Sequence[Pass], config: RunConfig, scratch: Path) -> CaptureJob:
+def _capture_job(
+    plan: Plan, group: Sequence[WantedCapture], config: RunConfig, scratch: Path
+) -> CaptureJob:
     """One loading of the weights serves all of these passes over them."""
     unit = group[0].unit
     paths: dict[tuple[str, str, int | None], dict[str, str]] = defaultdict(dict)

@@ -32,7 +32,7 @@ from scaleinv_ray.measure.inventory import tidied
 from scaleinv_ray.plan import Measurement, Plan, make_plan, plan_rows
 from scaleinv_ray.plan.costs import capture_bytes
 from scaleinv_ray.plan.jobs import Work
-from scaleinv_ray.plan.jobs_from_plan import assemble
+from scaleinv_ray.plan.jobs_from_plan import jobs_for
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.runs.fitting import check_models
 from scaleinv_ray.runs.leftovers import left_behind, recorded
@@ -234,7 +234,7 @@ def _execute(
     run_id = uuid.uuid4().hex[:12]
     scratch = _scratch(store, config)
     with connected(address) as processes, recorded(store, processes), posted(store) as terms:
-        work = assemble(plan, missing, config, scratch=scratch.folder, run_id=run_id)
+        work = jobs_for(plan, missing, config, scratch=scratch.folder, run_id=run_id)
         work, cleared = _prepared(plan, missing, work, config=config, terms=terms, scratch=scratch)
         begin()
         captures = sum(not work.found.keys() >= {*job.paths()} for job in work.captures)

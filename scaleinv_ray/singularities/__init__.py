@@ -8,7 +8,7 @@ from scaleinv_ray.singularities.exact.ade import ade_polynomial, ade_table
 from scaleinv_ray.singularities.exact.linear_networks import deep_linear
 from scaleinv_ray.singularities.exact.newton import newton_polyhedron
 from scaleinv_ray.singularities.exact.polynomial import Polynomial, monomial
-from scaleinv_ray.singularities.matching import Candidate, Match, Outcome, match
+from scaleinv_ray.singularities.matching import Candidate, Match, MatchOutcome, match
 from scaleinv_ray.singularities.table import INVARIANT, matches_table
 from scaleinv_ray.singularities.volume import StateDensity, mellin_pole, subset_simulation
 
@@ -17,7 +17,7 @@ __all__ = [
     "Candidate",
     "LearningCoefficient",
     "Match",
-    "Outcome",
+    "MatchOutcome",
     "Polynomial",
     "Singularity",
     "StateDensity",

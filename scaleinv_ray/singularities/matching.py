@@ -16,7 +16,7 @@ from scaleinv_ray.singularities.dictionary import singularities
 from scaleinv_ray.singularities.entry import Singularity
 
 
-class Outcome(StrEnum):
+class MatchOutcome(StrEnum):
     """What a match comes to."""
 
     ONE = "one"
@@ -55,7 +55,7 @@ class Match:
         coverage: share of that range that would match something: near 1, a match says nothing.
     """
 
-    outcome: Outcome
+    outcome: MatchOutcome
     candidates: tuple[Candidate, ...]
     nearest: tuple[Candidate, ...]
     no_match_probability: float
@@ -123,7 +123,7 @@ def match(
 
 def _weighed(llc: float, stderr: float, names_of: dict[Fraction, list[str]], level: float) -> Match:
     if not names_of:
-        return Match(Outcome.NO_MATCH, (), (), 1.0, 0.0)
+        return Match(MatchOutcome.NO_MATCH, (), (), 1.0, 0.0)
     predicted = sorted(names_of)
     z = (llc - np.array([float(value) for value in predicted])) / stderr
     log_likelihood = norm.logpdf(z) - math.log(stderr)
@@ -142,7 +142,7 @@ def _weighed(llc: float, stderr: float, names_of: dict[Fraction, list[str]], lev
         for i in np.argsort(-log_likelihood, kind="stable")
     ]
     kept = tuple(candidate for candidate in ranked if candidate.p >= level)
-    outcome = (Outcome.NO_MATCH, Outcome.ONE, Outcome.SEVERAL)[min(len(kept), 2)]
+    outcome = (MatchOutcome.NO_MATCH, MatchOutcome.ONE, MatchOutcome.SEVERAL)[min(len(kept), 2)]
     covered = _covered(predicted, float(norm.isf(level / 2)) * stderr, width)
     return Match(outcome, kept, tuple(ranked[:5]), float(mass[-1]), covered)
 

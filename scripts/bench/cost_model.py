@@ -25,7 +25,7 @@ from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.config import load_run_config
 from scaleinv_ray.config.reader import read_mapping
 from scaleinv_ray.contract import REGISTRY
-from scaleinv_ray.cost_model import Prediction, calibration, matrices, predict
+from scaleinv_ray.cost_model import Cost, calibration, matrices, price
 from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.plan import Measurement, Plan, Unit, make_plan
 from scaleinv_ray.plan.costs import GPU_BYTES, HEADROOM, model_bytes
@@ -129,7 +129,7 @@ class Stage(NamedTuple):
         return self.predicted / self.measured if self.measured else math.inf
 
 
-def stages_of(run: Path, predicted: Prediction) -> list[Stage]:
+def stages_of(run: Path, predicted: Cost) -> list[Stage]:
     """Predicted and measured sums of a run that began in an empty folder."""
     return [
         *stages_of_events(last_start(run), predicted),
@@ -144,7 +144,7 @@ def last_start(run: Path) -> list[dict[str, Any]]:
     return events[first:]
 
 
-def stages_of_events(events: Sequence[dict[str, Any]], predicted: Prediction) -> list[Stage]:
+def stages_of_events(events: Sequence[dict[str, Any]], predicted: Cost) -> list[Stage]:
     """Predicted and measured sums over events, each invariant by itself too."""
     tasks: dict[str, float] = defaultdict(float)
     for event in events:
@@ -180,7 +180,7 @@ def check(run: Path) -> tuple[list[Stage], float]:
     os.chdir(run.parents[1])  # paths of its config are relative to where it was started
     plan = make_plan(load_run_config(read_mapping(run / "config.yaml")))
     events = last_start(run)
-    stages = stages_of(run, predict(plan, plan.measurements))
+    stages = stages_of(run, price(plan, plan.measurements))
     took = next(s.measured for s in stages if s.name == "task seconds")
     return stages, quiet_seconds(events) / took
 
@@ -201,7 +201,7 @@ def one_checkpoint() -> Iterator[list[str]]:
     for z in (*PYTHIA, *LLAMA):
         whole = plan_of([z], 1)
         mine = [m for m in whole.measurements if m.unit.variant == "trained"]
-        on_cpu, on_gpu = (predict(whole, mine, device=d) for d in ("cpu", "a100"))
+        on_cpu, on_gpu = (price(whole, mine, device=d) for d in ("cpu", "a100"))
         weights = [line for line in on_cpu.lines if line.kind == "weights"]
         c = checkpoint(z, 0)
         yield [
@@ -219,7 +219,7 @@ def by_kind() -> Iterator[list[str]]:
     """Core-hours of measuring a checkpoint, by what is read."""
     for z in (*PYTHIA, *LLAMA):
         whole = plan_of([z], 1)
-        lines = predict(whole, [m for m in whole.measurements if m.unit.variant == "trained"]).lines
+        lines = price(whole, [m for m in whole.measurements if m.unit.variant == "trained"]).lines
         yield [
             z.model, *(hours(sum(of.seconds for of in lines if of.kind == kind)) for kind in SHOWN)
         ]  # fmt: skip
@@ -251,7 +251,7 @@ def suite(invariants: Sequence[str] | None) -> Iterator[list[str]]:
     totals = [0.0] * 6
     for z in PYTHIA:
         whole = plan_of([z], STEPS, invariants)
-        on_cpu, on_gpu = (predict(whole, whole.measurements, device=d) for d in ("cpu", "a100"))
+        on_cpu, on_gpu = (price(whole, whole.measurements, device=d) for d in ("cpu", "a100"))
         row = [
             on_cpu.checkpoint_bytes, on_cpu.capture_bytes, on_cpu.stored_bytes,
             on_cpu.task_seconds, on_cpu.device_seconds, on_gpu.device_seconds,

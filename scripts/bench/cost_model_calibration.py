@@ -24,7 +24,7 @@ from scaleinv_ray.config.reader import write_yaml
 from scaleinv_ray.contract import REGISTRY, Invariant, Refused
 from scaleinv_ray.cost_model import matrix_work
 from scaleinv_ray.kinds import KINDS, one_pass_kinds
-from scaleinv_ray.measure.measuring import Rows, rows_of, write_measurement
+from scaleinv_ray.measure.measuring import MeasuredRows, rows_of, write_measurement
 from scaleinv_ray.plan.jobs import MeasureJob
 from scaleinv_ray.records import Protocol, Record, WeightMatrix
 from scaleinv_ray.store import Store, read_records, write_records
@@ -259,11 +259,11 @@ def counts(params: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
             yield name, value
 
 
-def stored_bytes(found: Rows, root: Path) -> float:
+def stored_bytes(found: MeasuredRows, root: Path) -> float:
     """Bytes of a record's tables, headers not counted: of many records less those of few."""
     sizes, records = [], len({(r["layer"], r["head"], r["role"]) for r in found.values})
     for times in (32, 160):
-        many = Rows(
+        many = MeasuredRows(
             *([other(row, 1 + 0.01 * i) for i in range(times) for row in of] for of in found)
         )
         store = Store(root / "stored")

@@ -35,7 +35,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from scaleinv_ray.capture.posterior.chains import chain_records, language_losses
 from scaleinv_ray.capture.posterior.loss import Posterior
-from scaleinv_ray.capture.posterior.samplers import Length, Rows, run
+from scaleinv_ray.capture.posterior.samplers import ChainRows, Length, run
 from scaleinv_ray.records import Chains
 from scaleinv_ray.singularities import deep_linear
 from scaleinv_ray.store import write_records
@@ -194,7 +194,7 @@ def over_floor(asked: argparse.Namespace) -> dict[str, float]:
     def sampled() -> None:
         one = torch.ones(1, 1)
         x_RP = torch.zeros(1, posterior.dim)
-        rows = Rows(x_RP, 100.0 * one, one, 1e-7 * one, torch.zeros(1, dtype=torch.long))
+        rows = ChainRows(x_RP, 100.0 * one, one, 1e-7 * one, torch.zeros(1, dtype=torch.long))
         run(posterior, rows, "sgld", length, generator=generator)
 
     def floor() -> None:

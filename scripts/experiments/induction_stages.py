@@ -38,7 +38,7 @@ from transformers import PreTrainedModel
 from scaleinv_ray.capture.curvature.products import curvature_records, language_loss
 from scaleinv_ray.capture.posterior.chains import chain_records
 from scaleinv_ray.conclude.training.onsets import Onset, OnsetFinder
-from scaleinv_ray.conclude.training.transitions import Kind, Transition, TransitionFinder
+from scaleinv_ray.conclude.training.transitions import ProgressKind, Transition, TransitionFinder
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.invariants.bands import ggn_bands, hessian_bands
 from scaleinv_ray.invariants.curvature import ggn_density, hessian_density
@@ -227,11 +227,11 @@ def stage(
     if quantity in SPECTRAL and (values > 0).all():
         values = np.log(values)
     listed = finder.find([s for s, _ in pairs], values.tolist())
-    found = tuple(t for t in listed if t.kind in {Kind.BREAK, Kind.JUMP})
+    found = tuple(t for t in listed if t.kind in {ProgressKind.BREAK, ProgressKind.JUMP})
     if isinstance(window, str):
         return Stage(quantity, found, None, 1.0, f"no onset: {window}")
     if not found:
-        undetermined = listed[0].kind is Kind.UNDETERMINED
+        undetermined = listed[0].kind is ProgressKind.UNDETERMINED
         return Stage(quantity, (), None if undetermined else False, 1.0, listed[0].reason)
     axis = math.log1p(max(r["step"] for r in rows))
     low, high = (math.log1p(step) for step in window)

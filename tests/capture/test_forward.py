@@ -8,12 +8,12 @@ import accelerate
 import numpy as np
 import pytest
 import torch
-from scaleinv_ray.checkpoints.weights.loading import load_model
 
 from scaleinv_ray.capture.architectures import architecture_of
 from scaleinv_ray.capture.by_kind.moments import BlockSums, sequences_for_moments
 from scaleinv_ray.capture.forward import forward_records
-from scaleinv_ray.capture.sites import watch
+from scaleinv_ray.capture.sites import hooked
+from scaleinv_ray.checkpoints.weights.loading import load_model
 from scaleinv_ray.kinds import one_pass_kinds
 
 from .conftest import CAUSAL, CONFIGS, PROTOCOL, WIDTH
@@ -238,7 +238,7 @@ def test_unknown_kind_and_site(model, tokens_ST):
     net = model("llama")
     with (
         pytest.raises(ValueError, match=r"sites: got \['resid_mid'\], allowed"),
-        watch(net, architecture_of(net.config), frozenset({"resid_mid"}), print),
+        hooked(net, architecture_of(net.config), frozenset({"resid_mid"}), print),
     ):
         pass
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
-from scaleinv_ray.checkpoints.weights.whole import check_folder
 
 from scaleinv_ray.capture.session import Session, Source
+from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
+from scaleinv_ray.checkpoints.weights.whole import check_whole
 from tests.capture.conftest import LAYERS, PROTOCOL
 
 
@@ -46,13 +46,13 @@ def test_sharded_loads_as_the_single_file_does(folder, sharded):
 def test_no_config(copy):
     (copy / "config.json").unlink()
     with pytest.raises(ValueError, match=r"config\.json: missing"):
-        check_folder(copy)
+        check_whole(copy)
 
 
 def test_config_that_is_no_json(copy):
     (copy / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json: not JSON"):
-        check_folder(copy)
+        check_whole(copy)
 
 
 def test_no_weights(copy):

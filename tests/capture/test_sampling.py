@@ -14,7 +14,7 @@ from scaleinv_ray.capture.curvature.products import Parameters, hessian_products
 from scaleinv_ray.capture.posterior.chains import LanguageLosses, chain_records, language_losses
 from scaleinv_ray.capture.posterior.loss import Posterior
 from scaleinv_ray.capture.posterior.samplers import Length
-from scaleinv_ray.capture.posterior.tempering import Asked, Settings, starts
+from scaleinv_ray.capture.posterior.tempering import ChainRequest, Settings, starts
 from scaleinv_ray.records import Chains
 from scripts.toy_models import (
     Task,
@@ -427,7 +427,9 @@ def test_chains_that_all_start_at_the_origin_take_the_memory_of_one() -> None:
     one_N = np.ones(3)
     settings = Settings(one_N, one_N, one_N, one_N)
     for dispersed, rows in ((0, 1), (2, 12)):
-        asked = Asked("sgld", None, None, [1.0], None, 4, dispersed, Length(1, 0, 8), _seeded())
+        asked = ChainRequest(
+            "sgld", None, None, [1.0], None, 4, dispersed, Length(1, 0, 8), _seeded()
+        )
         x_RP = starts(posterior, settings, asked).x_RP
         assert x_RP.shape == (12, 6)
         assert x_RP.untyped_storage().nbytes() == rows * 6 * x_RP.itemsize

@@ -17,7 +17,7 @@ from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 from scaleinv_ray.measure.measuring import rows_of
 from scaleinv_ray.plan import Plan, make_plan
 from scaleinv_ray.plan.jobs import MeasureJob
-from scaleinv_ray.plan.jobs_from_plan import assemble
+from scaleinv_ray.plan.jobs_from_plan import jobs_for
 from scaleinv_ray.records import WeightMatrix
 from scaleinv_ray.store import write_records
 
@@ -65,7 +65,7 @@ def _plan(folder: Path, corpus: Path, *invariants: str, **protocol: int) -> Plan
 
 def _job(config: dict[str, Any], plan: Plan, tmp_path: Path) -> MeasureJob:
     checked = load_run_config(config)
-    work = assemble(plan, plan.measurements, checked, scratch=tmp_path, run_id="r")
+    work = jobs_for(plan, plan.measurements, checked, scratch=tmp_path, run_id="r")
     (job,) = work.measurements
     return job
 

@@ -32,7 +32,7 @@ from scaleinv_ray.config import load_run_config
 from scaleinv_ray.config.cluster import ClusterOptions
 from scaleinv_ray.plan import make_plan, plan_rows
 from scaleinv_ray.plan.jobs import FAILED, WeightSource
-from scaleinv_ray.plan.jobs_from_plan import assemble
+from scaleinv_ray.plan.jobs_from_plan import jobs_for
 from scaleinv_ray.runs.status import status
 from scaleinv_ray.store import Store
 from tests.cluster.isolated import CHECKPOINT
@@ -157,7 +157,7 @@ def spared(folder: Path, config: dict[str, Any], by: str, load: str, times: int)
     checked = load_run_config(config | {"out": str(folder / "out"), "cluster": {"load": load}})
     plan, store = make_plan(checked), Store(checked.out)
     missing = plan.missing(set())
-    work = assemble(plan, missing, checked, scratch=folder / "out" / "captures", run_id="r")
+    work = jobs_for(plan, missing, checked, scratch=folder / "out" / "captures", run_id="r")
     captures = [
         replace(job, weights=Heavy(job.weights, folder / "log", times, by)) for job in work.captures
     ]

@@ -17,7 +17,7 @@ from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.config import RunConfig, load_run_config
 from scaleinv_ray.plan import costs, make_plan
 from scaleinv_ray.plan.jobs import CaptureJob
-from scaleinv_ray.plan.jobs_from_plan import assemble
+from scaleinv_ray.plan.jobs_from_plan import jobs_for
 from scaleinv_ray.runs import analysis as run_module
 from scaleinv_ray.runs.analysis import run
 from scaleinv_ray.store import Store, read_records
@@ -41,7 +41,7 @@ def one_model(text: Path, ladder: Path, out: Path, **changes: Any) -> dict[str, 
 def the_job(config: RunConfig) -> tuple[CaptureJob, Any]:
     plan = make_plan(config)
     scratch = Path(config.out) / "captures"
-    work = assemble(plan, plan.missing(set()), config, scratch=scratch, run_id="r")
+    work = jobs_for(plan, plan.missing(set()), config, scratch=scratch, run_id="r")
     (job,) = work.captures
     return job, work.tokens
 

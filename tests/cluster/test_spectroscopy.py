@@ -8,7 +8,7 @@ import pytest
 from scaleinv_ray import tables
 from scaleinv_ray.config import load_run_config
 from scaleinv_ray.plan import make_plan
-from scaleinv_ray.plan.jobs_from_plan import assemble
+from scaleinv_ray.plan.jobs_from_plan import jobs_for
 from scaleinv_ray.runs.analysis import run
 from tests.cluster.conftest import run_config
 
@@ -62,7 +62,7 @@ def test_each_actor_gets_chains_or_curvature_of_one_probe(
 ) -> None:
     config = load_run_config(spectroscopy_config(text_folder, ladder, tmp_path / "out"))
     plan = make_plan(config)
-    work = assemble(plan, plan.measurements, config, scratch=tmp_path, run_id="r")
+    work = jobs_for(plan, plan.measurements, config, scratch=tmp_path, run_id="r")
     given = [
         (job.weights.checkpoint.step, job.weights.variant, target.probe, kind)
         for job in work.captures

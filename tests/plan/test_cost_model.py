@@ -20,13 +20,13 @@ from scaleinv_ray.cost_model import (
     Device,
     Law,
     calibration,
+    cost_lines,
     law_seconds,
     matrices,
     matrix_work,
     parse,
     pass_seconds,
-    predict,
-    report,
+    price,
     weight_seconds,
 )
 from scaleinv_ray.kinds import KINDS
@@ -118,7 +118,7 @@ def test_tasks_are_records_times_their_law() -> None:
     c = _checkpoint()
     table = _table(**{DECAY: Law(0.5, 1e-9, {}, 10.0), CLOUD: Law(0.25, 0.0, {}, 100.0)})
     made = [_measured(DECAY, c), _measured(CLOUD, c)]
-    found = predict(_plan(*made), made, constants=table)
+    found = price(_plan(*made), made, constants=table)
     decay, cloud = found.lines
     assert decay.seconds == pytest.approx(0.01 + 6 * (0.5 + 1e-9 * 512**3))
     assert cloud.seconds == pytest.approx(0.01 + 7 * 0.25)
@@ -132,7 +132,7 @@ def test_diagrams_have_as_many_points_as_were_asked_for() -> None:
     points = REGISTRY[CLOUD].parameters["num_points"]
     law = Law(0.25, 0.0, {"num_points": (points / 4, 2.0)}, 100.0)
     made = [_measured(CLOUD, c)]
-    found = predict(_plan(*made), made, constants=_table(**{CLOUD: law}))
+    found = price(_plan(*made), made, constants=_table(**{CLOUD: law}))
     assert found.stored_bytes == 4 * 700
     assert found.task_seconds == pytest.approx(0.01 + 16 * 7 * 0.25)
 
@@ -141,7 +141,7 @@ def test_weights_count_their_matrices_and_are_read_once_for_each_invariant() -> 
     c = _checkpoint()
     table = _table(**{TAIL: Law(0.0, 1e-9, {})})
     made = [_measured(TAIL, c, "trained", None)]
-    found = predict(_plan(*made), made, constants=table)
+    found = price(_plan(*made), made, constants=table)
     works = [24 * matrix_work((512, 512)), 12 * matrix_work((2048, 512))]
     works += [2 * matrix_work((50304, 512))]
     assert found.task_seconds == pytest.approx(0.01 + 1e-9 * sum(works))
@@ -155,12 +155,12 @@ def test_large_weights_take_no_longer_than_their_longest_matrix() -> None:
     assert model_bytes(c) > LARGE_BYTES > model_bytes(_checkpoint())
     table = _table(**{TAIL: Law(0.0, 1e-9, {})})
     made = [_measured(TAIL, c, "trained", None)]
-    found = predict(_plan(*made), made, constants=table)
+    found = price(_plan(*made), made, constants=table)
     assert found.lines[0].longest == pytest.approx(1e-9 * matrix_work((50304, 512)))
     assert found.wall_seconds(10**6) == pytest.approx(4 + found.lines[0].longest)
     # random weights are drawn in the order of construction, so of the whole model at once
     made = [*made, _measured(TAIL, c, "random_init", None)]
-    found = predict(_plan(*made), made, constants=table)
+    found = price(_plan(*made), made, constants=table)
     assert found.lines[0].longest == pytest.approx(found.task_seconds / 2)
 
 
@@ -169,7 +169,7 @@ def test_a_capture_is_paid_once_however_many_read_it() -> None:
     table = _table(**{CLOUD: Law(0.25, 0.0, {}), OVERLAP: Law(0.25, 0.0, {})})
     first = _measured(CLOUD, c)
     second = first._replace(key="again", invariant="topology.merge_tree", params="{}")
-    found = predict(_plan(first, second), [first, second], constants=table)
+    found = price(_plan(first, second), [first, second], constants=table)
     one = capture_bytes(c, "cloud", PROTOCOL)
     assert [(of.kind, of.files, of.num_bytes) for of in found.captures] == [("cloud", 1, one)]
     assert found.passes == 1 and found.read_bytes == 2 * one
@@ -184,7 +184,7 @@ def test_null_and_probe_are_passes_of_their_own_and_loads_are_shared() -> None:
         _measured(CLOUD, c), _measured(CLOUD, c, "trained", "q"),
         _measured(CLOUD, c, "shuffled_tokens"), _measured(CLOUD, c, "shuffled_weights"),
     ]  # fmt: skip
-    found = predict(_plan(*made), made, constants=table)
+    found = price(_plan(*made), made, constants=table)
     assert found.passes == 4
     load = 1.0 + 6 * 0.5 + 2 * c.n_params / 1e9
     each = pass_seconds(c, {"cloud"}, PROTOCOL, device=table.devices["cpu"], table=table)
@@ -213,7 +213,7 @@ def test_trajectories_read_every_step() -> None:
     steps = [_checkpoint(step=k, weights_digest=f"w{k}") for k in range(3)]
     table = _table(**{DRIFT: Law(0.0, 1e-9, {})})
     made = [_measured(DRIFT, steps[-1], "trained", None, *steps[:-1])]
-    found = predict(_plan(*made), made, constants=table)
+    found = price(_plan(*made), made, constants=table)
     once = sum(n * matrix_work(shape) for shape, n in matrices(steps[0]).items())
     assert found.task_seconds == pytest.approx(0.01 + 3e-9 * once)
     assert found.checkpoint_bytes == 3 * 2 * steps[0].n_params
@@ -223,7 +223,7 @@ def test_trajectories_read_every_step() -> None:
 def test_wall_time_is_that_of_what_is_slowest() -> None:
     c = _checkpoint()
     made = [_measured(CLOUD, c)]
-    found = predict(_plan(*made), made, constants=_table(**{CLOUD: Law(10.0, 0.0, {})}))
+    found = price(_plan(*made), made, constants=_table(**{CLOUD: Law(10.0, 0.0, {})}))
     tasks, captures = found.task_seconds, found.device_seconds
     assert found.wall_seconds(1) == pytest.approx(4 + tasks + captures)
     assert found.wall_seconds(10**6) == pytest.approx(4 + tasks), "one task cannot be divided"
@@ -238,7 +238,7 @@ def test_a_plan_names_the_captures_of_both_of_a_pair_and_none_made_elsewhere(
     ]
     made = [_measured(OVERLAP, pair[0], "trained", "p", pair[1])]
     plan = _plan(*made)
-    (cost,) = predict(plan, made, constants=_table()).captures
+    (cost,) = price(plan, made, constants=_table()).captures
     assert cost.files == 2
     text = _describe(plan, set())
     assert re.search(rf"^cloud +2 +{cost.num_bytes / 1e6:.1f}MB  {OVERLAP} ", text, re.M), text
@@ -252,7 +252,7 @@ def test_a_plan_names_the_captures_of_both_of_a_pair_and_none_made_elsewhere(
 def test_captures_made_elsewhere_cost_no_device(tmp_path: Any) -> None:
     c = _checkpoint(captures=(("cloud", "p", tmp_path / "c.arrow"),))
     made = [_measured(CLOUD, c)]
-    found = predict(_plan(*made), made, constants=_table(**{CLOUD: Law(1.0, 0.0, {})}))
+    found = price(_plan(*made), made, constants=_table(**{CLOUD: Law(1.0, 0.0, {})}))
     assert found.device_seconds == found.checkpoint_bytes == found.capture_bytes == 0
     assert found.task_seconds > 1
 
@@ -260,7 +260,7 @@ def test_captures_made_elsewhere_cost_no_device(tmp_path: Any) -> None:
 def test_an_unknown_device_is_refused() -> None:
     made = [_measured(CLOUD, _checkpoint())]
     with pytest.raises(ValueError, match=r"device: got 'tpu', allowed \['cpu', 'slow'\]"):
-        predict(_plan(*made), made, device="tpu", constants=_table())
+        price(_plan(*made), made, device="tpu", constants=_table())
 
 
 def test_the_packaged_table_prices_the_invariants_of_the_demo() -> None:
@@ -301,14 +301,14 @@ def test_a_table_is_read_as_it_stands() -> None:
 
 def test_what_is_printed_names_every_sum() -> None:
     made = [_measured(CLOUD, _checkpoint()), _measured(RESOLVENT, _checkpoint())]
-    found = predict(_plan(*made), made, constants=_table(**{CLOUD: Law(360.0, 0.0, {})}))
-    text = report(found, workers=4)
+    found = price(_plan(*made), made, constants=_table(**{CLOUD: Law(360.0, 0.0, {})}))
+    text = cost_lines(found, workers=4)
     assert "measuring: 0.7 core-hours" in text and "not in these sums: holomorphy" in text
     assert "on 4 cores" in text and "device-hours (1 passes" in text
     assert text.index(CLOUD) < text.index(RESOLVENT), "the dearest first"
     assert f"on 4 cores: {found.wall_seconds(4) / 60:.1f} min" in text
     beside = f"on 4 cores and 2 x cpu: {found.wall_seconds(4, 2) / 60:.1f} min"
-    assert beside in report(found, workers=4, devices=2)
+    assert beside in cost_lines(found, workers=4, devices=2)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
 from scaleinv_ray.contract import Refused
-from scaleinv_ray.singularities import Outcome, linear_network, match, singularities
+from scaleinv_ray.singularities import MatchOutcome, linear_network, match, singularities
 
 
 def names(candidates):
@@ -18,14 +18,14 @@ def test_every_entry_finds_itself(entry):
         zero_modes=entry.zero_modes,
         symmetry_dimension=entry.symmetry_dimension,
     )
-    assert found.outcome is Outcome.ONE
+    assert found.outcome is MatchOutcome.ONE
     assert entry.name in found.candidates[0].names
     assert found.candidates[0].llc == llc
 
 
 def test_far_from_everything_there_is_no_match():
     found = match(0.45, 0.002)
-    assert found.outcome is Outcome.NO_MATCH
+    assert found.outcome is MatchOutcome.NO_MATCH
     assert not found.candidates
     assert found.no_match_probability > 0.99
     assert {"(w1^2 - w2^3)^2", "w^2"} & names(found.nearest)
@@ -33,7 +33,7 @@ def test_far_from_everything_there_is_no_match():
 
 def test_a_wide_error_matches_several_and_says_that_it_says_nothing():
     found = match(0.33, 0.1)
-    assert found.outcome is Outcome.SEVERAL
+    assert found.outcome is MatchOutcome.SEVERAL
     assert len(found.candidates) > 5
     assert found.coverage > 0.5
     assert match(0.33, 0.0005).coverage < 0.1
@@ -62,7 +62,7 @@ def test_multiplicity_zero_modes_and_symmetry_each_exclude():
 
 def test_indefinite_forms_in_three_variables_come_as_one_candidate():
     found = match(0.5, 0.001, multiplicity=(1,), zero_modes=3)
-    assert found.outcome is Outcome.ONE
+    assert found.outcome is MatchOutcome.ONE
     assert {"(E_8 + z^2)^2", "(D_4- + z^2)^2", "(A_2 - z^2)^2"} <= set(found.candidates[0].names)
 
 
@@ -70,16 +70,16 @@ def test_regular_directions_are_split_off():
     # w1^2 + w2^4 with ten further squares: 3/4 + 5.
     found = match(5.75, 0.01, hessian_rank=11, zero_modes=1)
     assert {"A_3+", "w1^2 + w2^4"} <= set(found.candidates[0].names)
-    assert match(5.75, 0.01, hessian_rank=10, zero_modes=1).outcome is Outcome.NO_MATCH
+    assert match(5.75, 0.01, hessian_rank=10, zero_modes=1).outcome is MatchOutcome.NO_MATCH
 
 
 def test_a_negative_coefficient_matches_nothing():
-    assert match(-0.3, 0.01).outcome is Outcome.NO_MATCH
+    assert match(-0.3, 0.01).outcome is MatchOutcome.NO_MATCH
 
 
 def test_an_empty_dictionary_is_no_match():
     found = match(0.5, 0.01, entries=[])
-    assert (found.outcome, found.no_match_probability) == (Outcome.NO_MATCH, 1.0)
+    assert (found.outcome, found.no_match_probability) == (MatchOutcome.NO_MATCH, 1.0)
 
 
 @pytest.mark.parametrize("stderr", [None, 0.0, float("nan"), -1.0])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scaleinv_ray.conclude.training.onsets import OnsetFinder
-from scaleinv_ray.conclude.training.transitions import Kind, TransitionFinder
+from scaleinv_ray.conclude.training.transitions import ProgressKind, TransitionFinder
 
 STEPS = [0, *(2**i for i in range(18))]
 X_K = np.log1p(STEPS)
@@ -24,7 +24,7 @@ def share(found, kind):
 
 @pytest.mark.parametrize("sd", [0.02, 0.2])
 def test_a_line_has_none(sd):
-    assert share(simulate(0.3 * X_K, sd=sd), Kind.NONE) > 0.95 - 3 * 0.018
+    assert share(simulate(0.3 * X_K, sd=sd), ProgressKind.NONE) > 0.95 - 3 * 0.018
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ def test_a_line_has_none(sd):
     ids=["parabola", "relaxation", "wide sigmoid"],
 )
 def test_smooth_curves_have_none(truth_K):
-    assert share(simulate(truth_K, sd=0.02), Kind.NONE) > 0.95
+    assert share(simulate(truth_K, sd=0.02), ProgressKind.NONE) > 0.95
 
 
 def test_a_break_is_found_where_it_is():
     found = simulate(0.2 * np.maximum(X_K - MIDDLE, 0), sd=0.03)
-    breaks = [t[0] for t in found if len(t) == 1 and t[0].kind is Kind.BREAK]
+    breaks = [t[0] for t in found if len(t) == 1 and t[0].kind is ProgressKind.BREAK]
     assert len(breaks) > 0.85 * len(found)
     truth = np.expm1(MIDDLE)
     covered = np.mean([t.step_low <= truth <= t.step_high for t in breaks])
@@ -49,7 +49,7 @@ def test_a_break_is_found_where_it_is():
 
 def test_a_jump_lies_between_the_checkpoints_on_either_side():
     found = simulate(0.1 * X_K + (X_K > MIDDLE), sd=0.05)
-    jumps = [t[0] for t in found if len(t) == 1 and t[0].kind is Kind.JUMP]
+    jumps = [t[0] for t in found if len(t) == 1 and t[0].kind is ProgressKind.JUMP]
     assert len(jumps) > 0.9 * len(found)
     for jump in jumps:
         assert (jump.step_low, jump.step_high) == (STEPS[9], STEPS[10])

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from scaleinv_ray.capture.architectures import architecture_of
-from scaleinv_ray.capture.makers import Asked, check_shape, labels_of, passes
+from scaleinv_ray.capture.makers import PassRequest, check_shape, labels_of, passes
 from scaleinv_ray.capture.sites import check_tokens, to_device, to_numpy
 from scaleinv_ray.records import Attention, Protocol
 
@@ -85,5 +85,5 @@ def attention_records(
 
 
 @passes("attention")
-def _attention(asked: Asked) -> list[Attention]:
+def _attention(asked: PassRequest) -> list[Attention]:
     return attention_records(asked.model, asked.tokens_ST, asked.protocol, labels=asked.labels)

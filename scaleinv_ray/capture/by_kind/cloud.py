@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from scaleinv_ray.capture.makers import Asked, collects
+from scaleinv_ray.capture.makers import PassRequest, collects
 from scaleinv_ray.capture.sites import to_numpy
 from scaleinv_ray.records import Activations, DepthStack, Protocol, Record
 
@@ -60,6 +60,6 @@ class CloudCollector:
 
 
 @collects("cloud", "depth_stack")
-def cloud_collector(asked: Asked, kinds: frozenset[str]) -> CloudCollector:
+def cloud_collector(asked: PassRequest, kinds: frozenset[str]) -> CloudCollector:
     """One for both: they have the same rows."""
     return CloudCollector(asked.protocol, kinds, num_sequences=len(asked.tokens_ST))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from scaleinv_ray.capture.curvature.products import Operator
-from scaleinv_ray.capture.makers import Asked, passes
+from scaleinv_ray.capture.makers import PassRequest, passes
 from scaleinv_ray.capture.posterior.language_models import model_curvature
 from scaleinv_ray.protocols import CurvatureProtocol
 from scaleinv_ray.records import Lanczos
 
 
-def _curvature(asked: Asked, operator: Operator) -> Iterator[Lanczos]:
+def _curvature(asked: PassRequest, operator: Operator) -> Iterator[Lanczos]:
     assert isinstance(asked.settings, CurvatureProtocol)
     return model_curvature(
         asked.model, asked.tokens_ST, asked.settings, operator,
@@ -20,10 +20,10 @@ def _curvature(asked: Asked, operator: Operator) -> Iterator[Lanczos]:
 
 
 @passes("hessian")
-def _hessian(asked: Asked) -> Iterator[Lanczos]:
+def _hessian(asked: PassRequest) -> Iterator[Lanczos]:
     return _curvature(asked, "hessian")
 
 
 @passes("ggn")
-def _ggn(asked: Asked) -> Iterator[Lanczos]:
+def _ggn(asked: PassRequest) -> Iterator[Lanczos]:
     return _curvature(asked, "ggn")

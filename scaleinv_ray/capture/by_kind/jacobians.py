@@ -21,7 +21,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from scaleinv_ray.attention_only.cache import cache_argument
 from scaleinv_ray.capture.architectures import Architecture, architecture_of
-from scaleinv_ray.capture.makers import Asked, check_shape, labels_of, passes
+from scaleinv_ray.capture.makers import PassRequest, check_shape, labels_of, passes
 from scaleinv_ray.capture.sites import check_tokens, to_device, to_numpy
 from scaleinv_ray.checkpoints.weights.nulls import is_offloaded
 from scaleinv_ray.records import Jacobians, Protocol
@@ -270,7 +270,7 @@ def jacobian_records(
 
 
 @passes("jacobians")
-def _jacobians(asked: Asked) -> Iterator[Jacobians]:
+def _jacobians(asked: PassRequest) -> Iterator[Jacobians]:
     return jacobian_records(
         asked.model, asked.tokens_ST, asked.protocol, labels=asked.labels, seed_rows=asked.seed
     )

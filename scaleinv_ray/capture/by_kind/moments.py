@@ -11,7 +11,7 @@ import math
 import numpy as np
 import torch
 
-from scaleinv_ray.capture.makers import Allocate, Asked, collects
+from scaleinv_ray.capture.makers import Allocate, PassRequest, collects
 from scaleinv_ray.records import Moments, Protocol, Record
 
 GATHERED = 1024
@@ -224,7 +224,7 @@ class MomentCollector:
 
 
 @collects("moments", by_block=True)
-def moment_collector(asked: Asked, _: frozenset[str]) -> MomentCollector:
+def moment_collector(asked: PassRequest, _: frozenset[str]) -> MomentCollector:
     """Eight second moments of a block of a wide model are as large as its weights."""
     num_sequences, length = asked.tokens_ST.shape
     return MomentCollector(

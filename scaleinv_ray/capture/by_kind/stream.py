@@ -10,7 +10,7 @@ import math
 import numpy as np
 import torch
 
-from scaleinv_ray.capture.makers import Asked, collects
+from scaleinv_ray.capture.makers import PassRequest, collects
 from scaleinv_ray.capture.sites import to_numpy
 from scaleinv_ray.kinds import TOKENS_PER_UNIT
 from scaleinv_ray.records import Activations, Protocol, Record
@@ -76,7 +76,7 @@ class StreamCollector:
 
 
 @collects("stream")
-def stream_collector(asked: Asked, _: frozenset[str]) -> StreamCollector:
+def stream_collector(asked: PassRequest, _: frozenset[str]) -> StreamCollector:
     """Of the units that the seed draws."""
     num_sequences, length = asked.tokens_ST.shape
     return StreamCollector(

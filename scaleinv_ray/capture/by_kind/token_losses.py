@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from scaleinv_ray.capture.architectures import Architecture
-from scaleinv_ray.capture.makers import FINAL, Asked, collects
+from scaleinv_ray.capture.makers import FINAL, PassRequest, collects
 from scaleinv_ray.capture.sites import to_device, to_numpy
 from scaleinv_ray.records import Record, TokenLosses
 
@@ -65,7 +65,7 @@ class LossCollector:
 
     sites: frozenset[str] = frozenset({FINAL})
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: PassRequest) -> None:
         """For the probe that is asked for.
 
         Raises:
@@ -96,6 +96,6 @@ class LossCollector:
 
 
 @collects("token_losses")
-def loss_collector(asked: Asked, _: frozenset[str]) -> LossCollector:
+def loss_collector(asked: PassRequest, _: frozenset[str]) -> LossCollector:
     """Of a causal model."""
     return LossCollector(asked)

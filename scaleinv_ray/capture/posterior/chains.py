@@ -23,7 +23,7 @@ from scaleinv_ray.capture.curvature.products import Parameters, language_loss
 from scaleinv_ray.capture.posterior.loss import CHUNK, Block, Data, Losses, Posterior
 from scaleinv_ray.capture.posterior.samplers import SAMPLERS, Length, run
 from scaleinv_ray.capture.posterior.tempering import (
-    Asked,
+    ChainRequest,
     Curvature,
     GradientNoise,
     Pilot,
@@ -123,7 +123,7 @@ def chain_records(
     for name, block in ({None: None} if blocks is None else blocks).items():
         posterior = _around(losses, parameters, data, block, scales=scales, batch_size=batch_size)
         full = sampler == "mala" or batch_size >= posterior.num_samples
-        asked = Asked(
+        asked = ChainRequest(
             sampler, nbetas, gammas, gamma_factors, steps, num_chains,
             _dispersed(num_dispersed, num_chains, posterior.dim),
             Length(num_steps, burn_in, None if full else batch_size),
@@ -202,7 +202,9 @@ def _dispersed(asked: int | None, num_chains: int, dim: int) -> int:
     return 0
 
 
-def _sampled(posterior: Posterior, asked: Asked, observed: Mapping[str, Data]) -> dict[str, Any]:
+def _sampled(
+    posterior: Posterior, asked: ChainRequest, observed: Mapping[str, Data]
+) -> dict[str, Any]:
     """The chains of one block, as fields of the record."""
     curvature = Curvature.of(posterior, asked.generator)
     pilot = Pilot.of(posterior, curvature, asked)

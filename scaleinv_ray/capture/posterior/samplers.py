@@ -26,7 +26,7 @@ ACCEPTANCE = 0.7
 
 
 @dataclass
-class Rows:
+class ChainRows:
     """Where chains are and how they move; a row is one chain at one setting.
 
     Attributes:
@@ -43,9 +43,9 @@ class Rows:
     step_R1: torch.Tensor
     group_R: torch.Tensor
 
-    def part(self, at: slice) -> Rows:
+    def part(self, at: slice) -> ChainRows:
         """Some of the rows, as views."""
-        return Rows(
+        return ChainRows(
             self.x_RP[at], self.nbeta_R1[at], self.gamma_R1[at], self.step_R1[at], self.group_R[at]
         )
 
@@ -90,7 +90,7 @@ class Draws:
     end_P: torch.Tensor
 
     @classmethod
-    def empty(cls, rows: Rows, length: Length, num_observed: int) -> Draws:
+    def empty(cls, rows: ChainRows, length: Length, num_observed: int) -> Draws:
         """Of NaN, to be filled."""
         shape = (len(rows.x_RP), length.num_steps)
         # losses in the precision of the net: their difference is what counts
@@ -178,7 +178,7 @@ class _Batches:
 
 def run(
     posterior: Posterior,
-    rows: Rows,
+    rows: ChainRows,
     sampler: str,
     length: Length,
     *,
@@ -222,7 +222,7 @@ def run(
 
 def langevin(
     posterior: Posterior,
-    rows: Rows,
+    rows: ChainRows,
     length: Length,
     *,
     generator: torch.Generator,
@@ -278,7 +278,7 @@ def langevin(
 
 def metropolis(
     posterior: Posterior,
-    rows: Rows,
+    rows: ChainRows,
     length: Length,
     *,
     generator: torch.Generator,
@@ -334,14 +334,14 @@ def metropolis(
 
 
 def _force(
-    posterior: Posterior, rows: Rows, x_RP: torch.Tensor
+    posterior: Posterior, rows: ChainRows, x_RP: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean losses over all data and nbeta g + gamma x."""
     loss_R, slope_RP = posterior.gradient(x_RP, None)
     return loss_R, torch.addcmul(rows.gamma_R1 * x_RP, slope_RP, rows.nbeta_R1)
 
 
-def _adapt(rows: Rows, chance_R: torch.Tensor, *, rate: float) -> None:
+def _adapt(rows: ChainRows, chance_R: torch.Tensor, *, rate: float) -> None:
     """Robbins-Monro on log eps, by the mean chance over the rows of a group."""
     count = chance_R.new_zeros(int(rows.group_R[-1]) + 1)
     total = count.index_add(0, rows.group_R, chance_R)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from scaleinv_ray.capture.posterior.loss import Posterior
-from scaleinv_ray.capture.posterior.samplers import Length, Rows, run
+from scaleinv_ray.capture.posterior.samplers import ChainRows, Length, run
 
 STEP = 0.08
 """Step times the largest curvature of the target, and 4 times the heating that is allowed."""
@@ -37,7 +37,7 @@ START_EXCESS = 5.0
 
 
 @dataclass(frozen=True)
-class Asked:
+class ChainRequest:
     """What was asked of the chains of a block.
 
     Attributes:
@@ -127,7 +127,7 @@ class Pilot:
     square_P: torch.Tensor
 
     @classmethod
-    def of(cls, posterior: Posterior, curvature: Curvature, asked: Asked) -> Pilot:
+    def of(cls, posterior: Posterior, curvature: Curvature, asked: ChainRequest) -> Pilot:
         """At the first nbeta that was asked for, or where the excess loss is at most LOCAL.
 
         There from 10 upwards to 10 lambda_hat in each of PILOT_ROUNDS rounds.
@@ -158,7 +158,13 @@ class Pilot:
 
     @classmethod
     def _round(
-        cls, posterior: Posterior, curvature: Curvature, asked: Asked, *, nbeta: float, noise: float
+        cls,
+        posterior: Posterior,
+        curvature: Curvature,
+        asked: ChainRequest,
+        *,
+        nbeta: float,
+        noise: float,
     ) -> Pilot:
         # no longer than what it prepares, but a ladder stands on what it finds
         steps = PILOT_STEPS
@@ -208,7 +214,7 @@ class Settings:
 
     @classmethod
     def of(
-        cls, asked: Asked, curvature: Curvature, noise: GradientNoise, *, llc: float = 1.0
+        cls, asked: ChainRequest, curvature: Curvature, noise: GradientNoise, *, llc: float = 1.0
     ) -> Settings:
         """As asked for, and by the rules of `chain_records` where nothing was.
 
@@ -243,7 +249,7 @@ class Settings:
         return cls(nbeta_N, gamma_N, step_N, noise_N)
 
 
-def starts(posterior: Posterior, settings: Settings, asked: Asked) -> Rows:
+def starts(posterior: Posterior, settings: Settings, asked: ChainRequest) -> ChainRows:
     """All chains of all settings where they start, the dispersed ones of a setting first.
 
     These lie at DISPERSION times a draw of the Gaussian approximation N(0, (nbeta |H| + gamma)^-1),
@@ -273,7 +279,7 @@ def starts(posterior: Posterior, settings: Settings, asked: Asked) -> Rows:
         return torch.as_tensor(np.repeat(values_N, num_chains)).to(x_RP)[:, None]
 
     group_R = torch.arange(num_settings, device=x_RP.device).repeat_interleave(num_chains)
-    return Rows(
+    return ChainRows(
         x_RP, column(settings.nbeta_N), column(settings.gamma_N), column(settings.step_N), group_R
     )
 

@@ -25,7 +25,7 @@ from scaleinv_ray.capture.architectures import Architecture, architecture_of
 from scaleinv_ray.checkpoints.files.roles import canonical_name, is_mask
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions
 from scaleinv_ray.checkpoints.weights.matrices import read_config, shuffled, stored_dtype
-from scaleinv_ray.checkpoints.weights.whole import check_folder
+from scaleinv_ray.checkpoints.weights.whole import check_whole
 
 
 class Call(TypedDict):
@@ -91,7 +91,7 @@ class StreamedModel:
             ValueError: where the folder is not whole or lacks a parameter of the model.
         """
         options = options or LoadOptions()
-        files = check_folder(folder)
+        files = check_whole(folder)
         config = read_config(folder, trusted=options.trust_remote_code)
         config._attn_implementation = options.attention
         dtype = options.dtype or stored_dtype(folder)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from scaleinv_ray.capture.forward import Pass, check_request, records_of
-from scaleinv_ray.capture.makers import Allocate, Asked, Collector, makings_of
-from scaleinv_ray.capture.sites import watch
+from scaleinv_ray.capture.makers import Allocate, Collector, PassRequest, makings_of
+from scaleinv_ray.capture.sites import hooked
 from scaleinv_ray.capture.streaming.layers import States, final_states, stream
 from scaleinv_ray.capture.streaming.partial import StreamedModel
 from scaleinv_ray.kinds import KINDS
@@ -65,7 +65,7 @@ class _ByBlock:
 class PartialPass(Pass):
     """What blocks that are in memory for a while leave behind: told when a block is done."""
 
-    def __init__(self, asked: Asked, kinds: frozenset[str], keep: Keep = as_it_is) -> None:
+    def __init__(self, asked: PassRequest, kinds: frozenset[str], keep: Keep = as_it_is) -> None:
         """Of a model of which blocks are in memory; keep: as of `streamed_records`."""
         self._asked = asked
         wanted: list[Any] = []
@@ -80,7 +80,7 @@ class PartialPass(Pass):
 
     def watched(self) -> AbstractContextManager[None]:
         """Hooks on the blocks, while it is open."""
-        return watch(self._asked.model, self._asked.architecture, self.hooked, self.visit)
+        return hooked(self._asked.model, self._asked.architecture, self.hooked, self.visit)
 
     def end_block(self, layer: int) -> None:
         """Called after the last batch of a block."""
@@ -139,7 +139,7 @@ def streamed_records(
         raise ValueError(
             f"states: got levels of an earlier pass, a {again[0]} needs to begin at level 0"
         )
-    asked = Asked(model, tokens_ST, protocol, labels or {}, seed_units, allocate=allocate)
+    asked = PassRequest(model, tokens_ST, protocol, labels or {}, seed_units, allocate=allocate)
     passing = PartialPass(asked, kinds, keep)
     with passing.watched():
         stream(streamed, tokens_ST, states, batch_size=batch_size, passing=passing)

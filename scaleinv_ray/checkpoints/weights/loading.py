@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from scaleinv_ray.attention_only import modeling as attention_only
 from scaleinv_ray.checkpoints.weights.matrices import read_config, stored_dtype
-from scaleinv_ray.checkpoints.weights.whole import check_folder
+from scaleinv_ray.checkpoints.weights.whole import check_whole
 
 assert attention_only, "importing the module makes the architecture known to AutoModelForCausalLM"
 
@@ -49,7 +49,7 @@ def load_model(folder: Path, options: LoadOptions | None = None) -> PreTrainedMo
         ValueError: where `check_folder` finds a fault, or where the files lack weights of the
             model or hold them in another shape (transformers would draw them at random).
     """
-    check_folder(folder)
+    check_whole(folder)
     options = options or LoadOptions()
     config = read_config(folder, trusted=options.trust_remote_code)
     loaded: Any = AutoModelForCausalLM.from_pretrained(

@@ -39,7 +39,7 @@ from scaleinv_ray.checkpoints.files.roles import (
 )
 from scaleinv_ray.checkpoints.files.sizes import Sizes
 from scaleinv_ray.checkpoints.files.tied import stored_again
-from scaleinv_ray.checkpoints.weights.whole import check_folder, code_named
+from scaleinv_ray.checkpoints.weights.whole import check_whole, code_named
 from scaleinv_ray.inputs.json_files import read_json
 from scaleinv_ray.records import Variant, WeightMatrix
 
@@ -157,7 +157,7 @@ def shuffled(tensor: torch.Tensor, name: str, *, model_type: str, seed: int) -> 
 
 
 def _stored(folder: Path, tensors: Collection[str] | None) -> Iterator[tuple[str, torch.Tensor]]:
-    where = check_folder(folder)
+    where = check_whole(folder)
     if tensors is not None:
         if absent := sorted(set(tensors).difference(where)):
             raise ValueError(f"{folder}: lacks tensors {absent}")
@@ -171,7 +171,7 @@ def _stored(folder: Path, tensors: Collection[str] | None) -> Iterator[tuple[str
 def _built(folder: Path, seed: int, trusted: bool) -> Iterator[tuple[str, torch.Tensor]]:
     config = read_config(folder, trusted=trusted)
     model = build_from_config(config, seed, dtype=stored_dtype(folder), trusted=trusted)
-    stored = check_folder(folder)
+    stored = check_whole(folder)
     stacks = [n for n, p in model.named_parameters() if is_stack(n, p.ndim)]
     if all(name in stored for name in stacks):
         yield from model.named_parameters()

@@ -37,7 +37,7 @@ def _why_no_safetensors(folder: Path) -> str:
     return f"has neither {_SINGLE} nor {_INDEX}"
 
 
-def check_folder(folder: Path) -> dict[str, Path]:
+def check_whole(folder: Path) -> dict[str, Path]:
     """Checks that a folder holds a whole safetensors checkpoint.
 
     Returns:

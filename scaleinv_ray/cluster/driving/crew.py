@@ -15,7 +15,7 @@ from scaleinv_ray.cluster.scratch.transfer import pinned
 from scaleinv_ray.cluster.session import ray
 from scaleinv_ray.config.cluster import ClusterOptions
 from scaleinv_ray.plan.costs import oom_kills
-from scaleinv_ray.plan.jobs import Place
+from scaleinv_ray.plan.jobs import ActorPlace
 
 ASKED_S = 10.0
 """Time for a node to say why an actor was lost there."""
@@ -72,7 +72,7 @@ class Crew:
         self._options, self._joining, self._terms = options, joining, terms
         self._all: list[Any] = []
         self._starting: dict[Any, _Starting] = {}
-        self._places: dict[Any, Place] = {}
+        self._places: dict[Any, ActorPlace] = {}
         self.failures = 0
         self.idle: list[Any] = []
 
@@ -105,7 +105,7 @@ class Crew:
         self._all.append(actor)
         self._starting[actor.place.remote(self._terms)] = _Starting(actor, time.monotonic())
 
-    def started(self, ref: Any) -> Place | Unfit | str | None:
+    def started(self, ref: Any) -> ActorPlace | Unfit | str | None:
         """Takes note of an actor that has answered, or cannot.
 
         Returns:
@@ -116,7 +116,7 @@ class Crew:
             return None
         actor = self._starting.pop(ref).actor
         try:
-            found: Place | Unfit = ray.get(ref)
+            found: ActorPlace | Unfit = ray.get(ref)
         except LOST as error:
             self._all.remove(actor)
             self.failures += 1
@@ -129,7 +129,7 @@ class Crew:
         self.idle.append(actor)
         return found
 
-    def place_of(self, actor: Any) -> Place:
+    def place_of(self, actor: Any) -> ActorPlace:
         """Where an actor is that has answered."""
         return self._places[actor]
 

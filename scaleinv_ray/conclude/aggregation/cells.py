@@ -17,9 +17,9 @@ import numpy as np
 from scaleinv_ray.conclude.aggregation.completeness import Cell, Location, Sorted
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import (
     NO_STEP,
-    Checkpoint,
     Choice,
     Replicate,
+    StepOfRun,
     choices,
 )
 from scaleinv_ray.conclude.aggregation.places import Place, places_of
@@ -157,17 +157,17 @@ def _source(
     )
 
 
-def _checkpoints(table: Rows) -> dict[str, dict[Replicate, dict[int, Checkpoint]]]:
+def _checkpoints(table: Rows) -> dict[str, dict[Replicate, dict[int, StepOfRun]]]:
     """Series -> trained replicate -> step -> the first facts of it that its rows give."""
     trained = table.where(table.equal(variant=TRAINED))
     of_unit = ("series", *Replicate._fields, "step")
-    facts = [name for name in Checkpoint._fields if name in table.columns]
-    found: dict[str, dict[Replicate, dict[int, Checkpoint]]] = {}
+    facts = [name for name in StepOfRun._fields if name in table.columns]
+    found: dict[str, dict[Replicate, dict[int, StepOfRun]]] = {}
     for combination in trained.distinct((*of_unit, *facts))[1]:
         series, *replicate, step = combination[: len(of_unit)]
         steps = found.setdefault(series, {}).setdefault(Replicate(*replicate), {})
         at = NO_STEP if step is None else step
-        known = steps.get(at, Checkpoint(None, None))
+        known = steps.get(at, StepOfRun(None, None))
         said = dict(zip(facts, combination[len(of_unit) :], strict=True))
         steps[at] = known._replace(**{n: v for n, v in said.items() if getattr(known, n) is None})
     return found

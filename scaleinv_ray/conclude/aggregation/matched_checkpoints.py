@@ -30,7 +30,7 @@ class Replicate(NamedTuple):
         return self.n_params, self.n_layers, self.architecture
 
 
-class Checkpoint(NamedTuple):
+class StepOfRun(NamedTuple):
     """A trained model at one step: tokens seen so far and held-out loss, None where unknown.
 
     Both count tokens of its tokenizer, None where that is not known.
@@ -41,7 +41,7 @@ class Checkpoint(NamedTuple):
     tokenizer: str | None = None
 
 
-Checkpoints = Mapping[Replicate, Mapping[int, Checkpoint]]
+Checkpoints = Mapping[Replicate, Mapping[int, StepOfRun]]
 """Replicate -> step -> checkpoint, of the trained models of one series."""
 Pick = tuple[tuple[int, float], ...]
 """Steps of a replicate with their weights: one step, or two to interpolate between."""

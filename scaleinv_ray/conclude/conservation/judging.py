@@ -11,10 +11,15 @@ from scipy import special
 
 from scaleinv_ray.conclude.conservation.fits import Fit, candidates, fit, refit, select
 from scaleinv_ray.conclude.conservation.power import seeds_for_conserved
-from scaleinv_ray.conclude.conservation.prediction import forms_of, line_of, means_of, predict
+from scaleinv_ray.conclude.conservation.prediction import (
+    forms_of,
+    line_of,
+    means_of,
+    predict_held_out,
+)
 from scaleinv_ray.conclude.conservation.test_statistics import (
-    Evidence,
-    Moments,
+    SampleMoments,
+    TestResults,
     evidence,
     moments_left_out,
 )
@@ -35,8 +40,8 @@ class _Case:
     """A batch: the series in row 0, then the same with each seed left out."""
 
     series: Series
-    given: Moments
-    found: Evidence
+    given: SampleMoments
+    found: TestResults
     delta: float
 
 
@@ -119,7 +124,7 @@ def judge(
     return replace(numbers, left_out=left_out, seeds_needed=needed)
 
 
-def verdict_alone(series: Series, given: Moments, *, delta: float) -> Verdicts:
+def verdict_alone(series: Series, given: SampleMoments, *, delta: float) -> Verdicts:
     """The verdict of `judge` without the numbers beside it."""
     if _missing(series):
         return Verdicts.UNDETERMINED
@@ -341,7 +346,7 @@ def _with_numbers(
         heterogeneity_p=_known(found.heterogeneity_p_B),
         i2=None if q is None else max(0.0, 1 - free / q) if q > 0 else 0.0,
         lack_of_fit_p=_known(found.lack_of_fit_p_B) if law is None else law.lack_of_fit_p,
-        prediction=predict(
+        prediction=predict_held_out(
             series,
             given,
             len(series.x_K) - 1,

@@ -15,7 +15,7 @@ from scipy import special
 
 from scaleinv_ray.conclude.conservation.judging import verdict_alone
 from scaleinv_ray.conclude.conservation.power import seeds_for_conserved
-from scaleinv_ray.conclude.conservation.test_statistics import Moments, moments
+from scaleinv_ray.conclude.conservation.test_statistics import SampleMoments, moments
 from scaleinv_ray.conclude.conservation.value_scale import Series, series_of
 from scaleinv_ray.conclude.conservation.verdict import Verdict, Verdicts
 
@@ -138,7 +138,7 @@ def _on_one_scale(
     return parts[0], parts[1]
 
 
-def _gap(ours: Moments, theirs: Moments) -> _Gap:
+def _gap(ours: SampleMoments, theirs: SampleMoments) -> _Gap:
     gap_K = (ours.mean_BK - theirs.mean_BK)[0]
     parts = [_errors(ours), _errors(theirs)]
     error_K = parts[0][0] + parts[1][0]
@@ -157,7 +157,7 @@ def _gap(ours: Moments, theirs: Moments) -> _Gap:
     )
 
 
-def _errors(given: Moments) -> tuple[np.ndarray, np.ndarray, float]:
+def _errors(given: SampleMoments) -> tuple[np.ndarray, np.ndarray, float]:
     """Variance of each size mean, its df, and sum of (variance of the sum)^2 / df."""
     count_K = given.count_BK[0]
     if given.unequal_B[0]:

@@ -15,7 +15,7 @@ from scipy import special
 
 from scaleinv_ray.conclude.aggregation.places import AtPlace
 from scaleinv_ray.conclude.conservation.fits import LOGARITHMIC, RAW, Fit, Form, Means, fit
-from scaleinv_ray.conclude.conservation.test_statistics import Moments
+from scaleinv_ray.conclude.conservation.test_statistics import SampleMoments
 from scaleinv_ray.conclude.conservation.value_scale import Series
 
 LEVEL = 0.90
@@ -99,7 +99,7 @@ def forms_of(series: Series) -> Mapping[str, Form]:
     return LOGARITHMIC if series.unit is None else RAW
 
 
-def means_of(series: Series, given: Moments, row: int = 0) -> Means:
+def means_of(series: Series, given: SampleMoments, row: int = 0) -> Means:
     """The size means of one row of the batch; the series itself is the first."""
     return Means(series.x_K, given.mean_BK[row], given.count_BK[row])
 
@@ -112,7 +112,7 @@ class _Outlook(NamedTuple):
     half: float
 
 
-def predict(series: Series, given: Moments, target: int, *, form: str) -> Prediction:
+def predict_held_out(series: Series, given: SampleMoments, target: int, *, form: str) -> Prediction:
     """Predicts the size with index `target` from all smaller ones.
 
     The half-width of the 90 % interval is max(t_{.95,df} sqrt(h s2), t_{.95,K-C} sqrt(h v)) with
@@ -151,7 +151,7 @@ def predict(series: Series, given: Moments, target: int, *, form: str) -> Predic
     )
 
 
-def forecast(series: Series, given: Moments, n_params: float, *, form: str) -> Forecast:
+def forecast(series: Series, given: SampleMoments, n_params: float, *, form: str) -> Forecast:
     """Predicts a single model of a size larger than all measured, from all of these.
 
     Args:
@@ -179,14 +179,17 @@ def forecast(series: Series, given: Moments, n_params: float, *, form: str) -> F
     return _outlook(series, given, n_params, form=form, num_fitted=num_fitted, seeds=1).found
 
 
-def rolling(series: Series, given: Moments, *, form: str) -> list[Prediction]:
+def rolling(series: Series, given: SampleMoments, *, form: str) -> list[Prediction]:
     """Every size that has enough smaller ones (three, offset power four), predicted from those."""
     least = max(LEAST_FITTED, forms_of(series)[form].num_coefficients + 1)
-    return [predict(series, given, target, form=form) for target in range(least, len(series.x_K))]
+    return [
+        predict_held_out(series, given, target, form=form)
+        for target in range(least, len(series.x_K))
+    ]
 
 
 def _outlook(
-    series: Series, given: Moments, n_params: float, *, form: str, num_fitted: int, seeds: int
+    series: Series, given: SampleMoments, n_params: float, *, form: str, num_fitted: int, seeds: int
 ) -> _Outlook:
     if num_fitted < LEAST_FITTED:
         raise ValueError(f"sizes: got {num_fitted} to fit, allowed {LEAST_FITTED} or more")
@@ -207,7 +210,7 @@ def _outlook(
     return _Outlook(found, y, half)
 
 
-def _half_width(fitted: Fit, gradient_C: np.ndarray, given: Moments, seeds: int) -> float:
+def _half_width(fitted: Fit, gradient_C: np.ndarray, given: SampleMoments, seeds: int) -> float:
     normal_CC = fitted.gradient_KC.T @ (fitted.weight_K[:, None] * fitted.gradient_KC)
     try:
         spread = float(gradient_C @ np.linalg.solve(normal_CC, gradient_C))
@@ -227,7 +230,7 @@ def _half_width(fitted: Fit, gradient_C: np.ndarray, given: Moments, seeds: int)
     return max(scatter, float(special.stdtrit(df, 0.5 + LEVEL / 2)) * math.sqrt(h * pooled))
 
 
-def _observed_stderr(series: Series, given: Moments, target: int) -> float | None:
+def _observed_stderr(series: Series, given: SampleMoments, target: int) -> float | None:
     count, variance = given.count_BK[0, target], float(given.variance_BK[0, target])
     if count < 2:
         return None

@@ -20,7 +20,7 @@ BROWN_FORSYTHE_P = 0.10
 
 
 @dataclass(frozen=True)
-class Moments:
+class SampleMoments:
     """Means and variances over seeds at each size.
 
     Attributes:
@@ -41,7 +41,7 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class TestResults:
     """Tests of equivalence, heterogeneity and slope; all arrays [B], NaN where not to be had.
 
     Attributes:
@@ -86,7 +86,7 @@ class _Sizes(NamedTuple):
     z_within: np.ndarray
 
 
-def moments(y_BKS: np.ndarray) -> Moments:
+def moments(y_BKS: np.ndarray) -> SampleMoments:
     """Means and variances over seeds, and whether the variances may be pooled.
 
     Args:
@@ -99,7 +99,7 @@ def moments(y_BKS: np.ndarray) -> Moments:
     return _moments(_sizes(y_BKS))
 
 
-def moments_left_out(y_KS: np.ndarray) -> Moments:
+def moments_left_out(y_KS: np.ndarray) -> SampleMoments:
     """The moments of a series, and of it without each seed of the sizes that have three or more.
 
     Args:
@@ -137,7 +137,7 @@ def _sizes(y_NS: np.ndarray) -> _Sizes:
     return _Sizes(count_N, mean_N, within_N, z_N, (away_NS**2).sum(axis=-1))
 
 
-def _moments(of: _Sizes) -> Moments:
+def _moments(of: _Sizes) -> SampleMoments:
     df_BK = of.num - 1
     with np.errstate(divide="ignore", invalid="ignore"):
         variance_BK = np.where(df_BK > 0, of.within / df_BK, np.nan)
@@ -146,7 +146,7 @@ def _moments(of: _Sizes) -> Moments:
         largest_B = np.where(df_BK > 0, variance_BK, -np.inf).max(axis=1)
     wide_B = (largest_B > VARIANCE_RATIO * smallest_B) & (largest_B > 0)
     unequal_B = wide_B | (_brown_forsythe_p(of) < BROWN_FORSYTHE_P)
-    return Moments(of.mean, variance_BK, of.num, pooled_B, df_BK.sum(axis=1), unequal_B)
+    return SampleMoments(of.mean, variance_BK, of.num, pooled_B, df_BK.sum(axis=1), unequal_B)
 
 
 def brown_forsythe_p(y_BKS: np.ndarray) -> np.ndarray:
@@ -178,7 +178,7 @@ def _brown_forsythe_p(of: _Sizes) -> np.ndarray:
     return np.where(np.isnan(p_B), np.where(between_B > 0, 0.0, 1.0), p_B)
 
 
-def brown_forsythe_mehrotra_p(given: Moments) -> np.ndarray:
+def brown_forsythe_mehrotra_p(given: SampleMoments) -> np.ndarray:
     """Equal means under unequal variances, statsmodels' `anova_oneway(use_var="bf")` by batch.
 
     F* = sum s_i (m_i - m)^2 / sum (1 - s_i/n) v_i on Satterthwaite df (Brown & Forsythe 1974), with
@@ -203,7 +203,7 @@ def brown_forsythe_mehrotra_p(given: Moments) -> np.ndarray:
         return special.fdtrc(df1_B, df2_B, between_B / expected_B)
 
 
-def evidence(x_K: np.ndarray, given: Moments, *, delta: float) -> Evidence:
+def evidence(x_K: np.ndarray, given: SampleMoments, *, delta: float) -> TestResults:
     """All tests of a batch of series (Schuirmann 1987 for TOST; Berger 1982 for the union).
 
     W = max over pairs of |m_i - m_j| + t_{.95,df} sqrt(s2 (1/s_i + 1/s_j)), with Welch's standard
@@ -231,7 +231,7 @@ def evidence(x_K: np.ndarray, given: Moments, *, delta: float) -> Evidence:
             special.stdtrit(df_B, 0.975) * pooled_se_B,
             special.stdtrit(num_sizes - 2, 0.975) * residual_se_B,
         )
-        return Evidence(
+        return TestResults(
             width_B=width_B,
             tost_p_B=tost_p_B,
             q_B=q_B,
@@ -266,7 +266,7 @@ def _weighted_mean(value_BK: np.ndarray, weight_BK: np.ndarray) -> np.ndarray:
     return (weight_BK * value_BK).sum(axis=1) / weight_BK.sum(axis=1)
 
 
-def _equivalence(given: Moments, delta: float) -> tuple[np.ndarray, np.ndarray]:
+def _equivalence(given: SampleMoments, delta: float) -> tuple[np.ndarray, np.ndarray]:
     width_B, tost_p_B = _pooled_equivalence(given, delta)
     left = np.flatnonzero(given.unequal_B)
     while len(left):
@@ -277,12 +277,12 @@ def _equivalence(given: Moments, delta: float) -> tuple[np.ndarray, np.ndarray]:
     return width_B, tost_p_B
 
 
-def _like_first(given: Moments, rows: np.ndarray) -> np.ndarray:
+def _like_first(given: SampleMoments, rows: np.ndarray) -> np.ndarray:
     """Rows that differ from the first of them in one size at most."""
     return rows[_changed(given, rows).sum(axis=1) <= 1]
 
 
-def _changed(given: Moments, rows: np.ndarray) -> np.ndarray:
+def _changed(given: SampleMoments, rows: np.ndarray) -> np.ndarray:
     differs_BK = np.zeros((len(rows), given.mean_BK.shape[1]), dtype=bool)
     for of_BK in (given.mean_BK, given.variance_BK, given.count_BK):
         mine_BK, first_K = of_BK[rows], of_BK[rows[0]]
@@ -290,7 +290,7 @@ def _changed(given: Moments, rows: np.ndarray) -> np.ndarray:
     return differs_BK
 
 
-def _pooled_equivalence(given: Moments, delta: float) -> tuple[np.ndarray, np.ndarray]:
+def _pooled_equivalence(given: SampleMoments, delta: float) -> tuple[np.ndarray, np.ndarray]:
     """One error and df for all pairs with the same two numbers of seeds: the widest gap decides."""
     count_BK, mean_BK = given.count_BK, given.mean_BK
     df_B = given.df_B.astype(np.float64)
@@ -323,7 +323,7 @@ class _Extremes(NamedTuple):
 
 
 def _welch_equivalence(
-    given: Moments, delta: float, rows: np.ndarray
+    given: SampleMoments, delta: float, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Welch's error and df pair by pair, of series that differ from the first in one size."""
     num_sizes = given.mean_BK.shape[1]
@@ -348,7 +348,7 @@ def _welch_equivalence(
 
 
 def _welch(
-    given: Moments, delta: float, row: np.ndarray, first: np.ndarray, second: np.ndarray
+    given: SampleMoments, delta: float, row: np.ndarray, first: np.ndarray, second: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gap plus its error, and p of the TOST, of pairs of sizes in some rows."""
     gap = np.abs(given.mean_BK[row, first] - given.mean_BK[row, second])
@@ -379,7 +379,7 @@ def _line(
 
 
 def _leave_largest_out(
-    x_K: np.ndarray, given: Moments
+    x_K: np.ndarray, given: SampleMoments
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     mean_BK, weight_BK = given.mean_BK[:, :-1], given.count_BK[:, :-1]
     slope_B, residual_BK, _ = _line(x_K[:-1], mean_BK, weight_BK)

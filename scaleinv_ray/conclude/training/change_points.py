@@ -15,7 +15,7 @@ PARALLEL = 1e-9
 """A shape with less than this share outside the base functions is one of them."""
 
 
-class Match(NamedTuple):
+class BestShape(NamedTuple):
     """The best shape.
 
     Attributes:
@@ -76,7 +76,7 @@ def rss_by_shape(shapes: Shapes, y_K: np.ndarray) -> tuple[float, np.ndarray]:
     return base_rss, np.maximum(base_rss - (shapes.direction_DK @ residual_K) ** 2, 0.0)
 
 
-def best_shape(shapes: Shapes, y_K: np.ndarray) -> Match:
+def best_shape(shapes: Shapes, y_K: np.ndarray) -> BestShape:
     """The shape that leaves the least residual.
 
     Args:
@@ -92,9 +92,9 @@ def best_shape(shapes: Shapes, y_K: np.ndarray) -> Match:
     # rounding: a curve that the base describes has no shape to find
     floor = 1e-24 * max(float(y_K @ y_K), 1e-300)
     if base_rss <= floor:
-        return Match(int(shapes.kept_D[at]), 0.0, base_rss, base_rss)
+        return BestShape(int(shapes.kept_D[at]), 0.0, base_rss, base_rss)
     f = (base_rss - rss) * shapes.df / rss if rss > floor else np.inf
-    return Match(int(shapes.kept_D[at]), float(f), rss, base_rss)
+    return BestShape(int(shapes.kept_D[at]), float(f), rss, base_rss)
 
 
 def best_shapes(shapes: Shapes, y_BK: np.ndarray) -> np.ndarray:

@@ -19,7 +19,12 @@ from scaleinv_ray.conclude.aggregation.cells import Place, gather
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Replicate
 from scaleinv_ray.conclude.aggregation.places import AtPlace, at_place, place_of
 from scaleinv_ray.conclude.training.change_points import Shapes, best_shape, rss_by_shape, shapes_of
-from scaleinv_ray.conclude.training.transitions import Kind, TransitionRow, run_values, scaled
+from scaleinv_ray.conclude.training.transitions import (
+    ProgressKind,
+    TransitionRow,
+    run_values,
+    scaled,
+)
 from scaleinv_ray.contract import Quantity
 
 LEAST_CHECKPOINTS = 7
@@ -54,7 +59,7 @@ class OrderRow(AtPlace):
     reason: str
 
 
-class Form(StrEnum):
+class ProgressForm(StrEnum):
     """How a quantity changes over a run."""
 
     SIGMOID = "sigmoid"
@@ -86,7 +91,7 @@ class Order:
         width_high: upper end, inf where it may be wider than the run.
     """
 
-    form: Form
+    form: ProgressForm
     bic: float
     middle: float
     width: float
@@ -184,9 +189,9 @@ class OrderFinder:
         floor = 1e-24 * float(y_K @ y_K)  # rounding: a form that is exact
         bic = len(x_K) * math.log(max(power.rss, floor) / max(sigmoid.rss, floor))
         bic -= math.log(len(x_K))  # the sigmoid has a number more
-        form = Form.UNDETERMINED
+        form = ProgressForm.UNDETERMINED
         if abs(bic) >= DECISIVE:
-            form = Form.SIGMOID if bic > 0 else Form.POWER_LAW
+            form = ProgressForm.SIGMOID if bic > 0 else ProgressForm.POWER_LAW
         within_D = fine.width_D[fine.inside(y_K)]
         low, high = float(within_D.min()), float(within_D.max())
         narrowest, widest = _range(x_K)
@@ -260,7 +265,7 @@ def order_table(
         medians over those that are sigmoids. The slope is that of the sigmoids whose width the
         checkpoints resolve; the reason counts the others.
     """
-    moving = {Kind.BREAK.value, Kind.JUMP.value}
+    moving = {ProgressKind.BREAK.value, ProgressKind.JUMP.value}
     moved = {place_of(row) for row in transitions if row["kind"] in moving}
     finder = OrderFinder()
     out: list[OrderRow] = []
@@ -280,14 +285,14 @@ def order_table(
 
 
 def _row(place: Place, found: Mapping[Replicate, Order]) -> OrderRow:
-    sigmoids = {run: order for run, order in found.items() if order.form is Form.SIGMOID}
+    sigmoids = {run: order for run, order in found.items() if order.form is ProgressForm.SIGMOID}
     sharpening, size, reason = _sharpening(sigmoids)
     return {
         **at_place(place),
         "n_runs": len(found),
         "n_sizes": len({run.n_params for run in found}),
         "n_sigmoid": len(sigmoids),
-        "n_power_law": sum(order.form is Form.POWER_LAW for order in found.values()),
+        "n_power_law": sum(order.form is ProgressForm.POWER_LAW for order in found.values()),
         "bic": float(np.median([order.bic for order in found.values()])),
         "middle": float(np.median([o.middle for o in sigmoids.values()])) if sigmoids else None,
         "width": float(np.median([o.width for o in sigmoids.values()])) if sigmoids else None,

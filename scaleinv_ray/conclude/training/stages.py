@@ -16,7 +16,12 @@ import numpy as np
 from scaleinv_ray.conclude.aggregation.cells import Place, gather
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP
 from scaleinv_ray.conclude.aggregation.places import place_of
-from scaleinv_ray.conclude.training.transitions import Kind, TransitionRow, run_values, scaled
+from scaleinv_ray.conclude.training.transitions import (
+    ProgressKind,
+    TransitionRow,
+    run_values,
+    scaled,
+)
 from scaleinv_ray.contract import Quantity
 
 Quantities = Mapping[tuple[str, str], Quantity]
@@ -197,7 +202,7 @@ def cliques(moves: Sequence[_Move]) -> list[list[_Move]]:
 
 
 def _read(row: TransitionRow) -> bool:
-    moved = row["kind"] in {Kind.BREAK.value, Kind.JUMP.value}
+    moved = row["kind"] in {ProgressKind.BREAK.value, ProgressKind.JUMP.value}
     # `all` sites repeat the roles of weights
     whole = row["depth_bin"] == "all" and row["site"] != "all"
     return moved and whole and row["family"] in SPECTRAL | BEHAVIOUR

@@ -21,7 +21,7 @@ from scaleinv_ray.conclude.aggregation.places import Place, at_place
 from scaleinv_ray.conclude.aggregation.values import whole_over_training
 from scaleinv_ray.conclude.conservation.fits import TIED
 from scaleinv_ray.conclude.training.change_points import (
-    Match,
+    BestShape,
     Shapes,
     best_shape,
     null_of_search,
@@ -64,7 +64,7 @@ class TransitionRow(TypedDict):
     reason: str
 
 
-class Kind(StrEnum):
+class ProgressKind(StrEnum):
     """What happens in a run."""
 
     BREAK = "break"
@@ -91,7 +91,7 @@ class Transition:
         reason: in words.
     """
 
-    kind: Kind
+    kind: ProgressKind
     step: float | None = None
     step_low: float | None = None
     step_high: float | None = None
@@ -165,7 +165,7 @@ class TransitionFinder:
         step_K, y_K = step_K[order], y_K[order]
         if len(step_K) < LEAST_CHECKPOINTS:
             reason = f"{len(step_K)} checkpoints, needs {LEAST_CHECKPOINTS}"
-            return [Transition(Kind.UNDETERMINED, reason=reason)]
+            return [Transition(ProgressKind.UNDETERMINED, reason=reason)]
         first = self._first(step_K, y_K)
         smooth = first.step is None and first.p is not None and first.p < ALPHA
         claim_p = 1.0 if smooth else first.p
@@ -196,9 +196,13 @@ class TransitionFinder:
         if p >= ALPHA:
             slope = float(np.polyfit(x_K, y_K, 1)[0])
             reason = "a line on ln(1 + step) fits"
-            return Transition(Kind.NONE, slope_before=slope, slope_after=slope, p=p, reason=reason)
+            return Transition(
+                ProgressKind.NONE, slope_before=slope, slope_after=slope, p=p, reason=reason
+            )
         if not _beats_a_smooth_curve(x_K, y_K, match):
-            return Transition(Kind.NONE, p=p, reason="no line, but a smooth curve fits as well")
+            return Transition(
+                ProgressKind.NONE, p=p, reason="no line, but a smooth curve fits as well"
+            )
         return _described(search, step_K, y_K, match, p)
 
     def _search(self, step_K: np.ndarray) -> _Search:
@@ -300,7 +304,7 @@ def _prepared(x_K: np.ndarray, rng: np.random.Generator) -> _Search:
     return _Search(shapes, shape_DK, position_D, is_jump, null_of_search(shapes, rng))
 
 
-def _beats_a_smooth_curve(x_K: np.ndarray, y_K: np.ndarray, match: Match) -> bool:
+def _beats_a_smooth_curve(x_K: np.ndarray, y_K: np.ndarray, match: BestShape) -> bool:
     """Whether AICc prefers the broken line to a cubic, both of four numbers."""
     z_K = (x_K - x_K.mean()) / np.ptp(x_K)
     design_KC = np.vander(z_K, 4)
@@ -310,7 +314,7 @@ def _beats_a_smooth_curve(x_K: np.ndarray, y_K: np.ndarray, match: Match) -> boo
 
 
 def _described(
-    search: _Search, step_K: np.ndarray, y_K: np.ndarray, match: Match, p: float
+    search: _Search, step_K: np.ndarray, y_K: np.ndarray, match: BestShape, p: float
 ) -> Transition:
     x_K, at = np.log1p(step_K), match.shape
     jumps = bool(search.jump_D[at])
@@ -326,7 +330,7 @@ def _described(
     high = step_K[np.searchsorted(x_K, inside_D.max() - 1e-9, side="left")]
     what = f"the level changes by {change:.3g}" if jumps else f"the slope changes by {change:.3g}"
     return Transition(
-        kind=Kind.JUMP if jumps else Kind.BREAK,
+        kind=ProgressKind.JUMP if jumps else ProgressKind.BREAK,
         step=float(np.expm1(search.position_D[at])),
         step_low=float(low),
         step_high=float(high),

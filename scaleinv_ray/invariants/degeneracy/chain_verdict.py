@@ -56,7 +56,7 @@ class Grade(IntEnum):
         return ("ok", "warn", "reject", "reject")[self]
 
 
-class Reason(NamedTuple):
+class Doubt(NamedTuple):
     """Why a setting is not simply ok."""
 
     grade: Grade
@@ -87,7 +87,7 @@ class Setting:
     llc: Estimate | None
     virial: Estimate | None
     numbers: dict[str, float]
-    reasons: tuple[Reason, ...]
+    reasons: tuple[Doubt, ...]
 
     @property
     def grade(self) -> Grade:
@@ -164,12 +164,12 @@ def with_value(rungs: Sequence[Setting]) -> Setting:
     return main
 
 
-def said(reasons: Sequence[Reason]) -> str:
+def said(reasons: Sequence[Doubt]) -> str:
     """The reasons, worst first."""
     return "; ".join(r.text for r in sorted(reasons, key=lambda r: -r.grade))
 
 
-def briefly(reasons: Sequence[Reason]) -> str:
+def briefly(reasons: Sequence[Doubt]) -> str:
     """The three worst reasons, and how many there are besides."""
     worst = sorted(reasons, key=lambda r: -r.grade)
     more = len(worst) - 3
@@ -220,7 +220,7 @@ def _judged(chains: Chains, n: int) -> Setting:
             numbers |= _diagnostics(scaled_CS)
             llc = chain_mean(scaled_CS)
         except Refused as refusal:
-            reasons.append(Reason(Grade.VOID, f"loss_NCS: {refusal}"))
+            reasons.append(Doubt(Grade.VOID, f"loss_NCS: {refusal}"))
         virial = _virial(chains, n, kept)
     if llc is not None:
         numbers["mcse"] = (llc.stderr or 0.0) / max(abs(llc.value), np.finfo(float).tiny)
@@ -228,11 +228,11 @@ def _judged(chains: Chains, n: int) -> Setting:
         reasons += _one_sided(chains, n, kept)
     reasons += _bias(numbers)
     if not chains.restored:
-        reasons.append(Reason(Grade.VOID, "the parameters did not equal w0 after sampling"))
+        reasons.append(Doubt(Grade.VOID, "the parameters did not equal w0 after sampling"))
     return Setting(n, nbeta, gamma, step, kept, llc, virial, numbers, tuple(reasons))
 
 
-def _finite_chains(chains: Chains, n: int) -> tuple[tuple[int, ...], list[Reason]]:
+def _finite_chains(chains: Chains, n: int) -> tuple[tuple[int, ...], list[Doubt]]:
     fields = (chains.loss_NCS, chains.base_loss_NCS, chains.virial_NCS, chains.drift_NCS)
     drawn = [
         np.asarray(x_NCS[n, :, chains.burn_in :], dtype=np.float64)
@@ -241,14 +241,14 @@ def _finite_chains(chains: Chains, n: int) -> tuple[tuple[int, ...], list[Reason
     ]
     finite_C = np.all([(np.abs(x_CS) <= LARGEST).all(axis=1) for x_CS in drawn], axis=0)
     reasons = [
-        Reason(Grade.WARN, f"chain {c} of {_named(chains, n)} is not finite")
+        Doubt(Grade.WARN, f"chain {c} of {_named(chains, n)} is not finite")
         for c in np.flatnonzero(~finite_C)
     ]
     if finite_C.sum() * 2 < len(finite_C):
         lost = f"{np.count_nonzero(~finite_C)} of {len(finite_C)} chains diverged"
-        reasons.append(Reason(Grade.VOID, lost))
+        reasons.append(Doubt(Grade.VOID, lost))
     elif len(finite_C) < 2:
-        reasons.append(Reason(Grade.WARN, "one chain only"))
+        reasons.append(Doubt(Grade.WARN, "one chain only"))
     return tuple(map(int, np.flatnonzero(finite_C))), reasons
 
 
@@ -300,24 +300,24 @@ def _times(estimate: Estimate, factor: float) -> Estimate:
     return Estimate(estimate.value * factor, stderr, estimate.n, estimate.error_kind, samples)
 
 
-def _mixing(numbers: dict[str, float]) -> list[Reason]:
+def _mixing(numbers: dict[str, float]) -> list[Doubt]:
     rhat, ess, mcse, z = (numbers[name] for name in ("rhat", "ess", "mcse", "geweke"))
     reasons = []
     if not rhat <= RHAT_OK:
         grade = Grade.WARN if rhat <= RHAT_WARN else Grade.CONDITIONAL
-        reasons.append(Reason(grade, f"split R-hat {rhat:.3f} > {RHAT_OK}"))
+        reasons.append(Doubt(grade, f"split R-hat {rhat:.3f} > {RHAT_OK}"))
     if not ess >= LEAST_ESS:
-        reasons.append(Reason(Grade.WARN, f"ESS {ess:.0f} < {LEAST_ESS:.0f}"))
+        reasons.append(Doubt(Grade.WARN, f"ESS {ess:.0f} < {LEAST_ESS:.0f}"))
     if not mcse <= MOST_MCSE:
-        reasons.append(Reason(Grade.WARN, f"MCSE {mcse:.1%} of the value > {MOST_MCSE:.0%}"))
+        reasons.append(Doubt(Grade.WARN, f"MCSE {mcse:.1%} of the value > {MOST_MCSE:.0%}"))
     if not abs(z) < MOST_GEWEKE:
-        reasons.append(Reason(Grade.WARN, f"Geweke z {z:.1f}"))
+        reasons.append(Doubt(Grade.WARN, f"Geweke z {z:.1f}"))
     return reasons
 
 
-def _equilibrium(virial: Estimate | None) -> list[Reason]:
+def _equilibrium(virial: Estimate | None) -> list[Doubt]:
     if virial is None:
-        return [Reason(Grade.WARN, "no virial ratio: equilibration is not known")]
+        return [Doubt(Grade.WARN, "no virial ratio: equilibration is not known")]
     low, high = VIRIAL_OK
     if low <= virial.value <= high:
         return []
@@ -325,10 +325,10 @@ def _equilibrium(virial: Estimate | None) -> list[Reason]:
     grade = Grade.WARN if low - slack <= virial.value <= high + slack else Grade.CONDITIONAL
     said = "not equilibrated" if virial.value < low else "driven above equilibrium"
     said = said if grade is Grade.CONDITIONAL else "equilibrium not resolved"
-    return [Reason(grade, f"{said}: virial ratio {virial.value:.3f} of its stationary value")]
+    return [Doubt(grade, f"{said}: virial ratio {virial.value:.3f} of its stationary value")]
 
 
-def _one_sided(chains: Chains, n: int, kept: Sequence[int]) -> list[Reason]:
+def _one_sided(chains: Chains, n: int, kept: Sequence[int]) -> list[Doubt]:
     """Chains from w0 that are still inside, or dispersed ones still outside: means may cancel."""
     if chains.dispersed_C is None:
         return []
@@ -338,25 +338,25 @@ def _one_sided(chains: Chains, n: int, kept: Sequence[int]) -> list[Reason]:
         if 0 < len(mine) < len(kept):
             found = _equilibrium(_virial(chains, n, mine))
             away = [r for r in found if r.grade is Grade.CONDITIONAL]
-            reasons += [Reason(r.grade, f"chains started {name}: {r.text}") for r in away]
+            reasons += [Doubt(r.grade, f"chains started {name}: {r.text}") for r in away]
     return reasons
 
 
-def _place(chains: Chains, nbeta: float, llc: Estimate) -> list[Reason]:
+def _place(chains: Chains, nbeta: float, llc: Estimate) -> list[Doubt]:
     reasons = []
     if llc.value < -2 * (llc.stderr or 0.0):
         lowest = chains.lowest_curvature
         seen = "not recorded" if lowest is None else f"{lowest:.3g}"
-        reasons.append(Reason(Grade.VOID, f"not a local minimum (lowest curvature {seen})"))
+        reasons.append(Doubt(Grade.VOID, f"not a local minimum (lowest curvature {seen})"))
     excess = llc.value / nbeta
     if chains.loss_kind == "log_likelihood" and excess > MOST_EXCESS:
         far = f"not local: mean excess {excess:.3g} > {MOST_EXCESS} nats"
-        reasons.append(Reason(Grade.CONDITIONAL, far))
+        reasons.append(Doubt(Grade.CONDITIONAL, far))
     return reasons
 
 
-def _bias(numbers: dict[str, float]) -> list[Reason]:
+def _bias(numbers: dict[str, float]) -> list[Doubt]:
     bias = numbers.get("heating", 0.0) + numbers.get("discretisation", 0.0)
     if bias <= MOST_SENSITIVE:
         return []
-    return [Reason(Grade.WARN, f"step and minibatch may add {bias:.1%} > {MOST_SENSITIVE:.0%}")]
+    return [Doubt(Grade.WARN, f"step and minibatch may add {bias:.1%} > {MOST_SENSITIVE:.0%}")]

@@ -16,8 +16,8 @@ from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, exact
 from scaleinv_ray.invariants.degeneracy.chain_verdict import (
     MOST_SENSITIVE,
+    Doubt,
     Grade,
-    Reason,
     Setting,
     briefly,
     excess_draws,
@@ -128,7 +128,7 @@ def learning_coefficient(chains: Chains, *, rng: np.random.Generator) -> Measure
 
 
 def _unless(
-    llc: Estimate | None, grade: Grade, worst: Grade, reasons: Sequence[Reason]
+    llc: Estimate | None, grade: Grade, worst: Grade, reasons: Sequence[Doubt]
 ) -> Estimate | Refused:
     if llc is None:
         return Refused(f"no value: {briefly(reasons)}")
@@ -152,24 +152,24 @@ def _columns(settings: Sequence[Setting]) -> tuple[np.ndarray, ...]:
     return tuple(np.array(rows, dtype=np.float64).reshape(-1, 4).T)
 
 
-def _sensitivity(settings: Sequence[Setting]) -> tuple[list[Reason], Estimate | Refused]:
+def _sensitivity(settings: Sequence[Setting]) -> tuple[list[Doubt], Estimate | Refused]:
     """Log slope of lambda in gamma at equal nbeta, and what is held against it."""
     if not any(s.gamma for s in settings):
         return [], Refused("gamma_sensitivity: needs a localiser")
     if len({(s.nbeta, s.gamma) for s in settings}) == len({s.nbeta for s in settings}):
-        unknown = Reason(Grade.WARN, "one gamma at each nbeta: the localiser's part is not known")
+        unknown = Doubt(Grade.WARN, "one gamma at each nbeta: the localiser's part is not known")
         return [unknown], Refused("gamma_sensitivity: needs two values of gamma at one nbeta")
     nbeta_K, gamma_K, value_K, stderr_K = _columns([s for s in settings if s.usable() and s.gamma])
     try:
         found = log_slope(gamma_K, value_K, stderr_K, nbeta_K)
     except Refused:
         few = "gamma_sensitivity: no two values of gamma accepted at one nbeta"
-        return [Reason(Grade.WARN, few)], Refused(few)
+        return [Doubt(Grade.WARN, few)], Refused(few)
     if abs(found.value) < MOST_SENSITIVE:
         return [], found
     resolved = abs(found.value) - 2 * (found.stderr or 0.0) >= MOST_SENSITIVE
     text = f"d ln lambda / d ln gamma = {found.value:.3f}, allowed below {MOST_SENSITIVE}"
-    return [Reason(Grade.CONDITIONAL if resolved else Grade.WARN, text)], found
+    return [Doubt(Grade.CONDITIONAL if resolved else Grade.WARN, text)], found
 
 
 def _slope(rungs: Sequence[Setting]) -> Estimate | Refused:
@@ -184,7 +184,7 @@ def _slope(rungs: Sequence[Setting]) -> Estimate | Refused:
 
 def _steep(
     slope: Estimate | Refused, llc: Estimate | None, logarithm: Estimate | Refused
-) -> list[Reason]:
+) -> list[Doubt]:
     """Whether a multiplicity above 1 may hide more than the margin of lambda."""
     value = 0.0 if llc is None else llc.value
     # without a fit, what m = 2 takes away at the least log nbeta + b
@@ -192,16 +192,16 @@ def _steep(
     matters = hidden > MOST_SENSITIVE * value
     if isinstance(slope, Refused):
         unseen = "under two nbeta accepted: m = 2 may hide more than 5 %"
-        return [Reason(Grade.WARN, unseen)] if matters else []
+        return [Doubt(Grade.WARN, unseen)] if matters else []
     grows = slope.value > 2 * (slope.stderr or 0.0) and matters
     if abs(slope.value) < MOST_SENSITIVE and not grows:
         return []
     text = f"d ln lambda / d ln nbeta = {slope.value:.3f}: read the bracket in m"
-    return [Reason(Grade.WARN, text)]
+    return [Doubt(Grade.WARN, text)]
 
 
 def _fit(
-    rungs: Sequence[Setting], across: Sequence[Reason], *, multiplicity: int
+    rungs: Sequence[Setting], across: Sequence[Doubt], *, multiplicity: int
 ) -> Estimate | Refused:
     name = f"lambda_m{multiplicity}"
     least = 2 + (multiplicity > 1)
@@ -237,7 +237,7 @@ def _ladder_curve(name: str, rungs: Sequence[Setting]) -> dict[str, Curve]:
 
 
 def _flags(
-    chains: Chains, rungs: Sequence[Setting], main: Setting, reasons: Sequence[Reason]
+    chains: Chains, rungs: Sequence[Setting], main: Setting, reasons: Sequence[Doubt]
 ) -> dict[str, float | int | str]:
     grade = max((r.grade for r in reasons), default=Grade.OK)
     draws = chains.loss_NCS.shape[2]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scaleinv_ray.conclude.aggregation.matched_checkpoints import Checkpoint, Replicate, choices
+from scaleinv_ray.conclude.aggregation.matched_checkpoints import Replicate, StepOfRun, choices
 from scaleinv_ray.conclude.aggregation.tokenizers import (
     Bytes,
     in_one_unit,
@@ -107,7 +107,7 @@ def test_refusals_and_failures_stay_what_they_are():
 def curves(*tokenizers):
     return {
         Replicate(10 ** (i + 1), f"m{i}", 0): {
-            step: Checkpoint(100 * step, 5.0 - step - 0.1 * i, name) for step in (1, 2, 3)
+            step: StepOfRun(100 * step, 5.0 - step - 0.1 * i, name) for step in (1, 2, 3)
         }
         for i, name in enumerate(tokenizers)
     }
@@ -130,8 +130,8 @@ def test_held_out_losses_of_two_tokenizers_are_never_equal():
 
 def test_equal_tokens_of_two_tokenizers_are_said():
     checkpoints = {
-        Replicate(10, "m0", 0): {5: Checkpoint(100, None, "a")},
-        Replicate(90, "m1", 0): {9: Checkpoint(100, None, "b")},
+        Replicate(10, "m0", 0): {5: StepOfRun(100, None, "a")},
+        Replicate(90, "m1", 0): {9: StepOfRun(100, None, "b")},
     }
     notes = {c.name: c.note for c in choices(checkpoints)}
     assert notes["equal_tokens"] == "at 100 tokens of 2 tokenizers"

@@ -8,7 +8,12 @@ import pytest
 from scaleinv_ray import tables
 from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.conclude.conservation.fits import LOGARITHMIC, aicc, candidates, fit
-from scaleinv_ray.conclude.conservation.prediction import forecast, means_of, predict, rolling
+from scaleinv_ray.conclude.conservation.prediction import (
+    forecast,
+    means_of,
+    predict_held_out,
+    rolling,
+)
 from scaleinv_ray.conclude.conservation.test_statistics import moments
 from scaleinv_ray.conclude.conservation.value_scale import series_of
 from scaleinv_ray.conclude.conservation.verdicts_table import judge_table, predict_named
@@ -49,7 +54,7 @@ def test_three_coefficients_need_six_sizes():
 
 def test_forecast_is_the_prediction_without_the_observation():
     made, given = series(lambda n: n**0.5)
-    held = predict(made, given, 7, form="power")
+    held = predict_held_out(made, given, 7, form="power")
     shorter, of_shorter = series(lambda n: n**0.5, sizes=7)
     found = forecast(shorter, of_shorter, SIZES[7], form="power")
     assert found.predicted == pytest.approx(held.predicted)
@@ -58,7 +63,7 @@ def test_forecast_is_the_prediction_without_the_observation():
     with pytest.raises(ValueError, match="n_params: got"):
         forecast(made, given, SIZES[7], form="power")
     with pytest.raises(ValueError, match="sizes: got 2"):
-        predict(made, given, 2, form="power")
+        predict_held_out(made, given, 2, form="power")
 
 
 def rows(mean_of, *, sizes=8, **told):

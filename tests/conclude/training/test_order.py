@@ -7,7 +7,7 @@ import pytest
 
 from scaleinv_ray import tables
 from scaleinv_ray.conclude.conclusions import SCHEMAS
-from scaleinv_ray.conclude.training.order import Form, OrderFinder, finite_size, order_table
+from scaleinv_ray.conclude.training.order import OrderFinder, ProgressForm, finite_size, order_table
 from scaleinv_ray.conclude.training.transitions import transitions_table
 from scaleinv_ray.contract import Quantity
 from tests.conclude.measured_rows import measurement
@@ -28,7 +28,7 @@ def forms(truth_K, *, sd, repeats=100):
 @pytest.mark.parametrize("width", [0.3, 1.0])
 def test_a_sigmoid_is_one_and_its_width_is_covered(width):
     found = forms(sigmoid(6.5, width), sd=0.02)
-    assert np.mean([f.form is Form.SIGMOID for f in found]) > 0.95
+    assert np.mean([f.form is ProgressForm.SIGMOID for f in found]) > 0.95
     covered = np.mean([f.width_low <= width <= f.width_high for f in found])
     assert covered > 0.9
     assert np.median([f.width for f in found]) == pytest.approx(width, rel=0.15)
@@ -40,12 +40,12 @@ def test_a_power_law_is_no_sigmoid(power):
     truth_K = X_K if power == 0 else np.expm1(power * X_K) / power
     found = forms(truth_K / np.ptp(truth_K), sd=0.02)
     # it may be undetermined: half a sigmoid is a power law
-    assert np.mean([f.form is Form.SIGMOID for f in found]) < 0.05
+    assert np.mean([f.form is ProgressForm.SIGMOID for f in found]) < 0.05
 
 
 def test_a_step_sharper_than_the_checkpoints_has_no_lower_end():
     found = forms((X_K > 6.5).astype(float), sd=0.02)
-    assert all(f.width_low == 0.0 and f.form is Form.SIGMOID for f in found)
+    assert all(f.width_low == 0.0 and f.form is ProgressForm.SIGMOID for f in found)
 
 
 def test_units_and_order_change_nothing():

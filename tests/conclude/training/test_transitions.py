@@ -14,7 +14,11 @@ from scaleinv_ray.conclude.training.change_points import (
     search_p,
     shapes_of,
 )
-from scaleinv_ray.conclude.training.transitions import Kind, TransitionFinder, transitions_table
+from scaleinv_ray.conclude.training.transitions import (
+    ProgressKind,
+    TransitionFinder,
+    transitions_table,
+)
 from scaleinv_ray.contract import Quantity
 from tests.conclude.measured_rows import measurement
 
@@ -49,7 +53,7 @@ def test_order_and_units_of_the_values_change_nothing():
     (found,), (scaled,) = find(y), find(-3 * y + 7)
     (turned,) = find(y[::-1], STEPS[::-1])
     assert found == turned
-    assert found.kind is scaled.kind is Kind.JUMP
+    assert found.kind is scaled.kind is ProgressKind.JUMP
     assert scaled.height == pytest.approx(-3 * found.height)
     assert (scaled.p, scaled.step_low) == (found.p, found.step_low)
 
@@ -57,12 +61,12 @@ def test_order_and_units_of_the_values_change_nothing():
 def test_exact_lines_and_constants_have_none():
     for y in (np.zeros(10), np.full(10, 3.7), 0.1 + 0.3 * np.log1p(STEPS)):
         (found,) = find(y)
-        assert found.kind is Kind.NONE
+        assert found.kind is ProgressKind.NONE
 
 
 def test_refusals():
     (few,) = find([1.0] * 5, STEPS[:5])
-    assert (few.kind, few.reason) == (Kind.UNDETERMINED, "5 checkpoints, needs 6")
+    assert (few.kind, few.reason) == (ProgressKind.UNDETERMINED, "5 checkpoints, needs 6")
     with pytest.raises(ValueError, match="distinct"):
         find([1.0] * 6, [0, 0, 1, 2, 3, 4])
     with pytest.raises(ValueError, match="finite"):
