@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import transformers
 from typer.testing import CliRunner
 
 from scaleinv_ray import tables
@@ -15,7 +17,6 @@ from scaleinv_ray.conclude.tokenized import tokenized, write_tokens
 from scaleinv_ray.config import load_run_config
 from scaleinv_ray.plan import make_plan, plan_rows, token_rows
 from scaleinv_ray.store import Store
-from tests.checkpoints.test_series import CONFIG, tensors, write
 from tests.plan.test_tokenizer import byte_level
 
 BYTES = {"aaaa": 1.0, "bbbb": 4.0}
@@ -110,12 +111,15 @@ def test_a_conclusion_of_one_tokenizer_is_as_without_any(tmp_path: Path) -> None
 
 def models(root: Path, *merges: int) -> list[dict[str, str]]:
     """Models of one architecture, each with a tokenizer of so many merges."""
+    config = transformers.GPTNeoXConfig(
+        vocab_size=400, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=64,
+    )  # fmt: skip
     made = []
     for i, count in enumerate(merges):
-        embedding = np.zeros((400, CONFIG["hidden_size"]), np.float32)
-        folder = write(root / f"m{i}", tensors() | {"gpt_neox.embed_in.weight": embedding})
-        whole = {"vocab_size": 400, "num_hidden_layers": 1, "tie_word_embeddings": True}
-        (folder / "config.json").write_text(json.dumps(CONFIG | whole))
+        torch.manual_seed(i)
+        folder = root / f"m{i}"
+        transformers.GPTNeoXForCausalLM(config).save_pretrained(folder)
         text = json.loads(byte_level(merges=count).to_str())
         (folder / "tokenizer.json").write_text(json.dumps(text, indent=i))
         made.append({"path": str(folder)})
