@@ -94,6 +94,8 @@ class Evidence:
         if asked.held_out == "none":
             predictions = []
         predictions += predicted(self.measured, self.config, self.quantities)
+        # as large as the rows; the values come first in the list, and what follows asks for parts
+        self.measured.gathered = None
         several = several_tokenizers(self.measured)
         return say_tokenizers(verdicts, several, self.quantities), predictions
 
