@@ -102,6 +102,7 @@ def status(field: str) -> float:
 def task_weights(folder: Path, _dtype: str) -> dict[str, float]:
     """Eigenvalues of the smaller Gram matrix of every weight matrix."""
     import scipy.linalg
+
     from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 
     base, start, count = status("VmRSS"), time.perf_counter(), 0
@@ -118,10 +119,10 @@ def task_capture(folder: Path, dtype: str) -> dict[str, float]:
     """Clouds, depth stack and losses, and the hidden states at every layer."""
     import numpy as np
     import torch
-    from scaleinv_ray.checkpoints.weights.loading import LoadOptions
 
     from scaleinv_ray.capture.streaming.partial import StreamedModel
     from scaleinv_ray.capture.streaming.records import streamed_records
+    from scaleinv_ray.checkpoints.weights.loading import LoadOptions
     from scaleinv_ray.records import Protocol
     from scaleinv_ray.store import write_records
     from scaleinv_ray.store.states import StateFiles

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
-from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
 
+from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
 from scaleinv_ray.records import Protocol
 
 VOCABULARY, POSITIONS, WIDTH, LAYERS = 50, 32, 32, 2

@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
-from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 from transformers import AutoModelForCausalLM
 
 from scaleinv_ray.attention_only.configuration import MODEL_TYPE, AttentionOnlyConfig
@@ -14,6 +12,8 @@ from scaleinv_ray.capture.by_kind.attention import attention_records
 from scaleinv_ray.capture.by_kind.jacobians import jacobian_records
 from scaleinv_ray.capture.forward import forward_records
 from scaleinv_ray.capture.streaming.layers import StreamedModel
+from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
+from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 from scaleinv_ray.records import Protocol
 
 PROTOCOL = Protocol(

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
-from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from scaleinv_ray.checkpoints import from_folder
+from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 
 D, FF, V = 32, 48, 97
 SIZES: dict[str, Any] = {

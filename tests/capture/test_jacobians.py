@@ -8,10 +8,10 @@ import accelerate
 import numpy as np
 import pytest
 import torch
-from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
 
 from scaleinv_ray.capture.architectures import architecture_of
 from scaleinv_ray.capture.by_kind.jacobians import jacobian_records, vocabulary_rows
+from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
 
 from .conftest import CAUSAL, PROTOCOL, WIDTH, attention_for
 

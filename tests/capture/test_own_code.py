@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
-from scaleinv_ray.checkpoints.weights.matrices import iter_weights
-from scaleinv_ray.checkpoints.weights.nulls import materialise
 
 from scaleinv_ray.capture.session import Session, Source
 from scaleinv_ray.capture.streaming.partial import StreamedModel
+from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
+from scaleinv_ray.checkpoints.weights.matrices import iter_weights
+from scaleinv_ray.checkpoints.weights.nulls import materialise
 
 CODE = """
 from pathlib import Path

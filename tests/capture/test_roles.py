@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
-from scaleinv_ray.checkpoints.weights.loading import load_model
-from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from scaleinv_ray.capture.architectures import architecture_of
 from scaleinv_ray.capture.sites import to_numpy
 from scaleinv_ray.checkpoints.files.roles import Heads, TensorRole, split, tensor_role
+from scaleinv_ray.checkpoints.weights.loading import load_model
+from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 
 _ROLES = {"query", "key", "value", "attn_out", "mlp_in", "mlp_out", "embedding"}
 

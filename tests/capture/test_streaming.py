@@ -10,13 +10,13 @@ import torch
 import transformers as tf
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
-from scaleinv_ray.checkpoints.weights.nulls import materialise
 
 from scaleinv_ray.capture.forward import forward_records
 from scaleinv_ray.capture.streaming.layers import as_array, as_tensor, stream
 from scaleinv_ray.capture.streaming.partial import StreamedModel
 from scaleinv_ray.capture.streaming.records import streamed_records
+from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
+from scaleinv_ray.checkpoints.weights.nulls import materialise
 from scaleinv_ray.kinds import one_pass_kinds
 from scaleinv_ray.records import Record
 from scaleinv_ray.store import read_record, write_record

@@ -6,6 +6,7 @@ import accelerate
 import numpy as np
 import pytest
 import torch
+
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
 from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 from scaleinv_ray.checkpoints.weights.nulls import materialise, shuffle_tokens, shuffle_weights_

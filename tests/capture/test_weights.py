@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from scaleinv_ray.checkpoints.weights.loading import load_model
-from scaleinv_ray.checkpoints.weights.matrices import iter_weights, shuffled
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from scaleinv_ray.capture.architectures import architecture_of
 from scaleinv_ray.capture.sites import to_numpy
+from scaleinv_ray.checkpoints.weights.loading import load_model
+from scaleinv_ray.checkpoints.weights.matrices import iter_weights, shuffled
 
 
 def _key(record):

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 
 from scaleinv_ray.checkpoints import from_folder
+from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.invariants.weights import weight_tail
 

@@ -7,11 +7,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 
 from scaleinv_ray import checkpoints
 from scaleinv_ray.checkpoints.files import headers
 from scaleinv_ray.checkpoints.finding import hub as hub_module
+from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 from scaleinv_ray.cli import main
 from tests.checkpoints.test_series import REPO, Hub, cache_layout, commit_of, offline, online, write
 from tests.checkpoints.test_series import write_sharded as sharded
