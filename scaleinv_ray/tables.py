@@ -223,7 +223,6 @@ def decode(table: pa.Table, columns: Sequence[str] | None = None) -> list[dict[s
     """Table to rows (maps become dicts).
 
     Args:
-        table: any table.
         columns: those wanted, all by default.
 
     Returns:

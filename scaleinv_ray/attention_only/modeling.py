@@ -134,7 +134,6 @@ class AttentionOnlyModel(AttentionOnlyPreTrainedModel):
             position_ids: of the tokens, [S or 1, T]; counted on from the cache by default.
             cache: keys and values of earlier positions.
             past_key_values: the same under its older name, see `cache_argument`.
-            use_cache: give them back.
             kwargs: of transformers' attention functions.
 
         Returns:

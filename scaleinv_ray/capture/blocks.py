@@ -38,7 +38,6 @@ def parameter_blocks(model: PreTrainedModel, wanted: Sequence[str]) -> Iterator[
     A bias goes with its weight; norms belong to the layer and the model alone.
 
     Args:
-        model: a causal language model.
         wanted: out of `protocols.BLOCKS`.
 
     Yields:

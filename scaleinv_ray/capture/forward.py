@@ -118,7 +118,6 @@ def forward_records(
     Args:
         model: a causal language model in eval mode.
         tokens_ST: token ids, (protocol.sequences, protocol.length), no padding.
-        protocol: what makes captures comparable.
         kinds: those of one pass in `kinds.KINDS`.
         batch_size: sequences in a batch; changes speed and memory, not what is captured.
         labels: unit, probe and other fields of Record.
@@ -154,8 +153,6 @@ def check_request(
         model: a causal language model in eval mode.
         tokens_ST: token ids.
         protocol: gives the shape of the tokens.
-        kinds: wanted.
-        batch_size: sequences in a batch.
 
     Raises:
         ValueError: naming what is wrong.

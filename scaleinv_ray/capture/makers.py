@@ -155,7 +155,6 @@ def check_shape(tokens_ST: np.ndarray, protocol: Protocol) -> None:
 
     Args:
         tokens_ST: token ids.
-        protocol: gives sequences and length.
 
     Raises:
         ValueError: otherwise (two captures under one protocol would not be comparable).

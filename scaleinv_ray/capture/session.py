@@ -83,9 +83,7 @@ class Session:
         Args:
             tokens_ST: token ids, (protocol.sequences, protocol.length); permuted within each
                 sequence here where the variant is shuffled_tokens.
-            protocol: what makes captures comparable.
             kinds: out of `kinds.KINDS`, but for those without tokens.
-            batch_size: sequences in a batch.
             labels: unit, probe and other fields of Record.
             spectroscopy: settings of the kinds that have a section of the config; None for none.
             observed: tokens of the other probes that settings name.
@@ -187,10 +185,8 @@ class StreamedSession:
 
         Args:
             tokens_ST: token ids; permuted here where the variant is shuffled_tokens.
-            protocol: what makes captures comparable.
             states: hold the hidden states between the blocks.
             kinds: those of one pass in `kinds.KINDS`.
-            batch_size: sequences in a batch.
             labels: unit, probe and other fields of Record.
             keep: as of `streamed_records`.
             allocate: as of `streamed_records`.

@@ -31,7 +31,6 @@ def check_tokens(model: PreTrainedModel, tokens_ST: np.ndarray) -> None:
     """Checks model and tokens before a pass.
 
     Args:
-        model: a causal language model.
         tokens_ST: token ids [sequences, length].
 
     Raises:
@@ -103,8 +102,6 @@ def hooked(
     the final norm, unlike `hidden_states[-1]`), mlp_hidden the input of the down projection.
 
     Args:
-        model: the model.
-        architecture: where its sites are.
         sites: names out of `SITES`.
         visit: reads a tensor; what it returns is ignored.
 

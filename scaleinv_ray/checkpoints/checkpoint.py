@@ -106,8 +106,6 @@ def describe(
     """What config.json and headers say of a checkpoint.
 
     Args:
-        where: named in errors.
-        config: config.json.
         tensors: headers by name.
 
     Returns:

@@ -54,7 +54,6 @@ class Capturer:
         """Sets the threads of torch, and how models are placed.
 
         Args:
-            num_threads: of torch.
             num_gpus: that a model may use.
             sharing: actors among which this node's memory is divided.
         """
@@ -81,7 +80,6 @@ class Capturer:
         What one kind or one probe cannot give does not take the others with it.
 
         Args:
-            job: what to capture.
             tokens: digest -> int32 [sequences, length].
 
         Returns:
@@ -227,8 +225,6 @@ def states_of(job: CaptureJob, target: Target, kinds: frozenset[str]) -> StateFi
 
     Args:
         job: names the protocol and the model.
-        target: names the captures.
-        kinds: those of this pass.
 
     Returns:
         The states, the folder of which need not exist.
@@ -260,8 +256,6 @@ def measure_all(
     Ray does not try again by itself: the driver counts the tries, one measurement at a time.
 
     Args:
-        jobs: names and paths.
-        store_uri: where the tables go.
         supply: where captures are that lie on single nodes; None reads all at their paths.
         terms: what the node has to have.
 

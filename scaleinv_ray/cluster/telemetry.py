@@ -77,7 +77,6 @@ class Telemetry:
         """Logs an event.
 
         Args:
-            event: its name.
             **values: of JSON.
         """
         line = json.dumps({"time": round(time.time(), 3), "event": event, **values}) + "\n"

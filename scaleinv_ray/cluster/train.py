@@ -31,7 +31,6 @@ def train(config: TrainConfig, *, address: str | None = None) -> list[Path]:
     """Trains every run of a ladder; those that are finished are left as they are.
 
     Args:
-        config: a checked ladder config.
         address: of a Ray cluster; None embeds Ray.
 
     Returns:

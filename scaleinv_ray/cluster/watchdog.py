@@ -66,7 +66,6 @@ def of_ray(driver: int, folder: str, since: int = 0) -> set[Process]:
     """What an embedded Ray of a driver consists of, with all that its processes have started.
 
     Args:
-        driver: process id.
         folder: of the Ray package, from which the driver's own children run.
         since: ticks; children that are older belong to something else.
 

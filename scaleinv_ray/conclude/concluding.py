@@ -68,7 +68,6 @@ def read_folder(store: Store, folder: str) -> pa.Table:
     """All rows of a folder of tables, each key once, in a fixed order.
 
     Args:
-        store: of the run.
         folder: measurements, curves or diagrams.
 
     Returns:
@@ -113,7 +112,6 @@ def read_planned(store: Store, folder: str) -> pa.Table:
     Measurements with other parameters, or of models that have left the config, stay in the folder.
 
     Args:
-        store: of the run.
         folder: measurements, curves or diagrams.
 
     Returns:
@@ -166,8 +164,6 @@ def conclude(store: Store, config: RunConfig, *, planned: pa.Array | None = None
     models that are no longer in the config stay in the tables and are left out of the verdicts.
 
     Args:
-        store: of the run.
-        config: of the run.
         planned: keys of the measurements that are judged, instead of the newest plan's.
 
     Returns:

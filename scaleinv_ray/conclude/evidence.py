@@ -187,7 +187,6 @@ def predicted(
 
     Args:
         measurements: rows of tables.MEASUREMENTS.
-        config: names the models.
         quantities: what is claimed of every quantity.
 
     Returns:

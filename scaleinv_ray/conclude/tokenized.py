@@ -78,7 +78,6 @@ def with_values(measurements: pa.Table, rows: Iterable[Mapping[str, Any]]) -> pa
     """The table of measurements with the values, errors and refusals of these rows.
 
     Args:
-        measurements: of tables.MEASUREMENTS.
         rows: in its order.
     """
     for name in _CHANGED:

@@ -152,7 +152,6 @@ def parse_yaml(data: bytes | str, where: str | Path) -> Any:
     """What a YAML document says.
 
     Args:
-        data: the document.
         where: its name, for messages.
 
     Returns:

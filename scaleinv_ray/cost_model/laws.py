@@ -160,9 +160,7 @@ def weight_seconds(invariant: str, params: str, shape: Sequence[int]) -> float:
     """Seconds of an invariant on one stored weight tensor.
 
     Args:
-        invariant: its name.
         params: canonical JSON of its parameters.
-        shape: of the tensor.
 
     Returns:
         By its law; at 10 GFLOP/s where it has none.

@@ -129,8 +129,6 @@ def price(
     """What it costs to make some measurements of a plan, their captures included.
 
     Args:
-        plan: gives the protocol.
-        measurements: those to be made.
         device: on which captures are made, a name in the table.
         constants: the table; the packaged one by default.
 
@@ -231,9 +229,7 @@ def task_costs(
     """Seconds of a measurement, of its longest indivisible piece, and bytes of its tables.
 
     Args:
-        m: the measurement.
         protocol: gives the rows.
-        table: the constants.
 
     Returns:
         The three; of an invariant without constants the overhead of a task alone.
@@ -285,11 +281,7 @@ def pass_seconds(
     """Seconds of the captures of one probe by a loaded model.
 
     Args:
-        checkpoint: its sizes.
-        kinds: of captures.
         protocol: gives the tokens.
-        device: that computes.
-        table: the other constants.
 
     Returns:
         The forward pass (2 N a token; `values` D a token and block) where a kind comes out of it,
@@ -317,7 +309,6 @@ def cost_lines(prediction: Cost, *, workers: int = 2, devices: int = 0) -> str:
     """A prediction as lines of text.
 
     Args:
-        prediction: of what is missing.
         workers: cores of the wall time.
         devices: of the wall time, as of `Prediction.wall_seconds`.
 

@@ -20,7 +20,6 @@ def read_json(file: Path, *, finite: bool = False) -> dict[str, Any]:
     """The JSON object that a file holds.
 
     Args:
-        file: its path.
         finite: refuse NaN and infinity as well; they stand in configs and logs of others.
 
     Returns:
@@ -41,7 +40,6 @@ def parse_json(data: bytes, where: str, *, finite: bool = False) -> dict[str, An
 
     Args:
         data: UTF-8.
-        where: named in errors.
         finite: as in `read_json`.
 
     Returns:
@@ -100,9 +98,6 @@ def whole(
     """A whole number of 64 bits out of a JSON object.
 
     Args:
-        told: the object.
-        field: its name there.
-        where: named in errors.
         least: the smallest that is allowed; None for any.
 
     Returns:

@@ -55,7 +55,6 @@ def check_plain(field: str, file: Path) -> None:
     """Refuses what is no file of some length: to read a pipe waits, to read a device never ends.
 
     Args:
-        field: named in the error.
         file: that is to be read whole; what is not there is left to its reader.
 
     Raises:
@@ -69,7 +68,6 @@ def check_folder(field: str, path: str | Path) -> None:
     """Refuses a place where no folder can be.
 
     Args:
-        field: named in the error.
         path: that is to be a folder, there already or not; a URI is not looked at.
 
     Raises:

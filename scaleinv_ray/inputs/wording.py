@@ -16,7 +16,6 @@ def clipped(text: object, limit: int = MOST) -> str:
 
     Args:
         text: of any length, on any number of lines.
-        limit: characters that are kept.
 
     Returns:
         At most `limit` characters: both ends are there, as they say what and what is allowed.

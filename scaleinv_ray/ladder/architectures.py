@@ -46,7 +46,6 @@ def model_config(spec: TrainSpec, rung: Rung) -> PreTrainedConfig:
 
     Args:
         spec: architecture, head_dim, length and, for muP, the base width.
-        rung: width and depth.
 
     Returns:
         A configuration for the byte tokenizer, without dropout; `initializer_range` is the
@@ -178,8 +177,6 @@ def rate_factor(spec: TrainSpec, rung: Rung, role: Role) -> float:
 
     Args:
         spec: architecture, optimizer and base width.
-        rung: the width.
-        role: of the tensor.
     """
     if spec.base_width is None:
         return 1.0

@@ -31,9 +31,7 @@ def write_checkpoint(
 
     Args:
         folder: final name, not there yet.
-        model: weights and configuration.
         tokenizer: its files go into the folder.
-        training: content of training.json.
     """
     part = folder.with_name(_PART + folder.name)
     shutil.rmtree(part, ignore_errors=True)
@@ -69,7 +67,6 @@ def write_resume(
     """Replaces the resume file by weights, optimizer state and progress in one rename.
 
     Args:
-        file: final name.
         model: parameters; its buffers are functions of the configuration.
         optimizer: over the named parameters of `model`.
         progress: JSON object, kept in the file's metadata.
@@ -100,8 +97,6 @@ def load_resume(file: Path, model: torch.nn.Module, optimizer: torch.optim.Optim
 
     Args:
         file: written by `write_resume` for the same model and kind of optimizer.
-        model: its parameters are overwritten.
-        optimizer: its state is overwritten.
     """
     with safe_open(file, framework="pt") as tensors, torch.no_grad():
         state_of = {name: optimizer.state[p] for name, p in model.named_parameters()}

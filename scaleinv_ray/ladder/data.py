@@ -37,8 +37,6 @@ def training_batch(
         streams: kind -> ids, from `token_stream`.
         batch: rows.
         length: tokens that are predicted in a row.
-        seed: of the run.
-        step: updates already made.
 
     Returns:
         int64 ids [batch, length + 1].

@@ -54,7 +54,6 @@ class OptimizerSpec:
 
         Args:
             step: updates already made, 0..steps - 1.
-            steps: updates in all.
 
         Returns:
             lr * min(1, (step + 1) / warmup) * decay((step - warmup) / (steps - warmup)).

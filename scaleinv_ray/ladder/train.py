@@ -60,12 +60,9 @@ def train_run(
     computed again. A checkpoint folder holds the model, the tokenizer and training.json.
 
     Args:
-        spec: the ladder.
-        rung: the run.
         out: folder of the ladder's runs.
         on_step: called after every update with the number of updates made and the loss (nats) of
             the batch before that update.
-        num_threads: threads of torch.
 
     Returns:
         The run's folder.

@@ -280,7 +280,6 @@ def failed_rows(job: MeasureJob, error: str) -> list[dict[str, Any]]:
 
     Args:
         job: the measurement that was not made.
-        error: why.
 
     Returns:
         One failed row for each declared quantity.

@@ -204,7 +204,6 @@ def from_parts(job: MeasureJob, store: Store) -> Outcome:
 
     Args:
         job: the whole, with its parts.
-        store: where they are.
 
     Returns:
         Rows by status and the time taken.
@@ -249,7 +248,6 @@ def sweep_parts(store: Store, done: Collection[str]) -> None:
     """Deletes the parts of measurements that are done: of a run killed between the two.
 
     Args:
-        store: of the run.
         done: keys of the measurements that are complete.
     """
     for name in store.names(PARTS):
@@ -299,7 +297,6 @@ def memory_of(group: Sequence[MeasureJob], *, asked: int | None, largest: float)
     """Memory for a task that makes these one after the other.
 
     Args:
-        group: measurements and parts.
         asked: for every measuring task, None leaves it to Ray.
         largest: memory of the largest node. A part that needs more asks for all of it: a request
             that no node can meet would be pending for ever.

@@ -21,9 +21,6 @@ def capture_bytes(
     """Bytes of one capture file, from shapes alone.
 
     Args:
-        checkpoint: gives depth and width.
-        kind: a key of kinds.KINDS.
-        protocol: of the run.
         spectroscopy: what the run asks for beside forward passes; None for nothing.
 
     Returns:
@@ -38,7 +35,6 @@ def forward_flops(checkpoint: Checkpoint, protocol: Protocol) -> float:
     """Floating-point operations of one pass over a probe: 2 N per token (Kaplan et al. 2020).
 
     Args:
-        checkpoint: gives N.
         protocol: gives the tokens.
 
     Returns:
@@ -78,7 +74,6 @@ def choose_loading(
     """Whether a model is loaded whole, or read layer by layer.
 
     Args:
-        num_bytes: of its weights.
         load: 'auto', or what was decided by the user.
         memory: bytes of main memory that one actor may take.
         gpu_memory: bytes on the GPUs of one actor together, 0 without any.

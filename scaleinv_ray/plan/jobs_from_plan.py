@@ -49,9 +49,7 @@ def jobs_for(
     """Jobs for what is missing, and for all captures that it reads.
 
     Args:
-        plan: the whole plan.
         missing: its measurements without result.
-        config: of the run.
         scratch: folder of the capture files; `{node}` in it stands for the id of a node.
         run_id: recorded with every row.
 

@@ -260,7 +260,6 @@ def plan_rows(plan: Plan, done: set[str]) -> Iterator[dict[str, Any]]:
     """The plan as rows of tables.PLAN; a capture's bytes stand at its first measurement.
 
     Args:
-        plan: the plan.
         done: keys of the measurements that are complete.
 
     Yields:

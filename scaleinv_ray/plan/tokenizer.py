@@ -41,7 +41,6 @@ def read_tokenizer(file: Path, digest: str) -> Tokenizer:
     is saved after them: they are switched off. Everything else is the model's own.
 
     Args:
-        file: tokenizer.json.
         digest: sha256 of the file, as planned.
 
     Returns:
@@ -84,7 +83,6 @@ def encode(tokenizer: Tokenizer, file: Path, text: str) -> list[int]:
     Args:
         tokenizer: of `read_tokenizer`.
         file: where it is from, for the error.
-        text: any.
 
     Raises:
         ValueError: naming the file, where the text has what the vocabulary cannot spell.
@@ -140,8 +138,6 @@ def bytes_per_token(
 
     Args:
         tokenizer: of `read_tokenizer`.
-        file: where it is from.
-        probe: the probe.
         request: with which its tokens were made; its generator in the state of then.
         tokens_ST: those tokens.
 
@@ -190,7 +186,6 @@ def token_bytes(text: str, tokens: Sequence[str], offsets: Sequence[tuple[int, i
     spells bytes, a byte a token where it falls back to them; otherwise it counts for the last.
 
     Args:
-        text: what was encoded.
         tokens: as the vocabulary spells them.
         offsets: of each the characters from, to.
 

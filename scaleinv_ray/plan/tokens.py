@@ -41,8 +41,6 @@ def probe_tokens(
 
     Args:
         config: names the probes and the corpus.
-        checkpoints: of the whole series.
-        protocol: gives sequences and length.
         named: of `tokenizers_of`.
 
     Returns:

@@ -24,7 +24,6 @@ def json_lines(name: str, file: str | Path, *, field: str = "text") -> ProbeSet:
     and with it every key that is derived from them, follows the content of the file.
 
     Args:
-        name: of the probe.
         file: JSON lines in UTF-8; empty lines are passed over.
         field: of every object, with its text.
 

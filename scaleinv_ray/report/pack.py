@@ -28,7 +28,6 @@ def rounded(value: float | None, digits: int = 6) -> float | None:
 
     Args:
         value: a number or none.
-        digits: significant decimal digits.
 
     Returns:
         The nearest such number.

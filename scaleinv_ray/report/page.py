@@ -134,7 +134,6 @@ def render(
         tables: name (a key of `SCHEMAS`) -> table of that schema; missing ones count as empty.
             Besides, tables of conclusions, which say of themselves what they hold
             (`tables.schema_of`); where one is missing, the page says that the run has none.
-        title: heading of the page.
         facts: what the header lists of the run (series, dates, versions).
         figures: name of each conclusion -> section of the page that draws it, None for those that
             are shown as they are.

@@ -62,7 +62,6 @@ def status(store: Store, *, now: float) -> Status:
     """Reads plan, measurements and log of a run folder.
 
     Args:
-        store: of the run.
         now: seconds since 1970.
 
     Returns:

@@ -21,7 +21,6 @@ def sweep(configs: Sequence[str | Path], *, address: str | None = None) -> dict[
     at is left to it, so that a schedule may be shorter than the work.
 
     Args:
-        configs: YAML files of runs.
         address: of a Ray cluster; None embeds Ray.
 
     Returns:

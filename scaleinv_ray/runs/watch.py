@@ -200,7 +200,6 @@ def watch(
 
     Args:
         config: YAML file of a run; its `models` may be left out.
-        uri: where checkpoints arrive.
         every: seconds between two looks.
         rounds: looks until it ends, None for ever.
         settled_s: as of `arrivals`.

@@ -74,7 +74,6 @@ def volume_law(found: StateDensity, *, max_multiplicity: int) -> VolumeLaw:
     eq. 17). Errors are those of the blocks together with the spread over fits.
 
     Args:
-        found: a subset simulation.
         max_multiplicity: the largest allowed; at most the number of variables.
 
     Raises:

@@ -76,7 +76,6 @@ def linear_network(widths: tuple[int, ...], rank: int) -> Singularity:
     """Entry of a deep linear network, to be added to those a match is looked for among.
 
     Args:
-        widths: input to output.
         rank: of the true map.
 
     Returns:

@@ -80,7 +80,6 @@ def match(
     of rank R' <= R predicts llc + (R - R') / 2; entries of unknown or higher rank are left out.
 
     Args:
-        llc: measured.
         stderr: its standard error, systematic part included.
         multiplicity: those allowed ((1, 2) for a bracket); None for any.
         zero_modes: of the Hessian of K.

@@ -77,12 +77,8 @@ def subset_simulation(
 
     Args:
         potential: K >= 0 of points w_..N, with a zero inside the cube.
-        num_variables: N.
-        rng: source of all randomness.
-        num_particles: over all blocks.
         num_blocks: at least 2.
         num_moves: of every particle at every level.
-        smallest_volume: levels end here,
         smallest_loss: or where the median threshold is here: well above the rounding of K.
 
     Returns:
@@ -146,7 +142,6 @@ def mellin_pole(found: StateDensity, pilot: float) -> tuple[Estimate, Estimate]:
     it, so that the result has a bias beside its error (some per cent; more at m > 1).
 
     Args:
-        found: a subset simulation.
         pilot: a first value of the learning coefficient.
 
     Returns:

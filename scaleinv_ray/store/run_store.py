@@ -135,7 +135,6 @@ class Store:
         """Reads a Parquet table, or some of its columns.
 
         Args:
-            name: of the file.
             columns: those wanted, all by default.
             schema: that it has to have.
             shared: texts as dictionaries, which many rows share: of measurements a fifth of the
@@ -188,7 +187,6 @@ def write_atomically(target: Path, data: bytes | memoryview | pa.Buffer) -> None
 
     Args:
         target: final path; its folder is made.
-        data: the whole content.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{PART}{uuid.uuid4().hex[:8]}-{target.name}")

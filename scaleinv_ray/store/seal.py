@@ -51,7 +51,6 @@ def whole(path: str, what: str = "") -> Generator[None]:
     """Whatever goes wrong in the block, where bytes in memory are made a table, is their file's.
 
     Args:
-        path: of the file.
         what: the beginning of the reason.
 
     Raises:
@@ -77,7 +76,6 @@ def check_mark(metadata: Mapping[bytes, bytes] | None, digest: str | None) -> No
     """Refuses a file that was sealed and is not any more.
 
     Args:
-        metadata: of its schema.
         digest: as of `check`.
 
     Raises:

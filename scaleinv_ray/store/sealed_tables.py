@@ -60,7 +60,6 @@ def parse(
 
     Args:
         path: of the file, for messages.
-        data: its content.
         columns: those wanted, None for all.
         schema: that it has to have, None for any.
         shared: texts of the schema as dictionaries.

@@ -100,7 +100,6 @@ class StateFiles:
         Args:
             level: a complete one.
             first: number of the first sequence.
-            count: of sequences.
 
         Returns:
             x_BTD, views of the file where one record batch holds them all.

@@ -36,8 +36,6 @@ class BlockSums:
         """Blocks of whole sequences, their sizes equal up to one sequence.
 
         Args:
-            num_sequences: that are summed over.
-            num_blocks: kept apart.
             allocate: gives the float64 array in which second moments come to lie as blocks are
                 done, such as a mapped file: the sums of one block are in memory at a time.
         """
@@ -146,10 +144,7 @@ def sequences_for_moments(width: int, length: int, protocol: Protocol, *, availa
     """Sequences that hold the first tokens_per_dim * D tokens, rounded up to whole sequences.
 
     Args:
-        width: D of the site.
         length: tokens in a sequence.
-        protocol: gives tokens_per_dim and blocks.
-        available: sequences in the probe.
 
     Returns:
         ceil(tokens_per_dim * D / length).

@@ -42,7 +42,6 @@ def next_token_losses(
     """Cross-entropy of every next token.
 
     Args:
-        model: gives the head.
         architecture: scaling and softcap of the logits.
         hidden_BTD: output of the body, after the final norm.
         tokens_BT: the tokens that went in.

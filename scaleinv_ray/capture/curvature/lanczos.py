@@ -208,7 +208,6 @@ def lanczos_record(
         varied: the parameters that it acts on, in order.
         generator: on the CPU; draws the probe vectors, uniform on the sphere.
         num_steps: K, cut to the number of parameters.
-        num_probes: R.
         keep_basis: see `tridiagonal`.
         sketch: buckets of the count sketches of the Ritz vectors, 0 for none.
         labels: operator, block and other fields of the record.

@@ -208,14 +208,12 @@ def curvature_records(
     Args:
         loss: a `SplitLoss` where the operator is 'ggn'.
         parameters: all parameters of the loss.
-        batches: fixed batches.
         generator: on the CPU; draws the probe vectors, uniform on the sphere. For bands to be
             followed it is seeded alike at every step of a run.
         operator: 'hessian' or 'ggn'.
         blocks: name -> parameters of a block (a restricted operator, not a row of blocks); None
             for all parameters.
         num_steps: K, cut to the size of the block.
-        num_probes: R.
         keep_basis: see `tridiagonal`.
         sketch: buckets of the count sketches of the Ritz vectors, 0 for none.
         labels: further fields of the records.

@@ -89,12 +89,10 @@ def chain_records(
         num_dispersed: of them start at twice the standard deviations of the Gaussian approximation
             (closer to w0 where the loss there is too high); None for half of them up to 5 million
             parameters that move, none above, where no other number is allowed.
-        num_steps: draws of a chain.
         burn_in: of them that count for nothing.
         batch_size: m, from 2 (32 and more is advised); all data where they are no more. Nets above
             100,000 parameters and language models see no more samples than that in one call.
         observed: name -> data of other probes, whose excess loss is kept at every draw.
-        loss_kind: what the loss is.
         noise: variance that makes a squared error a likelihood.
         labels: further fields of the records.
 

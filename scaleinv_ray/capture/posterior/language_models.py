@@ -83,7 +83,6 @@ def model_chains(
         model: in eval mode, whole in memory; lower precision is lifted to float32.
         tokens_ST: the probe.
         protocol: sampler, ladder and blocks of parameters.
-        seed: of the chains.
         observed: tokens of other probes, the first `batch` sequences of which are followed, and
             those of the probe itself beside them (of `tokens_ST`, whatever is given by its name).
         labels: unit, probe and other fields of Record.

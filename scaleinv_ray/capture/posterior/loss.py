@@ -193,7 +193,6 @@ class Posterior:
         upwards).
 
         Args:
-            x_1P: where.
             residual: of the gradients at x minus those at w0, as control variates leave them.
 
         Returns:

@@ -192,10 +192,7 @@ def run(
         rows: setting by setting; their coordinates are left as they are (each part moves a copy, so
             that as many rows are in memory as move at one time), the steps of mala are adapted in
             place. A part holds whole settings with mala, whose chains share a step.
-        sampler: of SAMPLERS.
-        length: of the chains.
         generator: on the device of the parameters.
-        observed: data of other probes.
 
     Returns:
         The draws of all rows.
@@ -238,11 +235,8 @@ def langevin(
 
     Args:
         posterior: with its data.
-        rows: moved in place.
-        length: of the chains.
         generator: on the device of the parameters.
         control_variates: as above; half again to twice the cost.
-        observer: of other probes.
 
     Returns:
         The draws; accepted_R is 1.
@@ -291,9 +285,7 @@ def metropolis(
     Args:
         posterior: with its data.
         rows: moved in place, and their steps.
-        length: of the chains.
         generator: on the device of the parameters.
-        observer: of other probes.
     """
     draws = Draws.empty(rows, length, len(observer or ()))
     base = posterior.base(None)

@@ -133,7 +133,6 @@ class Pilot:
         There from 10 upwards to 10 lambda_hat in each of PILOT_ROUNDS rounds.
 
         Args:
-            posterior: where.
             curvature: at w0.
             asked: nbetas, sampler, batch and generator are used.
 
@@ -221,8 +220,6 @@ class Settings:
         Args:
             asked: with or without nbetas, gammas, steps.
             curvature: at w0.
-            noise: of the gradients.
-            llc: of the pilot.
 
         Raises:
             ValueError: for other numbers of gammas or steps than settings.
@@ -257,8 +254,6 @@ def starts(posterior: Posterior, settings: Settings, asked: ChainRequest) -> Cha
     that of w0.
 
     Args:
-        posterior: where.
-        settings: of the chains.
         asked: numbers of chains and the generator are used.
 
     Returns:

@@ -64,10 +64,8 @@ def stream(
     """Pushes a probe through a model, block by block, from the highest complete level on.
 
     Args:
-        streamed: the model.
         tokens_ST: token ids, no padding.
         states: takes the hidden states; levels that are complete are not computed again.
-        batch_size: sequences in a batch.
         passing: told of every batch before it goes through a block; hooks on the blocks see the
             rest. Of a level that was complete before, its states are handed to it instead.
     """
@@ -121,7 +119,6 @@ def final_states(
         streamed: the model; its final norm and head are in memory while this is iterated over.
         tokens_ST: the probe.
         states: with the last level complete.
-        batch_size: sequences in a batch.
 
     Yields:
         hidden_BTD.

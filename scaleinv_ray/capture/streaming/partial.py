@@ -83,7 +83,6 @@ class StreamedModel:
         """Builds the skeleton and finds where every tensor is; reads no weight.
 
         Args:
-            folder: a local checkpoint folder.
             options: dtype and attention; parts are put on the CPU.
             shuffle_seed: of the variant shuffled_weights, None for the trained weights.
 
@@ -224,7 +223,6 @@ class StreamedModel:
         """What each block is called with beside the hidden state; reads no weight.
 
         Args:
-            count: sequences of a batch.
             length: tokens of a sequence.
 
         Returns:

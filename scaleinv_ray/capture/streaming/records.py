@@ -111,13 +111,10 @@ def streamed_records(
     resumable: what they need is not among the states, so they begin again.
 
     Args:
-        streamed: the model.
         tokens_ST: token ids, (protocol.sequences, protocol.length), no padding.
-        protocol: what makes captures comparable.
         states: holds the hidden states between the blocks; for a pass to be resumed it keeps all
             levels.
         kinds: those of one pass in `kinds.KINDS`.
-        batch_size: sequences in a batch.
         labels: unit, probe and other fields of Record.
         seed_units: seed of the sampled units.
         keep: takes a kind and a record of a block, where these are large (moments), when the block

@@ -56,7 +56,6 @@ def contents_of(
 
     Args:
         where: the checkpoint, named in errors.
-        config: config.json.
         tensors: headers by name.
 
     Returns:
@@ -130,7 +129,6 @@ def place_of(name: str, dtype: str, model_type: str) -> TensorRole | None:
     Args:
         name: as stored.
         dtype: as stored, in the format's name.
-        model_type: of config.json.
 
     >>> place_of("model.layers.1.mlp.up_proj.qweight", "I32", "llama")
     TensorRole(role='mlp_in', layer=1, transposed=False, fused=None)

@@ -49,7 +49,6 @@ def same_content(folder: Path, one: str, other: str) -> bool:
     Every training step changes all of a head, so that another one differs from its first byte on.
 
     Args:
-        folder: a checkpoint.
         one: a tensor's name, in any of its shards.
         other: another one's.
 
@@ -186,7 +185,6 @@ def weights_digest(folder: Path, cache_dir: Path | None = None) -> str:
     """What identifies the weights of a checkpoint.
 
     Args:
-        folder: a checkpoint.
         cache_dir: where digests are remembered; the user's cache folder by default.
 
     Returns:

@@ -245,7 +245,6 @@ def split(w_OI: np.ndarray, tensor: TensorRole, heads: Heads, *, per_head: bool)
 
     Args:
         w_OI: the tensor, already outputs x inputs.
-        tensor: its role.
         heads: head geometry of the model.
         per_head: split queries, keys and values by rows, the attention output by columns.
 

@@ -59,7 +59,6 @@ class Sizes(NamedTuple):
 
         Args:
             where: the checkpoint, named in errors.
-            config: config.json.
 
         Raises:
             ValueError: naming the field: no model_type, a needed size that is missing, what is no

@@ -27,7 +27,6 @@ def stored_twice(
 
     Args:
         tensors: headers by name.
-        config: config.json.
 
     Returns:
         Their names; None where one of them is not stored, or nothing ties them.
@@ -50,8 +49,6 @@ def stored_again(
 
     Args:
         parameters: headers by name.
-        config: config.json.
-        vocab_size: of it.
 
     Returns:
         The names to leave out of a count.

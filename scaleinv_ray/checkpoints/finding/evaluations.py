@@ -51,7 +51,6 @@ def chance_of(task: str, metric: str) -> float | None:
     """Score of guessing; None where it is not known or the metric is no share of right answers.
 
     Args:
-        task: name of the task.
         metric: name of the metric, without its filter.
 
     >>> chance_of("arc_easy", "acc"), chance_of("lambada_openai", "ppl")

@@ -40,7 +40,6 @@ def from_folder(
     ValueError for folders without usable checkpoints, and for steps that do not exist.
 
     Args:
-        path: the folder.
         steps: which steps of a run.
         seed: where no training.json says it; 0 by default.
         step: of a single checkpoint, or of the model beside step folders, where no file says it.
@@ -83,7 +82,6 @@ def existing_folder(field: str, path: str | Path) -> Path:
     """An existing folder, absolute: workers have other working directories.
 
     Args:
-        field: named in the error.
         path: as the user wrote it.
 
     Returns:

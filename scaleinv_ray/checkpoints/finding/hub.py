@@ -67,7 +67,6 @@ def from_hub(
         revision: branch, tag or commit; `{step}` in it stands for every one of `steps`.
         steps: the steps; at most one, that of the revision, without `{step}`; then its name may
             give it.
-        seed: of the model.
         model: identity; the repository's name by default.
         tokens_per_step: tokens in a training batch, for train_tokens; a revision may name them.
 

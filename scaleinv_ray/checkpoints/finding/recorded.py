@@ -32,7 +32,6 @@ def write_records_manifest(
     """Writes the manifest of a folder of captures.
 
     Args:
-        folder: holds the capture files.
         units: for each unit `seed`, `step`, `variant`, `train_tokens`, `eval_loss` and `captures`,
             a list of `{kind, probe, file}` with files relative to the folder.
         sizes: `model`, `architecture`, `n_params`, `n_layers`, `d_model`.
@@ -55,7 +54,6 @@ def from_records(folder: str | Path, *, cache_dir: Path | None = None) -> list[C
 
     Args:
         folder: with its manifest.
-        cache_dir: where digests are remembered.
 
     Returns:
         A checkpoint without weights for every unit.

@@ -42,7 +42,6 @@ def load_model(folder: Path, options: LoadOptions | None = None) -> PreTrainedMo
     transformers builds on the meta device and fills from the files, so the peak is one model.
 
     Args:
-        folder: a local checkpoint folder.
         options: device, dtype and attention.
 
     Raises:

@@ -71,7 +71,6 @@ def read_config(folder: Path, *, trusted: bool = False) -> PreTrainedConfig:
     """The transformers config of a checkpoint folder, with the defaults of its class.
 
     Args:
-        folder: a local checkpoint folder.
         trusted: run the folder's own code, where config.json names some.
 
     Raises:
@@ -114,7 +113,6 @@ def build_from_config(
 
     Args:
         config: the model's config.
-        seed: seed of the initialisation.
         dtype: None takes the config's, or float32.
         trusted: as in `read_config`.
 
@@ -141,7 +139,6 @@ def shuffled(tensor: torch.Tensor, name: str, *, model_type: str, seed: int) -> 
         tensor: any shape and dtype, in the orientation in which it is stored.
         name: stored or live name; both give the same permutation.
         model_type: `config.model_type`.
-        seed: seed of the variant.
 
     Returns:
         A new tensor with the same entries; the permutation depends on name, seed and the number of
@@ -227,10 +224,8 @@ def iter_weights(
     whole model is built, since its random numbers come in the order of construction.
 
     Args:
-        folder: a local checkpoint folder.
         variant: shuffled_weights permutes each stored tensor before it is split; shuffled_tokens
             has the trained weights and is refused.
-        seed: of random_init and shuffled_weights.
         init_folder: the run's own step 0, for random_init.
         per_head: split attention projections by head.
         tensors: names of those wanted, as stored; None for all.

@@ -39,7 +39,6 @@ def shuffle_tokens(tokens_ST: np.ndarray, seed: int) -> np.ndarray:
 
     Args:
         tokens_ST: token ids.
-        seed: of the permutations.
 
     Returns:
         A new array of the same shape and dtype.
@@ -58,7 +57,6 @@ def shuffle_weights_(model: PreTrainedModel, seed: int) -> None:
 
     Args:
         model: a model that is wholly in memory.
-        seed: of the permutations.
 
     Raises:
         ValueError: for an offloaded model, where a change in place is lost silently.
@@ -103,7 +101,6 @@ def materialise(
     """Loads the model of a variant.
 
     Args:
-        folder: checkpoint folder.
         variant: trained and shuffled_tokens load it as it is; random_init loads `init_folder`, or
             initialises from the config; shuffled_weights permutes it in place.
         seed: of random_init from the config, and of shuffled_weights.

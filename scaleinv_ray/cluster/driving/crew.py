@@ -26,9 +26,6 @@ def number_of_actors(waiting: int, options: ClusterOptions, *, cpus: int, gpus: 
 
     Args:
         waiting: captures that are to be made.
-        options: of the run.
-        cpus: of all nodes.
-        gpus: of all nodes.
 
     Returns:
         One at least, where anything waits.
@@ -65,7 +62,6 @@ class Crew:
         """Starts without any.
 
         Args:
-            options: of the run.
             joining: knows where none may go.
             terms: what their nodes have to have.
         """
@@ -94,7 +90,6 @@ class Crew:
         """Starts one; it gets work when it has answered, not while it waits for a place.
 
         Args:
-            cpus: of all nodes.
             sharing: actors that may come to lie on one node.
         """
         gpus = self._options.gpus_per_model

@@ -60,7 +60,6 @@ def less_memory(job: CaptureJob, error: str) -> tuple[CaptureJob, str]:
     """A capture whose actor was killed for memory.
 
     Args:
-        job: what it was at.
         error: what Ray said of it.
 
     Returns:

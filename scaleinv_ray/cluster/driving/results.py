@@ -34,7 +34,6 @@ class Results:
 
         Args:
             store: where rows go.
-            files: the captures.
             nodes: where tasks may go.
             removals: of captures that nothing needs any more; None keeps them.
             log: as of the driver.
@@ -58,7 +57,6 @@ class Results:
         Args:
             jobs: of a task that did not end well.
             tries: this one included.
-            error: of the task.
         """
         for job in jobs:
             if self._is_written(job):
@@ -76,7 +74,6 @@ class Results:
 
         Args:
             jobs: that will not be made by this run.
-            error: why.
         """
         for job in jobs:
             if self._is_written(job):
@@ -101,7 +98,6 @@ class Results:
 
         Args:
             job: that has ended.
-            outcome: of it.
         """
         about = {
             "key": job.key, "unit": job.labels["unit"], "invariant": job.invariant,

@@ -26,7 +26,6 @@ class Waiting:
         """Starts empty.
 
         Args:
-            files: the captures.
             nodes: where tasks may go.
             parts: by which large checkpoints are measured.
             give_up: takes measurements that can never be made, and why.
@@ -46,7 +45,6 @@ class Waiting:
         """Takes a measurement.
 
         Args:
-            job: the measurement.
             tries: the number of its next try.
             alone: in no group; so is what is tried again.
         """

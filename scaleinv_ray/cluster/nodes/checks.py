@@ -48,7 +48,6 @@ def check_requests(kinds: Sequence[NodeKind], demands: Demands) -> None:
 
     Args:
         kinds: of nodes, those included that an autoscaler may bring.
-        demands: of the run.
 
     Raises:
         ValueError: naming the field, and the most that a node has.
@@ -83,9 +82,7 @@ def nowhere(
     """Why something was given up that no node had room for.
 
     Args:
-        asked: resources of it.
         waited_s: seconds for which it waited.
-        present: nodes that are there.
         coming: nodes that an autoscaler may bring.
 
     Returns:
@@ -126,7 +123,6 @@ def check_object_stores(nodes: Sequence[Mapping[str, Any]], demands: Demands) ->
 
     Args:
         nodes: alive, as Ray lists them.
-        demands: of the run.
 
     Raises:
         ValueError: naming the node with the smallest store.
@@ -194,7 +190,6 @@ def check_nodes(nodes: Sequence[Mapping[str, Any]], demands: Demands) -> None:
 
     Args:
         nodes: alive, as Ray lists them.
-        demands: of the run.
     """
     check_object_stores(nodes, demands)
     check_versions(nodes)

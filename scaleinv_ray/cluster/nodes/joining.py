@@ -112,7 +112,6 @@ def disk_lacking(folder: Path, needed: float) -> str | None:
     """What a scratch folder lacks, which is made where it is absent.
 
     Args:
-        folder: on this machine.
         needed: bytes.
 
     Returns:

@@ -81,7 +81,6 @@ def preflight(
         capture_bytes: what captures may take on disk at one time.
         demands: what its actors and tasks ask for.
         grounds: scratch of every node, or the one folder that all share.
-        scratch: where captures lie.
 
     Returns:
         The cluster's total resources, and what is asked of nodes that come.
@@ -118,7 +117,6 @@ def check_disks(grounds: Sequence[Ground], at_work: Collection[str], capture_byt
     Args:
         grounds: scratch of every node, or the one folder that all share.
         at_work: ids of the nodes that make captures; each takes an equal share.
-        capture_bytes: of all captures.
 
     Raises:
         ValueError: naming the folder and the node.

@@ -55,7 +55,6 @@ def drain(node: str | None, at: float, *, address: str = "auto") -> None:
     Args:
         node: its id; None is the node where this runs.
         at: when, in seconds since 1970.
-        address: of the cluster.
 
     Raises:
         ValueError: where Ray does not take the notice.
@@ -84,7 +83,6 @@ def pass_on(
         metadata: URL of the instance's metadata service.
         node: as of `drain`.
         every: seconds between two questions.
-        address: of the cluster.
 
     Returns:
         When the node will be gone, in seconds since 1970.

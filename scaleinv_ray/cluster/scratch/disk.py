@@ -60,7 +60,6 @@ class Scratch:
         """The folder, or a file in it, as the node knows it.
 
         Args:
-            node: id of the node.
             file: its name, without folders; none for the folder.
 
         Returns:
@@ -124,9 +123,6 @@ def survey(
     Args:
         folder: of captures; made where it is absent.
         wanted: names of files that measurements need.
-        only_wanted: remove all others.
-        node: whose folder it is.
-        address: of the node.
 
     Returns:
         Free bytes and the complete files among those wanted.
@@ -142,7 +138,6 @@ def clean(scratch: Path, wanted: set[str] | None) -> None:
     """Removes what a killed run left behind: half-written captures, and those nobody reads.
 
     Args:
-        scratch: folder of the captures.
         wanted: files that measurements still need; None keeps all complete ones.
     """
     for part in scratch.glob(f"{PART}*"):
@@ -171,7 +166,6 @@ def fetch_once(target: Path, size: int, chunks: Callable[[], Iterable[np.ndarray
     goes with its process.
 
     Args:
-        target: final path.
         size: bytes of the file.
         chunks: gives its content in order; asked only where a copy is made.
 

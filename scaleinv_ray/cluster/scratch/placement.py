@@ -97,7 +97,6 @@ class Files:
         """Files of nodes are no longer there.
 
         Args:
-            nodes: ids.
             paths: which files, None for all of these nodes.
 
         Returns:
@@ -198,8 +197,6 @@ class Nodes:
         """Where a job is done soonest: the work queued there, and the files still to be fetched.
 
         Args:
-            job: a measurement.
-            files: where captures are.
             settled: no fetch that can be avoided, however long it waits.
 
         Returns:

@@ -63,9 +63,7 @@ def survey_nodes(scratch: Scratch, wanted: Collection[str], *, only_wanted: bool
     """Asks every node at the same time what its scratch has.
 
     Args:
-        scratch: of the run.
         wanted: names of files that measurements need.
-        only_wanted: remove all others.
 
     Returns:
         One for each node; a single one, of this machine, where all share the folder.
@@ -101,10 +99,8 @@ def chunks_from(scratch: Scratch, size: int, node: str, file: str) -> Generator[
     """The content of a file on another node; one chunk is on its way while one is written.
 
     Args:
-        scratch: of the run.
         size: bytes of the file.
         node: id of the node that has it.
-        file: its name.
 
     Yields:
         At most CHUNK bytes each, views of the object store.

@@ -154,7 +154,6 @@ class Whole:
         """Why a unit has no value at the place, a reason for every location it lacks.
 
         Args:
-            build: of the unit.
             cell: its rows.
 
         Returns:
@@ -177,7 +176,6 @@ class Whole:
         """Mean over the rows of a unit that lacks none, and its standard error.
 
         Args:
-            build: of the unit.
             cell: its rows.
             independent: whether the errors of the rows are: sqrt(sum e^2) / n, else the mean of
                 the errors, which bounds that of rows measured on the same sequences.
@@ -258,9 +256,6 @@ def whole_replicates(found: Mapping[Replicate, Collection[Location]]) -> list[Re
 
     Args:
         found: replicate -> its locations.
-
-    Returns:
-        The replicates.
     """
     wanted: dict[Build, set[Location]] = defaultdict(set)
     for replicate, locations in found.items():

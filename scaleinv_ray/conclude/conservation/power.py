@@ -28,7 +28,6 @@ def seeds_for_conserved(seed_sd: float, *, delta: float, num_sizes: int) -> int:
 
     Args:
         seed_sd: standard deviation over seeds, on the scale of delta.
-        delta: the margin.
         num_sizes: sizes k >= 2.
 
     Returns:

@@ -122,8 +122,6 @@ def predict_held_out(series: Series, given: SampleMoments, target: int, *, form:
     know nothing of scatter between sizes, and the scatter of few sizes may vanish by chance.
 
     Args:
-        series: the series.
-        given: its moments.
         target: index of the size, at least 3, and more than the form has coefficients.
         form: a form of the series' scale.
 
@@ -155,8 +153,6 @@ def forecast(series: Series, given: SampleMoments, n_params: float, *, form: str
     """Predicts a single model of a size larger than all measured, from all of these.
 
     Args:
-        series: the series.
-        given: its moments.
         n_params: total parameters of the model.
         form: a form of the series' scale.
 

@@ -213,7 +213,6 @@ def evidence(x_K: np.ndarray, given: SampleMoments, *, delta: float) -> TestResu
 
     Args:
         x_K: ln of total parameters, ascending, K >= 4.
-        given: moments of the batch.
         delta: margin on the scale of the values.
     """
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -106,7 +106,6 @@ def predict_named(
         rows: measurements, with the columns of `tables.MEASUREMENTS`.
         quantities: (invariant, quantity) -> what is claimed of it in advance.
         n_params: total parameters of the model, more than of any that is measured.
-        model: its name.
         margin: relative change that counts as conserved for quantities that declare none.
         comparisons: those wanted, out of equal_steps, equal_tokens and equal_loss.
 

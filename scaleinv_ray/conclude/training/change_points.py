@@ -80,7 +80,6 @@ def best_shape(shapes: Shapes, y_K: np.ndarray) -> BestShape:
     """The shape that leaves the least residual.
 
     Args:
-        shapes: to search.
         y_K: the curve.
 
     Returns:

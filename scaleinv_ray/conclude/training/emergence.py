@@ -95,7 +95,6 @@ def association(
         size_R: size of each run.
         onset_R: t_I of each run.
         capability_R: t_C of each run.
-        rng: source of the draws.
         given_R: what is to be partialled out, as the onset of the loss.
 
     Returns:
@@ -172,7 +171,6 @@ def lead_of(
         capability_RB: draws of t_C of each run.
         onset_R: t_I of each run.
         capability_R: t_C of each run.
-        rng: source of the draws.
 
     Returns:
         The lead with its 95 % interval.

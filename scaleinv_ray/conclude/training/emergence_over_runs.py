@@ -120,7 +120,6 @@ def emergence_table(
         rows: with the columns of `tables.MEASUREMENTS`.
         capability_rows: with model, tokens, task, metric and value, and optionally seed.
         quantities: (invariant, quantity) -> what is claimed of it, for the unit.
-        rng: source of the draws.
 
     Returns:
         One row a place and capability: correlation, p and p_given_loss, least_p; lead, lead_low,

@@ -84,7 +84,6 @@ class OnsetFinder:
 
         Args:
             tokens: seen at each checkpoint, distinct, >= 0.
-            values: of the quantity.
 
         Returns:
             The onset, or why there is none: fewer than six checkpoints up to the extreme, or no

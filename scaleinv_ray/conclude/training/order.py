@@ -255,7 +255,6 @@ def order_table(
     """Order of the transitions of every quantity at every place where a run has one.
 
     Args:
-        transitions: of all runs.
         rows: with the columns of `tables.MEASUREMENTS`, from which they were found.
         quantities: what is claimed of every quantity, for the unit.
 

@@ -148,7 +148,6 @@ def chance_of(events: Sequence[Interval], intervals: Sequence[Interval], span: I
 
     Args:
         events: intervals whose times are random under the null.
-        intervals: those that are held.
         span: where events may lie.
 
     Returns:
@@ -168,7 +167,6 @@ def tail_of(share: Sequence[float], count: int) -> float:
 
     Args:
         share: probability of each.
-        count: of those that succeed.
 
     Returns:
         The tail, exact.

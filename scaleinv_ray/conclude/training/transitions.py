@@ -234,7 +234,6 @@ def transitions_table(
     Args:
         rows: with the columns of `tables.MEASUREMENTS`.
         quantities: (invariant, quantity) -> what is claimed of it, for the unit.
-        rng: source of randomness.
 
     Returns:
         Rows: one a transition, one of kind none or undetermined for runs

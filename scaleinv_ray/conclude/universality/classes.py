@@ -124,7 +124,6 @@ def classes_table(
         quantities: (invariant, quantity) -> what is claimed of it, for the margins.
         curve_rows: with the columns of `tables.CURVES`.
         margin: for exponents that declare none.
-        invariant: that measures the exponents.
 
     Returns:
         One row a class: outcome for all systems compared, class (0 the largest), its members,

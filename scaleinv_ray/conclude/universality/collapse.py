@@ -100,8 +100,6 @@ def collapse_quality(
 
     Args:
         curves: of two or more sizes.
-        exponent_x: a.
-        exponent_y: b.
 
     Returns:
         S; None where less than half of the points lie between those of another curve.
