@@ -14,8 +14,7 @@ import typer
 from scaleinv_ray.checkpoints import listed, unused
 from scaleinv_ray.config import RunConfig, load_run_config, load_train_config
 from scaleinv_ray.config.reader import read_mapping
-from scaleinv_ray.cost_model import cost_lines as cost_report
-from scaleinv_ray.cost_model import price
+from scaleinv_ray.cost_model import cost_lines, price
 from scaleinv_ray.entry import enter
 from scaleinv_ray.inputs.paths import check_folder
 from scaleinv_ray.inputs.wording import sized
@@ -55,6 +54,7 @@ def train(config: Config, address: Address = None) -> None:
 @app.command()
 def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     """Prints units, captures, bytes, what is missing and what it costs; computes nothing."""
+    from scaleinv_ray.conclude.conclusions import concluded_files
     from scaleinv_ray.measure.inventory import say, take_inventory
     from scaleinv_ray.plan import make_plan
     from scaleinv_ray.runs.analysis import notes_of
@@ -65,7 +65,7 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     check_folder("out", out or checked.out)
     made = make_plan(checked)
     held = take_inventory(Store(out or checked.out))
-    say(held.notes())
+    say(held.notes(concluded_files()))
     done = held.done
     missing = made.missing(done)
     check_models(missing, checked.trust_remote_code)
@@ -80,7 +80,7 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     devices = (checked.cluster.actors or nodes) if on_gpus else 0
     if missing:
         cost = price(made, missing, device="a100" if on_gpus else "cpu")
-        typer.echo(cost_report(cost, workers=cores, devices=devices))
+        typer.echo(cost_lines(cost, workers=cores, devices=devices))
 
 
 @app.command()
@@ -165,7 +165,7 @@ def _run(config: RunConfig, out: str | None, address: str | None) -> None:
 
 
 @app.command()
-def cost_lines(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")]) -> None:
+def report(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")]) -> None:
     """Judges a run folder anew and writes its report; measures nothing."""
     from scaleinv_ray.conclude.concluding import rejudge
     from scaleinv_ray.runs.analysis import written_config

@@ -219,7 +219,7 @@ def _judged(
 def rejudge(store: Store, config: RunConfig) -> None:
     """Concludes from what is whole, and says what is not; measures nothing."""
     held = take_inventory(store)
-    say(held.notes())
+    say(held.notes(conclusions.concluded_files()))
     conclude(store, config, planned=_planned(store, config, held))
 
 
@@ -278,7 +278,7 @@ def _digests(store: Store) -> dict[str, str]:
 
 def _made() -> list[str]:
     """What a conclusion writes before its verdicts."""
-    files = [conclusion.file for conclusion in conclusions.CONCLUSIONS]
+    files = conclusions.concluded_files()
     return [*(file for file in files if file != VERDICTS), _PAGE]
 
 

@@ -123,3 +123,8 @@ CONCLUSIONS: tuple[Conclusion, ...] = (
 )
 """In the order in which they are made; what several of them need is made once (`Evidence`)."""
 SCHEMAS: Mapping[str, pa.Schema] = {of.name: of.schema for of in CONCLUSIONS}
+
+
+def concluded_files() -> list[str]:
+    """Names of the files of all conclusions in the folder of a run."""
+    return [of.file for of in CONCLUSIONS]

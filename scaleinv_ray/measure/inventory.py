@@ -8,7 +8,7 @@ where those are gone it is not done.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -108,12 +108,16 @@ class Inventory:
             lines.append(f"curves, diagrams: those of {lost} measurements are gone")
         return lines
 
-    def notes(self) -> list[str]:
-        """What is not as it should be, a line for each thing that names the files."""
+    def notes(self, concluded: Collection[str] = ()) -> list[str]:
+        """What is not as it should be, a line for each thing that names the files.
+
+        Args:
+            concluded: names of the files that follow from measurements: they are the run's own.
+        """
         lines = self.unread()
-        if self.foreign:
-            more = len(self.foreign) - _SAID
-            names = ", ".join(self.foreign[:_SAID]) + (f" and {more} more" if more > 0 else "")
+        if foreign := [name for name in self.foreign if name not in concluded]:
+            more = len(foreign) - _SAID
+            names = ", ".join(foreign[:_SAID]) + (f" and {more} more" if more > 0 else "")
             lines.append(f"passed over, no files of a run: {names}")
         return lines
 
@@ -135,17 +139,18 @@ def take_inventory(store: Store) -> Inventory:
     return _take(store)
 
 
-def tidied(store: Store) -> set[str]:
+def tidied(store: Store, concluded: Collection[str] = ()) -> set[str]:
     """Sets aside what is damaged, so that it is made again under its name, and says so.
 
     Args:
         store: of the run, held by the caller.
+        concluded: as of `Inventory.notes`.
 
     Returns:
         Keys of the measurements that are done.
     """
     held = take_inventory(store)
-    say(replace(held, damaged={}).notes())
+    say(replace(held, damaged={}).notes(concluded))
     set_aside(store, held.damaged)
     try:
         planned_keys(store)

@@ -20,6 +20,7 @@ from scaleinv_ray.cluster.scratch.disk import Scratch, found_on
 from scaleinv_ray.conclude.aggregation.evaluations import join_notes
 from scaleinv_ray.conclude.aggregation.tokenizers import tokenizer_notes
 from scaleinv_ray.conclude.concluding import conclude, concluded, read_planned
+from scaleinv_ray.conclude.conclusions import concluded_files
 from scaleinv_ray.conclude.evaluations import joined_with_plan
 from scaleinv_ray.conclude.tokenized import write_tokens
 from scaleinv_ray.config import ConfigError, RunConfig, load_run_config
@@ -173,7 +174,7 @@ def run(
         if (line := left_behind(store)) is not None:
             print(line, file=sys.stderr)
         check_claim(store, checked)
-        done = tidied(store)
+        done = tidied(store, concluded_files())
         missing = plan.missing(done)
         check_models(missing, checked.trust_remote_code)
 

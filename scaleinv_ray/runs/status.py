@@ -9,6 +9,7 @@ from typing import Any
 
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.telemetry import read_events
+from scaleinv_ray.conclude.conclusions import concluded_files
 from scaleinv_ray.measure.inventory import take_inventory
 from scaleinv_ray.plan.jobs import FAILED
 from scaleinv_ray.runs.run_lock import is_locked
@@ -86,7 +87,7 @@ def status(store: Store, *, now: float) -> Status:
     missing = sum(n for (_, state), n in by_kind.items() if state == "missing")
     notices: list[str] = []
     pace = _pace(_noting(read_events(store), notices), missing, now, alive=is_locked(store))
-    return Status(by_kind, reasons, *pace, tuple(notices), held.notes())
+    return Status(by_kind, reasons, *pace, tuple(notices), held.notes(concluded_files()))
 
 
 def _noting(events: Iterable[dict[str, Any]], notices: list[str]) -> Iterator[dict[str, Any]]:

@@ -97,9 +97,9 @@ def match(
 
     >>> found = match(0.292, 0.002, multiplicity=(1,), symmetry_dimension=0)
     >>> found.outcome, found.candidates[0].names
-    (<Outcome.ONE: 'one'>, ('(D_7+)^2', '(D_7-)^2', '(E_6)^2'))
+    (<MatchOutcome.ONE: 'one'>, ('(D_7+)^2', '(D_7-)^2', '(E_6)^2'))
     >>> match(0.45, 0.002).outcome
-    <Outcome.NO_MATCH: 'no match'>
+    <MatchOutcome.NO_MATCH: 'no match'>
     """
     if not math.isfinite(llc):
         raise ValueError(f"llc: got {llc}, must be finite")

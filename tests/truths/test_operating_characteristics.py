@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from scaleinv_ray.conclude.conservation.hypothesis_tests import evidence, moments
 from scaleinv_ray.conclude.conservation.judging import judge
 from scaleinv_ray.conclude.conservation.power import seeds_for_conserved
 from scaleinv_ray.conclude.conservation.prediction import forecast
-from scaleinv_ray.conclude.conservation.test_statistics import evidence, moments
 from scaleinv_ray.conclude.conservation.value_scale import series_of
 from scaleinv_ray.conclude.conservation.verdict import Verdict, Verdicts
 

@@ -81,7 +81,7 @@ def choices(checkpoints: Checkpoints) -> list[Choice]:
         The choices; none without a trained model.
 
     >>> small, large = Replicate(10, "a", 0), Replicate(20, "b", 0)
-    >>> unknown = Checkpoint(None, None)
+    >>> unknown = StepOfRun(None, None)
     >>> [at_steps] = choices({small: {0: unknown, 5: unknown}, large: {0: unknown, 9: unknown}})
     >>> at_steps.name, at_steps.step
     ('equal_steps', 0)

@@ -10,18 +10,18 @@ import numpy as np
 from scipy import special
 
 from scaleinv_ray.conclude.conservation.fits import Fit, candidates, fit, refit, select
+from scaleinv_ray.conclude.conservation.hypothesis_tests import (
+    SampleMoments,
+    SeriesEvidence,
+    evidence,
+    moments_left_out,
+)
 from scaleinv_ray.conclude.conservation.power import seeds_for_conserved
 from scaleinv_ray.conclude.conservation.prediction import (
     forms_of,
     line_of,
     means_of,
     predict_held_out,
-)
-from scaleinv_ray.conclude.conservation.test_statistics import (
-    SampleMoments,
-    TestResults,
-    evidence,
-    moments_left_out,
 )
 from scaleinv_ray.conclude.conservation.value_scale import Series, series_of
 from scaleinv_ray.conclude.conservation.verdict import Verdict, Verdicts
@@ -41,7 +41,7 @@ class _Case:
 
     series: Series
     given: SampleMoments
-    found: TestResults
+    found: SeriesEvidence
     delta: float
 
 

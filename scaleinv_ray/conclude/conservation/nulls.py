@@ -13,9 +13,9 @@ from enum import StrEnum
 import numpy as np
 from scipy import special
 
+from scaleinv_ray.conclude.conservation.hypothesis_tests import SampleMoments, moments
 from scaleinv_ray.conclude.conservation.judging import verdict_alone
 from scaleinv_ray.conclude.conservation.power import seeds_for_conserved
-from scaleinv_ray.conclude.conservation.test_statistics import SampleMoments, moments
 from scaleinv_ray.conclude.conservation.value_scale import Series, series_of
 from scaleinv_ray.conclude.conservation.verdict import Verdict, Verdicts
 

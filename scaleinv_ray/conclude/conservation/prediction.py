@@ -15,7 +15,7 @@ from scipy import special
 
 from scaleinv_ray.conclude.aggregation.places import AtPlace
 from scaleinv_ray.conclude.conservation.fits import LOGARITHMIC, RAW, Fit, Form, Means, fit
-from scaleinv_ray.conclude.conservation.test_statistics import SampleMoments
+from scaleinv_ray.conclude.conservation.hypothesis_tests import SampleMoments
 from scaleinv_ray.conclude.conservation.value_scale import Series
 
 LEVEL = 0.90
@@ -162,7 +162,7 @@ def forecast(series: Series, given: SampleMoments, n_params: float, *, form: str
     Raises:
         ValueError: for a size that is not larger than all measured, and for too few of these.
 
-    >>> from scaleinv_ray.conclude.conservation.test_statistics import moments
+    >>> from scaleinv_ray.conclude.conservation.hypothesis_tests import moments
     >>> from scaleinv_ray.conclude.conservation.value_scale import series_of
     >>> law = series_of([1, 2, 4, 8], [[n**0.5, 1.01 * n**0.5] for n in (1, 2, 4, 8)])
     >>> found = forecast(law, moments(law.y_KS[None]), 100, form="power")

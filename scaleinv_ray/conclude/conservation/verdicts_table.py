@@ -15,6 +15,7 @@ from scaleinv_ray.conclude.aggregation.matched_checkpoints import COMPARISONS, R
 from scaleinv_ray.conclude.aggregation.places import AtPlace, at_place
 from scaleinv_ray.conclude.aggregation.values import Comparison, Value
 from scaleinv_ray.conclude.aggregation.values import comparisons as compared
+from scaleinv_ray.conclude.conservation.hypothesis_tests import moments
 from scaleinv_ray.conclude.conservation.judging import judge
 from scaleinv_ray.conclude.conservation.nulls import NullComparison, compare_with_null
 from scaleinv_ray.conclude.conservation.prediction import (
@@ -26,7 +27,6 @@ from scaleinv_ray.conclude.conservation.prediction import (
     line_of,
     rolling,
 )
-from scaleinv_ray.conclude.conservation.test_statistics import moments
 from scaleinv_ray.conclude.conservation.value_scale import series_of
 from scaleinv_ray.conclude.conservation.verdict import Verdict, VerdictRow, Verdicts
 from scaleinv_ray.contract import Quantity

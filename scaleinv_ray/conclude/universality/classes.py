@@ -19,7 +19,7 @@ from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Repli
 from scaleinv_ray.conclude.aggregation.places import Place
 from scaleinv_ray.conclude.aggregation.rows import Rows
 from scaleinv_ray.conclude.aggregation.values import Value, comparisons
-from scaleinv_ray.conclude.conservation.test_statistics import moments
+from scaleinv_ray.conclude.conservation.hypothesis_tests import moments
 from scaleinv_ray.conclude.universality.agreement import (
     LARGE_QUALITY,
     Classes,

@@ -9,14 +9,14 @@ from scipy import stats
 from statsmodels.stats.oneway import anova_oneway
 
 from scaleinv_ray.conclude.conservation.fits import LOGARITHMIC, RAW, Means, fit, refit
-from scaleinv_ray.conclude.conservation.judging import judge
-from scaleinv_ray.conclude.conservation.test_statistics import (
+from scaleinv_ray.conclude.conservation.hypothesis_tests import (
     brown_forsythe_mehrotra_p,
     brown_forsythe_p,
     evidence,
     moments,
     moments_left_out,
 )
+from scaleinv_ray.conclude.conservation.judging import judge
 from scaleinv_ray.conclude.conservation.verdict import Verdicts
 
 SIZES = [1e6, 4e6, 16e6, 64e6, 256e6]

@@ -8,13 +8,13 @@ import pytest
 from scaleinv_ray import tables
 from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.conclude.conservation.fits import LOGARITHMIC, aicc, candidates, fit
+from scaleinv_ray.conclude.conservation.hypothesis_tests import moments
 from scaleinv_ray.conclude.conservation.prediction import (
     forecast,
     means_of,
     predict_held_out,
     rolling,
 )
-from scaleinv_ray.conclude.conservation.test_statistics import moments
 from scaleinv_ray.conclude.conservation.value_scale import series_of
 from scaleinv_ray.conclude.conservation.verdicts_table import judge_table, predict_named
 from scaleinv_ray.contract import Quantity

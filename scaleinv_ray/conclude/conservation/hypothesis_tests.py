@@ -41,7 +41,7 @@ class SampleMoments:
 
 
 @dataclass(frozen=True)
-class TestResults:
+class SeriesEvidence:
     """Tests of equivalence, heterogeneity and slope; all arrays [B], NaN where not to be had.
 
     Attributes:
@@ -203,7 +203,7 @@ def brown_forsythe_mehrotra_p(given: SampleMoments) -> np.ndarray:
         return special.fdtrc(df1_B, df2_B, between_B / expected_B)
 
 
-def evidence(x_K: np.ndarray, given: SampleMoments, *, delta: float) -> TestResults:
+def evidence(x_K: np.ndarray, given: SampleMoments, *, delta: float) -> SeriesEvidence:
     """All tests of a batch of series (Schuirmann 1987 for TOST; Berger 1982 for the union).
 
     W = max over pairs of |m_i - m_j| + t_{.95,df} sqrt(s2 (1/s_i + 1/s_j)), with Welch's standard
@@ -230,7 +230,7 @@ def evidence(x_K: np.ndarray, given: SampleMoments, *, delta: float) -> TestResu
             special.stdtrit(df_B, 0.975) * pooled_se_B,
             special.stdtrit(num_sizes - 2, 0.975) * residual_se_B,
         )
-        return TestResults(
+        return SeriesEvidence(
             width_B=width_B,
             tost_p_B=tost_p_B,
             q_B=q_B,
