@@ -305,8 +305,11 @@ def test_groups_are_of_one_node_and_wait_for_all_their_captures(tmp_path: Path) 
 def test_a_file_comes_through_ray_in_chunks_and_is_asked_for_by_name(
     ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import ray
+
     monkeypatch.setattr(transfer, "CHUNK", 1000)
     scratch, node = Scratch(tmp_path / "{node}"), transfer.this_node()
+    keepers = transfer.Keepers(scratch)
     (ground,) = transfer.survey_nodes(scratch, {"j.arrow"}, only_wanted=False)
     assert (ground.node, ground.sizes) == (node, {})
     source = Path(capture_file(scratch.on(node)))
@@ -314,20 +317,28 @@ def test_a_file_comes_through_ray_in_chunks_and_is_asked_for_by_name(
     (ground,) = transfer.survey_nodes(scratch, {"j.arrow"}, only_wanted=True)
     assert ground.sizes == {"j.arrow": len(content)} and len(content) > 2000
 
-    sizes = [len(chunk) for chunk in transfer.chunks_from(scratch, len(content), node, "j.arrow")]
+    keeper = keepers.of([node])[node]
+    sizes = [len(chunk) for chunk in transfer.chunks_from(keeper, len(content), "j.arrow")]
     assert max(sizes) == 1000 and sum(sizes) == len(content)
     target = tmp_path / "copy.arrow"
     assert fetch_once(
-        target, len(content), lambda: transfer.chunks_from(scratch, len(content), node, "j.arrow")
+        target, len(content), lambda: transfer.chunks_from(keeper, len(content), "j.arrow")
     )
     assert target.read_bytes() == content
     longer = len(content) + 5000
     with pytest.raises(ValueError, match=f"got {len(content)} bytes, expected {longer}"):
-        fetch_once(
-            tmp_path / "x", longer, lambda: transfer.chunks_from(scratch, longer, node, "j.arrow")
-        )
+        fetch_once(tmp_path / "x", longer, lambda: transfer.chunks_from(keeper, longer, "j.arrow"))
     with pytest.raises(ValueError, match="allowed: a name inside"):
-        list(transfer.chunks_from(scratch, 10, node, "../j.arrow"))
+        list(transfer.chunks_from(keeper, 10, "../j.arrow"))
+
+    assert keepers.of([node])[node] is keeper, "it stays"
+    removals = transfer.Removals(keepers)
+    removals.now(scratch.name("j.arrow"), [node])
+    assert not source.exists()
+    keepers.stop()
+    with pytest.raises(ray.exceptions.RayActorError):
+        for _ in range(10_000):  # what was sent before it ends is still done
+            ray.get(keeper.remove.remote("j.arrow"), timeout=60)
 
 
 @pytest.mark.ray
@@ -337,14 +348,17 @@ def test_a_job_gets_the_files_of_its_node_or_hears_who_did_not_give_them(
     scratch, node = Scratch(tmp_path / "{node}"), transfer.this_node()
     path, size = scratch.name("j.arrow"), Path(capture_file(scratch.on(node))).stat().st_size
     asked = MeasureJob("k", "i", "{}", 0, path, LABELS, more=("/made/elsewhere.arrow",))
-    supply = transfer.Supply(scratch, {path: Held(size, (node,))})
+    keepers = transfer.Keepers(scratch)
+    supply = transfer.Supply(scratch, {path: Held(size, (node,))}, keepers.of([node]))
     found = supply.localised(asked)
     assert isinstance(found, tuple)
     assert found[0].paths() == [str(scratch.on(node, "j.arrow")), "/made/elsewhere.arrow"]
     assert found[1] == (), "nothing was fetched"
 
     remove(scratch.on(node, "j.arrow"))
-    lost = transfer.Supply(scratch, {path: Held(size, (node, B))}).localised(asked)
+    held, both = {path: Held(size, (node, B))}, keepers.of([node, B])
+    lost = transfer.Supply(scratch, held, both).localised(asked)
+    keepers.stop()
     assert isinstance(lost, Unfetched)
     assert (lost.key, lost.path, lost.gone) == ("k", path, (node, B))
     assert f"j.arrow from node {node[:8]}: " in lost.error and "node bbbbbbbb: " in lost.error

@@ -23,7 +23,7 @@ from scaleinv_ray.cluster.nodes.node_kinds import coming_kinds, present_kinds
 from scaleinv_ray.cluster.pending import LOST, Flight, cause, mark_running, said
 from scaleinv_ray.cluster.scratch.disk import Scratch
 from scaleinv_ray.cluster.scratch.placement import TRIES, Files, Nodes
-from scaleinv_ray.cluster.scratch.transfer import Removals, Supply, pinned
+from scaleinv_ray.cluster.scratch.transfer import Keepers, Removals, Supply, pinned
 from scaleinv_ray.cluster.session import ray
 from scaleinv_ray.config.cluster import ClusterOptions
 from scaleinv_ray.measure.tensor_tasks import largest_first, memory_of
@@ -65,6 +65,7 @@ class Driver:
     _asking: Shrinking = field(init=False)
     _joining: Joining = field(init=False)
     _crew: Crew = field(init=False)
+    _keepers: Keepers = field(init=False)
     _nodes: Nodes = field(default_factory=Nodes)
     _flights: dict[Any, Flight] = field(default_factory=dict)
     _captures: deque[tuple[CaptureJob, int]] = field(default_factory=deque)
@@ -78,7 +79,8 @@ class Driver:
     def __post_init__(self) -> None:
         """Knows the captures that exist and those to be made."""
         self._files = Files(self.work, self.scratch)
-        removals = Removals(self.scratch) if self.discard else None
+        self._keepers = Keepers(self.scratch)
+        removals = Removals(self._keepers) if self.discard else None
         self._results = Results(
             self.store, self._files, self._nodes, removals, self.log, self._captures
         )
@@ -103,6 +105,7 @@ class Driver:
             self._results.finish()
         finally:
             self._crew.stop()
+            self._keepers.stop()
 
     def _count_cpus(self) -> None:
         """Nodes come and go: actors are added as there is room for them."""
@@ -187,14 +190,21 @@ class Driver:
         """Submits measurements to the node where they are done soonest."""
         node = self._nodes.best(group[0], self._files, settled=tries > 1)
         seconds = self._waiting.seconds(group)
-        scratch = self.scratch if self._files.apart else None
-        supply = Supply(scratch, self._files.held(group)) if scratch else None
+        supply = self._supply(group)
         where = pinned(node, soft=True) if node else None
         memory = memory_of(group, asked=self._asking.of(group), largest=self._largest)
         options = {"memory": memory, "scheduling_strategy": where, **self._joining.elsewhere()}
         ref = measure_all.options(**options).remote(group, self.store.uri, supply, self.terms)
         self._nodes.queue(node, seconds)
         self._flights[ref] = Flight(group, tries, None, None, node, seconds, memory or 0.0)
+
+    def _supply(self, group: tuple[MeasureJob, ...]) -> Supply | None:
+        """Where the captures of measurements are, if not everywhere."""
+        if self.scratch is None or self.scratch.shared:
+            return None
+        held = self._files.held(group)
+        keepers = self._keepers.of(node for file in held.values() for node in file.nodes)
+        return Supply(self.scratch, held, keepers)
 
     def _collect(self) -> None:
         mark_running(self._flights.values(), self._slots)
@@ -314,7 +324,7 @@ class Driver:
         """A measurement waits for a capture that is lost; a full disk of its own is a try of it."""
         self.log("unfetched", key=job.key, error=got.error)
         if got.gone or got.damaged:
-            self._remake(self._files.without(got, Removals(self.scratch).now), got.error)
+            self._remake(self._files.without(got, Removals(self._keepers).now), got.error)
             self._waiting.put(job, flight.tries)
         elif flight.tries >= TRIES:
             self._results.give_up([job], got.error)

@@ -40,18 +40,6 @@ def pinned(node: str, *, soft: bool = False) -> Any:
     return ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=soft)
 
 
-@ray.remote(num_cpus=0, max_retries=0)
-def _read(scratch: Scratch, file: str, offset: int, size: int) -> np.ndarray:
-    path = scratch.on(this_node(), file)
-    return np.fromfile(path, np.uint8, count=size, offset=offset)
-
-
-@ray.remote(num_cpus=0, max_retries=0)
-def _remove(scratch: Scratch, files: Collection[str]) -> None:
-    for file in files:
-        remove(scratch.on(this_node(), file))
-
-
 @ray.remote(num_cpus=0)
 def _survey(scratch: Scratch, wanted: Collection[str], only_wanted: bool) -> Ground:
     node = this_node()
@@ -90,25 +78,61 @@ def survey_nodes(scratch: Scratch, wanted: Collection[str], *, only_wanted: bool
     return grounds
 
 
-def remove_on(scratch: Scratch, node: str, files: Collection[str]) -> Any:
-    """Deletes files of a node; what comes back is done when they are gone."""
-    return _remove.options(scheduling_strategy=pinned(node)).remote(scratch, files)
+class _Keeper:
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch = scratch
+
+    def read(self, file: str, offset: int, size: int) -> np.ndarray:
+        path = self._scratch.on(this_node(), file)
+        return np.fromfile(path, np.uint8, count=size, offset=offset)
+
+    def remove(self, file: str) -> None:
+        remove(self._scratch.on(this_node(), file))
 
 
-def chunks_from(scratch: Scratch, size: int, node: str, file: str) -> Generator[np.ndarray]:
+_KeeperActor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(_Keeper)
+
+
+class Keepers:
+    """Processes that give and delete captures, one on each node that was asked for.
+
+    They stay: for a task Ray starts a process where none is idle, which takes two seconds, ten on a
+    busy node, and ends it when it has been idle for one.
+    """
+
+    def __init__(self, scratch: Scratch | None) -> None:
+        """Starts none; without a scratch, or with a shared one, none is needed."""
+        self.scratch = scratch
+        self._of: dict[str, Any] = {}
+
+    def of(self, nodes: Iterable[str]) -> dict[str, Any]:
+        """Those of some nodes, by id; started where they are not yet."""
+        asked = {*nodes}
+        for node in asked - self._of.keys():
+            options = {"scheduling_strategy": pinned(node)}
+            self._of[node] = _KeeperActor.options(**options).remote(self.scratch)
+        return {node: self._of[node] for node in asked}
+
+    def stop(self) -> None:
+        """Ends them."""
+        for keeper in self._of.values():
+            ray.kill(keeper)
+        self._of.clear()
+
+
+def chunks_from(keeper: Any, size: int, file: str) -> Generator[np.ndarray]:
     """The content of a file on another node; one chunk is on its way while one is written.
 
     Args:
+        keeper: of the node that has it.
         size: bytes of the file.
-        node: id of the node that has it.
 
     Yields:
         At most CHUNK bytes each, views of the object store.
     """
-    read = _read.options(scheduling_strategy=pinned(node))
     coming: Any = None
     for offset in range(0, size, CHUNK):
-        on_its_way = read.remote(scratch, file, offset, min(CHUNK, size - offset))
+        on_its_way = keeper.read.remote(file, offset, min(CHUNK, size - offset))
         if coming is not None:
             yield ray.get(coming, timeout=CHUNK_S)
         coming = on_its_way
@@ -123,10 +147,12 @@ class Supply:
     Attributes:
         scratch: of the run.
         held: their files, by path.
+        keepers: by the ids of the nodes that have them.
     """
 
     scratch: Scratch
     held: Mapping[str, Held]
+    keepers: Mapping[str, Any]
 
     def localised(self, job: MeasureJob) -> tuple[MeasureJob, tuple[Fetch, ...]] | Unfetched:
         """The job with files of this node, those of other nodes fetched.
@@ -178,15 +204,15 @@ class Supply:
     def _chunks(self, held: Held, source: str, node: str, file: str) -> Iterable[np.ndarray]:
         if source == node:
             raise ValueError("it is not there any more")
-        return chunks_from(self.scratch, held.size, source, file)
+        return chunks_from(self.keepers[source], held.size, file)
 
 
 class Removals:
     """Deletions on other nodes that are under way."""
 
-    def __init__(self, scratch: Scratch | None) -> None:
-        """Of the files of a scratch; without one, of files at their paths."""
-        self._scratch = scratch
+    def __init__(self, keepers: Keepers) -> None:
+        """Of the files of their scratch; without one, of files at their paths."""
+        self._keepers = keepers
         self._refs: list[Any] = []
 
     def __call__(self, path: str, nodes: Iterable[str]) -> None:
@@ -196,11 +222,12 @@ class Removals:
             path: as jobs name it.
             nodes: ids; none for a folder that all nodes share.
         """
-        if self._scratch is None or self._scratch.shared:
+        scratch = self._keepers.scratch
+        if scratch is None or scratch.shared:
             remove(Path(path))
             return
-        files = (Path(path).name,)
-        self._refs += [remove_on(self._scratch, node, files) for node in nodes]
+        keepers = self._keepers.of(nodes).values()
+        self._refs += [keeper.remove.remote(Path(path).name) for keeper in keepers]
 
     def now(self, path: str, nodes: Iterable[str]) -> None:
         """As a call, and waits: a file of the same name is about to be made."""
