@@ -65,7 +65,9 @@ def test_every_family_draws_its_figures(figures: Any, family: str) -> None:
     assert scale.locator(".scatterlayer .trace").count() >= 4
     assert scale.locator(".errorbar").count() > 0
     track = drawn(figure(section, "Value over training"))
-    assert track.locator(".scatterlayer .trace").count() == len(SIZES)
+    # gride is refused at a layer of the smallest size, which then does not count over the depth
+    counted = len(SIZES) - (family == "geometry")
+    assert track.locator(".scatterlayer .trace").count() == counted
 
 
 def test_curves_and_poles_are_drawn(figures: Any) -> None:
