@@ -34,8 +34,10 @@ class PassRequest:
 
     Attributes:
         model: a causal language model in eval mode.
-        tokens_ST: token ids, (protocol.sequences, protocol.length), no padding.
+        tokens_ST: token ids, (protocol.sequences, left_out + protocol.length), no padding.
         protocol: what makes captures comparable.
+        left_out: tokens at the beginning of every sequence that the model reads and nobody looks
+            at; positions count from the one after them.
         labels: fields of Record that are given.
         seed: of what is drawn; the same for every model.
         settings: of the kind, None where it has none.
@@ -51,6 +53,12 @@ class PassRequest:
     settings: Settings | None = None
     observed: Mapping[str, np.ndarray] = field(default_factory=dict)
     allocate: Allocate = np.empty
+    left_out: int = 0
+
+    @property
+    def text_ST(self) -> np.ndarray:
+        """The tokens that are looked at, (protocol.sequences, protocol.length)."""
+        return self.tokens_ST[:, self.left_out :]
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -150,16 +158,17 @@ def makings_of(kinds: Iterable[str]) -> dict[Collecting, frozenset[str]]:
     return {making: frozenset(own) for making, own in together.items()}
 
 
-def check_shape(tokens_ST: np.ndarray, protocol: Protocol) -> None:
+def check_shape(tokens_ST: np.ndarray, protocol: Protocol, left_out: int = 0) -> None:
     """Checks that a probe has the shape the protocol names.
 
     Args:
         tokens_ST: token ids.
+        left_out: as of `PassRequest`.
 
     Raises:
         ValueError: otherwise (two captures under one protocol would not be comparable).
     """
-    allowed = (protocol.sequences, protocol.length)
+    allowed = (protocol.sequences, left_out + protocol.length)
     if tokens_ST.shape != allowed:
         raise ValueError(
             f"tokens_ST: got shape {tokens_ST.shape}, allowed {allowed} (protocol's sequences, "

@@ -77,16 +77,18 @@ class Session:
         labels: Mapping[str, Any] | None = None,
         spectroscopy: Spectroscopy | None = None,
         observed: Mapping[str, np.ndarray] | None = None,
+        left_out: int = 0,
     ) -> dict[str, list[Record]]:
         """Captures one probe.
 
         Args:
-            tokens_ST: token ids, (protocol.sequences, protocol.length); permuted within each
-                sequence here where the variant is shuffled_tokens.
+            tokens_ST: token ids, (protocol.sequences, left_out + protocol.length); permuted within
+                each sequence here where the variant is shuffled_tokens.
             kinds: out of `kinds.KINDS`, but for those without tokens.
             labels: unit, probe and other fields of Record.
             spectroscopy: settings of the kinds that have a section of the config; None for none.
             observed: tokens of the other probes that settings name.
+            left_out: as of `PassRequest`.
 
         Returns:
             Kind -> records, for exactly the kinds asked for.
@@ -98,7 +100,7 @@ class Session:
         if unknown := kinds - of_tokens():
             raise ValueError(f"kinds: got {sorted(unknown)}, allowed {sorted(of_tokens())}")
         if self.source.variant == "shuffled_tokens":
-            tokens_ST = shuffle_tokens(tokens_ST, self.source.seed)
+            tokens_ST = shuffle_tokens(tokens_ST, self.source.seed, keep=left_out)
         asked = PassRequest(
             self.model,
             tokens_ST,
@@ -106,6 +108,7 @@ class Session:
             labels or {},
             seed=_draws(protocol),
             observed=observed or {},
+            left_out=left_out,
         )
         own = _settings(kinds - one_pass_kinds(), spectroscopy or Spectroscopy())
         records: dict[str, list[Record]] = {}
@@ -118,6 +121,7 @@ class Session:
                 batch_size=batch_size,
                 labels=labels,
                 seed_units=asked.seed,
+                left_out=left_out,
             )
         for kind, settings in own.items():
             records[kind] = [*PASSES[kind](replace(asked, settings=settings))]
@@ -178,6 +182,7 @@ class StreamedSession:
         kinds: frozenset[str],
         batch_size: int,
         labels: Mapping[str, Any] | None = None,
+        left_out: int = 0,
         keep: Keep = as_it_is,
         allocate: Allocate = np.empty,
     ) -> dict[str, list[Record]]:
@@ -188,6 +193,7 @@ class StreamedSession:
             states: hold the hidden states between the blocks.
             kinds: those of one pass in `kinds.KINDS`.
             labels: unit, probe and other fields of Record.
+            left_out: as of `PassRequest`.
             keep: as of `streamed_records`.
             allocate: as of `streamed_records`.
 
@@ -203,7 +209,7 @@ class StreamedSession:
                 f"allowed {sorted(one_pass_kinds())}, or cluster.load: resident"
             )
         if self.source.variant == "shuffled_tokens":
-            tokens_ST = shuffle_tokens(tokens_ST, self.source.seed)
+            tokens_ST = shuffle_tokens(tokens_ST, self.source.seed, keep=left_out)
         return streamed_records(
             self.streamed,
             tokens_ST,
@@ -213,6 +219,7 @@ class StreamedSession:
             batch_size=batch_size,
             labels=labels,
             seed_units=_draws(protocol),
+            left_out=left_out,
             keep=keep,
             allocate=allocate,
         )

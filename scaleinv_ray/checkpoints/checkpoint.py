@@ -42,6 +42,7 @@ class Checkpoint:
         config_digest: of config.json, without versions and paths.
         tokenizer_file: tokenizer.json, None where there is none.
         tokenizer_digest: sha256 of it.
+        bos: token, or its id, that the tokenizer's settings put before a text.
         train_tokens: tokens seen in training, None where nothing says.
         eval_loss: held-out loss in nats, None where nothing says.
         folder: of a local checkpoint, None on the hub.
@@ -74,6 +75,7 @@ class Checkpoint:
     config_digest: str
     tokenizer_file: Path | None = None
     tokenizer_digest: str | None = None
+    bos: str | int | None = None
     train_tokens: int | None = None
     eval_loss: float | None = None
     folder: Path | None = None
@@ -89,6 +91,11 @@ class Checkpoint:
     capture_digests: tuple[str, ...] = ()
     broken: str | None = None
     no_logits: str | None = None
+
+    @property
+    def tokenization(self) -> str:
+        """What makes tokens of texts for it: equal ones make equal tokens. Empty without."""
+        return f"{self.tokenizer_digest or ''}{'' if self.bos is None else f' after {self.bos}'}"
 
     def recorded(self) -> zip[tuple[tuple[str, str | None, Path], str]]:
         """Captures made elsewhere, each with its digest."""

@@ -194,9 +194,12 @@ def _write(
 
     tokens_ST = tokens[target.tokens]
     if target.shuffle_seed is not None:
-        tokens_ST = shuffle_tokens(tokens_ST, target.shuffle_seed)
+        tokens_ST = shuffle_tokens(tokens_ST, target.shuffle_seed, keep=target.beginning)
     labels = {"probe": target.probe, "protocol": job.protocol.digest()}
-    asked: dict[str, Any] = {"kinds": kinds, "batch_size": job.batch_size, "labels": labels}
+    asked: dict[str, Any] = {
+        "kinds": kinds, "batch_size": job.batch_size, "labels": labels,
+        "left_out": target.left_out,
+    }  # fmt: skip
     with ExitStack() as stack:
         if isinstance(session, Session):
             observed = {probe: tokens[digest] for probe, digest in job.observed.items()}
@@ -234,7 +237,7 @@ def states_of(job: CaptureJob, target: Target, kinds: frozenset[str]) -> StateFi
     if not all(KINDS[kind].resumable for kind in kinds):
         shutil.rmtree(folder, ignore_errors=True)
     checkpoint, protocol = job.weights.checkpoint, job.protocol
-    level = protocol.sequences * protocol.length * checkpoint.d_model * 4
+    level = protocol.sequences * (target.left_out + protocol.length) * checkpoint.d_model * 4
     first.parent.mkdir(parents=True, exist_ok=True)
     room = shutil.disk_usage(first.parent).free
     states = StateFiles(folder, keep=2 * level * (checkpoint.n_layers + 1) < room)

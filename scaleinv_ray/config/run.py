@@ -46,25 +46,49 @@ class ProbeFile(Options):
 
     Attributes:
         name: of the probe, none of those that exist.
-        file: JSON lines, an object a line.
-        field: of every object, with its text.
+        file: JSON lines, an object a line; .parquet; .txt.
+        field: of every object, with its text, or name of the column.
+        layout: texts one behind the other, or each at the start of a sequence of its own.
     """
 
     name: Name
     file: Place
     field: Text = "text"
+    layout: Literal["packed", "documents"] = "packed"
+
+
+class ProbeTokenFile(Options):
+    """A probe of token ids.
+
+    Attributes:
+        name: of the probe, none of those that exist.
+        tokens: .npy of integers [sequences, tokens], or .parquet.
+        field: name of the column with lists of integers.
+    """
+
+    name: Name
+    tokens: Place
+    field: Text = "input_ids"
 
 
 def _kind_of_probe(value: object) -> str:
-    return "name" if isinstance(value, str) else "file"
+    if isinstance(value, str):
+        return "name"
+    of_ids = isinstance(value, ProbeTokenFile) or (isinstance(value, Mapping) and "tokens" in value)
+    return "tokens" if of_ids else "file"
 
 
 Probe = Annotated[
-    Annotated[str, Tag("name")] | Annotated[ProbeFile, Tag("file")], Discriminator(_kind_of_probe)
+    Annotated[str, Tag("name")]
+    | Annotated[ProbeFile, Tag("file")]
+    | Annotated[ProbeTokenFile, Tag("tokens")],
+    Discriminator(_kind_of_probe),
 ]
 
 
-def _probe_names(value: tuple[str | ProbeFile, ...]) -> tuple[str | ProbeFile, ...]:
+def _probe_names(
+    value: tuple[str | ProbeFile | ProbeTokenFile, ...],
+) -> tuple[str | ProbeFile | ProbeTokenFile, ...]:
     from scaleinv_ray.probes import PROBES
 
     for probe in value:
@@ -76,6 +100,15 @@ def _probe_names(value: tuple[str | ProbeFile, ...]) -> tuple[str | ProbeFile, .
             )
     distinct([p if isinstance(p, str) else p.name for p in value])
     return value
+
+
+def _special_tokens(value: object) -> object:
+    """'auto', 'none', or names of tokens."""
+    if isinstance(value, str) and value in {"auto", "none"}:
+        return value
+    if isinstance(value, list | tuple) and value and all(isinstance(v, str) and v for v in value):
+        return tuple(value)
+    raise ValueError(f"got {shown(value)}, allowed: 'auto', 'none' or a list of tokens")
 
 
 def _registry() -> Mapping[str, Invariant]:
@@ -194,7 +227,12 @@ class RunConfig(Options):
         name: of the series; a run folder belongs to one.
         models: where checkpoints come from.
         variants: trained and the nulls.
-        probes: names of probe sets, and files of JSON lines (`{name: .., file: .., field: ..}`).
+        probes: names of probe sets, and files: of texts (`{name: .., file: .., field: ..,
+            layout: ..}`) and of token ids (`{name: .., tokens: ..}`).
+        special_tokens: what stands before the text of every sequence: what the model's own
+            tokenizer puts there (auto), nothing, or these tokens.
+        measure_special_tokens: whether they count as the first tokens of a sequence; else captures
+            leave them out, and positions count from the text.
         protocol: what makes captures comparable.
         curvature: how densities of states are captured; they are not, without.
         sampling: how chains are sampled; they are not, without.
@@ -221,6 +259,10 @@ class RunConfig(Options):
         Field(min_length=1, validate_default=True),
         AfterValidator(_probe_names),
     ] = ("prose",)
+    special_tokens: Annotated[
+        Literal["auto", "none"] | tuple[str, ...], BeforeValidator(_special_tokens)
+    ] = "auto"
+    measure_special_tokens: Bool = False
     protocol: Entered[Protocol] = Protocol()
     curvature: Entered[CurvatureProtocol] | None = None
     sampling: Entered[SamplingProtocol] | None = None

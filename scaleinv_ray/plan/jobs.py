@@ -208,12 +208,16 @@ class Target:
         tokens: digest of the probe's tokens.
         shuffle_seed: permute the tokens within each sequence, None leaves them in order.
         paths: kind -> file to write.
+        beginning: special tokens at the start of every sequence, which are not permuted.
+        left_out: of them, those that are not looked at.
     """
 
     probe: str
     tokens: str
     shuffle_seed: int | None
     paths: Mapping[str, str]
+    beginning: int = 0
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

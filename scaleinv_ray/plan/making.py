@@ -225,7 +225,7 @@ class _Keys:
 
     def _tokens(self, unit: Unit, probe: str) -> str:
         """Digest of a probe's tokens in the unit's tokenizer."""
-        return self.tokens[probe, unit.checkpoint.tokenizer_digest or ""].digest
+        return self.tokens[probe, unit.checkpoint.tokenization].digest
 
 
 def _measurements(
@@ -291,7 +291,9 @@ def token_rows(plan: Plan) -> list[dict[str, Any]]:
     """
     if len(set(plan.tokenizers.values())) < 2:
         return []
-    found = {(plan.tokenizers[file], probe): t for (probe, file), t in plan.tokens.items()}
+    named = {u.checkpoint.tokenization: plan.tokenizer_of(u) for u in plan.units}
+    of_probes = [(named[made], probe, t) for (probe, made), t in plan.tokens.items()]
+    found = {(name, probe): t for name, probe, t in of_probes if name is not None}
     return [
         {
             "tokenizer": tokenizer,

@@ -69,16 +69,30 @@ class ProbeTokens:
 
     Attributes:
         name: of the probe.
-        tokens_ST: int32 [sequences, length].
+        tokens_ST: int32 [sequences, length], the beginning tokens before them.
         digest: of the tokens.
         bytes_per_token: text that a predicted token covers; counted where a series has several
             tokenizers, and None where tokens stand for no text.
+        beginning: special tokens at the start of every sequence; they stay there whatever is done
+            to the text.
+        left_out: of them, those that captures do not look at: all, or none.
+        known_text: a model of this kind of text should predict it better than its frequencies do.
+        said: what was left out of it.
     """
 
     name: str
     tokens_ST: np.ndarray
     digest: str
     bytes_per_token: PerToken | None = None
+    beginning: int = 0
+    left_out: int = 0
+    known_text: bool = False
+    said: tuple[str, ...] = ()
+
+    @property
+    def text_ST(self) -> np.ndarray:
+        """The tokens that captures look at."""
+        return self.tokens_ST[:, self.left_out :]
 
 
 class Reading(NamedTuple):
@@ -132,7 +146,7 @@ class Plan:
         protocol: of all captures.
         units: all units, trained ones first.
         measurements: all measurements.
-        tokens: (probe, tokenizer digest) -> tokens.
+        tokens: (probe, `tokenization` of a checkpoint) -> tokens.
         equal_weights: pairs of unit ids at different steps whose weights are the same.
         spectroscopy: how curvature and chains are captured.
         tokenizers: digest of tokenizer.json -> name of the tokenizer in it.
@@ -157,7 +171,7 @@ class Plan:
 
     def tokens_of(self, unit: Unit, probe: str) -> ProbeTokens:
         """The probe's tokens in the tokenizer of the unit's model."""
-        return self.tokens[probe, unit.checkpoint.tokenizer_digest or ""]
+        return self.tokens[probe, unit.checkpoint.tokenization]
 
 
 def rng_seed(protocol: Protocol, measurement: Measurement) -> int:

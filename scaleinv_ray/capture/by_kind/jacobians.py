@@ -194,9 +194,11 @@ def _ends(
     return (e_TD if e_TD.shape[1] == width else None, u_VD if u_VD.shape[1] == width else None)
 
 
-def _check(model: PreTrainedModel, tokens_ST: np.ndarray, protocol: Protocol) -> Architecture:
+def _check(
+    model: PreTrainedModel, tokens_ST: np.ndarray, protocol: Protocol, left_out: int
+) -> Architecture:
     check_tokens(model, tokens_ST)
-    check_shape(tokens_ST, protocol)
+    check_shape(tokens_ST, protocol, left_out)
     architecture = architecture_of(model.config)
     if not architecture.causal:
         raise ValueError("model: got attention that is not causal, Jacobians need a causal one")
@@ -218,6 +220,7 @@ def jacobian_records(
     *,
     labels: Mapping[str, Any] | None = None,
     seed_rows: int = 0,
+    left_out: int = 0,
 ) -> Iterator[Jacobians]:
     """Jacobians j_TDD[t, out, in] = d resid_out / d resid_in of each block.
 
@@ -230,10 +233,11 @@ def jacobian_records(
 
     Args:
         model: a causal language model in eval mode, sdpa or eager, wholly in memory.
-        tokens_ST: token ids, (protocol.sequences, protocol.length).
+        tokens_ST: token ids, (protocol.sequences, left_out + protocol.length).
         protocol: gives position and number of positions.
         labels: unit, probe and other fields of Record.
         seed_rows: seed of the unembedding rows; the draw does not depend on the model.
+        left_out: as of `PassRequest`; the position counts from the token after them.
 
     Yields:
         Jacobians: one a layer, in order; L of them hold L T D^2 numbers, so write each and go on.
@@ -242,12 +246,13 @@ def jacobian_records(
         ValueError: for bad tokens (see `check_tokens`), a model that is not causal or is offloaded,
             too few sequences, or Jacobians that are not finite.
     """
-    architecture = _check(model, tokens_ST, protocol)
+    architecture = _check(model, tokens_ST, protocol, left_out)
+    position = left_out + protocol.position
     tokens_ST = tokens_ST[: protocol.jacobian_positions]
     rows_V = vocabulary_rows(model.config.vocab_size, protocol.vocab_rows, seed_rows)
-    e_TD, u_VD = _ends(model, tokens_ST[:, protocol.position], rows_V)
+    e_TD, u_VD = _ends(model, tokens_ST[:, position], rows_V)
     shared = labels_of(model, protocol, labels or {})
-    calls = _record_calls(model, architecture, tokens_ST, protocol.position)
+    calls = _record_calls(model, architecture, tokens_ST, position)
     # Flash attention has no rule under vmap; the math kernel is composed of operators that have.
     sdpa = model.config._attn_implementation == "sdpa"
     for layer, call in enumerate(calls):
@@ -272,5 +277,6 @@ def jacobian_records(
 @passes("jacobians")
 def _jacobians(asked: PassRequest) -> Iterator[Jacobians]:
     return jacobian_records(
-        asked.model, asked.tokens_ST, asked.protocol, labels=asked.labels, seed_rows=asked.seed
-    )
+        asked.model, asked.tokens_ST, asked.protocol, labels=asked.labels, seed_rows=asked.seed,
+        left_out=asked.left_out,
+    )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scaleinv_ray.checkpoints.checkpoint import Checkpoint, describe
+from scaleinv_ray.checkpoints.files.beginning import asked_beginning
 from scaleinv_ray.checkpoints.files.headers import (
     file_digest,
     read_tensors,
@@ -144,6 +145,7 @@ def _local(
         weights_digest=weights_digest(folder, cache_dir),
         tokenizer_file=tokenizer,
         tokenizer_digest=None if tokenizer is None else file_digest(tokenizer, cache_dir),
+        bos=asked_beginning(folder, config),
         folder=folder,
         no_logits=no_logits(config),
     )
