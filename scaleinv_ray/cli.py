@@ -57,6 +57,7 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     from scaleinv_ray.conclude.conclusions import concluded_files
     from scaleinv_ray.measure.inventory import say, take_inventory
     from scaleinv_ray.plan import make_plan
+    from scaleinv_ray.plan.look import look_lines
     from scaleinv_ray.runs.analysis import notes_of
     from scaleinv_ray.runs.fitting import check_models
     from scaleinv_ray.store import Store
@@ -70,6 +71,8 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     missing = made.missing(done)
     check_models(missing, checked.trust_remote_code)
     typer.echo(_describe(made, done))
+    for line in look_lines(made):
+        typer.echo(line)
     for line in unused(checked.models):
         typer.echo(line)
     for note in notes_of(checked, made):

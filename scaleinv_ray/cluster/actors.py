@@ -27,6 +27,7 @@ from scaleinv_ray.plan.costs import (
     oom_kills,
 )
 from scaleinv_ray.plan.jobs import (
+    SANITY_SEQUENCES,
     ActorPlace,
     CaptureJob,
     CaptureOutcome,
@@ -87,6 +88,7 @@ class Capturer:
         """
         start = time.perf_counter()
         session, loading = self._session(job)
+        losses = _first_losses(session, job, tokens)
         written: dict[str, int] = {}
         failed: dict[str, str] = {}
         for target, kinds in ((t, kinds) for t in job.targets for kinds in _passes(t)):
@@ -99,7 +101,7 @@ class Capturer:
         protocol = job.protocol
         passed = len(job.targets) * protocol.sequences * protocol.length
         seconds = time.perf_counter() - start
-        return CaptureOutcome(written, failed, seconds, loading.how, loading.reason, passed)
+        return CaptureOutcome(written, failed, seconds, loading.how, loading.reason, passed, losses)
 
     def _session(self, job: CaptureJob) -> tuple[_AnySession, Loading]:
         """The model in memory, in the way that fits, and which way that is."""
@@ -180,6 +182,33 @@ def _passes(target: Target) -> list[frozenset[str]]:
     single = [frozenset({kind}) for kind in sorted(wanted - one_pass_kinds())]
     together = wanted & one_pass_kinds()
     return [together, *single] if together else single
+
+
+def _first_losses(
+    session: _AnySession, job: CaptureJob, tokens: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """Nats a token of the first sequences of the probes that ask for them.
+
+    Of a streamed model, whose weights would be read once more, and of one that gives none: nothing.
+    """
+    from scaleinv_ray.capture.session import Session
+
+    losses: dict[str, float] = {}
+    for target in job.targets if isinstance(session, Session) else ():
+        if not target.sanity:
+            continue
+        few_ST = tokens[target.tokens][:SANITY_SEQUENCES]
+        kinds, few = (
+            frozenset({"token_losses"}),
+            replace(job.protocol, sequences=len(few_ST), blocks=1),
+        )
+        asked: dict[str, Any] = {"batch_size": job.batch_size, "left_out": target.left_out}
+        try:
+            (found,) = session.records(few_ST, few, kinds=kinds, **asked)["token_losses"]
+        except (ValueError, RuntimeError):  # its captures say it
+            continue
+        losses[target.probe] = float(found.loss_ST.mean())
+    return losses
 
 
 def _write(

@@ -22,6 +22,9 @@ from scaleinv_ray.records import Protocol, Variant
 FAILED = ".failed.parquet"
 """Suffix of a measurement that raised: it is no completion and is tried again by the next run."""
 
+SANITY_SEQUENCES = 32
+"""Of a probe, at which a trained model is looked at before it is captured."""
+
 
 @dataclass(frozen=True)
 class WeightSource:
@@ -210,6 +213,7 @@ class Target:
         paths: kind -> file to write.
         beginning: special tokens at the start of every sequence, which are not permuted.
         left_out: of them, those that are not looked at.
+        sanity: the loss of its first sequences is asked for, before anything is captured.
     """
 
     probe: str
@@ -218,6 +222,7 @@ class Target:
     paths: Mapping[str, str]
     beginning: int = 0
     left_out: int = 0
+    sanity: bool = False
 
 
 @dataclass(frozen=True)
@@ -270,6 +275,7 @@ class CaptureOutcome:
         load: how the model was put into memory.
         reason: why so.
         tokens: that went through the model.
+        losses: by probe, nats a token of the first `SANITY_SEQUENCES`, where they were asked for.
     """
 
     written: Mapping[str, int]
@@ -278,6 +284,7 @@ class CaptureOutcome:
     load: str = "resident"
     reason: str = ""
     tokens: int = 0
+    losses: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -124,12 +124,22 @@ def _capture_job(
         tokens = plan.tokens_of(m.unit, m.probe)
         made_of[tokens.digest] = tokens
         paths[m.probe, tokens.digest, shuffle][m.kind] = str(scratch / f"{m.capture_key}.arrow")
+    c = unit.checkpoint
+    judged = unit.variant == "trained" and KINDS["token_losses"].exists(c) and c in plan.last
     asked = config.spectroscopy()
     observed = (name for m in group for name in KINDS[m.kind].observed_by(asked))
     return CaptureJob(
         weights=_weights(unit, config),
         targets=tuple(
-            Target(probe, read, shuffle, to, made_of[read].beginning, made_of[read].left_out)
+            Target(
+                probe,
+                read,
+                shuffle,
+                to,
+                made_of[read].beginning,
+                made_of[read].left_out,
+                sanity=judged and shuffle is None and made_of[read].known_text,
+            )
             for (probe, read, shuffle), to in paths.items()
         ),
         protocol=plan.protocol,

@@ -58,6 +58,7 @@ def make_plan(config: RunConfig) -> Plan:
     _check_captured(on_tokens)
     tokenizers = tokenizers_of(live)
     tokens = probe_tokens(config, on_tokens, protocol, named=tokenizers)
+    _check_observed(config, tokens)
     for checkpoint in on_tokens:
         _check_captures(checkpoint, protocol, made)
     keys = _Keys(protocol, tokens, config.split_heads, spectroscopy)
@@ -86,6 +87,18 @@ def make_plan(config: RunConfig) -> Plan:
         spectroscopy=spectroscopy,
         tokenizers=tokenizers,
     )
+
+
+def _check_observed(config: RunConfig, tokens: Mapping[tuple[str, str], ProbeTokens]) -> None:
+    """Chains look at every probe from the same token on."""
+    observed = config.sampling.observed if config.sampling else ()
+    starts = {name: t.left_out for (name, _), t in tokens.items()}
+    if observed and len({*starts.values()}) > 1:
+        bare = [name for name in starts if not starts[name]]
+        raise ValueError(
+            f"sampling.observed: got {listed(observed)}, and {listed(bare)} of token ids without "
+            "special tokens before them; allowed: special_tokens: none, or no such probe"
+        )
 
 
 def _check_null_steps(config: RunConfig, checkpoints: Iterable[Checkpoint]) -> None:

@@ -179,6 +179,7 @@ def _begun(
         beginning=len(first),
         left_out=left_out,
         known_text=making.probe.layout is not None,
+        of_ids=making.probe.of_ids,
         said=tuple(making.said),
     )
 

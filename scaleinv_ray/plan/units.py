@@ -77,6 +77,7 @@ class ProbeTokens:
             to the text.
         left_out: of them, those that captures do not look at: all, or none.
         known_text: a model of this kind of text should predict it better than its frequencies do.
+        of_ids: ids of a file, which no tokenizer has made.
         said: what was left out of it.
     """
 
@@ -87,6 +88,7 @@ class ProbeTokens:
     beginning: int = 0
     left_out: int = 0
     known_text: bool = False
+    of_ids: bool = False
     said: tuple[str, ...] = ()
 
     @property
@@ -160,6 +162,16 @@ class Plan:
     equal_weights: tuple[tuple[str, str], ...]
     spectroscopy: Spectroscopy = Spectroscopy()
     tokenizers: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def last(self) -> frozenset[Checkpoint]:
+        """The last checkpoint of every model with weights."""
+        found: dict[tuple[str, int], Checkpoint] = {}
+        for c in (u.checkpoint for u in self.units if not u.checkpoint.captures):
+            held = found.setdefault((c.model, c.seed), c)
+            if (c.step or 0) > (held.step or 0):
+                found[c.model, c.seed] = c
+        return frozenset(found.values())
 
     def missing(self, done: set[str]) -> list[Measurement]:
         """The measurements whose keys are not done."""

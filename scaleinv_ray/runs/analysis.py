@@ -22,6 +22,7 @@ from scaleinv_ray.conclude.aggregation.tokenizers import tokenizer_notes
 from scaleinv_ray.conclude.concluding import conclude, concluded, read_planned
 from scaleinv_ray.conclude.conclusions import concluded_files
 from scaleinv_ray.conclude.evaluations import joined_with_plan
+from scaleinv_ray.conclude.sanity import Sanity, sanity_notes
 from scaleinv_ray.conclude.tokenized import write_tokens
 from scaleinv_ray.config import ConfigError, RunConfig, load_run_config
 from scaleinv_ray.config.entering import Entered
@@ -194,6 +195,8 @@ def run(
         verdicts = None if missing else concluded(store, checked)
         if verdicts is None:
             verdicts = conclude(store, checked)
+    given = {(m.unit.checkpoint.model, m.probe) for m in plan.measurements}
+    notes = (*notes, *sanity_notes(store, given))
     return Run(store, plan, len(missing), failed, verdicts, notes)
 
 
@@ -249,8 +252,9 @@ def _execute(
         )
         try:
             discard = config.captures == "discard"
+            paid = Sanity(store, plan, progress)
             Driver(
-                store, work, config.cluster, progress, terms, cleared.needs, scratch, discard
+                store, work, config.cluster, progress, terms, cleared.needs, scratch, discard, paid
             ).execute()
         finally:
             progress("ended", run_id=run_id, **progress.counts)
