@@ -97,10 +97,16 @@ def _shares(tokens: ProbeTokens, tokenizer: Tokenizer) -> str:
     unknown = unknown_ids(tokenizer)
     special = [i for i, token in added if token.special and i not in unknown]
     rows = text_ST[:DECODED]
-    length = sum(map(len, tokenizer.decode_batch(rows.tolist(), skip_special_tokens=False)))
+    length = sum(len(_text(row, tokenizer)) for row in rows.tolist())
     density = f"{rows.size / length:.3g}" if length else "no"
     shares = (100 * float(np.isin(text_ST, ids).mean()) for ids in (unknown, special))
     return "{} tokens a character, {:.3g} % unknown, {:.3g} % special".format(density, *shares)
+
+
+def _text(row: Sequence[int], tokenizer: Tokenizer) -> str:
+    if tokenizer.decoder is None:  # it would put spaces between the tokens
+        return "".join(tokenizer.id_to_token(i) or "" for i in row)
+    return tokenizer.decode(row, skip_special_tokens=False)
 
 
 def _pieces(row: Sequence[int], tokenizer: Tokenizer) -> str:

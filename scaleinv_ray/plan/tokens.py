@@ -192,11 +192,11 @@ def _check_spelled(tokenizer: Tokenizer, file: Path, probe: ProbeSet, text_ST: n
     if share > MOST_UNKNOWN or (joined and share > 0):
         name = tokenizer.id_to_token(unknown[0])
         why = "the line breaks between texts are among them; " if joined else ""
-        allowed = "layout: documents" if joined else "texts of this alphabet"
+        layout = ", layout: documents" if joined else ""
         raise ValueError(
             f"{file}: probe {probe.name}: got {100 * share:.3g} % {name}, tokens that the "
             f"vocabulary cannot spell, allowed {100 * MOST_UNKNOWN:.1g} %: {why}use {{name: .., "
-            f"file: ..}} with {allowed}"
+            f"file: ..{layout}}} with texts of this alphabet"
         )
 
 
