@@ -37,7 +37,7 @@ from scaleinv_ray.plan.jobs import (
     Unfetched,
     WeightSource,
 )
-from scaleinv_ray.records import Record
+from scaleinv_ray.records import Record, TokenLosses
 from scaleinv_ray.store import Store, read_record, write_record, write_records
 from scaleinv_ray.store.seal import DamagedError
 from scaleinv_ray.store.states import STATES, StateFiles
@@ -198,16 +198,15 @@ def _first_losses(
         if not target.sanity:
             continue
         few_ST = tokens[target.tokens][:SANITY_SEQUENCES]
-        kinds, few = (
-            frozenset({"token_losses"}),
-            replace(job.protocol, sequences=len(few_ST), blocks=1),
-        )
-        asked: dict[str, Any] = {"batch_size": job.batch_size, "left_out": target.left_out}
+        few = replace(job.protocol, sequences=len(few_ST), blocks=1)
+        asked: dict[str, Any] = {"kinds": frozenset({"token_losses"}), "left_out": target.left_out}
         try:
-            (found,) = session.records(few_ST, few, kinds=kinds, **asked)["token_losses"]
+            found = session.records(few_ST, few, batch_size=job.batch_size, **asked)
         except (ValueError, RuntimeError):  # its captures say it
             continue
-        losses[target.probe] = float(found.loss_ST.mean())
+        (record,) = found["token_losses"]
+        assert isinstance(record, TokenLosses)
+        losses[target.probe] = float(record.loss_ST.mean())
     return losses
 
 

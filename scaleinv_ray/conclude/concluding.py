@@ -214,8 +214,8 @@ def _judged(
     made = {conclusion.name: conclusion.table(of) for conclusion in conclusions.CONCLUSIONS}
     if several:
         made["measurements"] = with_values(whole["measurements"], rows)
-    given = sanity_notes(store, measured.distinct(("model", "probe"))[1])
-    return made, [*given, *tokenizer_notes(measured.distinct(("model", "tokenizer"))[1])]
+    lost = sanity_notes(store, measured.distinct(("model", "probe"))[1])
+    return made, [*lost, *tokenizer_notes(measured.distinct(("model", "tokenizer"))[1])]
 
 
 def rejudge(store: Store, config: RunConfig) -> None:
