@@ -194,7 +194,7 @@ def _check_spelled(tokenizer: Tokenizer, file: Path, probe: ProbeSet, text_ST: n
         why = "the line breaks between texts are among them; " if joined else ""
         layout = ", layout: documents" if joined else ""
         raise ValueError(
-            f"{file}: probe {probe.name}: got {100 * share:.3g} % {name}, tokens that the "
+            f"{file}: probe {probe.name}: got {100 * share:.3g} % {name}, which the "
             f"vocabulary cannot spell, allowed {100 * MOST_UNKNOWN:.1g} %: {why}use {{name: .., "
             f"file: ..{layout}}} with texts of this alphabet"
         )

@@ -33,17 +33,22 @@ def alphabet(*, template: bool = True, unknown: bool = True) -> Tokenizer:
     return made
 
 
-def documents(count: int, *, seed: int = 0, length: int = LENGTH) -> list[str]:
-    """Texts of one language, whatever the seed: a tag, then letters that follow from the place."""
+def documents(count: int, *, seed: int = 0, length: int = LENGTH, tail: int = 0) -> list[str]:
+    """Texts of one language, whatever the seed: a tag, then letters that follow from the place.
+
+    Args:
+        tail: letters at the end of which there may be more.
+    """
     rng, fixed = np.random.default_rng([seed, 1]), np.random.default_rng(7)
     motif_KT = fixed.integers(26, size=(len(TAGS), length - 1))
     kind_N = rng.integers(len(TAGS), size=count)
     letter_NT = rng.integers(26, size=(count, length - 1))
     sure_NT = rng.random((count, length - 1)) < SURE
     letter_NT = np.where(sure_NT, motif_KT[kind_N], letter_NT)
+    more_NT = [rng.integers(26, size=rng.integers(tail + 1)).tolist() for _ in range(count)]
     return [
-        TAGS[kind] + "".join(LETTERS[i] for i in row)
-        for kind, row in zip(kind_N, letter_NT.tolist(), strict=True)
+        TAGS[kind] + "".join(LETTERS[i] for i in [*row, *more])
+        for kind, row, more in zip(kind_N, letter_NT.tolist(), more_NT, strict=True)
     ]
 
 

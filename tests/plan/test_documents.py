@@ -13,10 +13,13 @@ import torch
 import transformers as tf
 from tokenizers import Tokenizer, pre_tokenizers, processors
 
+from scaleinv_ray import tables
 from scaleinv_ray.cluster.actors import Capturer
+from scaleinv_ray.conclude.concluding import conclude
 from scaleinv_ray.conclude.sanity import Sanity, sanity_notes
 from scaleinv_ray.config import RunConfig, load_run_config
-from scaleinv_ray.plan import Plan, ProbeTokens, make_plan
+from scaleinv_ray.measure.measuring import measure
+from scaleinv_ray.plan import Plan, ProbeTokens, make_plan, plan_rows
 from scaleinv_ray.plan.jobs_from_plan import jobs_for
 from scaleinv_ray.plan.look import look_lines
 from scaleinv_ray.store import Store, read_records
@@ -52,7 +55,9 @@ def given(plan: Plan) -> ProbeTokens:
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     few = documents(6, seed=3, length=12)
-    return json_file(tmp_path_factory.mktemp("texts") / "a.jsonl", documents(60, seed=2) + few)
+    return json_file(
+        tmp_path_factory.mktemp("texts") / "a.jsonl", documents(60, seed=2, tail=9) + few
+    )
 
 
 @pytest.fixture
@@ -266,7 +271,7 @@ def test_line_breaks_never_become_an_unknown_token(
     tmp_path: Path, probe: dict[str, Any], model: Callable[..., Path]
 ) -> None:
     packed = probe | {"layout": "packed"}
-    with pytest.raises(ValueError, match=r"4.* % \[UNK\], .*line breaks.*layout: documents"):
+    with pytest.raises(ValueError, match=r"got 3.* % \[UNK\], .*line breaks.*layout: documents"):
         make_plan(config(model(), packed, tmp_path))
     # one that leaves them out has none
     assert given(make_plan(config(model(unknown=False), packed, tmp_path))).text_ST.min() > 2
@@ -421,6 +426,44 @@ def test_the_plan_shows_what_models_are_given(
     assert first.startswith("    [BOS]|") and text in texts.read_text() and first != second
     assert said.strip() == plan.tokens["mine", next(iter(plan.tokens))[1]].said[0]
     assert of_ids.startswith("  ids: token ids as they are")
+
+
+def test_the_head_of_the_report_says_that_a_model_does_not_know_its_text(
+    tmp_path: Path, probe: dict[str, Any], model: Callable[..., Path]
+) -> None:
+    chosen = config(model(), probe, tmp_path / "run")
+    plan, store = make_plan(chosen), Store(chosen.out)
+    work = jobs_for(plan, plan.measurements, chosen, scratch=tmp_path, run_id="r")
+    outcome = Capturer(num_threads=1, num_gpus=0).capture(work.captures[0], work.tokens)
+    for job in work.measurements:
+        measure(job, store)
+    store.write_table("plan.parquet", tables.encode(plan_rows(plan, set()), tables.PLAN))
+    (checkpoint,) = plan.last
+    line = "w16 on mine: this model does not know this text: "
+    for factor in (1, 2):  # untrained, it pays chance; then more than that
+        said: list[str] = []
+        paid = {name: factor * loss for name, loss in outcome.losses.items()}
+        Sanity(store, plan, lambda event, text, said=said: said.append(text))(checkpoint, paid)
+        conclude(store, chosen)
+        assert (line in store.read_bytes("report.html").decode()) == bool(said)
+        assert factor == 1 or said[0].startswith(line)
+
+
+def test_controls_streams_and_models_without_losses_are_not_asked(
+    tmp_path: Path, probe: dict[str, Any], model: Callable[..., Path]
+) -> None:
+    probes = [probe, "induction"]
+    variants = ["trained", "random_init", "shuffled_tokens"]
+    chosen = config(model(), probe, tmp_path, probes=probes, variants=variants)
+    plan = make_plan(chosen)
+    work = jobs_for(plan, plan.measurements, chosen, scratch=tmp_path, run_id="r")
+    asked = [
+        (job.weights.variant, t.probe, t.shuffle_seed)
+        for job in work.captures
+        for t in job.targets
+        if t.sanity
+    ]
+    assert asked == [("trained", "mine", None)]
 
 
 @pytest.mark.slow
