@@ -7,9 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 import transformers as tf
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+
+from scaleinv_ray.cluster.actors import Capturer
+from scaleinv_ray.config import RunConfig, load_run_config
+from scaleinv_ray.plan import Plan, ProbeTokens
+from scaleinv_ray.plan.jobs_from_plan import jobs_for
+from scaleinv_ray.store import read_records
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz-*"
 TAGS = "12"
@@ -17,6 +25,11 @@ VOCABULARY = {t: i for i, t in enumerate(["[UNK]", "[BOS]", "[PAD]", *TAGS, *LET
 LENGTH = 48
 SURE = 0.85
 """Share of letters that tag and place determine; the others are uniform."""
+
+PROTOCOL = {
+    "sequences": 40, "length": LENGTH, "position": 20, "tokens_per_dim": 4, "stream_units": 8,
+    "jacobian_positions": 2, "attention_sequences": 2, "vocab_rows": 8,
+}  # fmt: skip
 
 
 def alphabet(*, template: bool = True, unknown: bool = True) -> Tokenizer:
@@ -92,3 +105,52 @@ def _train(model: tf.GPT2LMHeadModel, ids_NT: torch.Tensor, steps: int) -> None:
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
+
+
+def token_files(folder: Path) -> dict[str, Path]:
+    ids_NT = np.random.default_rng(0).integers(33, size=(50, LENGTH + 3))
+    np.save(folder / "a.npy", ids_NT.astype(np.uint16))
+    rows = ids_NT.tolist()
+    pq.write_table(pa.table({"input_ids": rows}), folder / "lists.parquet")
+    ragged = [[1, 2], *rows]
+    pq.write_table(pa.table({"input_ids": ragged}), folder / "ragged.parquet")
+    fixed = pa.array(rows, pa.list_(pa.int32(), LENGTH + 3))
+    pq.write_table(pa.table({"input_ids": fixed}), folder / "fixed.parquet")
+    names = ("a.npy", "lists.parquet", "ragged.parquet", "fixed.parquet")
+    return {name: folder / name for name in names}
+
+
+def config(model: Path, probe: dict[str, Any], out: Path, **more: Any) -> RunConfig:
+    given = {
+        "name": "x", "models": [{"path": str(model)}], "variants": ["trained"], "probes": [probe],
+        "protocol": PROTOCOL, "invariants": ["behaviour.capabilities"], "out": str(out),
+    }  # fmt: skip
+    return load_run_config(given | more)
+
+
+def given(plan: Plan) -> ProbeTokens:
+    (tokens,) = plan.tokens.values()
+    return tokens
+
+
+def losses(plan: Plan, config: RunConfig) -> tuple[np.ndarray, Any]:
+    """Losses [sequences, tokens] that a run captures, and the outcome of the capture."""
+    scratch = Path(config.out) / "captures"
+    work = jobs_for(plan, plan.measurements, config, scratch=scratch, run_id="r")
+    (job,) = work.captures
+    outcome = Capturer(num_threads=1, num_gpus=0).capture(job, work.tokens)
+    assert not outcome.failed
+    (record,) = read_records(Path(job.paths()[0]))
+    return record.loss_ST, outcome
+
+
+def by_labels(folder: Path, tokens_ST: np.ndarray, left_out: int) -> list[float]:
+    """Loss of each document as the model's own class says it."""
+    net = tf.AutoModelForCausalLM.from_pretrained(folder).eval()
+    found = []
+    for row in torch.from_numpy(tokens_ST.astype(np.int64)):
+        labels = row.clone()
+        labels[: left_out + bool(left_out)] = -100  # nobody has asked for the tag
+        with torch.inference_mode():
+            found.append(float(net(input_ids=row[None], labels=labels[None]).loss))
+    return found
