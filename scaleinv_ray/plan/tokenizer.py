@@ -133,10 +133,19 @@ def _own_beginning(tokenizer: Tokenizer, file: Path) -> tuple[int, ...]:
         return ()
     by_id = sorted(tokenizer.get_vocab(with_added_tokens=False).values())
     texts = ("a", "A", *(tokenizer.decode([i]) for i in by_id))
-    text = next((t for t in texts if t.strip() and encode(tokenizer, file, t)), "a")
+    text = next((t for t in texts if t.strip() and _spells(tokenizer, file, t)), None)
+    if text is None:
+        return ()
     found = tokenizer.encode(text)
     first = next((i for i, added in enumerate(found.special_tokens_mask) if not added), 0)
     return tuple(found.ids[:first])
+
+
+def _spells(tokenizer: Tokenizer, file: Path, text: str) -> bool:
+    try:
+        return bool(encode(tokenizer, file, text))
+    except ValueError:  # a vocabulary without a word for what it lacks
+        return False
 
 
 def _id_of(tokenizer: Tokenizer, file: Path, name: str) -> int:

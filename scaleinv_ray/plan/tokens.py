@@ -120,9 +120,15 @@ class _Making:
             special_ids=frozenset(special),
         )
 
-    def check_room(self, beginning: int, measured: int) -> None:
-        """Refuses models whose positions end before the text does."""
+    def check_room(self, first: Sequence[int], measured: int) -> None:
+        """Refuses models that lack a token before the text, or positions for all of it."""
+        beginning = len(first)
         for c in self.checkpoints:
+            if max(first, default=0) >= c.vocab_size:
+                raise ValueError(
+                    f"special_tokens: got token {max(first)} before a text, model {c.model} has "
+                    f"tokens 0..{c.vocab_size - 1}; allowed: special_tokens: none"
+                )
             most = None if c.max_positions is None else c.max_positions - beginning + measured
             if beginning and most is not None and self.protocol.length > most:
                 raise ValueError(
@@ -145,7 +151,7 @@ def _made(making: _Making, *, count: bool) -> ProbeTokens:
     file, tokenizer = c.tokenizer_file, read_tokenizer(c.tokenizer_file, c.tokenizer_digest)
     first = beginning_of(tokenizer, file, making.config.special_tokens, c.bos)
     measured = len(first) if making.config.measure_special_tokens else 0
-    making.check_room(len(first), measured)
+    making.check_room(first, measured)
     ask = partial(making.request, making.protocol.length - measured, (tokenizer, file))
     text_ST = _built(probe, ask(), file)
     _check_spelled(tokenizer, file, probe, text_ST)

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import transformers as tf
-from tokenizers import Tokenizer, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from scaleinv_ray.plan import ProbeTokens, make_plan
+from scaleinv_ray.plan.jobs_from_plan import jobs_for
+from scaleinv_ray.plan.tokenizer import beginning_of
 from tests.plan.document_models import (
     LENGTH,
     PROTOCOL,
@@ -141,3 +143,35 @@ def test_what_does_not_fit_before_a_text_is_refused(
 def test_special_tokens_are_a_word_or_names(tmp_path: Path, wrong: Any) -> None:
     with pytest.raises(ValueError, match=r"special_tokens: got .*allowed: 'auto', 'none' or a lis"):
         config(tmp_path, {"name": "a", "file": "b"}, tmp_path, special_tokens=wrong)
+
+
+def test_a_token_that_the_model_lacks_is_refused(tmp_path: Path, probe: dict[str, Any]) -> None:
+    tokenizer = alphabet(template=False)
+    tokenizer.add_special_tokens(["<new>"])
+    folder = saved(tmp_path / "m", tokenizer)
+    said = r"special_tokens: got token 33 before a text, model m has tokens 0..32"
+    with pytest.raises(ValueError, match=said):
+        make_plan(config(folder, probe, tmp_path, special_tokens=["<new>"]))
+
+
+def test_a_vocabulary_of_other_letters_has_a_beginning_too(tmp_path: Path) -> None:
+    made = Tokenizer(models.WordLevel({"<s>": 0, "漢": 1}, unk_token="[UNK]"))
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    file = tmp_path / "tokenizer.json"
+    assert beginning_of(made, file, "auto", None) == (0,)
+    assert beginning_of(made, file, "none", "<s>") == ()
+
+
+def test_shuffled_text_stays_behind_its_beginning(
+    tmp_path: Path, probe: dict[str, Any], model: Callable[..., Path]
+) -> None:
+    for measured in (False, True):
+        more = {"variants": ["trained", "shuffled_tokens"], "measure_special_tokens": measured}
+        chosen = config(model(), probe, tmp_path, **more)
+        plan = make_plan(chosen)
+        work = jobs_for(plan, plan.measurements, chosen, scratch=tmp_path, run_id="r")
+        (job,) = work.captures
+        assert {t.shuffle_seed for t in job.targets} == {None, 0}
+        assert {(t.beginning, t.left_out) for t in job.targets} == {(1, int(not measured))}
