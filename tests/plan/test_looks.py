@@ -1,13 +1,16 @@
 """A look before the work: in the plan at the text, in the run at what models pay for it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from scaleinv_ray import tables
+from scaleinv_ray.cli import app
 from scaleinv_ray.cluster.actors import Capturer
 from scaleinv_ray.conclude.concluding import conclude
 from scaleinv_ray.conclude.sanity import Sanity, sanity_notes
@@ -37,6 +40,17 @@ def test_the_plan_shows_what_models_are_given(
     assert first.startswith("    [BOS]|") and text in texts.read_text() and first != second
     assert said.strip() == plan.tokens["mine", next(iter(plan.tokens))[1]].said[0]
     assert of_ids.startswith("  ids: token ids as they are")
+
+
+def test_the_command_shows_it(
+    tmp_path: Path, probe: dict[str, Any], model: Callable[..., Path]
+) -> None:
+    chosen = config(model(), probe, tmp_path / "run")
+    file = tmp_path / "c.yaml"
+    file.write_text(json.dumps(chosen.model_dump(mode="json", exclude_none=True)))
+    shown = CliRunner().invoke(app, ["plan", str(file)])
+    assert shown.exit_code == 0
+    assert "\n".join(look_lines(make_plan(chosen))) in shown.output
 
 
 def test_the_head_of_the_report_says_that_a_model_does_not_know_its_text(
