@@ -167,20 +167,24 @@ def _each_once(value: tuple[PredictedModel, ...]) -> tuple[PredictedModel, ...]:
     return value
 
 
+ComparisonName = Literal["steps", "tokens", "loss", "final"]
+
+
 class ConservationOptions(Options):
     """How verdicts are reached.
 
     Attributes:
         margin: relative change that counts as conserved, where a quantity declares no other.
         held_out: what prediction leaves out.
-        comparisons: at equal what the sizes are compared.
+        comparisons: at equal what the sizes are compared; final is each model's last checkpoint,
+            which stands in for steps where the models have none in common.
         predict: larger models to predict from those measured.
     """
 
     margin: Annotated[Float, Field(gt=0, lt=1)] = 0.10
     held_out: Literal["largest", "none"] = "largest"
     comparisons: Annotated[
-        tuple[Literal["steps", "tokens", "loss"], ...],
+        tuple[ComparisonName, ...],
         Field(min_length=1),
         AfterValidator(distinct),
     ] = ("steps", "tokens", "loss")
@@ -267,6 +271,12 @@ class RunConfig(Options):
         for probe in self.sampling.observed if self.sampling else ():
             check_known(probe, self.probe_names, "sampling.observed: probe")
         return self
+
+    @property
+    def comparisons(self) -> list[str]:
+        """Those wanted, as tables name them."""
+        wanted = self.conservation.comparisons
+        return [name if name == "final" else f"equal_{name}" for name in wanted]
 
     @property
     def probe_names(self) -> tuple[str, ...]:
