@@ -50,9 +50,18 @@ def check_ranges(protocol: Any, section: str) -> None:
             raise ValueError(f"{section}.{name}: got {got}, allowed {allowed}")
 
 
-def digest_of(protocol: Any) -> str:
-    """First 16 hex digits of the sha256 of the canonical JSON of all fields of a dataclass."""
-    text = json.dumps(dataclasses.asdict(protocol), sort_keys=True, separators=(",", ":"))
+def digest_of(protocol: Any, **others: Any) -> str:
+    """First 16 hex digits of the sha256 of the canonical JSON of all fields of a dataclass.
+
+    Args:
+        protocol: the dataclass.
+        others: values of fields in place of its own.
+
+    Returns:
+        The digest.
+    """
+    fields = dataclasses.asdict(protocol) | others
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -17,7 +17,7 @@ from scaleinv_ray.capture.streaming.partial import StreamedModel
 from scaleinv_ray.capture.streaming.records import Keep, as_it_is, streamed_records
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions
 from scaleinv_ray.checkpoints.weights.nulls import InitSource, materialise, shuffle_tokens
-from scaleinv_ray.kinds import KINDS, Settings, of_tokens, one_pass_kinds
+from scaleinv_ray.kinds import KINDS, Settings, digest_for, of_tokens, one_pass_kinds
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol, Record, Variant
 
@@ -104,7 +104,6 @@ class Session:
             tokens_ST,
             protocol,
             labels or {},
-            seed=_draws(protocol),
             observed=observed or {},
         )
         own = _settings(kinds - one_pass_kinds(), spectroscopy or Spectroscopy())
@@ -117,16 +116,18 @@ class Session:
                 kinds=one_pass,
                 batch_size=batch_size,
                 labels=labels,
-                seed_units=asked.seed,
+                seed_units=_draws(protocol, "stream"),
             )
         for kind, settings in own.items():
-            records[kind] = [*PASSES[kind](replace(asked, settings=settings))]
+            records[kind] = [
+                *PASSES[kind](replace(asked, settings=settings, seed=_draws(protocol, kind)))
+            ]
         return records
 
 
-def _draws(protocol: Protocol) -> int:
+def _draws(protocol: Protocol, kind: str) -> int:
     """Seed of what is drawn: the same units, rows and vectors for every model."""
-    return int(protocol.digest(), 16)
+    return int(digest_for(protocol, kind), 16)
 
 
 def _settings(kinds: frozenset[str], asked: Spectroscopy) -> dict[str, Settings | None]:
@@ -212,7 +213,7 @@ class StreamedSession:
             kinds=kinds,
             batch_size=batch_size,
             labels=labels,
-            seed_units=_draws(protocol),
+            seed_units=_draws(protocol, "stream"),
             keep=keep,
             allocate=allocate,
         )

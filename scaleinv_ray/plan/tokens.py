@@ -11,6 +11,7 @@ import numpy as np
 from scaleinv_ray import probes
 from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.config import RunConfig
+from scaleinv_ray.kinds import digest_for
 from scaleinv_ray.plan.tokenizer import bytes_per_token, encode, names_of, read_tokenizer
 from scaleinv_ray.plan.units import ProbeTokens, digest
 from scaleinv_ray.probes.corpus import Corpus, load_corpus
@@ -80,7 +81,7 @@ def _tokens(
     assert file is not None and known is not None
     tokenizer = read_tokenizer(file, known)
     added = tokenizer.get_added_tokens_decoder().items()
-    seed = int(digest(probe.name, protocol.digest())[:15], 16)
+    seed = int(digest(probe.name, digest_for(protocol))[:15], 16)
 
     def request() -> probes.ProbeRequest:
         return probes.ProbeRequest(

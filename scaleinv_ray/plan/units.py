@@ -13,6 +13,7 @@ import numpy as np
 
 from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.contract import REGISTRY
+from scaleinv_ray.kinds import digest_for
 from scaleinv_ray.plan.tokenizer import PerToken
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol, Variant
@@ -136,6 +137,7 @@ class Plan:
         equal_weights: pairs of unit ids at different steps whose weights are the same.
         spectroscopy: how curvature and chains are captured.
         tokenizers: digest of tokenizer.json -> name of the tokenizer in it.
+        fitted: what of the protocol was cut down to the series, a line each.
     """
 
     name: str
@@ -146,6 +148,7 @@ class Plan:
     equal_weights: tuple[tuple[str, str], ...]
     spectroscopy: Spectroscopy = Spectroscopy()
     tokenizers: Mapping[str, str] = field(default_factory=dict)
+    fitted: tuple[str, ...] = ()
 
     def missing(self, done: set[str]) -> list[Measurement]:
         """The measurements whose keys are not done."""
@@ -163,4 +166,4 @@ class Plan:
 def rng_seed(protocol: Protocol, measurement: Measurement) -> int:
     """Seed of the draws: the same at every size, seed, step and variant."""
     m = measurement
-    return int(digest(protocol.digest(), m.probe, m.invariant, m.params)[:15], 16)
+    return int(digest(digest_for(protocol, m.kind), m.probe, m.invariant, m.params)[:15], 16)

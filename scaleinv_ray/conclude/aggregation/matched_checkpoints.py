@@ -93,7 +93,8 @@ def choices(checkpoints: Checkpoints) -> list[Choice]:
 
     >>> small, large = Replicate(10, "a", 0), Replicate(20, "b", 0)
     >>> unknown = StepOfRun(None, None)
-    >>> at_steps, final = choices({small: {3: unknown, 5: unknown}, large: {3: unknown, 9: unknown}})
+    >>> longer = {3: unknown, 9: unknown}
+    >>> at_steps, final = choices({small: {3: unknown, 5: unknown}, large: longer})
     >>> at_steps.name, at_steps.step, final.name, final.step_of(small), final.step_of(large)
     ('equal_steps', 3, 'final', 5, 9)
     >>> [final] = choices({small: {5: unknown}, large: {9: unknown}})

@@ -138,9 +138,10 @@ def collapse_table(
 
     The curves of a model are averaged over the layers, roles and heads of the place, those of a
     size over its seeds; models that lack one of the locations of their size are left out. Each
-    variant is compared at the last step that all its models have, else at the last one of each. Curves on different grids are
-    read at the points of the shortest one inside the range that all share. Errors are those over
-    seeds (`mean_curve_errors`); with too few seeds those within models.
+    variant is compared at the last step that all its models have, else at the last one of each.
+    Curves on different grids are read at the points of the shortest one inside the range that all
+    share. Errors are those over seeds (`mean_curve_errors`); with too few seeds those within
+    models.
 
     Args:
         rows: with the columns of `tables.CURVES`; those of two units are left out.

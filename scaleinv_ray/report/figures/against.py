@@ -128,10 +128,10 @@ def against_series(
 ) -> dict[str, Any]:
     """Every trained model beside the prediction from all other models of its series.
 
-    Over the whole depth, at the step judged at equal steps, else at the last of each: a constant where the verdict is
-    conserved or its form constant, else a straight line in ln N; on ln|I|, or on the quantity
-    itself where it has a unit, vanishes or changes sign. Other seeds of the model's own size are
-    among the others.
+    Over the whole depth, at the step judged at equal steps, else at the last of each: a constant
+    where the verdict is conserved or its form constant, else a straight line in ln N; on ln|I|, or
+    on the quantity itself where it has a unit, vanishes or changes sign. Other seeds of the model's
+    own size are among the others.
 
     Args:
         slices: what `over_seeds` returns.
