@@ -235,11 +235,6 @@ def _attention_seconds(c: Shapes, p: Protocol, device: Speeds) -> float:
     return 2.0 * c.n_params * few / device.flops + c.n_layers * device.call_s
 
 
-def _num_blocks(c: Shapes, settings: Settings) -> int:
-    """Sets of parameters, each with a record."""
-    return sum(1 if b in {"model", "embedding"} else c.n_layers for b in settings.blocks)
-
-
 def _check_curvature(c: Shapes, s: CurvatureProtocol) -> None:
     if not s.sketch or s.num_steps <= SHORT or "model" not in s.blocks:
         return
@@ -253,14 +248,13 @@ def _check_curvature(c: Shapes, s: CurvatureProtocol) -> None:
 def _curvature_bytes(c: Shapes, _: Protocol, s: CurvatureProtocol | None) -> int:
     if s is None:
         return 0
-    return _num_blocks(c, s) * s.num_probes * s.num_steps * (16 + 4 * s.sketch)
+    return s.num_blocks(c.n_layers) * s.num_probes * s.num_steps * (16 + 4 * s.sketch)
 
 
 def _chains_bytes(c: Shapes, _: Protocol, s: SamplingProtocol | None) -> int:
     if s is None:
         return 0
-    ladder = (len(s.nbetas) or 4) * len(s.localisers)
-    return _num_blocks(c, s) * ladder * s.chains * s.draws * (4 + len(s.observed)) * 4
+    return s.num_blocks(c.n_layers) * s.num_chains * s.draws * (4 + len(s.observed)) * 4
 
 
 _CURVATURE: dict[str, Any] = {

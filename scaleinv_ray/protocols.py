@@ -16,6 +16,8 @@ from scaleinv_ray.bounds import Range
 
 BLOCKS: tuple[str, ...] = ("model", "layer", "attention", "mlp", "embedding")
 """Sets of parameters: all of them, those of each block, its attention, its MLP, the embedding."""
+LADDER = 4
+"""Inverse temperatures where none are given."""
 Sampler = Literal["sgld", "rmsprop_sgld", "sgld_cv", "mala"]
 SAMPLERS: tuple[Sampler, ...] = ("sgld", "rmsprop_sgld", "sgld_cv", "mala")
 
@@ -99,6 +101,15 @@ class CurvatureProtocol:
                 "(sequences): the mean over batches is to be that over sequences"
             )
 
+    def num_blocks(self, num_layers: int) -> int:
+        """Sets of parameters, each with a record, of a model of so many blocks."""
+        return _num_sets(self.blocks, num_layers)
+
+    def gradients(self, num_layers: int) -> tuple[float, int]:
+        """Gradients taken, and of how many sequences; a product is two (Pearlmutter 1994)."""
+        products = self.num_blocks(num_layers) * self.num_probes * self.num_steps
+        return 2.0 * products, self.sequences
+
 
 @dataclass(frozen=True)
 class SamplingProtocol:
@@ -147,6 +158,21 @@ class SamplingProtocol:
         if not self.localisers or any(factor <= 0 for factor in self.localisers):
             raise ValueError(f"sampling.localisers: got {self.localisers}, allowed numbers > 0")
 
+    @property
+    def num_chains(self) -> int:
+        """Of one set of parameters: over temperatures, localisers and replicates."""
+        return (len(self.nbetas) or LADDER) * len(self.localisers) * self.chains
+
+    def num_blocks(self, num_layers: int) -> int:
+        """Sets of parameters, each with a record, of a model of so many blocks."""
+        return _num_sets(self.blocks, num_layers)
+
+    def gradients(self, num_layers: int) -> tuple[float, int]:
+        """Gradients taken, at least, and of how many sequences; losses observed are a third."""
+        losses = len(self.observed) + 1 if self.observed else 0
+        draws = self.num_blocks(num_layers) * self.num_chains * self.draws
+        return draws * (1 + losses / 3), self.batch
+
 
 @dataclass(frozen=True)
 class Spectroscopy:
@@ -159,6 +185,10 @@ class Spectroscopy:
 
     curvature: CurvatureProtocol | None = None
     sampling: SamplingProtocol | None = None
+
+
+def _num_sets(blocks: tuple[str, ...], num_layers: int) -> int:
+    return sum(1 if b in {"model", "embedding"} else num_layers for b in blocks)
 
 
 def _check_blocks(section: str, blocks: tuple[str, ...]) -> None:
