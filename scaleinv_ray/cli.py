@@ -1,4 +1,4 @@
-"""The command line: demo, train, plan, run, status, report, invariants."""
+"""The command line: demo, train, plan, run, status, report, convert, invariants."""
 
 from __future__ import annotations
 
@@ -188,6 +188,18 @@ def status(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")
     from scaleinv_ray.store import Store
 
     for line in status_of(Store(run_folder), now=time.time()).lines():
+        typer.echo(line)
+
+
+@app.command()
+def convert(
+    folder: Annotated[Path, typer.Argument(help="checkpoint with pickled weights")],
+    out: Annotated[Path, typer.Argument(help="folder of the new one, which must not exist")],
+) -> None:
+    """Makes safetensors and tokenizer.json of a pickled checkpoint, without running its code."""
+    from scaleinv_ray.checkpoints.weights.converting import convert as converted
+
+    for line in converted(folder, out):
         typer.echo(line)
 
 

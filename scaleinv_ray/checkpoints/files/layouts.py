@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _MANY = 5
+CONVERT = "`scaleinv convert FOLDER OUT` makes safetensors of them"
 _PICKLE = re.compile(r"[^/]*\.(bin|pt|pth|ckpt)(\.index\.json)?")
 _STATE = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args)[^/]*")
 """What a Trainer keeps beside the weights."""
@@ -75,8 +76,7 @@ def what_is(where: str, names: Collection[str]) -> str:
         One line: what it is, and what is allowed.
     """
     allowed = "allowed: model.safetensors, or shards with model.safetensors.index.json"
-    if pickled := sorted(n for n in names if re.fullmatch(r"(pytorch_)?(model|weights).*", n)
-                         and _PICKLE.fullmatch(n) and n != "model_optim_rng.pt"):  # fmt: skip
+    if pickled := pickled_model(names):
         return f"{where}: got {_pickled(pickled)}; {allowed}"
     for pattern, said in _KINDS:
         if found := next((n for n in sorted(names) if re.fullmatch(pattern, n)), None):
@@ -89,7 +89,14 @@ def what_is(where: str, names: Collection[str]) -> str:
 
 def _pickled(names: list[str]) -> str:
     some = "[" + listed(map(repr, names)) + "]"
-    return f"pickled weights {some}, which run code when opened (save with safetensors)"
+    return f"pickled weights {some}, which run code when opened ({CONVERT})"
+
+
+def pickled_model(names: Iterable[str]) -> list[str]:
+    """Of the files of a folder those that may be a model's pickled weights, and their index."""
+    called = re.compile(r"(pytorch_)?(model|weights).*")
+    found = (n for n in names if called.fullmatch(n) and _PICKLE.fullmatch(n))
+    return sorted(n for n in found if n != "model_optim_rng.pt")
 
 
 def no_logits(config: Mapping[str, Any]) -> str | None:
