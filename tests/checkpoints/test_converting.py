@@ -156,6 +156,6 @@ def test_a_tokenizer_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(2)}, folder / "pytorch_model.bin")
     said = converted(folder, tmp_path / "new")
     assert "tokenizer.json: none (no vocabulary file)" in said
-    (folder / "vocab.json").write_text("[")
+    (folder / "vocab.json").write_text("{}")
     said = converted(folder, tmp_path / "again")
-    assert any(line.startswith("tokenizer.json: none (") for line in said), said
+    assert "tokenizer.json: none (transformers finds no vocabulary of it)" in said

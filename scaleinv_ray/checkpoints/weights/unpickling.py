@@ -204,6 +204,8 @@ def _tokenizer(root: Path, part: Path) -> str:
         tokenizer = AutoTokenizer.from_pretrained(
             root, use_fast=True, trust_remote_code=False, local_files_only=True
         )
+        if len(tokenizer.get_vocab()) <= len(set(tokenizer.all_special_tokens)):
+            return "tokenizer.json: none (transformers finds no vocabulary of it)"
         tokenizer.save_pretrained(scratch)
         if not (scratch / "tokenizer.json").is_file():
             return "tokenizer.json: none (transformers knows no fast tokenizer for it)"
