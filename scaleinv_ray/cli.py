@@ -128,6 +128,12 @@ def _describe(plan: Plan, done: set[str]) -> str:
     lines += [f"equal weights: {a} = {b}" for a, b in plan.equal_weights]
     kinds = {u.checkpoint.model: u.checkpoint.no_logits for u in plan.units}
     lines += [f"{m}: {k}; weights alone can be measured" for m, k in kinds.items() if k]
+    encoders = {u.checkpoint.model: u.checkpoint for u in plan.units if u.checkpoint.encoder}
+    lines += [
+        f"{m}: an encoder: no next tokens, hence no losses of them, curvature or chains; "
+        + ("no losses of hidden tokens" if c.mask_id is None else "losses of hidden tokens")
+        for m, c in encoders.items()
+    ]
     odd = {u.checkpoint.model: u.checkpoint.odd for u in plan.units}
     lines += [f"{model}: not measured: {listed(why, 3)}" for model, why in odd.items() if why]
     return "\n".join(lines)

@@ -24,19 +24,17 @@ from scaleinv_ray.records import (
     DepthStack,
     Jacobians,
     Lanczos,
+    MaskedLosses,
     Moments,
     Protocol,
     Record,
     TokenLosses,
     WeightMatrix,
+    num_masked,
 )
 
 TOKENS_PER_UNIT = 50
 """T/N of a stream: with fewer tokens a unit's correlations are noise (Meshulam et al. 2019)."""
-STORED_BASIS = 20_000_000
-"""Parameters up to which any number of Lanczos vectors is kept; 80 MB each in float32."""
-SHORT = 30
-"""Lanczos steps for which the basis is kept of larger ones too."""
 Settings = CurvatureProtocol | SamplingProtocol
 
 
@@ -66,6 +64,14 @@ class Shapes(typing.Protocol):
     @property
     def vocab_size(self) -> int:
         """Rows of the embedding."""
+
+    @property
+    def encoder(self) -> bool:
+        """Whether attention sees later positions too: there is no next token then."""
+
+    @property
+    def mask_id(self) -> int | None:
+        """The token that stands for a hidden one, where the model predicts it."""
 
 
 class Speeds(typing.Protocol):
@@ -158,6 +164,10 @@ class Kind:
             self.check_settings(c, settings)
 
 
+def _is_causal(c: Shapes) -> bool:
+    return not c.encoder
+
+
 def _check_moments(c: Shapes, p: Protocol) -> None:
     have, need = p.sequences * p.length, p.tokens_per_dim * c.d_model
     if have < need:
@@ -235,16 +245,6 @@ def _attention_seconds(c: Shapes, p: Protocol, device: Speeds) -> float:
     return 2.0 * c.n_params * few / device.flops + c.n_layers * device.call_s
 
 
-def _check_curvature(c: Shapes, s: CurvatureProtocol) -> None:
-    if not s.sketch or s.num_steps <= SHORT or "model" not in s.blocks:
-        return
-    if c.n_params > STORED_BASIS:
-        raise ValueError(
-            f"curvature.num_steps: got {s.num_steps} with sketches of {c.n_params} parameters of "
-            f"model {c.model}, allowed 1..{SHORT} above {STORED_BASIS}, or sketch: 0"
-        )
-
-
 def _curvature_bytes(c: Shapes, _: Protocol, s: CurvatureProtocol | None) -> int:
     if s is None:
         return 0
@@ -263,17 +263,13 @@ _CURVATURE: dict[str, Any] = {
     "num_records": lambda c: 1,
     "version": 2,
     "section": "curvature",
-    "check_settings": _check_curvature,
+    "exists": _is_causal,
+    "check_settings": lambda c, settings: settings.check(c.model, c.n_params),
     "of_losses": True,
 }
 
 _ALL = (
-    Kind(
-        name="weights",
-        record=WeightMatrix,
-        token_free=True,
-        num_bytes=lambda c, p, _: 0,
-    ),
+    Kind(name="weights", record=WeightMatrix, token_free=True, num_bytes=lambda c, p, _: 0),
     Kind(
         name="moments",
         record=Moments,
@@ -343,6 +339,16 @@ _ALL = (
         num_records=lambda c: 1,
         work=lambda width, layers, p: float(p.sequences) * p.length,
         of_losses=True,
+        exists=_is_causal,
+    ),
+    Kind(
+        name="masked_losses",
+        record=MaskedLosses,
+        num_bytes=lambda c, p, _: p.sequences * num_masked(p.length) * 8,
+        num_records=lambda c: 1,
+        seconds=lambda c, p, device: 2.0 * c.n_params * p.sequences * p.length / device.flops,
+        of_losses=True,
+        exists=lambda c: c.mask_id is not None,
     ),
     Kind(name="hessian", **_CURVATURE),
     Kind(name="ggn", **_CURVATURE),
@@ -354,6 +360,7 @@ _ALL = (
         version=2,
         section="sampling",
         observed=lambda settings: settings.observed,
+        exists=_is_causal,
         of_losses=True,
     ),
 )

@@ -18,6 +18,10 @@ BLOCKS: tuple[str, ...] = ("model", "layer", "attention", "mlp", "embedding")
 """Sets of parameters: all of them, those of each block, its attention, its MLP, the embedding."""
 LADDER = 4
 """Inverse temperatures where none are given."""
+STORED_BASIS = 20_000_000
+"""Parameters up to which any number of Lanczos vectors is kept; 80 MB each in float32."""
+SHORT = 30
+"""Lanczos steps for which the basis is kept of larger ones too."""
 Sampler = Literal["sgld", "rmsprop_sgld", "sgld_cv", "mala"]
 SAMPLERS: tuple[Sampler, ...] = ("sgld", "rmsprop_sgld", "sgld_cv", "mala")
 
@@ -99,6 +103,15 @@ class CurvatureProtocol:
             raise ValueError(
                 f"curvature.batch: got {self.batch}, allowed divisors of {self.sequences} "
                 "(sequences): the mean over batches is to be that over sequences"
+            )
+
+    def check(self, model: str, n_params: int) -> None:
+        """ValueError where sketches need a basis that is too large to be kept."""
+        kept = self.sketch and "model" in self.blocks and self.num_steps > SHORT
+        if kept and n_params > STORED_BASIS:
+            raise ValueError(
+                f"curvature.num_steps: got {self.num_steps} with sketches of {n_params} parameters "
+                f"of model {model}, allowed 1..{SHORT} above {STORED_BASIS}, or sketch: 0"
             )
 
     def num_blocks(self, num_layers: int) -> int:

@@ -77,6 +77,7 @@ class Session:
         labels: Mapping[str, Any] | None = None,
         spectroscopy: Spectroscopy | None = None,
         observed: Mapping[str, np.ndarray] | None = None,
+        mask_id: int | None = None,
     ) -> dict[str, list[Record]]:
         """Captures one probe.
 
@@ -87,6 +88,7 @@ class Session:
             labels: unit, probe and other fields of Record.
             spectroscopy: settings of the kinds that have a section of the config; None for none.
             observed: tokens of the other probes that settings name.
+            mask_id: the token that stands for a hidden one, where the model has one.
 
         Returns:
             Kind -> records, for exactly the kinds asked for.
@@ -105,6 +107,8 @@ class Session:
             protocol,
             labels or {},
             observed=observed or {},
+            mask_id=mask_id,
+            batch_size=batch_size,
         )
         own = _settings(kinds - one_pass_kinds(), spectroscopy or Spectroscopy())
         records: dict[str, list[Record]] = {}

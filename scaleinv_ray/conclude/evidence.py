@@ -219,7 +219,7 @@ def _built_in(measurements: Rows) -> list[CapabilityRow]:
             "metric": row["quantity"],
             "value": row["value"],
             "stderr": row["stderr"],
-            "chance": None if row["quantity"] == "loss" else 0.0,
+            "chance": None if row["quantity"] in {"loss", "masked_loss"} else 0.0,
         }
         for row in measurements.where(
             measurements.equal(family=BEHAVIOUR, status="ok", variant="trained")

@@ -60,7 +60,7 @@ def make_plan(config: RunConfig) -> Plan:
     spectroscopy = config.spectroscopy()
     made = {kind for kind in kinds if KINDS[kind].is_asked(spectroscopy)}
     on_tokens = live if made & of_tokens() else []
-    _check_captured(on_tokens)
+    _check_captured(on_tokens, config)
     protocol = fitted(config.protocol, on_tokens, made)
     check_captures(on_tokens, protocol, made, spectroscopy)
     _check_parameters(asked, protocol)
@@ -164,7 +164,7 @@ def _check_parameters(asked: Mapping[str, Mapping[str, Any]], protocol: Protocol
                 raise ValueError(f"invariants.{spec.name}.{name}: got {wanted}, {allowed}")
 
 
-def _check_captured(checkpoints: Iterable[Checkpoint]) -> None:
+def _check_captured(checkpoints: Iterable[Checkpoint], config: RunConfig) -> None:
     """Refuses what no model can be made of that gives captures."""
     alone = "allowed for it: invariants of weights alone"
     for c in checkpoints:
@@ -177,6 +177,10 @@ def _check_captured(checkpoints: Iterable[Checkpoint]) -> None:
             raise ValueError(
                 f"models: {c.where}: model_type: got {c.architecture!r}, {alone}; captures know "
                 f"{known}"
+            )
+        if c.encoder and config.cluster.load == "streamed":
+            raise ValueError(
+                f"cluster.load: got 'streamed' with the encoder {c.model}, allowed: resident, auto"
             )
         if c.broken is not None:
             raise ValueError(f"models: {c.where}: {clipped(c.broken, 150)}; {alone}")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from scaleinv_ray.kinds import SHORT, STORED_BASIS
+from scaleinv_ray.protocols import SHORT, STORED_BASIS
 from scaleinv_ray.records import Lanczos
 
 Products = Callable[[torch.Tensor], torch.Tensor]

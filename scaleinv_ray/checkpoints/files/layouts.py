@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from scaleinv_ray.checkpoints.files.roles import is_encoder
+
 _MANY = 5
 CONVERT = "`scaleinv convert FOLDER OUT` makes safetensors of them"
 _PICKLE = re.compile(r"[^/]*\.(bin|pt|pth|ckpt)(\.index\.json)?")
@@ -100,7 +102,7 @@ def pickled_model(names: Iterable[str]) -> list[str]:
 
 
 def no_logits(config: Mapping[str, Any]) -> str | None:
-    """Why a model gives no logits of next tokens, as far as config.json says; None where it may.
+    """Why no captures are made of a model, as far as config.json says; None where they may be.
 
     Returns:
         What it is, with the name of its class.
@@ -108,6 +110,7 @@ def no_logits(config: Mapping[str, Any]) -> str | None:
     >>> no_logits({"architectures": ["BertModel"]})
     'an encoder (BertModel)'
     >>> no_logits({"architectures": ["GPT2LMHeadModel"]})
+    >>> no_logits({"model_type": "bert", "architectures": ["BertModel"]})  # of it captures know
     """
     classes = config.get("architectures")
     name = str(classes[0]) if isinstance(classes, list) and classes else ""
@@ -115,6 +118,8 @@ def no_logits(config: Mapping[str, Any]) -> str | None:
     if config.get("is_encoder_decoder") is True:
         return f"an encoder and decoder {called}"
     if _GENERATES.fullmatch(name) or config.get("is_decoder") is True:
+        return None
+    if is_encoder(config) and not _HEAD.fullmatch(name):
         return None
     if _HEAD.fullmatch(name):
         return f"a model with another head {called}"

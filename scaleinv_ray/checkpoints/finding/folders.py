@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from scaleinv_ray.checkpoints.checkpoint import Checkpoint, describe
+from scaleinv_ray.checkpoints.checkpoint import Checkpoint, describe, mask_id_of
 from scaleinv_ray.checkpoints.files.headers import (
     file_digest,
     read_tensors,
@@ -175,6 +175,7 @@ def _local(
         tokenizer_digest=None if tokenizer is None else file_digest(tokenizer, cache_dir),
         folder=folder,
         no_logits=no_logits(config),
+        mask_id=mask_id_of(config, tensors, tokenizer),
     )
 
 
