@@ -7,7 +7,7 @@ H key/value heads, P earlier positions, K width of a head.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -167,6 +167,14 @@ def _record_whole_calls(
     return calls
 
 
+def _calls(
+    model: PreTrainedModel, architecture: Architecture, tokens_ST: np.ndarray, position: int
+) -> Sequence[_BlockCall | _WholeCall]:
+    if architecture.causal:
+        return _record_calls(model, architecture, tokens_ST, position)
+    return _record_whole_calls(model, architecture, tokens_ST, position)
+
+
 def _block_call(
     block: nn.Module, arguments: dict[str, Any], layer_cache: Any, *, position: int
 ) -> _BlockCall:
@@ -243,12 +251,12 @@ def _ends(
     with torch.no_grad():
         e_TD = to_numpy(embedding(to_device(token_T, model)))
     width = model.config.hidden_size
-    e_TD = e_TD if e_TD.shape[1] == width else None
+    inputs_TD = e_TD if e_TD.shape[1] == width else None
     output = model.get_output_embeddings()
     if output is None:  # a body alone
-        return e_TD, None
+        return inputs_TD, None
     u_VD = to_numpy(output.weight[torch.from_numpy(rows_V).to(output.weight.device)])
-    return e_TD, u_VD if u_VD.shape[1] == width else None
+    return inputs_TD, u_VD if u_VD.shape[1] == width else None
 
 
 def _check(model: PreTrainedModel, tokens_ST: np.ndarray, protocol: Protocol) -> Architecture:
@@ -303,8 +311,7 @@ def jacobian_records(
     rows_V = vocabulary_rows(model.config.vocab_size, protocol.vocab_rows, seed_rows)
     e_TD, u_VD = _ends(model, tokens_ST[:, protocol.position], rows_V)
     shared = labels_of(model, protocol, labels or {})
-    record = _record_calls if architecture.causal else _record_whole_calls
-    calls = record(model, architecture, tokens_ST, protocol.position)
+    calls = _calls(model, architecture, tokens_ST, protocol.position)
     # Flash attention has no rule under vmap; the math kernel is composed of operators that have.
     sdpa = model.config._attn_implementation == "sdpa"
     for layer, call in enumerate(calls):

@@ -58,7 +58,8 @@ def masked_losses(asked: PassRequest) -> Iterator[MaskedLosses]:
     check_shape(tokens_ST, asked.protocol)
     if asked.mask_id is None or asked.architecture.causal or model.base_model is model:
         raise ValueError("kinds: got 'masked_losses' of a model without a head of masked tokens")
-    position_SM = masked_positions(*tokens_ST.shape, seed=asked.seed)
+    sequences, length = tokens_ST.shape
+    position_SM = masked_positions(sequences, length, seed=asked.seed)
     hidden_ST = tokens_ST.copy()
     np.put_along_axis(hidden_ST, position_SM, asked.mask_id, axis=1)
     parts = []
