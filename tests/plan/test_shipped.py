@@ -125,12 +125,15 @@ def test_spectroscopy_runs_on_a_tiny_ladder(tmp_path: Path) -> None:
         facts = {"step": step, "seed": 0}
         write_checkpoint(folder, build_model(spec, Rung(32, 1, step)), byte_tokenizer(), facts)
     models = [{"ladder": str(tmp_path / "models"), "steps": "all"}]
-    config = shipped("spectroscopy.yaml", models=models, probes=["prose", "code", "induction"])
-    sampling = config.sampling
-    assert sampling is not None
-    short = {"sequences": 64, "draws": 30, "burn_in": 10, "blocks": ["model"]}
+    config = shipped("spectroscopy.yaml")
+    assert config.sampling is not None and config.curvature is not None
+    few = {"draws": 20, "burn_in": 8, "chains": 2, "nbetas": [4.0], "localisers": [1.0]}
     config = shipped(
-        "spectroscopy.yaml", models=models, sampling=vars(sampling) | short, out=str(tmp_path)
+        "spectroscopy.yaml",
+        models=models,
+        out=str(tmp_path),
+        sampling=vars(config.sampling) | few,
+        curvature=vars(config.curvature) | {"sequences": 4, "num_steps": 12},
     )
     counts = made(config, make_plan(config), tmp_path / "run")
     assert counts["failed"] == 0 and counts["ok"] > 1000
