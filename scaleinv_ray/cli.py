@@ -1,4 +1,4 @@
-"""The command line: demo, train, plan, run, status, report, invariants."""
+"""The command line: demo, train, plan, run, status, report, convert, invariants."""
 
 from __future__ import annotations
 
@@ -131,6 +131,12 @@ def _describe(plan: Plan, done: set[str]) -> str:
     lines += [f"equal weights: {a} = {b}" for a, b in plan.equal_weights]
     kinds = {u.checkpoint.model: u.checkpoint.no_logits for u in plan.units}
     lines += [f"{m}: {k}; weights alone can be measured" for m, k in kinds.items() if k]
+    encoders = {u.checkpoint.model: u.checkpoint for u in plan.units if u.checkpoint.encoder}
+    lines += [
+        f"{m}: an encoder: no next tokens, hence no losses of them, curvature or chains; "
+        + ("no losses of hidden tokens" if c.mask_id is None else "losses of hidden tokens")
+        for m, c in encoders.items()
+    ]
     odd = {u.checkpoint.model: u.checkpoint.odd for u in plan.units}
     lines += [f"{model}: not measured: {listed(why, 3)}" for model, why in odd.items() if why]
     return "\n".join(lines)
@@ -191,6 +197,18 @@ def status(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")
     from scaleinv_ray.store import Store
 
     for line in status_of(Store(run_folder), now=time.time()).lines():
+        typer.echo(line)
+
+
+@app.command()
+def convert(
+    folder: Annotated[Path, typer.Argument(help="checkpoint with pickled weights")],
+    out: Annotated[Path, typer.Argument(help="folder of the new one, which must not exist")],
+) -> None:
+    """Makes safetensors and tokenizer.json of a pickled checkpoint, without running its code."""
+    from scaleinv_ray.checkpoints.weights.converting import convert as converted
+
+    for line in converted(folder, out):
         typer.echo(line)
 
 

@@ -33,7 +33,7 @@ class PassRequest:
     """What is asked of a model at one probe, whatever the kind.
 
     Attributes:
-        model: a causal language model in eval mode.
+        model: a language model in eval mode.
         tokens_ST: token ids, (protocol.sequences, left_out + protocol.length), no padding.
         protocol: what makes captures comparable.
         left_out: tokens at the beginning of every sequence that the model reads and nobody looks
@@ -42,6 +42,8 @@ class PassRequest:
         seed: of what is drawn; the same for every model.
         settings: of the kind, None where it has none.
         observed: tokens of the other probes that settings name.
+        mask_id: the token that stands for a hidden one, None where the model has none.
+        batch_size: sequences in a forward pass.
         allocate: gives the arrays in which large sums are gathered, such as mapped files.
     """
 
@@ -52,6 +54,8 @@ class PassRequest:
     seed: int = 0
     settings: Settings | None = None
     observed: Mapping[str, np.ndarray] = field(default_factory=dict)
+    mask_id: int | None = None
+    batch_size: int = 32
     allocate: Allocate = np.empty
     left_out: int = 0
 

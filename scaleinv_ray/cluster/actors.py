@@ -114,6 +114,8 @@ class Capturer:
         return StreamedSession.open(_source_of(job.weights)), loading
 
     def _loading(self, job: CaptureJob) -> Loading:
+        if job.weights.checkpoint.encoder:
+            return Loading("resident", "encoders are not streamed")
         if job.spared:
             return Loading("streamed", job.spared)
         return choose_loading(
@@ -232,6 +234,7 @@ def _write(
         if isinstance(session, Session):
             observed = {probe: tokens[digest] for probe, digest in job.observed.items()}
             of_loss: dict[str, Any] = {"spectroscopy": job.spectroscopy, "observed": observed}
+            of_loss["mask_id"] = job.weights.checkpoint.mask_id
             records = session.records(tokens_ST, job.protocol, **asked, **of_loss)
         else:
             states = states_of(job, target, kinds)

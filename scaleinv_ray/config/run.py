@@ -128,18 +128,21 @@ def _variants(value: object) -> object:
 
 
 def _invariants(value: object) -> object:
-    """'all', or a mapping from names to the parameters given, both checked."""
+    """'all', or a mapping from names to the parameters given, both checked; 'all' may be in it."""
     if value == "all":
         return value
+    known = ("all", *_registry())
     if isinstance(value, list | tuple):
         for name in value:
-            check_known(name, tuple(_registry()), "invariant")
+            check_known(name, known, "invariant")
         value = dict.fromkeys(distinct(value))
     if not isinstance(value, Mapping) or not value:
         raise ValueError(f"got {shown(value)}, allowed: 'all', a list of names, {{name: {{...}}}}")
     chosen = {}
     for name, given in value.items():
-        check_known(name, tuple(_registry()), "invariant")
+        if name == "all" and given:
+            raise ValueError(f"all: got {shown(given)}, allowed: {{}}, and parameters by name")
+        check_known(name, known, "invariant")
         if given is not None and not isinstance(given, Mapping):
             raise ValueError(f"{name}: got {shown(given)}, allowed: a mapping of parameters")
         chosen[name] = dict(given or {})
@@ -200,20 +203,24 @@ def _each_once(value: tuple[PredictedModel, ...]) -> tuple[PredictedModel, ...]:
     return value
 
 
+ComparisonName = Literal["steps", "tokens", "loss", "final"]
+
+
 class ConservationOptions(Options):
     """How verdicts are reached.
 
     Attributes:
         margin: relative change that counts as conserved, where a quantity declares no other.
         held_out: what prediction leaves out.
-        comparisons: at equal what the sizes are compared.
+        comparisons: at equal what the sizes are compared; final is each model's last checkpoint,
+            which stands in for steps where the models have none in common.
         predict: larger models to predict from those measured.
     """
 
     margin: Annotated[Float, Field(gt=0, lt=1)] = 0.10
     held_out: Literal["largest", "none"] = "largest"
     comparisons: Annotated[
-        tuple[Literal["steps", "tokens", "loss"], ...],
+        tuple[ComparisonName, ...],
         Field(min_length=1),
         AfterValidator(distinct),
     ] = ("steps", "tokens", "loss")
@@ -236,7 +243,8 @@ class RunConfig(Options):
         protocol: what makes captures comparable.
         curvature: how densities of states are captured; they are not, without.
         sampling: how chains are sampled; they are not, without.
-        invariants: 'all', or the parameters given, by name (see `chosen_invariants`).
+        invariants: 'all', or the parameters given, by name (see `chosen_invariants`); `all: {}`
+            among the names stands for all others with the planned parameters.
         conservation: how verdicts are reached.
         capabilities: files of evaluations whose onsets are set against those of invariants.
         null_steps: steps at which nulls are planned.
@@ -311,6 +319,12 @@ class RunConfig(Options):
         return self
 
     @property
+    def comparisons(self) -> list[str]:
+        """Those wanted, as tables name them."""
+        wanted = self.conservation.comparisons
+        return [name if name == "final" else f"equal_{name}" for name in wanted]
+
+    @property
     def probe_names(self) -> tuple[str, ...]:
         """Names of all probes, in order."""
         return tuple(p if isinstance(p, str) else p.name for p in self.probes)
@@ -319,8 +333,16 @@ class RunConfig(Options):
         """What is asked for beside forward passes."""
         return Spectroscopy(self.curvature, self.sampling)
 
+    @property
+    def named_invariants(self) -> dict[str, dict[str, Any]]:
+        """The parameters of the invariants that are asked for by name."""
+        given = {} if isinstance(self.invariants, str) else self.invariants
+        return {name: parameters for name, parameters in given.items() if name != "all"}
+
     def chosen_invariants(self) -> dict[str, dict[str, Any]]:
         """All parameters of every invariant of this run: those given, else those planned."""
         given = self.invariants
-        chosen = dict.fromkeys(_registry(), {}) if isinstance(given, str) else given
+        chosen = self.named_invariants
+        if "all" in given:  # the word, or among the names
+            chosen = dict.fromkeys(_registry(), {}) | chosen
         return {n: dict(REGISTRY[n].parameters) | p for n, p in chosen.items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scaleinv_ray.config import RunConfig
-from scaleinv_ray.kinds import KINDS
+from scaleinv_ray.kinds import KINDS, digest_for
 from scaleinv_ray.plan import Measurement, Plan, ProbeTokens, Reading, Unit, rng_seed
 from scaleinv_ray.plan.jobs import CaptureJob, MeasureJob, Target, WeightSource, Work, code_version
 
@@ -37,7 +37,7 @@ def labels_of(plan: Plan, measurement: Measurement, run_id: str) -> dict[str, An
         "probe_tokens": None
         if probe is None or checkpoint.captures
         else plan.tokens_of(unit, probe).text_ST.size,
-        "protocol": plan.protocol.digest(),
+        "protocol": digest_for(plan.protocol, measurement.kind),
         "weights_digest": checkpoint.weights_digest,
         "code_version": code_version(),
     }

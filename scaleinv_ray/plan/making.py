@@ -22,10 +22,18 @@ from scaleinv_ray.checkpoints.files.layouts import nearest
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.contract import REGISTRY, Invariant, Signature
 from scaleinv_ray.inputs.wording import clipped
-from scaleinv_ray.kinds import KINDS, of_tokens
+from scaleinv_ray.kinds import KINDS, digest_for, of_tokens
 from scaleinv_ray.plan.costs import capture_bytes
+from scaleinv_ray.plan.fitting import (
+    changes_of,
+    check_captures,
+    distinct_rows,
+    fitted,
+    fitted_points,
+    points_of,
+)
 from scaleinv_ray.plan.grouping import pairs_of, trajectories_of
-from scaleinv_ray.plan.tokens import probe_tokens, tokenizers_of
+from scaleinv_ray.plan.tokens import num_before, probe_tokens, tokenizers_of
 from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Reading, Unit, digest
 from scaleinv_ray.protocols import Spectroscopy, digest_of
 from scaleinv_ray.records import Protocol
@@ -42,25 +50,27 @@ def make_plan(config: RunConfig) -> Plan:
     Raises:
         ValueError: for models, probes or widths that do not fit, naming field, got and allowed.
     """
-    protocol = config.protocol
     checkpoints = resolve(config.models)
     check_identities(checkpoints)
-    chosen = config.chosen_invariants()
-    specs = [(REGISTRY[n], json.dumps(p, sort_keys=True)) for n, p in chosen.items()]
-    _check_parameters(specs, protocol)
+    asked = config.chosen_invariants()
     _check_null_steps(config, checkpoints)
     units = _units(config, checkpoints)
-    kinds = {s.kind for s, _ in specs}
+    kinds = {REGISTRY[name].kind for name in asked}
     live = [c for c in checkpoints if not c.captures]
     spectroscopy = config.spectroscopy()
     made = {kind for kind in kinds if KINDS[kind].is_asked(spectroscopy)}
     on_tokens = live if made & of_tokens() else []
-    _check_captured(on_tokens)
+    _check_captured(on_tokens, config)
+    before = num_before(config, on_tokens)
+    protocol = fitted(config.protocol, on_tokens, made, before=before)
+    check_captures(on_tokens, protocol, made, spectroscopy)
+    _check_parameters(asked, protocol)
     tokenizers = tokenizers_of(live)
     tokens = probe_tokens(config, on_tokens, protocol, named=tokenizers)
     _check_observed(config, tokens)
-    for checkpoint in on_tokens:
-        _check_captures(checkpoint, protocol, made)
+    rows = distinct_rows(tokens.values(), protocol.position)
+    chosen = {n: fitted_points(REGISTRY[n], p, rows) for n, p in asked.items()}
+    specs = [(REGISTRY[n], json.dumps(p, sort_keys=True)) for n, p in chosen.items()]
     keys = _Keys(protocol, tokens, config.split_heads, spectroscopy)
     groups: dict[Signature, Callable[[], Iterable[tuple[Unit, ...]]]] = {
         "one": lambda: ((u,) for u in units),
@@ -86,6 +96,7 @@ def make_plan(config: RunConfig) -> Plan:
         equal_weights=equal,
         spectroscopy=spectroscopy,
         tokenizers=tokenizers,
+        fitted=(*changes_of(config.protocol, protocol), *points_of(asked, chosen, rows)),
     )
 
 
@@ -136,8 +147,7 @@ def _units(config: RunConfig, checkpoints: Sequence[Checkpoint]) -> list[Unit]:
 
 def _check_read(read: set[str], config: RunConfig) -> None:
     """An invariant that was asked for by name must have something to read."""
-    named = () if config.invariants == "all" else config.invariants
-    for name in named:
+    for name in config.named_invariants:
         if name not in read:
             spec = REGISTRY[name]
             kind = KINDS[spec.kind]
@@ -152,35 +162,23 @@ def _check_read(read: set[str], config: RunConfig) -> None:
             )
 
 
-def _check_parameters(specs: Iterable[tuple[Invariant, str]], protocol: Protocol) -> None:
+def _check_parameters(asked: Mapping[str, Mapping[str, Any]], protocol: Protocol) -> None:
     """Refuses parameters that the protocol's captures cannot serve."""
-    for spec, params in specs:
+    for invariant, parameters in asked.items():
+        spec = REGISTRY[invariant]
         limits = KINDS[spec.kind].limits(protocol)
-        for name, wanted in json.loads(params).items():
+        for name, wanted in parameters.items():
             if name not in limits:
                 continue
             least, most, what = limits[name]
-            if name == "num_factors" and wanted == spec.parameters[name]:
-                continue  # a stream without so many units is refused by itself
+            if name in {"num_factors", "num_points"} and wanted == spec.parameters[name]:
+                continue  # fitted, and what has too few is refused by itself
             if wanted > most:
                 allowed = f"allowed {least}..{most} ({what})"
                 raise ValueError(f"invariants.{spec.name}.{name}: got {wanted}, {allowed}")
 
 
-def _check_captures(checkpoint: Checkpoint, protocol: Protocol, kinds: set[str]) -> None:
-    """Refuses what captures of a checkpoint would fail for, after the work began."""
-    longest = checkpoint.max_positions
-    if longest is not None and protocol.length > longest:
-        raise ValueError(
-            f"protocol.length: got {protocol.length}, allowed 1..{longest} "
-            f"(positions of model {checkpoint.model})"
-        )
-    for name, kind in KINDS.items():
-        if name in kinds and kind.exists(checkpoint):
-            kind.check(checkpoint, protocol)
-
-
-def _check_captured(checkpoints: Iterable[Checkpoint]) -> None:
+def _check_captured(checkpoints: Iterable[Checkpoint], config: RunConfig) -> None:
     """Refuses what no model can be made of that gives captures."""
     alone = "allowed for it: invariants of weights alone"
     for c in checkpoints:
@@ -193,6 +191,10 @@ def _check_captured(checkpoints: Iterable[Checkpoint]) -> None:
             raise ValueError(
                 f"models: {c.where}: model_type: got {c.architecture!r}, {alone}; captures know "
                 f"{known}"
+            )
+        if c.encoder and config.cluster.load == "streamed":
+            raise ValueError(
+                f"cluster.load: got 'streamed' with the encoder {c.model}, allowed: resident, auto"
             )
         if c.broken is not None:
             raise ValueError(f"models: {c.where}: {clipped(c.broken, 150)}; {alone}")
@@ -234,7 +236,9 @@ class _Keys:
         settings = of.settings(self.spectroscopy)
         others = (self._tokens(unit, name) for name in of.observed_by(self.spectroscopy))
         extra = () if settings is None else (digest_of(settings), *others)
-        return _fast_digest(*unit.content, tokens, order, self.protocol.digest(), what, *extra)
+        return _fast_digest(
+            *unit.content, tokens, order, digest_for(self.protocol, kind), what, *extra
+        )
 
     def _tokens(self, unit: Unit, probe: str) -> str:
         """Digest of a probe's tokens in the unit's tokenizer."""

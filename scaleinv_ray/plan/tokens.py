@@ -16,6 +16,7 @@ from scaleinv_ray import probes
 from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.config.run import ProbeFile, ProbeTokenFile
+from scaleinv_ray.kinds import digest_for
 from scaleinv_ray.plan.tokenizer import (
     beginning_of,
     bytes_per_token,
@@ -45,6 +46,20 @@ def tokenizers_of(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
         for c in checkpoints
         if c.tokenizer_file is not None and c.tokenizer_digest is not None
     })
+
+
+def num_before(config: RunConfig, checkpoints: Sequence[Checkpoint]) -> int:
+    """Most tokens that stand before a text, and that the length of sequences does not count."""
+    if config.measure_special_tokens:
+        return 0
+    first = {c.tokenization: c for c in checkpoints}.values()
+    read = [(c, c.tokenizer_file, c.tokenizer_digest) for c in first]
+    of = [
+        beginning_of(read_tokenizer(file, known), file, config.special_tokens, c.bos)
+        for c, file, known in read
+        if file is not None and known is not None
+    ]
+    return max(map(len, of), default=0)
 
 
 def probe_tokens(
@@ -98,7 +113,7 @@ class _Making:
         """
         self.said.clear()
         rows = min(c.vocab_size for c in self.checkpoints)
-        seed = int(digest(self.probe.name, self.protocol.digest())[:15], 16)
+        seed = int(digest(self.probe.name, digest_for(self.protocol))[:15], 16)
         given = ProbeRequest(
             encode=lambda text: [],
             sequences=self.protocol.sequences,

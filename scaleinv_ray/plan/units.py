@@ -13,6 +13,7 @@ import numpy as np
 
 from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.contract import REGISTRY
+from scaleinv_ray.kinds import digest_for
 from scaleinv_ray.plan.tokenizer import PerToken
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol, Variant
@@ -152,6 +153,7 @@ class Plan:
         equal_weights: pairs of unit ids at different steps whose weights are the same.
         spectroscopy: how curvature and chains are captured.
         tokenizers: digest of tokenizer.json -> name of the tokenizer in it.
+        fitted: what of the protocol was cut down to the series, a line each.
     """
 
     name: str
@@ -162,6 +164,7 @@ class Plan:
     equal_weights: tuple[tuple[str, str], ...]
     spectroscopy: Spectroscopy = Spectroscopy()
     tokenizers: Mapping[str, str] = field(default_factory=dict)
+    fitted: tuple[str, ...] = ()
 
     @cached_property
     def last(self) -> frozenset[Checkpoint]:
@@ -189,4 +192,4 @@ class Plan:
 def rng_seed(protocol: Protocol, measurement: Measurement) -> int:
     """Seed of the draws: the same at every size, seed, step and variant."""
     m = measurement
-    return int(digest(protocol.digest(), m.probe, m.invariant, m.params)[:15], 16)
+    return int(digest(digest_for(protocol, m.kind), m.probe, m.invariant, m.params)[:15], 16)

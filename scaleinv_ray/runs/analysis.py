@@ -30,6 +30,7 @@ from scaleinv_ray.config.loading import load
 from scaleinv_ray.config.reader import as_mapping, parse_yaml, write_yaml
 from scaleinv_ray.inputs.paths import check_folder
 from scaleinv_ray.inputs.wording import shown
+from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.measure.inventory import tidied
 from scaleinv_ray.plan import Measurement, Plan, make_plan, plan_rows
 from scaleinv_ray.plan.costs import capture_bytes
@@ -96,7 +97,13 @@ def check_claim(store: Store, config: RunConfig) -> None:
             f"out: {store.uri} holds series {shown(name)}, got {config.name!r}; "
             "allowed: the same series or an empty folder"
         )
-    other = {k: v for k, v in asdict(config.protocol).items() if getattr(protocol, k) != v}
+    # what one kind of capture alone reads is in its own keys
+    own = {name for kind in KINDS.values() for name in kind.own}
+    other = {
+        k: v
+        for k, v in asdict(config.protocol).items()
+        if getattr(protocol, k) != v and k not in own
+    }
     if other:
         held = {k: getattr(protocol, k) for k in other}
         raise ValueError(
@@ -215,7 +222,7 @@ def notes_of(config: RunConfig, plan: Plan) -> tuple[str, ...]:
     notes = join_notes(joined)
     if config.capabilities and not notes:
         notes = ["evaluations: the files of capabilities hold no values"]
-    return (*tokenizer_notes(models), *notes)
+    return (*plan.fitted, *tokenizer_notes(models), *notes)
 
 
 def _execute(

@@ -5,16 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import transformers as tf
 
+from scaleinv_ray.capture.by_kind.jacobians import jacobian_records
+from scaleinv_ray.capture.by_kind.masked_losses import masked_losses
 from scaleinv_ray.capture.curvature.products import language_loss
 from scaleinv_ray.capture.forward import forward_records
+from scaleinv_ray.capture.makers import PassRequest
 from scaleinv_ray.capture.posterior.chains import language_losses
 from scaleinv_ray.capture.session import Session, Source, StreamedSession
 from scaleinv_ray.checkpoints.weights.nulls import shuffle_tokens
 from scaleinv_ray.kinds import one_pass_kinds
 from scaleinv_ray.store.states import StateFiles
 
-from .conftest import CAUSAL, PROTOCOL
+from .conftest import CAUSAL, CONFIGS, PROTOCOL
 
 FIRST = [3, 7]
 
@@ -107,3 +111,19 @@ def test_shuffled_text_keeps_what_stands_before_it(tokens_ST, begun_ST):
     mixed_ST = shuffle_tokens(begun_ST, 4, keep=2)
     assert (mixed_ST[:, :2] == FIRST).all()
     np.testing.assert_array_equal(mixed_ST[:, 2:], shuffle_tokens(tokens_ST, 4))
+
+
+def test_hidden_tokens_of_encoders_are_those_of_the_text(tokens_ST, begun_ST):
+    torch.manual_seed(0)
+    net = tf.AutoModelForMaskedLM.from_config(CONFIGS["bert"]()).eval()
+    asked = PassRequest(net, tokens_ST, PROTOCOL, mask_id=5)
+    (plain,) = masked_losses(asked)
+    (begun,) = masked_losses(replace(asked, tokens_ST=begun_ST, left_out=2))
+    np.testing.assert_array_equal(plain.position_SM, begun.position_SM)
+    assert plain.loss_SM.shape == begun.loss_SM.shape
+    assert not np.array_equal(plain.loss_SM, begun.loss_SM), "the model reads what stands before"
+    here, there = (
+        next(iter(jacobian_records(net, ids, PROTOCOL, left_out=n)))
+        for ids, n in ((tokens_ST, 0), (begun_ST, 2))
+    )
+    np.testing.assert_array_equal(here.e_TD, there.e_TD)

@@ -175,3 +175,12 @@ def test_shuffled_text_stays_behind_its_beginning(
         (job,) = work.captures
         assert {t.shuffle_seed for t in job.targets} == {None, 0}
         assert {(t.beginning, t.left_out) for t in job.targets} == {(1, int(not measured))}
+
+
+def test_the_default_length_leaves_room_for_what_stands_before(
+    tmp_path: Path, probe: dict[str, Any], model: Callable[..., Path]
+) -> None:
+    short = {"sequences": 40, "tokens_per_dim": 4}
+    for more, length in (({}, LENGTH + 1), ({"special_tokens": "none"}, LENGTH + 2)):
+        chosen = config(model(), probe, tmp_path, probes=["induction"], protocol=short, **more)
+        assert make_plan(chosen).protocol.length == length

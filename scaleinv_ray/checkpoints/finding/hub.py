@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scaleinv_ray.checkpoints.checkpoint import Checkpoint, describe
+from scaleinv_ray.checkpoints.checkpoint import Checkpoint, describe, mask_id_of
 from scaleinv_ray.checkpoints.files.beginning import SETTINGS, asked_beginning
 from scaleinv_ray.checkpoints.files.headers import (
     INDEX,
@@ -98,6 +98,7 @@ def from_hub(
             if step is not None and tokens_per_step
             else tokens_of(_named(revision, step)),
             no_logits=no_logits(s.config),
+            mask_id=mask_id_of(s.config, s.tensors, s.tokenizer),
             repo=repo,
             revision=_named(revision, step),
             commit=s.commit,
