@@ -17,12 +17,10 @@ from scaleinv_ray.config import RunConfig, load_run_config, load_train_config
 from scaleinv_ray.config.reader import parse_yaml
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.kinds import KINDS
-from scaleinv_ray.ladder.architectures import build_model, model_config
-from scaleinv_ray.ladder.checkpoint import write_checkpoint
-from scaleinv_ray.ladder.spec import Rung, TrainSpec, rungs
+from scaleinv_ray.ladder.architectures import model_config
+from scaleinv_ray.ladder.spec import rungs
 from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 from scaleinv_ray.plan import make_plan
-from tests.plan.test_odd_shapes import made
 
 SERIES = Path(__file__).parents[2] / "jobs" / "series"
 PYTHIA = {  # Biderman et al. 2023, table 1: blocks, width, heads, padded vocabulary
@@ -115,25 +113,3 @@ def test_spectroscopy_of_the_ladder_is_planned(tmp_path: Path) -> None:
             (folder / "training.json").write_text(json.dumps({"step": step, "seed": rung.seed}))
     models = [{"ladder": str(tmp_path / "models"), "steps": "all"}]
     check_everything_is_planned(shipped("spectroscopy.yaml", models=models))
-
-
-@pytest.mark.slow
-def test_spectroscopy_runs_on_a_tiny_ladder(tmp_path: Path) -> None:
-    spec = TrainSpec(name="x", widths=(32,), depth=1, head_dim=16, length=128)
-    for step in (0, 10):
-        folder = tmp_path / "models" / "d32-s0" / f"step-{step:06d}"
-        facts = {"step": step, "seed": 0}
-        write_checkpoint(folder, build_model(spec, Rung(32, 1, step)), byte_tokenizer(), facts)
-    models = [{"ladder": str(tmp_path / "models"), "steps": "all"}]
-    config = shipped("spectroscopy.yaml")
-    assert config.sampling is not None and config.curvature is not None
-    few = {"draws": 20, "burn_in": 8, "chains": 2, "nbetas": [4.0], "localisers": [1.0]}
-    config = shipped(
-        "spectroscopy.yaml",
-        models=models,
-        out=str(tmp_path),
-        sampling=vars(config.sampling) | few,
-        curvature=vars(config.curvature) | {"sequences": 4, "num_steps": 12},
-    )
-    counts = made(config, make_plan(config), tmp_path / "run")
-    assert counts["failed"] == 0 and counts["ok"] > 1000
