@@ -187,7 +187,7 @@ def test_a_killed_run_started_again_ends_in_the_same_tables(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     store = Store(out)
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 600
     while len(store.names("measurements")) < first.computed // 3:
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
