@@ -68,7 +68,7 @@ def training_batch(
 
 
 def repeats(length: int, rng: np.random.Generator) -> np.ndarray:
-    """Random bytes again and again, with a period of length / 8 to length / 2.
+    """Random bytes again and again, with a period of length / 16 to length / 4.
 
     The period is another in every row: only a model that looks for what followed the last
     occurrence, not one that looks a fixed way back, predicts them (Olsson et al. 2022).
@@ -76,7 +76,7 @@ def repeats(length: int, rng: np.random.Generator) -> np.ndarray:
     Returns:
         int64 ids [length].
     """
-    period = int(rng.integers(max(length // 8, 1), max(length // 2, 1) + 1))
+    period = int(rng.integers(max(length // 16, 1), max(length // 4, 1) + 1))
     return np.resize(rng.integers(END_OF_TEXT_ID, size=period), length)
 
 
