@@ -168,7 +168,7 @@ def _run(config: RunConfig, out: str | None, address: str | None) -> None:
 def report(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")]) -> None:
     """Judges a run folder anew and writes its report; measures nothing."""
     from scaleinv_ray.conclude.concluding import rejudge
-    from scaleinv_ray.runs.analysis import written_config
+    from scaleinv_ray.measure.written_config import written_config
     from scaleinv_ray.store import Store
 
     store = Store(run_folder)
