@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from typing import Protocol as Shape
+
+import numpy as np
 
 from scaleinv_ray import invariants
 from scaleinv_ray.checkpoints import CAPTURED, Checkpoint, resolve
@@ -21,8 +28,16 @@ from scaleinv_ray.plan.costs import available_memory, choose_loading, model_byte
 from scaleinv_ray.records import Protocol
 
 assert invariants, "importing the package registers the invariants"
+BEYOND = "beyond the budget"
 TWINS = ("random_init", "shuffled_weights")
 """What a model is set beside: itself before training, and with the entries of its weights mixed."""
+
+
+class Saved(Shape):
+    """A model or a tokenizer of transformers."""
+
+    def save_pretrained(self, folder: str) -> object:
+        """Writes it into a folder."""
 
 
 class Asked(NamedTuple):
@@ -71,8 +86,72 @@ def source_of(model: str | Path, revision: str | None) -> dict[str, Any]:
     )
 
 
+@contextmanager
+def at_hand(
+    model: str | Path | Saved, *, tokenizer: Saved | None, revision: str | None
+) -> Generator[dict[str, Any], None, None]:
+    """The source of a model; one in memory is saved for as long as the block lasts.
+
+    Args:
+        model: as of `source_of`, or a model of transformers.
+        tokenizer: of a model in memory.
+
+    Yields:
+        What stands under `models` in a config.
+    """
+    if isinstance(model, str | Path):
+        yield source_of(model, revision)
+        return
+    with tempfile.TemporaryDirectory(prefix="scaleinv-model-") as folder:
+        model.save_pretrained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+        name = Path(getattr(model, "name_or_path", "") or type(model).__name__).name
+        yield {"path": folder, "steps": "last", "name": re.sub(r"[^A-Za-z0-9._-]", "-", name)}
+
+
+def read_tokens(file: str) -> np.ndarray:
+    """Token ids of a file, [sequences, length].
+
+    Args:
+        file: .npy, or .json with a list of lists of equal length.
+
+    Returns:
+        The array, as it stands there.
+
+    Raises:
+        ValueError: naming the file, where it holds no such array.
+    """
+    path = Path(expanded(file))
+    allowed = "allowed: .npy or .json with whole numbers, [sequences, length]"
+    if not path.is_file():
+        raise ValueError(f"tokens: got {shown(file)}, no such file; {allowed}")
+    try:
+        read = np.load(path) if path.suffix == ".npy" else np.array(json.loads(path.read_bytes()))
+    except ValueError as error:
+        raise ValueError(f"tokens: {path}: {clipped(error, 100)}; {allowed}") from error
+    if read.ndim != 2 or not read.size or not np.issubdtype(read.dtype, np.integer):
+        raise ValueError(f"tokens: {path}: got {read.dtype} of shape {read.shape}; {allowed}")
+    return read
+
+
+def of_tokens(settings: Settings, tokens_ST: np.ndarray) -> Settings:
+    """The settings with a protocol that these tokens fill."""
+    sequences, length = tokens_ST.shape
+    fits = {"blocks": sequences, "jacobian_positions": sequences, "attention_sequences": sequences}
+    fits |= {"position": length - 1}
+    known = settings.protocol
+    smaller = {name: min(known[name], most) for name, most in fits.items()}
+    protocol = {**known, **smaller, "sequences": sequences, "length": length}
+    return replace(settings, protocol=protocol)
+
+
 def ask(
-    source: Mapping[str, Any], settings: Settings, *, budget_s: float, twins: Sequence[str] = TWINS
+    source: Mapping[str, Any],
+    settings: Settings,
+    *,
+    budget_s: float,
+    tokens_ST: np.ndarray | None = None,
 ) -> Asked:
     """Plans what can be had of one model in the time.
 
@@ -83,7 +162,7 @@ def ask(
         source: of the model.
         settings: protocol, probes and parameters.
         budget_s: seconds on one core of the machine of the cost model.
-        twins: nulls beside the model.
+        tokens_ST: instead of the probes, for a model whose vocabulary has no text.
 
     Returns:
         The plan.
@@ -94,7 +173,7 @@ def ask(
     base = {
         "name": "inspect",
         "models": [source],
-        "variants": ["trained", *twins],
+        "variants": ["trained", *TWINS],
         "probes": list(settings.probes),
         "protocol": dict(settings.protocol),
         "corpus": settings.corpus,
@@ -110,20 +189,20 @@ def ask(
         spec = REGISTRY.get(name)
         if spec is None or spec.signature != "one" or KINDS[spec.kind].section is not None:
             continue  # of pairs, of runs, and what takes hours
-        if why := _lacking(checkpoint, spec.kind, protocol):
+        if why := _lacking(checkpoint, spec.kind, protocol, is_given=tokens_ST is not None):
             left_out[name] = why
         else:
-            chosen[name] = dict(settings.invariants.get(name) or _fitting(spec, protocol))
+            chosen[name] = _fitting(spec, settings.invariants.get(name, spec.parameters), protocol)
     if not chosen:
         raise ValueError(f"model: got nothing to measure: {clipped(next(iter(left_out.values())))}")
     config = load_run_config(base | {"invariants": chosen})
-    plan = make_plan(config)
+    plan = make_plan(config, tokens_ST)
     within = _within(plan, set(settings.invariants), budget_s)
     made = [m for m in plan.measurements if m.invariant in within.names]
     return Asked(config, plan, made, left_out | within.left_out, within.seconds)
 
 
-def _lacking(checkpoint: Checkpoint, kind: str, protocol: Protocol) -> str:
+def _lacking(checkpoint: Checkpoint, kind: str, protocol: Protocol, *, is_given: bool) -> str:
     """Why a model does not give a kind of capture; empty where it does."""
     c, of = checkpoint, KINDS[kind]
     if not of.exists(c):
@@ -136,8 +215,8 @@ def _lacking(checkpoint: Checkpoint, kind: str, protocol: Protocol) -> str:
         return f"captures do not know the model_type {c.architecture}"
     if c.broken is not None:
         return clipped(c.broken, 150)
-    if c.tokenizer_file is None:
-        return "no tokenizer.json, needed by the probes"
+    if c.tokenizer_file is None and not is_given:
+        return "no tokenizer.json, needed by the probes (or token ids of your own: --tokens)"
     if c.max_positions is not None and protocol.length > c.max_positions:
         return f"the model has {c.max_positions} positions, the protocol {protocol.length}"
     if choose_loading(model_bytes(c), memory=available_memory()).how != "resident":
@@ -149,12 +228,12 @@ def _lacking(checkpoint: Checkpoint, kind: str, protocol: Protocol) -> str:
     return ""
 
 
-def _fitting(spec: Invariant, protocol: Protocol) -> dict[str, Any]:
-    """The planned parameters, no larger than the protocol allows."""
+def _fitting(spec: Invariant, wanted: Mapping[str, Any], protocol: Protocol) -> dict[str, Any]:
+    """The parameters wanted, no larger than the protocol allows."""
     limits = KINDS[spec.kind].limits(protocol)
     return {
         name: min(value, limits[name][1]) if name in limits else value
-        for name, value in spec.parameters.items()
+        for name, value in wanted.items()
     }
 
 
@@ -190,7 +269,7 @@ def _within(plan: Plan, first: set[str], budget_s: float) -> _Within:
     for name in sorted(own, key=lambda n: (n not in first, own[n] + captured({kind_of[n]}))):
         more = own[name] + captured(kinds | {kind_of[name]}) - captured(kinds)
         if spent + more > budget_s:
-            left_out[name] = f"would take {more:.0f} s more than the budget of {budget_s:.0f} s has"
+            left_out[name] = f"{BEYOND} of {budget_s:.0f} s (it takes {more:.0f} s)"
             continue
         names.add(name)
         kinds.add(kind_of[name])

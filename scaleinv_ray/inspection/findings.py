@@ -245,7 +245,7 @@ def _sentence(mine: Sequence[Line]) -> str:
         f"(z = {most.z_untrained:+.1f})"
     )
     if not apart:
-        return f"none of {len(known)} stands apart from the untrained twin; nearest to it {far}"
+        return f"none of {len(known)} stands apart from the untrained twin; furthest {far}"
     return (
         f"{len(apart)} of {len(known)} stand apart from the untrained twin "
         f"(|z| > {APART:g}); furthest {far}"

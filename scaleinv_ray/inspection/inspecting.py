@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scaleinv_ray.conclude.assessment.conformal import needed
-from scaleinv_ray.inspection.asking import ask, source_of
+from scaleinv_ray.inspection.asking import Saved, ask, at_hand, of_tokens, read_tokens
 from scaleinv_ray.inspection.findings import (
     Assessment,
     Line,
@@ -143,11 +145,13 @@ def _row(line: Line) -> dict[str, Any]:
 
 
 def inspect(
-    model: str | Path,
+    model: str | Path | Saved,
     *,
+    tokenizer: Saved | None = None,
     against: str | Reference | None = None,
     revision: str | None = None,
     probes: Sequence[Any] | None = None,
+    tokens: str | np.ndarray | None = None,
     budget_s: float = BUDGET_S,
     level: float = LEVEL,
     say: Callable[[str], None] = lambda text: None,
@@ -158,10 +162,14 @@ def inspect(
     goes.
 
     Args:
-        model: a folder (of several steps the last), or `organisation/name` of the hub.
+        model: a folder (of several steps the last), `organisation/name` of the hub, or a model of
+            transformers in memory.
+        tokenizer: of a model in memory; without one its weights alone are measured.
         against: URI of a run folder, or a reference; the packaged series of the demo by default.
         revision: of a model of the hub.
         probes: instead of the series'; values on them stand beside the twins alone.
+        tokens: ids [sequences, length], or a file of them, instead of the probes: for a model whose
+            vocabulary has no text.
         budget_s: seconds on one core; what would take longer is left out, and said to be.
         level: rate of false alarms that an alarm may have.
         say: is told what is being done.
@@ -176,13 +184,16 @@ def inspect(
         if not 0 < got <= most:
             raise ValueError(f"{name}: got {got:g}, allowed: more than 0, at most {most:g}")
     began = time.perf_counter()
-    source = source_of(model, revision)
     reference = _reference(against)
     settings = reference.settings
     if probes is not None:
         settings = replace(settings, probes=tuple(probes))
-    asked = ask(source, settings, budget_s=budget_s)
-    lines, refused = lines_of(measured(asked, say))
+    tokens_ST = read_tokens(tokens) if isinstance(tokens, str) else tokens
+    if tokens_ST is not None:
+        settings = of_tokens(settings, tokens_ST)
+    with at_hand(model, tokenizer=tokenizer, revision=revision) as source:
+        asked = ask(source, settings, budget_s=budget_s, tokens_ST=tokens_ST)
+        lines, refused = lines_of(measured(asked, say))
     unit = asked.plan.units[0]
     c = unit.checkpoint
     found = assessed(

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scaleinv_ray.conclude.aggregation.values import Value
+from scaleinv_ray.inspection.asking import BEYOND
 from scaleinv_ray.inspection.findings import Line, commonest
 from scaleinv_ray.inspection.inspecting import Inspection
 
@@ -97,10 +98,11 @@ def _card(found: Inspection) -> list[Text]:
         Text(f"series: {reference.name} ({len(reference.members)} models; {reference.provenance})"),
     ]
     if card is not None:
-        outside = sum(i.outside for i in card.intervals)
+        outside = sorted((i for i in card.intervals if i.outside), key=lambda i: -abs(i.t))
         usual = card.usual_outside
         beside = f"; models of the series left out: {usual[0]} to {usual[1]}" if usual else ""
-        lines.append(Text(f"outside: {outside} of {len(card.intervals)} quantities{beside}"))
+        lines.append(Text(f"outside: {len(outside)} of {len(card.intervals)} quantities{beside}"))
+        lines += [Text(f"  {i.name}: {i.value:.3g}, t = {i.t:+.1f}") for i in outside[:_REASONS]]
         families = ", ".join(f"{name} {rank.p:.3g}" for name, rank in card.groups.items())
         lines.append(Text(f"p by family, each alone: {families}"))
         if assessment.p_beyond_behaviour is not None:
@@ -110,12 +112,12 @@ def _card(found: Inspection) -> list[Text]:
 
 
 def _missing(found: Inspection) -> list[Text]:
-    lines = [
-        Text(f"not measured: {name}: {why}", style="dim") for name, why in found.left_out.items()
-    ]
+    late = [name for name, why in found.left_out.items() if why.startswith(BEYOND)]
+    lines = [f"not measured: {n}: {why}" for n, why in found.left_out.items() if n not in late]
+    if late:
+        lines.append(f"beyond the budget (--budget): {', '.join(late)}")
     reasons = commonest(found.refused)
-    lines += [Text(f"without a value: {text}", style="dim") for text in reasons[:_REASONS]]
+    lines += [f"without a value: {text}" for text in reasons[:_REASONS]]
     if len(reasons) > _REASONS:
-        rest = len(reasons) - _REASONS
-        lines.append(Text(f"and {rest} other reasons: --json has them all", style="dim"))
-    return lines
+        lines.append(f"and {len(reasons) - _REASONS} other reasons: --json has them all")
+    return [Text(line, style="dim") for line in lines]

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from scaleinv_ray import invariants
 from scaleinv_ray.checkpoints import (
     CAPTURED,
@@ -25,7 +27,7 @@ from scaleinv_ray.inputs.wording import clipped
 from scaleinv_ray.kinds import KINDS, of_tokens
 from scaleinv_ray.plan.costs import capture_bytes
 from scaleinv_ray.plan.grouping import pairs_of, trajectories_of
-from scaleinv_ray.plan.tokens import probe_tokens, tokenizers_of
+from scaleinv_ray.plan.tokens import given_tokens, probe_tokens, tokenizers_of
 from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Reading, Unit, digest
 from scaleinv_ray.protocols import Spectroscopy, digest_of
 from scaleinv_ray.records import Protocol
@@ -33,8 +35,11 @@ from scaleinv_ray.records import Protocol
 assert invariants, "importing the package registers the invariants"
 
 
-def make_plan(config: RunConfig) -> Plan:
+def make_plan(config: RunConfig, given: np.ndarray | None = None) -> Plan:
     """Resolves models, builds the probes' tokens, checks everything, and derives all keys.
+
+    Args:
+        given: token ids [sequences, length] instead of the probes, for models without a tokenizer.
 
     Returns:
         The plan; nothing has been captured or computed.
@@ -57,7 +62,11 @@ def make_plan(config: RunConfig) -> Plan:
     on_tokens = live if made & of_tokens() else []
     _check_captured(on_tokens)
     tokenizers = tokenizers_of(live)
-    tokens = probe_tokens(config, on_tokens, protocol, named=tokenizers)
+    tokens = (
+        probe_tokens(config, on_tokens, protocol, named=tokenizers)
+        if given is None
+        else given_tokens(given, on_tokens, protocol)
+    )
     for checkpoint in on_tokens:
         _check_captures(checkpoint, protocol, made)
     keys = _Keys(protocol, tokens, config.split_heads, spectroscopy)
