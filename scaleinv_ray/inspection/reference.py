@@ -20,7 +20,7 @@ from scaleinv_ray.measure.written_config import written_config
 from scaleinv_ray.store import Store
 
 _DIGITS = 7
-_PACKAGED = "demo_series.json"
+PACKAGED = "demo_series.json"
 
 
 class At(NamedTuple):
@@ -125,7 +125,7 @@ class Reference:
 
 def packaged() -> Reference:
     """The demo's series: four sizes from 67,328 to 859,136 parameters, three seeds each."""
-    return Reference.from_json((files(__package__) / _PACKAGED).read_text(encoding="utf-8"))
+    return Reference.from_json((files(__package__) / PACKAGED).read_text(encoding="utf-8"))
 
 
 def of_run(uri: str) -> Reference:
