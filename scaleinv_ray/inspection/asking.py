@@ -189,10 +189,12 @@ def ask(
         spec = REGISTRY.get(name)
         if spec is None or spec.signature != "one" or KINDS[spec.kind].section is not None:
             continue  # of pairs, of runs, and what takes hours
-        if why := _lacking(checkpoint, spec.kind, protocol, is_given=tokens_ST is not None):
+        params = _fitting(spec, settings.invariants.get(name, spec.parameters), protocol)
+        why = _lacking(checkpoint, spec.kind, protocol, is_given=tokens_ST is not None)
+        if why := why or _unfit(spec, params):
             left_out[name] = why
         else:
-            chosen[name] = _fitting(spec, settings.invariants.get(name, spec.parameters), protocol)
+            chosen[name] = params
     if not chosen:
         raise ValueError(f"model: got nothing to measure: {clipped(next(iter(left_out.values())))}")
     config = load_run_config(base | {"invariants": chosen})
@@ -235,6 +237,15 @@ def _fitting(spec: Invariant, wanted: Mapping[str, Any], protocol: Protocol) -> 
         name: min(value, limits[name][1]) if name in limits else value
         for name, value in wanted.items()
     }
+
+
+def _unfit(spec: Invariant, params: Mapping[str, Any]) -> str:
+    """Why an invariant makes no sense with what a small protocol leaves of its parameters."""
+    try:
+        spec.check(params)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 class _Within(NamedTuple):

@@ -1,9 +1,11 @@
 """One checkpoint in one call, beside its twins and a series; nothing here needs a cluster."""
 
+import io
 import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +14,16 @@ from rich.console import Console
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import scaleinv_ray as si
+from scaleinv_ray import tables
+from scaleinv_ray.config.reader import write_yaml
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.inspection import Inspection
 from scaleinv_ray.inspection.findings import Assessment, assessed
 from scaleinv_ray.inspection.printing import printed
-from scaleinv_ray.inspection.reference import At, Member, Reference, Settings, packaged
+from scaleinv_ray.inspection.reference import At, Member, Reference, Settings, of_run, packaged
 from scaleinv_ray.ladder.tokenizer import byte_tokenizer
+from scaleinv_ray.measure.written_config import sealed
+from scaleinv_ray.store import Store
 
 BUDGET_S = 2.5
 LOSS = At("behaviour.capabilities", "loss", "logits", "prose")
@@ -28,7 +34,10 @@ TOKENIZER = "t" * 12
 @pytest.fixture(scope="module")
 def model() -> GPT2LMHeadModel:
     torch.manual_seed(0)
-    config = GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=257, n_positions=64)
+    config = GPT2Config(
+        n_layer=2, n_embd=16, n_head=2, vocab_size=257, n_positions=64,
+        bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
     return GPT2LMHeadModel(config).eval()
 
 
@@ -36,7 +45,7 @@ def model() -> GPT2LMHeadModel:
 def folder(model: GPT2LMHeadModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("models") / "tiny"
     model.save_pretrained(where)
-    byte_tokenizer().save(str(where / "tokenizer.json"))
+    byte_tokenizer().save_pretrained(where)
     return where
 
 
@@ -94,7 +103,7 @@ def test_it_is_read_as_json_and_as_a_table(found: Inspection) -> None:
     said = json.loads(found.to_json())
     assert {row["quantity"] for row in said["values"]} >= {"loss", "log_norm"}
     assert said["card"]["verdict"].startswith("cannot say: quantities: got none")
-    console = Console(width=140, record=True, file=open("/dev/null", "w"))
+    console = Console(width=140, record=True, file=io.StringIO())
     console.print(printed(found))
     text = console.export_text()
     assert all(f"{family}:" in text for family in found.sentences)
@@ -181,12 +190,69 @@ def test_a_series_is_the_same_when_it_is_read_again(found: Inspection, series: R
 def test_a_live_model_is_what_its_folder_is(
     model: GPT2LMHeadModel, found: Inspection, series: Reference
 ) -> None:
-    live = si.inspect(model, against=series, budget_s=BUDGET_S)
-    known = {line.at: line.value.value for line in found.lines}
-    weights = [line for line in live.lines if line.at.probe is None]
-    assert weights
-    assert all(line.value.value == known[line.at] for line in weights)
-    assert "no tokenizer.json" in live.left_out["behaviour.capabilities"]
+    live = si.inspect(model, tokenizer=byte_tokenizer(), against=series, budget_s=BUDGET_S)
+    assert live.model == "GPT2LMHeadModel"
+    assert [line.at for line in live.lines] == [line.at for line in found.lines]
+    assert [line.value for line in live.lines] == [line.value for line in found.lines]
+
+
+def test_of_a_model_without_a_tokenizer_weights_are_measured(
+    model: GPT2LMHeadModel, series: Reference
+) -> None:
+    alone = si.inspect(model, against=series, budget_s=1)
+    assert "weights" in alone.sentences
+    assert all(line.at.probe is None for line in alone.lines)
+    assert "no tokenizer.json" in alone.left_out["behaviour.capabilities"]
+
+
+def test_a_run_folder_is_a_series(found: Inspection, series: Reference, tmp_path: Path) -> None:
+    near = around(found, series)
+    said = series.settings
+    config = {
+        "name": "known", "models": [{"path": str(tmp_path)}], "probes": list(said.probes),
+        "protocol": dict(said.protocol), "invariants": dict(said.invariants),
+        "corpus": list(said.corpus),
+    }  # fmt: skip
+    rows = [
+        measured_row(at, value, member, step)
+        for at, of in near.values.items()
+        if at.site != "all"
+        for value, member in zip(of, near.members, strict=True)
+        for step in (0, 7)
+    ]
+    store = Store(str(tmp_path))
+    store.write_bytes("config.yaml", sealed(write_yaml(config)))
+    store.write_table("measurements/all-known.parquet", tables.encode(rows, tables.MEASUREMENTS))
+    plan = [
+        dict.fromkeys(tables.PLAN.names) | {"key": key, "tokenizer": TOKENIZER}
+        for key in sorted({row["key"] for row in rows})
+    ]
+    store.write_table("plan.parquet", tables.encode(plan, tables.PLAN))
+    read = of_run(str(tmp_path))
+    assert (read.name, read.step, read.tokenizers) == ("known", 7, [TOKENIZER])
+    assert list(read.members) == near.members
+    assert read.versions == near.versions
+    assert read.values[LOSS] == near.values[LOSS]
+    assert read.settings.protocol == said.protocol
+    assert verdict(found, beside(found, read)).startswith("in family")
+
+
+def measured_row(at: At, value: float, member: Member, step: int) -> dict[str, Any]:
+    spec = REGISTRY[at.invariant]
+    of_weights = at.probe is None
+    inside = of_weights and "embed" not in str(at.site)
+    place = {"layer": 0, "depth": 0.5} if inside or not of_weights else {}
+    return dict.fromkeys(tables.MEASUREMENTS.names) | {
+        "run_id": "r", "key": f"{at.invariant} {member.model} {member.seed} {step}",
+        "unit": f"known/{member.model}/{step}/{member.seed}/trained", "series": "known",
+        "model": member.model, "n_params": member.n_params, "n_layers": 1, "seed": member.seed,
+        "step": step, "variant": "trained", "probe": at.probe, "protocol": "p", "family":
+        spec.family, "invariant": at.invariant, "version": spec.version, "quantity": at.quantity,
+        "law": "none", "value": value + (step - 7), "status": "ok", "params": "{}", "flags": {},
+        "role": at.site if of_weights else None, "site": None if of_weights else at.site,
+        "weights_digest": member.weights, "code_version": "c", "capture": spec.kind,
+        "error_kind": "none", "n": 1, **place,
+    }  # fmt: skip
 
 
 def test_a_model_without_text_reads_token_ids(
