@@ -154,6 +154,8 @@ def assessed(
         if _comparable(line, reference, same_tokens=same_tokens)
         and all(reference.values[line.at][i] is not None for i in others)
     ]
+    if not chosen:
+        return Assessment(reference, None, "no quantity in common with the series", tuple(notes))
     try:
         card = _card(chosen, reference, others, n_params)
     except ValueError as error:

@@ -123,6 +123,11 @@ class Inspection:
             f"{self.verdict.partition(':')[0]}>"
         )
 
+    def _repr_html_(self) -> str:
+        from scaleinv_ray.inspection.printing import as_html
+
+        return as_html(self)
+
 
 def _row(line: Line) -> dict[str, Any]:
     interval = line.interval

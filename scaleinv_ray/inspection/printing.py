@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +14,8 @@ from scaleinv_ray.inspection.findings import Line, commonest
 from scaleinv_ray.inspection.inspecting import Inspection
 
 _REASONS = 6
+_WIDTH = 140
+_PRE = '<pre style="line-height:normal;font-family:monospace">{code}</pre>'
 
 
 def printed(found: Inspection) -> Group:
@@ -27,8 +31,15 @@ def show(found: Inspection) -> None:
     """Writes an inspection to the terminal, or as wide as its table to a file."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=140)
+        console = Console(width=_WIDTH)
     console.print(printed(found))
+
+
+def as_html(found: Inspection) -> str:
+    """The same as a piece of HTML, for notebooks."""
+    console = Console(width=_WIDTH, record=True, file=io.StringIO())
+    console.print(printed(found))
+    return console.export_html(inline_styles=True, code_format=_PRE)
 
 
 def _values(found: Inspection) -> Table:

@@ -1,6 +1,5 @@
 """One checkpoint in one call, beside its twins and a series; nothing here needs a cluster."""
 
-import io
 import json
 import math
 from dataclasses import replace
@@ -10,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from transformers import GPT2Config, GPT2LMHeadModel
+from typer.testing import CliRunner
 
 import scaleinv_ray as si
 from scaleinv_ray import tables
+from scaleinv_ray.cli import app
 from scaleinv_ray.config.reader import write_yaml
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.inspection import Inspection
 from scaleinv_ray.inspection.findings import Assessment, assessed
-from scaleinv_ray.inspection.printing import printed
 from scaleinv_ray.inspection.reference import At, Member, Reference, Settings, of_run, packaged
 from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 from scaleinv_ray.measure.written_config import sealed
@@ -102,13 +101,22 @@ def test_what_the_time_does_not_allow_is_named(found: Inspection) -> None:
 def test_it_is_read_as_json_and_as_a_table(found: Inspection) -> None:
     said = json.loads(found.to_json())
     assert {row["quantity"] for row in said["values"]} >= {"loss", "log_norm"}
-    assert said["card"]["verdict"].startswith("cannot say: quantities: got none")
-    console = Console(width=140, record=True, file=io.StringIO())
-    console.print(printed(found))
-    text = console.export_text()
-    assert all(f"{family}:" in text for family in found.sentences)
-    assert "beyond the budget (--budget): " in text
+    assert said["card"]["verdict"].startswith("cannot say: no quantity in common")
+    shown = found._repr_html_()
+    assert all(f"{family}: " in shown for family in found.sentences)
+    assert "beyond the budget (--budget): " in shown
     assert len(repr(found)) < 250
+
+
+def test_the_command_says_it_as_json(folder: Path) -> None:
+    result = CliRunner().invoke(app, ["inspect", str(folder), "--budget", "1", "--json"])
+    assert result.exception is None
+    said = json.loads(result.stdout)
+    assert said["model"] == "tiny"
+    assert "64 positions, the protocol 72" in said["left_out"]["behaviour.capabilities"]
+    assert said["card"]["ranked"] == "sizes"
+    assert said["card"]["verdict"].startswith("cannot say: p = ")
+    assert said["card"]["verdict"].endswith("with 4 sizes; 0.1 needs 9")
 
 
 def around(
@@ -234,7 +242,9 @@ def test_a_run_folder_is_a_series(found: Inspection, series: Reference, tmp_path
     assert read.versions == near.versions
     assert read.values[LOSS] == near.values[LOSS]
     assert read.settings.protocol == said.protocol
-    assert verdict(found, beside(found, read)).startswith("in family")
+    card = beside(found, read).card
+    assert card is not None
+    assert card.num_ranked == 12
 
 
 def measured_row(at: At, value: float, member: Member, step: int) -> dict[str, Any]:

@@ -48,6 +48,15 @@ def test_a_healthy_model_raises_an_alarm_as_rarely_as_stated_whatever_the_tails(
     assert np.mean(outside) > 4 / 13  # what a look at each interval would have called
 
 
+def test_each_model_of_a_series_in_turn_has_every_rank_once() -> None:
+    values_MF = drawn(np.random.default_rng(5), SIZES)
+    p = []
+    for m in range(12):
+        order = np.append(np.delete(np.arange(12), m), m)
+        p.append(card_of(values_MF[order], SIZES[order]).whole.p)
+    assert sorted(p) == pytest.approx(np.arange(1, 13) / 12)
+
+
 def test_one_quantity_far_off_is_an_alarm_in_its_group() -> None:
     rng = np.random.default_rng(1)
     n_M = np.append(SIZES, 4e5)
