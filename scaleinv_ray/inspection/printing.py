@@ -23,8 +23,9 @@ def printed(found: Inspection) -> Group:
     title = f"{found.model}, {found.n_params:,} parameters"
     if found.step is not None:
         title += f", step {found.step}"
-    parts = [Text(title, style="bold"), _values(found), *_said(found), *_card(found)]
-    return Group(*parts, *_missing(found), Text(f"{found.seconds:.0f} s", style="dim"))
+    parts: list[Text | Table] = [Text(title, style="bold"), _values(found)]
+    parts += [*_said(found), *_card(found), *_missing(found)]
+    return Group(*parts, Text(f"{found.seconds:.0f} s", style="dim"))
 
 
 def show(found: Inspection) -> None:

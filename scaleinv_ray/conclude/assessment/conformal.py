@@ -206,7 +206,7 @@ class _Expected(NamedTuple):
 
 def _scale_of(given: Quantities) -> list[Literal["unit", "log", "raw"]]:
     all_MF = np.vstack([given.values_NF, given.values_F])
-    one_sign_F = (all_MF > 0).all(axis=0) | (all_MF < 0).all(axis=0)
+    one_sign_F = (np.sign(all_MF[0]) * all_MF > 0).all(axis=0).tolist()
     return [
         "unit" if unit is not None else "log" if one_sign else "raw"
         for unit, one_sign in zip(given.units, one_sign_F, strict=True)
@@ -291,7 +291,7 @@ def _intervals(given: Quantities, y_F: np.ndarray, found: _Expected) -> tuple[In
     for f, scale in enumerate(_scale_of(given)):
         ends = found.centre_F[f] - half_F[f], found.centre_F[f] + half_F[f]
         if scale == "log":  # beyond the range of floats there is no end
-            ends = tuple(sign_F[f] * math.exp(min(end, 700.0)) for end in ends)  # type: ignore[assignment]
+            ends = tuple(sign_F[f] * math.exp(min(end, 700.0)) for end in ends)
         outside = bool(abs(y_F[f] - found.centre_F[f]) > half_F[f])
         value = float(given.values_F[f])
         low, high = min(ends), max(ends)
