@@ -1,4 +1,4 @@
-"""The command line: demo, inspect, train, plan, run, status, report, invariants."""
+"""The command line: demo, inspect, train, plan, run, status, report, convert, invariants."""
 
 from __future__ import annotations
 
@@ -99,6 +99,7 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     from scaleinv_ray.conclude.conclusions import concluded_files
     from scaleinv_ray.measure.inventory import say, take_inventory
     from scaleinv_ray.plan import make_plan
+    from scaleinv_ray.plan.look import look_lines
     from scaleinv_ray.runs.analysis import notes_of
     from scaleinv_ray.runs.fitting import check_models
     from scaleinv_ray.store import Store
@@ -112,6 +113,8 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     missing = made.missing(done)
     check_models(missing, checked.trust_remote_code)
     typer.echo(_describe(made, done))
+    for line in look_lines(made):
+        typer.echo(line)
     for line in unused(checked.models):
         typer.echo(line)
     for note in notes_of(checked, made):
@@ -170,6 +173,12 @@ def _describe(plan: Plan, done: set[str]) -> str:
     lines += [f"equal weights: {a} = {b}" for a, b in plan.equal_weights]
     kinds = {u.checkpoint.model: u.checkpoint.no_logits for u in plan.units}
     lines += [f"{m}: {k}; weights alone can be measured" for m, k in kinds.items() if k]
+    encoders = {u.checkpoint.model: u.checkpoint for u in plan.units if u.checkpoint.encoder}
+    lines += [
+        f"{m}: an encoder: no next tokens, hence no losses of them, curvature or chains; "
+        + ("no losses of hidden tokens" if c.mask_id is None else "losses of hidden tokens")
+        for m, c in encoders.items()
+    ]
     odd = {u.checkpoint.model: u.checkpoint.odd for u in plan.units}
     lines += [f"{model}: not measured: {listed(why, 3)}" for model, why in odd.items() if why]
     return "\n".join(lines)
@@ -230,6 +239,18 @@ def status(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")
     from scaleinv_ray.store import Store
 
     for line in status_of(Store(run_folder), now=time.time()).lines():
+        typer.echo(line)
+
+
+@app.command()
+def convert(
+    folder: Annotated[Path, typer.Argument(help="checkpoint with pickled weights")],
+    out: Annotated[Path, typer.Argument(help="folder of the new one, which must not exist")],
+) -> None:
+    """Makes safetensors and tokenizer.json of a pickled checkpoint, without running its code."""
+    from scaleinv_ray.checkpoints.weights.converting import convert as converted
+
+    for line in converted(folder, out):
         typer.echo(line)
 
 

@@ -8,13 +8,15 @@ In the laws c is a checkpoint and p the protocol; L layers, D width, S sequences
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
-from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol, Spectroscopy
+from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol, Spectroscopy, digest_of
 from scaleinv_ray.records import (
     Activations,
     Attention,
@@ -22,11 +24,13 @@ from scaleinv_ray.records import (
     DepthStack,
     Jacobians,
     Lanczos,
+    MaskedLosses,
     Moments,
     Protocol,
     Record,
     TokenLosses,
     WeightMatrix,
+    num_masked,
 )
 
 TOKENS_PER_UNIT = 50
@@ -60,6 +64,14 @@ class Shapes(typing.Protocol):
     @property
     def vocab_size(self) -> int:
         """Rows of the embedding."""
+
+    @property
+    def encoder(self) -> bool:
+        """Whether attention sees later positions too: there is no next token then."""
+
+    @property
+    def mask_id(self) -> int | None:
+        """The token that stands for a hidden one, where the model predicts it."""
 
 
 class Speeds(typing.Protocol):
@@ -101,7 +113,10 @@ class Kind:
         of_losses: its curves are in nats a token, or at positions of tokens, so that models with
             other tokenizers do not share them.
         exists: whether a model has it.
-        check: ValueError where the protocol asks more of a checkpoint than it has.
+        own: fields of the protocol that it alone reads: they enter its keys and draws alone.
+        most: field of the protocol -> the most that a checkpoint has, and what that is.
+        check: ValueError where the protocol asks more of a checkpoint than that can say.
+        check_settings: the same of its settings.
         limits: parameter of an invariant -> least, most, and what sets that bound.
     """
 
@@ -119,7 +134,10 @@ class Kind:
     observed: Callable[[Any], tuple[str, ...]] = lambda settings: ()
     of_losses: bool = False
     exists: Callable[[Shapes], bool] = lambda c: True
+    own: tuple[str, ...] = ()
+    most: Callable[[Shapes, Protocol], Mapping[str, tuple[int, str]]] = lambda c, p: {}
     check: Callable[[Shapes, Protocol], None] = lambda c, p: None
+    check_settings: Callable[[Shapes, Any], None] = lambda c, settings: None
     limits: Callable[[Protocol], Mapping[str, tuple[int, int, str]]] = lambda p: {}
 
     def settings(self, asked: Spectroscopy) -> Settings | None:
@@ -136,10 +154,18 @@ class Kind:
         settings = self.settings(asked)
         return () if settings is None else self.observed(settings)
 
+    def refuse(self, c: Shapes, p: Protocol, asked: Spectroscopy) -> None:
+        """ValueError where a capture of a checkpoint would fail for its shapes."""
+        for name, (most, what) in self.most(c, p).items():
+            if (got := getattr(p, name)) > most:
+                raise ValueError(f"protocol.{name}: got {got}, allowed 1..{most} ({what})")
+        self.check(c, p)
+        if (settings := self.settings(asked)) is not None:
+            self.check_settings(c, settings)
 
-def _at_most(p: Protocol, name: str, most: int, what: str) -> None:
-    if (got := getattr(p, name)) > most:
-        raise ValueError(f"protocol.{name}: got {got}, allowed 1..{most} ({what})")
+
+def _is_causal(c: Shapes) -> bool:
+    return not c.encoder
 
 
 def _check_moments(c: Shapes, p: Protocol) -> None:
@@ -149,8 +175,11 @@ def _check_moments(c: Shapes, p: Protocol) -> None:
             f"protocol.sequences x length: got {have} tokens, model {c.model} of width "
             f"{c.d_model} needs {need} (tokens_per_dim {p.tokens_per_dim})"
         )
-    counted = math.ceil(need / p.length)
-    _at_most(p, "blocks", counted, f"sequences that moments of {c.model} count")
+
+
+def _most_of_moments(c: Shapes, p: Protocol) -> dict[str, tuple[int, str]]:
+    counted = math.ceil(p.tokens_per_dim * c.d_model / p.length)
+    return {"blocks": (counted, f"sequences that moments of {c.model} count")}
 
 
 def _moments_seconds(c: Shapes, p: Protocol, device: Speeds) -> float:
@@ -166,8 +195,12 @@ def _check_stream(c: Shapes, p: Protocol) -> None:
             f"protocol.sequences x length: got {have} tokens, {p.stream_units} stream units need "
             f"{need}"
         )
-    if c.d_mlp is not None:
-        _at_most(p, "stream_units", c.d_mlp, f"MLP neurons of model {c.model}")
+
+
+def _most_of_streams(c: Shapes, p: Protocol) -> dict[str, tuple[int, str]]:
+    if c.d_mlp is None:
+        return {}
+    return {"stream_units": (c.d_mlp, f"MLP neurons of model {c.model}")}
 
 
 def _stream_bytes(c: Shapes, p: Protocol, _: None) -> int:
@@ -183,9 +216,11 @@ def _stream_limits(p: Protocol) -> dict[str, tuple[int, int, str]]:
     return {"skip_positions": _skipped(p), "num_factors": factors}
 
 
-def _check_jacobians(c: Shapes, p: Protocol) -> None:
-    _at_most(p, "jacobian_positions", p.sequences, "sequences")
-    _at_most(p, "vocab_rows", c.vocab_size, f"vocabulary of {c.model}")
+def _most_of_jacobians(c: Shapes, p: Protocol) -> dict[str, tuple[int, str]]:
+    return {
+        "jacobian_positions": (p.sequences, "sequences"),
+        "vocab_rows": (c.vocab_size, f"vocabulary of {c.model}"),
+    }
 
 
 def _jacobians_bytes(c: Shapes, p: Protocol, _: None) -> int:
@@ -210,22 +245,16 @@ def _attention_seconds(c: Shapes, p: Protocol, device: Speeds) -> float:
     return 2.0 * c.n_params * few / device.flops + c.n_layers * device.call_s
 
 
-def _num_blocks(c: Shapes, settings: Settings) -> int:
-    """Sets of parameters, each with a record."""
-    return sum(1 if b in {"model", "embedding"} else c.n_layers for b in settings.blocks)
-
-
 def _curvature_bytes(c: Shapes, _: Protocol, s: CurvatureProtocol | None) -> int:
     if s is None:
         return 0
-    return _num_blocks(c, s) * s.num_probes * s.num_steps * (16 + 4 * s.sketch)
+    return s.num_blocks(c.n_layers) * s.num_probes * s.num_steps * (16 + 4 * s.sketch)
 
 
 def _chains_bytes(c: Shapes, _: Protocol, s: SamplingProtocol | None) -> int:
     if s is None:
         return 0
-    ladder = (len(s.nbetas) or 4) * len(s.localisers)
-    return _num_blocks(c, s) * ladder * s.chains * s.draws * (4 + len(s.observed)) * 4
+    return s.num_blocks(c.n_layers) * s.num_chains * s.draws * (4 + len(s.observed)) * 4
 
 
 _CURVATURE: dict[str, Any] = {
@@ -234,16 +263,13 @@ _CURVATURE: dict[str, Any] = {
     "num_records": lambda c: 1,
     "version": 2,
     "section": "curvature",
+    "exists": _is_causal,
+    "check_settings": lambda c, settings: settings.check(c.model, c.n_params),
     "of_losses": True,
 }
 
 _ALL = (
-    Kind(
-        name="weights",
-        record=WeightMatrix,
-        token_free=True,
-        num_bytes=lambda c, p, _: 0,
-    ),
+    Kind(name="weights", record=WeightMatrix, token_free=True, num_bytes=lambda c, p, _: 0),
     Kind(
         name="moments",
         record=Moments,
@@ -251,6 +277,8 @@ _ALL = (
         num_bytes=lambda c, p, _: c.n_layers * p.blocks * (c.d_model + 1) * c.d_model * 8,
         work=lambda width, layers, p: float(width) ** 3,  # eigenvalues
         seconds=_moments_seconds,
+        own=("tokens_per_dim", "blocks"),
+        most=_most_of_moments,
         check=_check_moments,
     ),
     Kind(
@@ -270,6 +298,8 @@ _ALL = (
         num_bytes=_stream_bytes,
         work=lambda width, layers, p: float(p.stream_units) ** 3,  # the same at every width
         exists=lambda c: c.d_mlp != 0,
+        own=("stream_units",),
+        most=_most_of_streams,
         check=_check_stream,
         limits=_stream_limits,
     ),
@@ -287,7 +317,8 @@ _ALL = (
         num_bytes=_jacobians_bytes,
         work=lambda width, layers, p: p.jacobian_positions * float(width) ** 3,
         seconds=_jacobians_seconds,
-        check=_check_jacobians,
+        own=("vocab_rows",),
+        most=_most_of_jacobians,
     ),
     Kind(
         name="attention",
@@ -296,7 +327,8 @@ _ALL = (
         num_records=_heads,
         work=lambda width, layers, p: p.attention_sequences * float(p.length) ** 2,
         seconds=_attention_seconds,
-        check=lambda c, p: _at_most(p, "attention_sequences", p.sequences, "sequences"),
+        own=("attention_sequences",),
+        most=lambda c, p: {"attention_sequences": (p.sequences, "sequences")},
         limits=lambda p: {"skip_positions": _skipped(p)},
     ),
     Kind(
@@ -307,6 +339,16 @@ _ALL = (
         num_records=lambda c: 1,
         work=lambda width, layers, p: float(p.sequences) * p.length,
         of_losses=True,
+        exists=_is_causal,
+    ),
+    Kind(
+        name="masked_losses",
+        record=MaskedLosses,
+        num_bytes=lambda c, p, _: p.sequences * num_masked(p.length) * 8,
+        num_records=lambda c: 1,
+        seconds=lambda c, p, device: 2.0 * c.n_params * p.sequences * p.length / device.flops,
+        of_losses=True,
+        exists=lambda c: c.mask_id is not None,
     ),
     Kind(name="hessian", **_CURVATURE),
     Kind(name="ggn", **_CURVATURE),
@@ -318,6 +360,7 @@ _ALL = (
         version=2,
         section="sampling",
         observed=lambda settings: settings.observed,
+        exists=_is_causal,
         of_losses=True,
     ),
 )
@@ -327,6 +370,25 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}
 def one_pass_kinds() -> frozenset[str]:
     """Names of the kinds that come out of one forward pass over a probe."""
     return frozenset(name for name, kind in KINDS.items() if kind.one_pass)
+
+
+@lru_cache(maxsize=256)
+def digest_for(protocol: Protocol, kind: str | None = None) -> str:
+    """Digest of a protocol as one kind of capture reads it: keys, draws and tokens follow from it.
+
+    What other kinds alone read stands at its default there, so that it changes their captures only.
+    `jacobian_positions` is in all of them.
+
+    Args:
+        protocol: of a run.
+        kind: key of `KINDS`; None for what all read, as the tokens of a probe.
+
+    Returns:
+        16 hex digits; those of `protocol.digest()` where no other kind's field was set.
+    """
+    others = {name for of in KINDS.values() if of.name != kind for name in of.own}
+    defaults = {f.name: f.default for f in dataclasses.fields(protocol) if f.name in others}
+    return digest_of(protocol, **defaults)
 
 
 def of_tokens() -> frozenset[str]:

@@ -16,6 +16,12 @@ from scaleinv_ray.bounds import Range
 
 BLOCKS: tuple[str, ...] = ("model", "layer", "attention", "mlp", "embedding")
 """Sets of parameters: all of them, those of each block, its attention, its MLP, the embedding."""
+LADDER = 4
+"""Inverse temperatures where none are given."""
+STORED_BASIS = 20_000_000
+"""Parameters up to which any number of Lanczos vectors is kept; 80 MB each in float32."""
+SHORT = 30
+"""Lanczos steps for which the basis is kept of larger ones too."""
 Sampler = Literal["sgld", "rmsprop_sgld", "sgld_cv", "mala"]
 SAMPLERS: tuple[Sampler, ...] = ("sgld", "rmsprop_sgld", "sgld_cv", "mala")
 
@@ -50,9 +56,18 @@ def check_ranges(protocol: Any, section: str) -> None:
             raise ValueError(f"{section}.{name}: got {got}, allowed {allowed}")
 
 
-def digest_of(protocol: Any) -> str:
-    """First 16 hex digits of the sha256 of the canonical JSON of all fields of a dataclass."""
-    text = json.dumps(dataclasses.asdict(protocol), sort_keys=True, separators=(",", ":"))
+def digest_of(protocol: Any, **others: Any) -> str:
+    """First 16 hex digits of the sha256 of the canonical JSON of all fields of a dataclass.
+
+    Args:
+        protocol: the dataclass.
+        others: values of fields in place of its own.
+
+    Returns:
+        The digest.
+    """
+    fields = dataclasses.asdict(protocol) | others
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -89,6 +104,24 @@ class CurvatureProtocol:
                 f"curvature.batch: got {self.batch}, allowed divisors of {self.sequences} "
                 "(sequences): the mean over batches is to be that over sequences"
             )
+
+    def check(self, model: str, n_params: int) -> None:
+        """ValueError where sketches need a basis that is too large to be kept."""
+        kept = self.sketch and "model" in self.blocks and self.num_steps > SHORT
+        if kept and n_params > STORED_BASIS:
+            raise ValueError(
+                f"curvature.num_steps: got {self.num_steps} with sketches of {n_params} parameters "
+                f"of model {model}, allowed 1..{SHORT} above {STORED_BASIS}, or sketch: 0"
+            )
+
+    def num_blocks(self, num_layers: int) -> int:
+        """Sets of parameters, each with a record, of a model of so many blocks."""
+        return _num_sets(self.blocks, num_layers)
+
+    def gradients(self, num_layers: int) -> tuple[float, int]:
+        """Gradients taken, and of how many sequences; a product is two (Pearlmutter 1994)."""
+        products = self.num_blocks(num_layers) * self.num_probes * self.num_steps
+        return 2.0 * products, self.sequences
 
 
 @dataclass(frozen=True)
@@ -138,6 +171,21 @@ class SamplingProtocol:
         if not self.localisers or any(factor <= 0 for factor in self.localisers):
             raise ValueError(f"sampling.localisers: got {self.localisers}, allowed numbers > 0")
 
+    @property
+    def num_chains(self) -> int:
+        """Of one set of parameters: over temperatures, localisers and replicates."""
+        return (len(self.nbetas) or LADDER) * len(self.localisers) * self.chains
+
+    def num_blocks(self, num_layers: int) -> int:
+        """Sets of parameters, each with a record, of a model of so many blocks."""
+        return _num_sets(self.blocks, num_layers)
+
+    def gradients(self, num_layers: int) -> tuple[float, int]:
+        """Gradients taken, at least, and of how many sequences; losses observed are a third."""
+        losses = len(self.observed) + 1 if self.observed else 0
+        draws = self.num_blocks(num_layers) * self.num_chains * self.draws
+        return draws * (1 + losses / 3), self.batch
+
 
 @dataclass(frozen=True)
 class Spectroscopy:
@@ -150,6 +198,10 @@ class Spectroscopy:
 
     curvature: CurvatureProtocol | None = None
     sampling: SamplingProtocol | None = None
+
+
+def _num_sets(blocks: tuple[str, ...], num_layers: int) -> int:
+    return sum(1 if b in {"model", "embedding"} else num_layers for b in blocks)
 
 
 def _check_blocks(section: str, blocks: tuple[str, ...]) -> None:

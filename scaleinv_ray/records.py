@@ -210,6 +210,24 @@ class TokenLosses(Record):
     loss_ST: np.ndarray
 
 
+MASKED_SHARE = 0.15
+"""Of the tokens of a sequence, hidden at one time (Devlin et al. 2019)."""
+
+
+def num_masked(length: int) -> int:
+    """How many tokens of a sequence are hidden; at least one."""
+    return max(1, round(MASKED_SHARE * length))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedLosses(Record):
+    """Cross-entropy in nats of hidden tokens, loss_SM [sequences, hidden positions of each]."""
+
+    arrays: ClassVar[tuple[str, ...]] = ("loss_SM", "position_SM")
+    loss_SM: np.ndarray
+    position_SM: np.ndarray
+
+
 @dataclass(frozen=True, kw_only=True)
 class Lanczos(Record):
     """Gauss quadrature of the density of states of an operator, a row for every probe vector.

@@ -61,6 +61,10 @@ PLAN = pa.schema(
 )
 TOKENS = pa.schema(_fields("tokenizer:s probe:s bytes_per_token:f stderr:f", _TYPES))
 """Text that a predicted token covers; null where tokens stand for none. Of several tokenizers."""
+SANITY = pa.schema(
+    _fields("model:s seed:i step:i probe:s loss:f unigram:f chance:f sequences:i", _TYPES)
+)
+"""What a trained model pays a token of a text before it is captured, and what frequencies pay."""
 
 WORDS: Mapping[str, str] = {
     "series": "name of the series",

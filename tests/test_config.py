@@ -107,6 +107,19 @@ def test_given_parameters_replace_planned_ones() -> None:
     assert chosen["topology.persistence"] == dict(planned) | {"num_points": 50}
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_all_with_exceptions(order: int) -> None:
+    given = dict([("all", {}), ("topology.persistence", {"num_points": 100})][::order])
+    config = load_run_config(RUN | {"invariants": given})
+    planned = {name: dict(spec.parameters) for name, spec in REGISTRY.items()}
+    planned["topology.persistence"]["num_points"] = 100
+    assert config.chosen_invariants() == planned
+    assert list(config.named_invariants) == ["topology.persistence"]
+    assert load_run_config(config.model_dump(mode="json", exclude_none=True)) == config
+    with pytest.raises(ValueError, match="all: got {'num_points': 5}, allowed: {}"):
+        load_run_config(RUN | {"invariants": {"all": {"num_points": 5}}})
+
+
 @pytest.mark.parametrize(
     ("deadline", "seconds"),
     [("30min", 1800), ("1.5 h", 5400), ("45s", 45), ("2d", 172800), (90, 90)],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -18,7 +18,7 @@ class Architecture:
     Attributes:
         model_type: `config.model_type`.
         num_layers: number of blocks.
-        blocks: path of the list of blocks in the causal language model.
+        blocks: path of the list of blocks in the language model.
         attention: path, in a block, of the module that returns (output, pattern).
         down_projection: path, in a block, of the projection whose input is mlp_hidden (the units
             after the nonlinearity, after the gate where there is one), None without an MLP.
@@ -49,8 +49,14 @@ class Architecture:
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
         """The blocks of a live model, in order."""
-        blocks = model.get_submodule(self.blocks)
+        blocks = model.get_submodule(self.inside(model, self.blocks))
         return list(blocks.children())[: self.num_layers]
+
+    @staticmethod
+    def inside(model: Any, path: str) -> str:
+        """A path of the language model in a live one, which may be the body alone."""
+        alone = model.base_model is model
+        return path.removeprefix(f"{model.base_model_prefix}.") if alone else path
 
 
 def _gpt2(config: Any) -> Architecture:
@@ -105,6 +111,21 @@ def _bert(config: Any) -> Architecture:
     )
 
 
+def _roberta(config: Any) -> Architecture:
+    bert = replace(_bert(config), model_type=config.model_type, head="lm_head")
+    return replace(bert, blocks="roberta.encoder.layer")
+
+
+def _esm(config: Any) -> Architecture:
+    # each sublayer has its norm before it, and one stands after the last block
+    return replace(
+        _roberta(config),
+        blocks="esm.encoder.layer",
+        final_norm="esm.encoder.emb_layer_norm_after",
+        removes_mean=True,
+    )
+
+
 def _llama_like(config: Any) -> Architecture:
     return Architecture(
         config.model_type,
@@ -136,6 +157,9 @@ _ARCHITECTURES: dict[str, Callable[[Any], Architecture]] = {
     "gpt_neox": _gpt_neox,
     "opt": _opt,
     "bert": _bert,
+    "roberta": _roberta,
+    "xlm-roberta": _roberta,
+    "esm": _esm,
     "scaleinv_attention_only": _attention_only,
     **dict.fromkeys(LLAMA_LIKE, _llama_like),
 }
@@ -145,7 +169,7 @@ def architecture_of(config: Any) -> Architecture:
     """Facts about a model from its transformers config.
 
     Args:
-        config: the config of a causal language model.
+        config: the config of a language model.
 
     Raises:
         ValueError: for an architecture that is not in the map.

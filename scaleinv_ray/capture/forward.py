@@ -32,8 +32,12 @@ assert by_kind, "importing the package registers what makes the records"
 class Pass:
     """What the hooks write to: checks every visit and hands it to the collectors."""
 
-    def __init__(self, collectors: list[Collector], batch_shape: tuple[int, int]) -> None:
+    def __init__(
+        self, collectors: list[Collector], batch_shape: tuple[int, int], left_out: int = 0
+    ) -> None:
+        """Of a batch whose first `left_out` positions no collector sees."""
         self._collectors, self._batch_shape, self._first = collectors, batch_shape, 0
+        self._left_out = left_out
         self._visited: set[tuple[str, int]] = set()
         self._nonfinite: Counter[tuple[str, int]] = Counter()
 
@@ -51,6 +55,7 @@ class Pass:
         if not torch.isfinite(x.sum(dtype=torch.float32)):
             self._nonfinite[site, layer] += int((~torch.isfinite(x)).sum())
         x_BTD = x.reshape(*self._batch_shape, x.shape[-1])  # OPT flattens before its MLP
+        x_BTD = x_BTD[:, self._left_out :]
         for collector in self._collectors:
             collector.visit(site, layer, x_BTD, self._first)
 
@@ -68,7 +73,7 @@ class Pass:
         """Called with what the head reads of a batch; not counted where it is not finite."""
         for collector in self._collectors:
             if FINAL in collector.sites:
-                collector.visit(FINAL, 0, hidden_BTD, self._first)
+                collector.visit(FINAL, 0, hidden_BTD[:, self._left_out :], self._first)
 
     def check_finite(self) -> None:
         """Checks, after the pass, that all activations were finite.
@@ -82,7 +87,7 @@ class Pass:
 
 
 def _run(asked: PassRequest, collectors: list[Collector], *, batch_size: int) -> None:
-    passing = Pass(collectors, (0, 0))
+    passing = Pass(collectors, (0, 0), asked.left_out)
     with (
         torch.inference_mode(),
         hooked(asked.model, asked.architecture, passing.hooked, passing.visit),
@@ -106,6 +111,7 @@ def forward_records(
     batch_size: int,
     labels: Mapping[str, Any] | None = None,
     seed_units: int = 0,
+    left_out: int = 0,
 ) -> dict[str, list[Record]]:
     """Captures everything that one forward pass over a probe gives.
 
@@ -117,11 +123,12 @@ def forward_records(
 
     Args:
         model: a causal language model in eval mode.
-        tokens_ST: token ids, (protocol.sequences, protocol.length), no padding.
+        tokens_ST: token ids, (protocol.sequences, left_out + protocol.length), no padding.
         kinds: those of one pass in `kinds.KINDS`.
         batch_size: sequences in a batch; changes speed and memory, not what is captured.
         labels: unit, probe and other fields of Record.
         seed_units: seed of the sampled units; the draw does not depend on the model.
+        left_out: as of `PassRequest`.
 
     Returns:
         Kind -> records, for exactly the kinds asked for.
@@ -132,27 +139,15 @@ def forward_records(
             is hit twice, or activations that are not finite (with their number at every site: the
             whole capture is refused, since no invariant of such a model can be had).
     """
-    check_request(model, tokens_ST, protocol, kinds=kinds, batch_size=batch_size)
-    asked = PassRequest(model, tokens_ST, protocol, labels or {}, seed_units)
+    asked = PassRequest(model, tokens_ST, protocol, labels or {}, seed_units, left_out=left_out)
+    check_request(asked, kinds=kinds, batch_size=batch_size)
     collectors = [making.new(asked, own) for making, own in makings_of(kinds).items()]
     _run(asked, collectors, batch_size=batch_size)
     return records_of(asked, collectors)
 
 
-def check_request(
-    model: PreTrainedModel,
-    tokens_ST: np.ndarray,
-    protocol: Protocol,
-    *,
-    kinds: frozenset[str],
-    batch_size: int,
-) -> None:
+def check_request(asked: PassRequest, *, kinds: frozenset[str], batch_size: int) -> None:
     """Checks what is asked of a forward pass; the arguments are those of `forward_records`.
-
-    Args:
-        model: a causal language model in eval mode.
-        tokens_ST: token ids.
-        protocol: gives the shape of the tokens.
 
     Raises:
         ValueError: naming what is wrong.
@@ -161,8 +156,8 @@ def check_request(
         raise ValueError(f"kinds: got {sorted(unknown)}, allowed {sorted(one_pass_kinds())}")
     if batch_size < 1:
         raise ValueError(f"batch_size: got {batch_size}, allowed integers >= 1")
-    check_tokens(model, tokens_ST)
-    check_shape(tokens_ST, protocol)
+    check_tokens(asked.model, asked.tokens_ST)
+    check_shape(asked.tokens_ST, asked.protocol, asked.left_out)
 
 
 def records_of(asked: PassRequest, collectors: Iterable[Collector]) -> dict[str, list[Record]]:

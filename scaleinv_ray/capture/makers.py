@@ -33,13 +33,17 @@ class PassRequest:
     """What is asked of a model at one probe, whatever the kind.
 
     Attributes:
-        model: a causal language model in eval mode.
-        tokens_ST: token ids, (protocol.sequences, protocol.length), no padding.
+        model: a language model in eval mode.
+        tokens_ST: token ids, (protocol.sequences, left_out + protocol.length), no padding.
         protocol: what makes captures comparable.
+        left_out: tokens at the beginning of every sequence that the model reads and nobody looks
+            at; positions count from the one after them.
         labels: fields of Record that are given.
         seed: of what is drawn; the same for every model.
         settings: of the kind, None where it has none.
         observed: tokens of the other probes that settings name.
+        mask_id: the token that stands for a hidden one, None where the model has none.
+        batch_size: sequences in a forward pass.
         allocate: gives the arrays in which large sums are gathered, such as mapped files.
     """
 
@@ -50,7 +54,15 @@ class PassRequest:
     seed: int = 0
     settings: Settings | None = None
     observed: Mapping[str, np.ndarray] = field(default_factory=dict)
+    mask_id: int | None = None
+    batch_size: int = 32
     allocate: Allocate = np.empty
+    left_out: int = 0
+
+    @property
+    def text_ST(self) -> np.ndarray:
+        """The tokens that are looked at, (protocol.sequences, protocol.length)."""
+        return self.tokens_ST[:, self.left_out :]
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -150,16 +162,17 @@ def makings_of(kinds: Iterable[str]) -> dict[Collecting, frozenset[str]]:
     return {making: frozenset(own) for making, own in together.items()}
 
 
-def check_shape(tokens_ST: np.ndarray, protocol: Protocol) -> None:
+def check_shape(tokens_ST: np.ndarray, protocol: Protocol, left_out: int = 0) -> None:
     """Checks that a probe has the shape the protocol names.
 
     Args:
         tokens_ST: token ids.
+        left_out: as of `PassRequest`.
 
     Raises:
         ValueError: otherwise (two captures under one protocol would not be comparable).
     """
-    allowed = (protocol.sequences, protocol.length)
+    allowed = (protocol.sequences, left_out + protocol.length)
     if tokens_ST.shape != allowed:
         raise ValueError(
             f"tokens_ST: got shape {tokens_ST.shape}, allowed {allowed} (protocol's sequences, "

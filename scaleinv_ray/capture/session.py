@@ -17,7 +17,7 @@ from scaleinv_ray.capture.streaming.partial import StreamedModel
 from scaleinv_ray.capture.streaming.records import Keep, as_it_is, streamed_records
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions
 from scaleinv_ray.checkpoints.weights.nulls import InitSource, materialise, shuffle_tokens
-from scaleinv_ray.kinds import KINDS, Settings, of_tokens, one_pass_kinds
+from scaleinv_ray.kinds import KINDS, Settings, digest_for, of_tokens, one_pass_kinds
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol, Record, Variant
 
@@ -77,16 +77,20 @@ class Session:
         labels: Mapping[str, Any] | None = None,
         spectroscopy: Spectroscopy | None = None,
         observed: Mapping[str, np.ndarray] | None = None,
+        mask_id: int | None = None,
+        left_out: int = 0,
     ) -> dict[str, list[Record]]:
         """Captures one probe.
 
         Args:
-            tokens_ST: token ids, (protocol.sequences, protocol.length); permuted within each
-                sequence here where the variant is shuffled_tokens.
+            tokens_ST: token ids, (protocol.sequences, left_out + protocol.length); permuted within
+                each sequence here where the variant is shuffled_tokens.
             kinds: out of `kinds.KINDS`, but for those without tokens.
             labels: unit, probe and other fields of Record.
             spectroscopy: settings of the kinds that have a section of the config; None for none.
             observed: tokens of the other probes that settings name.
+            mask_id: the token that stands for a hidden one, where the model has one.
+            left_out: as of `PassRequest`.
 
         Returns:
             Kind -> records, for exactly the kinds asked for.
@@ -98,14 +102,16 @@ class Session:
         if unknown := kinds - of_tokens():
             raise ValueError(f"kinds: got {sorted(unknown)}, allowed {sorted(of_tokens())}")
         if self.source.variant == "shuffled_tokens":
-            tokens_ST = shuffle_tokens(tokens_ST, self.source.seed)
+            tokens_ST = shuffle_tokens(tokens_ST, self.source.seed, keep=left_out)
         asked = PassRequest(
             self.model,
             tokens_ST,
             protocol,
             labels or {},
-            seed=_draws(protocol),
             observed=observed or {},
+            mask_id=mask_id,
+            batch_size=batch_size,
+            left_out=left_out,
         )
         own = _settings(kinds - one_pass_kinds(), spectroscopy or Spectroscopy())
         records: dict[str, list[Record]] = {}
@@ -117,16 +123,19 @@ class Session:
                 kinds=one_pass,
                 batch_size=batch_size,
                 labels=labels,
-                seed_units=asked.seed,
+                seed_units=_draws(protocol, "stream"),
+                left_out=left_out,
             )
         for kind, settings in own.items():
-            records[kind] = [*PASSES[kind](replace(asked, settings=settings))]
+            records[kind] = [
+                *PASSES[kind](replace(asked, settings=settings, seed=_draws(protocol, kind)))
+            ]
         return records
 
 
-def _draws(protocol: Protocol) -> int:
+def _draws(protocol: Protocol, kind: str) -> int:
     """Seed of what is drawn: the same units, rows and vectors for every model."""
-    return int(protocol.digest(), 16)
+    return int(digest_for(protocol, kind), 16)
 
 
 def _settings(kinds: frozenset[str], asked: Spectroscopy) -> dict[str, Settings | None]:
@@ -178,6 +187,7 @@ class StreamedSession:
         kinds: frozenset[str],
         batch_size: int,
         labels: Mapping[str, Any] | None = None,
+        left_out: int = 0,
         keep: Keep = as_it_is,
         allocate: Allocate = np.empty,
     ) -> dict[str, list[Record]]:
@@ -188,6 +198,7 @@ class StreamedSession:
             states: hold the hidden states between the blocks.
             kinds: those of one pass in `kinds.KINDS`.
             labels: unit, probe and other fields of Record.
+            left_out: as of `PassRequest`.
             keep: as of `streamed_records`.
             allocate: as of `streamed_records`.
 
@@ -203,7 +214,7 @@ class StreamedSession:
                 f"allowed {sorted(one_pass_kinds())}, or cluster.load: resident"
             )
         if self.source.variant == "shuffled_tokens":
-            tokens_ST = shuffle_tokens(tokens_ST, self.source.seed)
+            tokens_ST = shuffle_tokens(tokens_ST, self.source.seed, keep=left_out)
         return streamed_records(
             self.streamed,
             tokens_ST,
@@ -212,7 +223,8 @@ class StreamedSession:
             kinds=kinds,
             batch_size=batch_size,
             labels=labels,
-            seed_units=_draws(protocol),
+            seed_units=_draws(protocol, "stream"),
+            left_out=left_out,
             keep=keep,
             allocate=allocate,
         )

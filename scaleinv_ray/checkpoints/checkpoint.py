@@ -13,8 +13,10 @@ from typing import Any
 
 from scaleinv_ray.checkpoints.files.contents import contents_of
 from scaleinv_ray.checkpoints.files.header_format import DTYPES, TensorHeader
+from scaleinv_ray.checkpoints.files.roles import has_masked_head, is_encoder
 from scaleinv_ray.checkpoints.files.sizes import Sizes
 from scaleinv_ray.checkpoints.files.tied import stored_again
+from scaleinv_ray.inputs.json_files import read_json, whole
 from scaleinv_ray.inputs.wording import clipped
 from scaleinv_ray.records import Variant
 
@@ -42,6 +44,7 @@ class Checkpoint:
         config_digest: of config.json, without versions and paths.
         tokenizer_file: tokenizer.json, None where there is none.
         tokenizer_digest: sha256 of it.
+        bos: token, or its id, that the tokenizer's settings put before a text.
         train_tokens: tokens seen in training, None where nothing says.
         eval_loss: held-out loss in nats, None where nothing says.
         folder: of a local checkpoint, None on the hub.
@@ -56,7 +59,10 @@ class Checkpoint:
         odd: tensors that cannot be measured, with the reason.
         capture_digests: sha256 of each of these files.
         broken: why no model can be built of the files, a tensor that is odd or absent.
-        no_logits: why the model gives no logits of next tokens, as far as config.json says.
+        no_logits: why no captures are made of it, as far as config.json says.
+        encoder: its attention sees later positions too.
+        mask_id: id of the token that stands for a hidden one, None without one or without the head
+            that predicts it.
     """
 
     model: str
@@ -74,6 +80,7 @@ class Checkpoint:
     config_digest: str
     tokenizer_file: Path | None = None
     tokenizer_digest: str | None = None
+    bos: str | int | None = None
     train_tokens: int | None = None
     eval_loss: float | None = None
     folder: Path | None = None
@@ -89,6 +96,13 @@ class Checkpoint:
     capture_digests: tuple[str, ...] = ()
     broken: str | None = None
     no_logits: str | None = None
+    encoder: bool = False
+    mask_id: int | None = None
+
+    @property
+    def tokenization(self) -> str:
+        """What makes tokens of texts for it: equal ones make equal tokens. Empty without."""
+        return f"{self.tokenizer_digest or ''}{'' if self.bos is None else f' after {self.bos}'}"
 
     def recorded(self) -> zip[tuple[tuple[str, str | None, Path], str]]:
         """Captures made elsewhere, each with its digest."""
@@ -134,7 +148,36 @@ def describe(
         "odd": tuple(f"{name}: {why}" for name, why in held.odd.items()),
         "broken": held.broken,
         "config_digest": config_digest(config),
+        "encoder": is_encoder(config),
     }
+
+
+def mask_id_of(
+    config: Mapping[str, Any], tensors: Mapping[str, TensorHeader], tokenizer: Path | None
+) -> int | None:
+    """The id of the token that stands for a hidden one, of an encoder that predicts it.
+
+    Args:
+        config: config.json.
+        tensors: headers by name.
+        tokenizer: tokenizer.json, None where there is none.
+
+    Returns:
+        What config.json says (`mask_token_id`), else the id of `[MASK]` or `<mask>` among the added
+        tokens; None without one, without the head, and of other models.
+
+    Raises:
+        ValueError: where tokenizer.json is none.
+    """
+    if not is_encoder(config) or not has_masked_head(tensors):
+        return None
+    told = whole(config, "mask_token_id", "config.json")
+    if told is not None or tokenizer is None:
+        return told
+    added = read_json(tokenizer).get("added_tokens")
+    names = {"[MASK]", "<mask>"}
+    found = (t for t in added if isinstance(t, dict)) if isinstance(added, list) else ()
+    return next((whole(t, "id", tokenizer) for t in found if t.get("content") in names), None)
 
 
 def config_digest(config: Mapping[str, Any]) -> str:

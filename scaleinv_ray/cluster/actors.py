@@ -27,6 +27,7 @@ from scaleinv_ray.plan.costs import (
     oom_kills,
 )
 from scaleinv_ray.plan.jobs import (
+    SANITY_SEQUENCES,
     ActorPlace,
     CaptureJob,
     CaptureOutcome,
@@ -36,7 +37,7 @@ from scaleinv_ray.plan.jobs import (
     Unfetched,
     WeightSource,
 )
-from scaleinv_ray.records import Record
+from scaleinv_ray.records import Record, TokenLosses
 from scaleinv_ray.store import Store, read_record, write_record, write_records
 from scaleinv_ray.store.seal import DamagedError
 from scaleinv_ray.store.states import STATES, StateFiles
@@ -87,6 +88,7 @@ class Capturer:
         """
         start = time.perf_counter()
         session, loading = self._session(job)
+        losses = _first_losses(session, job, tokens)
         written: dict[str, int] = {}
         failed: dict[str, str] = {}
         for target, kinds in ((t, kinds) for t in job.targets for kinds in t.passes):
@@ -99,7 +101,7 @@ class Capturer:
         protocol = job.protocol
         passed = len(job.targets) * protocol.sequences * protocol.length
         seconds = time.perf_counter() - start
-        return CaptureOutcome(written, failed, seconds, loading.how, loading.reason, passed)
+        return CaptureOutcome(written, failed, seconds, loading.how, loading.reason, passed, losses)
 
     def _session(self, job: CaptureJob) -> tuple[_AnySession, Loading]:
         """The model in memory, in the way that fits, and which way that is."""
@@ -112,6 +114,8 @@ class Capturer:
         return StreamedSession.open(_source_of(job.weights)), loading
 
     def _loading(self, job: CaptureJob) -> Loading:
+        if job.weights.checkpoint.encoder:
+            return Loading("resident", "encoders are not streamed")
         if job.spared:
             return Loading("streamed", job.spared)
         return choose_loading(
@@ -174,6 +178,32 @@ def _checked(job: CaptureJob, written: dict[str, int]) -> dict[str, int]:
     return written
 
 
+def _first_losses(
+    session: _AnySession, job: CaptureJob, tokens: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """Nats a token of the first sequences of the probes that ask for them.
+
+    Of a streamed model, whose weights would be read once more, and of one that gives none: nothing.
+    """
+    from scaleinv_ray.capture.session import Session
+
+    losses: dict[str, float] = {}
+    for target in job.targets if isinstance(session, Session) else ():
+        if not target.sanity:
+            continue
+        few_ST = tokens[target.tokens][:SANITY_SEQUENCES]
+        few = replace(job.protocol, sequences=len(few_ST), blocks=1)
+        asked: dict[str, Any] = {"kinds": frozenset({"token_losses"}), "left_out": target.left_out}
+        try:
+            found = session.records(few_ST, few, batch_size=job.batch_size, **asked)
+        except (ValueError, RuntimeError):  # its captures say it
+            continue
+        (record,) = found["token_losses"]
+        assert isinstance(record, TokenLosses)
+        losses[target.probe] = float(record.loss_ST.mean())
+    return losses
+
+
 def _write(
     session: _AnySession,
     job: CaptureJob,
@@ -186,13 +216,17 @@ def _write(
 
     tokens_ST = tokens[target.tokens]
     if target.shuffle_seed is not None:
-        tokens_ST = shuffle_tokens(tokens_ST, target.shuffle_seed)
+        tokens_ST = shuffle_tokens(tokens_ST, target.shuffle_seed, keep=target.beginning)
     labels = {"probe": target.probe, "protocol": job.protocol.digest()}
-    asked: dict[str, Any] = {"kinds": kinds, "batch_size": job.batch_size, "labels": labels}
+    asked: dict[str, Any] = {
+        "kinds": kinds, "batch_size": job.batch_size, "labels": labels,
+        "left_out": target.left_out,
+    }  # fmt: skip
     with ExitStack() as stack:
         if isinstance(session, Session):
             observed = {probe: tokens[digest] for probe, digest in job.observed.items()}
             of_loss: dict[str, Any] = {"spectroscopy": job.spectroscopy, "observed": observed}
+            of_loss["mask_id"] = job.weights.checkpoint.mask_id
             records = session.records(tokens_ST, job.protocol, **asked, **of_loss)
         else:
             states = states_of(job, target, kinds)
@@ -226,7 +260,7 @@ def states_of(job: CaptureJob, target: Target, kinds: frozenset[str]) -> StateFi
     if not all(KINDS[kind].resumable for kind in kinds):
         shutil.rmtree(folder, ignore_errors=True)
     checkpoint, protocol = job.weights.checkpoint, job.protocol
-    level = protocol.sequences * protocol.length * checkpoint.d_model * 4
+    level = protocol.sequences * (target.left_out + protocol.length) * checkpoint.d_model * 4
     first.parent.mkdir(parents=True, exist_ok=True)
     room = shutil.disk_usage(first.parent).free
     states = StateFiles(folder, keep=2 * level * (checkpoint.n_layers + 1) < room)

@@ -21,6 +21,7 @@ from scaleinv_ray.conclude.aggregation.tokenizers import (
 from scaleinv_ray.conclude.columns import rows_of
 from scaleinv_ray.conclude.evaluations import capability_digest
 from scaleinv_ray.conclude.evidence import Evidence
+from scaleinv_ray.conclude.sanity import sanity_notes
 from scaleinv_ray.conclude.tokenized import tokenized, with_values, write_tokens
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.contract import REGISTRY
@@ -213,7 +214,8 @@ def _judged(
     made = {conclusion.name: conclusion.table(of) for conclusion in conclusions.CONCLUSIONS}
     if several:
         made["measurements"] = with_values(whole["measurements"], rows)
-    return made, tokenizer_notes(measured.distinct(("model", "tokenizer"))[1])
+    lost = sanity_notes(store, measured.distinct(("model", "probe"))[1])
+    return made, [*lost, *tokenizer_notes(measured.distinct(("model", "tokenizer"))[1])]
 
 
 def rejudge(store: Store, config: RunConfig) -> None:

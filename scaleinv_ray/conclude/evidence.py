@@ -89,7 +89,7 @@ class Evidence:
             self.measured,
             quantities=self.quantities,
             margin=asked.margin,
-            comparisons=[f"equal_{name}" for name in asked.comparisons],
+            comparisons=self.config.comparisons,
         )
         if asked.held_out == "none":
             predictions = []
@@ -201,7 +201,7 @@ def predicted(
             n_params=target.n_params,
             model=target.model,
             margin=config.conservation.margin,
-            comparisons=[f"equal_{name}" for name in config.conservation.comparisons],
+            comparisons=config.comparisons,
         )
     ]
 
@@ -219,7 +219,7 @@ def _built_in(measurements: Rows) -> list[CapabilityRow]:
             "metric": row["quantity"],
             "value": row["value"],
             "stderr": row["stderr"],
-            "chance": None if row["quantity"] == "loss" else 0.0,
+            "chance": None if row["quantity"] in {"loss", "masked_loss"} else 0.0,
         }
         for row in measurements.where(
             measurements.equal(family=BEHAVIOUR, status="ok", variant="trained")

@@ -46,25 +46,49 @@ class ProbeFile(Options):
 
     Attributes:
         name: of the probe, none of those that exist.
-        file: JSON lines, an object a line.
-        field: of every object, with its text.
+        file: JSON lines, an object a line; .parquet; .txt.
+        field: of every object, with its text, or name of the column.
+        layout: texts one behind the other, or each at the start of a sequence of its own.
     """
 
     name: Name
     file: Place
     field: Text = "text"
+    layout: Literal["packed", "documents"] = "packed"
+
+
+class ProbeTokenFile(Options):
+    """A probe of token ids.
+
+    Attributes:
+        name: of the probe, none of those that exist.
+        tokens: .npy of integers [sequences, tokens], or .parquet.
+        field: name of the column with lists of integers.
+    """
+
+    name: Name
+    tokens: Place
+    field: Text = "input_ids"
 
 
 def _kind_of_probe(value: object) -> str:
-    return "name" if isinstance(value, str) else "file"
+    if isinstance(value, str):
+        return "name"
+    of_ids = isinstance(value, ProbeTokenFile) or (isinstance(value, Mapping) and "tokens" in value)
+    return "tokens" if of_ids else "file"
 
 
 Probe = Annotated[
-    Annotated[str, Tag("name")] | Annotated[ProbeFile, Tag("file")], Discriminator(_kind_of_probe)
+    Annotated[str, Tag("name")]
+    | Annotated[ProbeFile, Tag("file")]
+    | Annotated[ProbeTokenFile, Tag("tokens")],
+    Discriminator(_kind_of_probe),
 ]
 
 
-def _probe_names(value: tuple[str | ProbeFile, ...]) -> tuple[str | ProbeFile, ...]:
+def _probe_names(
+    value: tuple[str | ProbeFile | ProbeTokenFile, ...],
+) -> tuple[str | ProbeFile | ProbeTokenFile, ...]:
     from scaleinv_ray.probes import PROBES
 
     for probe in value:
@@ -76,6 +100,15 @@ def _probe_names(value: tuple[str | ProbeFile, ...]) -> tuple[str | ProbeFile, .
             )
     distinct([p if isinstance(p, str) else p.name for p in value])
     return value
+
+
+def _special_tokens(value: object) -> object:
+    """'auto', 'none', or names of tokens."""
+    if isinstance(value, str) and value in {"auto", "none"}:
+        return value
+    if isinstance(value, list | tuple) and value and all(isinstance(v, str) and v for v in value):
+        return tuple(value)
+    raise ValueError(f"got {shown(value)}, allowed: 'auto', 'none' or a list of tokens")
 
 
 def _registry() -> Mapping[str, Invariant]:
@@ -95,18 +128,21 @@ def _variants(value: object) -> object:
 
 
 def _invariants(value: object) -> object:
-    """'all', or a mapping from names to the parameters given, both checked."""
+    """'all', or a mapping from names to the parameters given, both checked; 'all' may be in it."""
     if value == "all":
         return value
+    known = ("all", *_registry())
     if isinstance(value, list | tuple):
         for name in value:
-            check_known(name, tuple(_registry()), "invariant")
+            check_known(name, known, "invariant")
         value = dict.fromkeys(distinct(value))
     if not isinstance(value, Mapping) or not value:
         raise ValueError(f"got {shown(value)}, allowed: 'all', a list of names, {{name: {{...}}}}")
     chosen = {}
     for name, given in value.items():
-        check_known(name, tuple(_registry()), "invariant")
+        if name == "all" and given:
+            raise ValueError(f"all: got {shown(given)}, allowed: {{}}, and parameters by name")
+        check_known(name, known, "invariant")
         if given is not None and not isinstance(given, Mapping):
             raise ValueError(f"{name}: got {shown(given)}, allowed: a mapping of parameters")
         chosen[name] = dict(given or {})
@@ -167,20 +203,24 @@ def _each_once(value: tuple[PredictedModel, ...]) -> tuple[PredictedModel, ...]:
     return value
 
 
+ComparisonName = Literal["steps", "tokens", "loss", "final"]
+
+
 class ConservationOptions(Options):
     """How verdicts are reached.
 
     Attributes:
         margin: relative change that counts as conserved, where a quantity declares no other.
         held_out: what prediction leaves out.
-        comparisons: at equal what the sizes are compared.
+        comparisons: at equal what the sizes are compared; final is each model's last checkpoint,
+            which stands in for steps where the models have none in common.
         predict: larger models to predict from those measured.
     """
 
     margin: Annotated[Float, Field(gt=0, lt=1)] = 0.10
     held_out: Literal["largest", "none"] = "largest"
     comparisons: Annotated[
-        tuple[Literal["steps", "tokens", "loss"], ...],
+        tuple[ComparisonName, ...],
         Field(min_length=1),
         AfterValidator(distinct),
     ] = ("steps", "tokens", "loss")
@@ -194,11 +234,17 @@ class RunConfig(Options):
         name: of the series; a run folder belongs to one.
         models: where checkpoints come from.
         variants: trained and the nulls.
-        probes: names of probe sets, and files of JSON lines (`{name: .., file: .., field: ..}`).
+        probes: names of probe sets, and files: of texts (`{name: .., file: .., field: ..,
+            layout: ..}`) and of token ids (`{name: .., tokens: ..}`).
+        special_tokens: what stands before the text of every sequence: what the model's own
+            tokenizer puts there (auto), nothing, or these tokens.
+        measure_special_tokens: whether they count as the first tokens of a sequence; else captures
+            leave them out, and positions count from the text.
         protocol: what makes captures comparable.
         curvature: how densities of states are captured; they are not, without.
         sampling: how chains are sampled; they are not, without.
-        invariants: 'all', or the parameters given, by name (see `chosen_invariants`).
+        invariants: 'all', or the parameters given, by name (see `chosen_invariants`); `all: {}`
+            among the names stands for all others with the planned parameters.
         conservation: how verdicts are reached.
         capabilities: files of evaluations whose onsets are set against those of invariants.
         null_steps: steps at which nulls are planned.
@@ -221,6 +267,10 @@ class RunConfig(Options):
         Field(min_length=1, validate_default=True),
         AfterValidator(_probe_names),
     ] = ("prose",)
+    special_tokens: Annotated[
+        Literal["auto", "none"] | tuple[str, ...], BeforeValidator(_special_tokens)
+    ] = "auto"
+    measure_special_tokens: Bool = False
     protocol: Entered[Protocol] = Protocol()
     curvature: Entered[CurvatureProtocol] | None = None
     sampling: Entered[SamplingProtocol] | None = None
@@ -269,6 +319,12 @@ class RunConfig(Options):
         return self
 
     @property
+    def comparisons(self) -> list[str]:
+        """Those wanted, as tables name them."""
+        wanted = self.conservation.comparisons
+        return [name if name == "final" else f"equal_{name}" for name in wanted]
+
+    @property
     def probe_names(self) -> tuple[str, ...]:
         """Names of all probes, in order."""
         return tuple(p if isinstance(p, str) else p.name for p in self.probes)
@@ -277,8 +333,16 @@ class RunConfig(Options):
         """What is asked for beside forward passes."""
         return Spectroscopy(self.curvature, self.sampling)
 
+    @property
+    def named_invariants(self) -> dict[str, dict[str, Any]]:
+        """The parameters of the invariants that are asked for by name."""
+        given = {} if isinstance(self.invariants, str) else self.invariants
+        return {name: parameters for name, parameters in given.items() if name != "all"}
+
     def chosen_invariants(self) -> dict[str, dict[str, Any]]:
         """All parameters of every invariant of this run: those given, else those planned."""
         given = self.invariants
-        chosen = dict.fromkeys(_registry(), {}) if isinstance(given, str) else given
+        chosen = self.named_invariants
+        if "all" in given:  # the word, or among the names
+            chosen = dict.fromkeys(_registry(), {}) | chosen
         return {n: dict(REGISTRY[n].parameters) | p for n, p in chosen.items()}

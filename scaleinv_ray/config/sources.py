@@ -71,6 +71,8 @@ class PathSource(Options):
         steps: which steps of a run.
         seed: where no training.json says it.
         step: of a single checkpoint, or of the model beside step folders, where no file says it.
+        tokens: seen in training by a single checkpoint, where no file says it.
+        tokens_per_step: tokens in a training batch, from which those seen follow.
         name: identity in the series; the folder's name by default.
         init: the model at step 0, where it is not in the run folder.
     """
@@ -79,6 +81,8 @@ class PathSource(Options):
     steps: Steps = "all"
     seed: Int | None = None
     step: Natural | None = None
+    tokens: Natural | None = None
+    tokens_per_step: Positive | None = None
     name: Name | None = None
     init: Place | None = None
 
@@ -86,6 +90,15 @@ class PathSource(Options):
     def model(self) -> str:
         """Identity in the series."""
         return self.name or model_of(Path(self.path).absolute())
+
+    @model_validator(mode="after")
+    def _tokens_once(self) -> PathSource:
+        if self.tokens is not None and self.tokens_per_step is not None:
+            raise ValueError(
+                f"tokens: got {self.tokens} beside tokens_per_step {self.tokens_per_step}, "
+                "allowed: one of them"
+            )
+        return self
 
 
 class LadderSource(Options):

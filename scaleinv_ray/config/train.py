@@ -62,6 +62,8 @@ class TrainConfig(Options):
         head_dim: width of an attention head; even, divides every width.
         seeds: one run of each width for every one.
         corpus: 'python-stdlib', or files and folders.
+        repeated: share of a step's sequences that are a random block again and again: what a model
+            learns to copy from.
         batch: sequences in a step.
         length: tokens in a sequence.
         steps: optimiser steps.
@@ -79,6 +81,7 @@ class TrainConfig(Options):
     head_dim: Annotated[Positive, Field(multiple_of=2)] = 16
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(distinct)] = (0,)
     corpus: Corpus = "python-stdlib"
+    repeated: Annotated[Float, Field(ge=0, le=1)] = 0.0
     batch: Positive = 16
     length: Annotated[Positive, Field(ge=2)] = 128
     steps: Positive

@@ -10,7 +10,7 @@ import numpy as np
 from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.invariants.common.soundness import sound
-from scaleinv_ray.records import TokenLosses
+from scaleinv_ray.records import MaskedLosses, TokenLosses
 
 MIN_LENGTH = 16
 BRACKET_DEPTH = 4
@@ -69,6 +69,32 @@ def capabilities(losses: TokenLosses, *, rng: np.random.Generator) -> Measured:
     stderr_T = loss_ST.std(axis=0, ddof=1) / np.sqrt(sequences)
     curve = Curve(token_T.astype(np.float64), loss_ST.mean(axis=0), stderr_T)
     return Measured(values, curves={"loss_by_position": curve})
+
+
+@invariant(quantities={"masked_loss": Quantity(law="power_law", nats="mean_per_token")})
+def masked_prediction(losses: MaskedLosses, *, rng: np.random.Generator) -> Measured:
+    """Loss of an encoder on hidden tokens, in nats: 15 % of each sequence, always the same.
+
+    masked_loss: mean of -ln p(token | the tokens that are not hidden) over the hidden positions
+    (Devlin et al. 2019, all of them replaced by the mask).
+
+    Args:
+        losses: loss_SM with S sequences, the replicates of the error.
+        rng: not drawn from.
+
+    Returns:
+        The quantity; flag `masked`, hidden tokens of a sequence.
+
+    Raises:
+        Refused: under two sequences, or where `sound` refuses.
+    """
+    sound(losses)
+    loss_SM = np.asarray(losses.loss_SM, dtype=np.float64)
+    if len(loss_SM) < 2:
+        raise Refused(f"loss_SM: got {loss_SM.shape}, allowed two sequences or more")
+    return Measured(
+        {"masked_loss": _mean(loss_SM.mean(axis=1))}, flags={"masked": loss_SM.shape[1]}
+    )
 
 
 def _mean(value_S: np.ndarray) -> Estimate:

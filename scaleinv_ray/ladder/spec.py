@@ -99,6 +99,7 @@ class TrainSpec:
         head_dim: width of an attention head, the same at every size.
         seeds: one run for each width and seed.
         corpus: 'python-stdlib', or files and folders.
+        repeated: share of a step's sequences that repeat a random block.
         batch: sequences in a step.
         length: tokens in a sequence.
         steps: updates in all.
@@ -116,6 +117,7 @@ class TrainSpec:
     head_dim: int = 16
     seeds: tuple[int, ...] = (0,)
     corpus: str | tuple[str, ...] = "python-stdlib"
+    repeated: float = 0.0
     batch: int = 16
     length: int = 128
     steps: int = 300
@@ -129,6 +131,9 @@ class TrainSpec:
         _one_of("dtype", self.dtype, DTYPES)
         for name, least in (("head_dim", 2), ("batch", 1), ("length", 2), ("steps", 1)):
             _integer(name, getattr(self, name), least=least)
+        _positive("repeated", self.repeated, zero=True)
+        if self.repeated > 1:
+            raise ValueError(f"repeated: got {self.repeated}, allowed 0..1")
         if self.head_dim % 2:
             raise ValueError(f"head_dim: got {self.head_dim}, allowed even integers (rotary pairs)")
         self._set("widths", _integers("widths", self.widths, least=1, rising=True))
@@ -275,11 +280,13 @@ def run_config(spec: TrainSpec, rung: Rung, corpus_digest: str) -> dict[str, Any
     """
     optimizer = {f"optimizer.{k}": v for k, v in asdict(spec.optimizer).items()}
     shared = {k: getattr(spec, k) for k in ("architecture", "head_dim", "batch", "length", "steps")}
+    corpus = {"corpus": corpus_digest} | ({"repeated": spec.repeated} if spec.repeated else {})
     return (
         asdict(rung)
         | shared
         | optimizer
-        | {"dtype": spec.dtype, "optimizer.base_width": spec.base_width, "corpus": corpus_digest}
+        | {"dtype": spec.dtype, "optimizer.base_width": spec.base_width}
+        | corpus
     )
 
 

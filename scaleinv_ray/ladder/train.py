@@ -130,7 +130,12 @@ def _train(run: _Run, first_missing: int, on_step: OnStep | None) -> None:
         _save(run, 0, None, model, optimizer, held_out)
     for step in range(start, spec.steps):
         batch_ST = training_batch(
-            train_KT, batch=spec.batch, length=spec.length, seed=run.rung.seed, step=step
+            train_KT,
+            batch=spec.batch,
+            length=spec.length,
+            seed=run.rung.seed,
+            step=step,
+            repeated=spec.repeated,
         )
         loss = _update(spec, model, optimizer, batch_ST, step)
         if not loss < LOST:

@@ -70,7 +70,7 @@ def _comparable(units: Iterable[Unit]) -> list[tuple[list[int], list[int]]]:
     equal: dict[tuple[Hashable, Hashable, Hashable], list[int]] = defaultdict(list)
     for index, unit in enumerate(units):
         c = unit.checkpoint
-        tokens, size = (unit.variant, c.tokenizer_digest), (c.n_params, c.architecture)
+        tokens, size = (unit.variant, c.tokenization), (c.n_params, c.architecture)
         equal[tokens, size, c.seed].append(index)
     sharing: dict[Hashable, list[list[int]]] = defaultdict(list)
     for (read, n, seed), group in equal.items():

@@ -23,6 +23,9 @@ from scaleinv_ray.records import Protocol, Variant
 FAILED = ".failed.parquet"
 """Suffix of a measurement that raised: it is no completion and is tried again by the next run."""
 
+SANITY_SEQUENCES = 32
+"""Of a probe, at which a trained model is looked at before it is captured."""
+
 
 @dataclass(frozen=True)
 class WeightSource:
@@ -209,12 +212,18 @@ class Target:
         tokens: digest of the probe's tokens.
         shuffle_seed: permute the tokens within each sequence, None leaves them in order.
         paths: kind -> file to write.
+        beginning: special tokens at the start of every sequence, which are not permuted.
+        left_out: of them, those that are not looked at.
+        sanity: the loss of its first sequences is asked for, before anything is captured.
     """
 
     probe: str
     tokens: str
     shuffle_seed: int | None
     paths: Mapping[str, str]
+    beginning: int = 0
+    left_out: int = 0
+    sanity: bool = False
 
     @property
     def passes(self) -> list[frozenset[str]]:
@@ -275,6 +284,7 @@ class CaptureOutcome:
         load: how the model was put into memory.
         reason: why so.
         tokens: that went through the model.
+        losses: by probe, nats a token of the first `SANITY_SEQUENCES`, where they were asked for.
     """
 
     written: Mapping[str, int]
@@ -283,6 +293,7 @@ class CaptureOutcome:
     load: str = "resident"
     reason: str = ""
     tokens: int = 0
+    losses: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

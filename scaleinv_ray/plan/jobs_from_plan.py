@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scaleinv_ray.config import RunConfig
-from scaleinv_ray.kinds import KINDS
-from scaleinv_ray.plan import Measurement, Plan, Reading, Unit, rng_seed
+from scaleinv_ray.kinds import KINDS, digest_for
+from scaleinv_ray.plan import Measurement, Plan, ProbeTokens, Reading, Unit, rng_seed
 from scaleinv_ray.plan.jobs import CaptureJob, MeasureJob, Target, WeightSource, Work, code_version
 
 
@@ -36,8 +36,8 @@ def labels_of(plan: Plan, measurement: Measurement, run_id: str) -> dict[str, An
         "probe": probe,
         "probe_tokens": None
         if probe is None or checkpoint.captures
-        else plan.tokens_of(unit, probe).tokens_ST.size,
-        "protocol": plan.protocol.digest(),
+        else plan.tokens_of(unit, probe).text_ST.size,
+        "protocol": digest_for(plan.protocol, measurement.kind),
         "weights_digest": checkpoint.weights_digest,
         "code_version": code_version(),
     }
@@ -118,15 +118,30 @@ def _capture_job(
     """One loading of the weights serves all of these passes over them."""
     unit = group[0].unit
     paths: dict[tuple[str, str, int | None], dict[str, str]] = defaultdict(dict)
+    made_of: dict[str, ProbeTokens] = {}
     for m in group:
         shuffle = m.unit.checkpoint.seed if m.unit.variant == "shuffled_tokens" else None
-        tokens = plan.tokens_of(m.unit, m.probe).digest
-        paths[m.probe, tokens, shuffle][m.kind] = str(scratch / f"{m.capture_key}.arrow")
+        tokens = plan.tokens_of(m.unit, m.probe)
+        made_of[tokens.digest] = tokens
+        paths[m.probe, tokens.digest, shuffle][m.kind] = str(scratch / f"{m.capture_key}.arrow")
+    c = unit.checkpoint
+    judged = unit.variant == "trained" and KINDS["token_losses"].exists(c) and c in plan.last
     asked = config.spectroscopy()
     observed = (name for m in group for name in KINDS[m.kind].observed_by(asked))
     return CaptureJob(
         weights=_weights(unit, config),
-        targets=tuple(Target(*at, kinds) for at, kinds in paths.items()),
+        targets=tuple(
+            Target(
+                probe,
+                read,
+                shuffle,
+                to,
+                made_of[read].beginning,
+                made_of[read].left_out,
+                sanity=judged and shuffle is None and made_of[read].known_text,
+            )
+            for (probe, read, shuffle), to in paths.items()
+        ),
         protocol=plan.protocol,
         facts=_facts(plan, unit),
         batch_size=config.batch_size,

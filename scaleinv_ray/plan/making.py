@@ -24,10 +24,18 @@ from scaleinv_ray.checkpoints.files.layouts import nearest
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.contract import REGISTRY, Invariant, Signature
 from scaleinv_ray.inputs.wording import clipped
-from scaleinv_ray.kinds import KINDS, of_tokens
+from scaleinv_ray.kinds import KINDS, digest_for, of_tokens
 from scaleinv_ray.plan.costs import capture_bytes
+from scaleinv_ray.plan.fitting import (
+    changes_of,
+    check_captures,
+    distinct_rows,
+    fitted,
+    fitted_points,
+    points_of,
+)
 from scaleinv_ray.plan.grouping import pairs_of, trajectories_of
-from scaleinv_ray.plan.tokens import given_tokens, probe_tokens, tokenizers_of
+from scaleinv_ray.plan.tokens import given_tokens, num_before, probe_tokens, tokenizers_of
 from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Reading, Unit, digest
 from scaleinv_ray.protocols import Spectroscopy, digest_of
 from scaleinv_ray.records import Protocol
@@ -47,28 +55,31 @@ def make_plan(config: RunConfig, given: np.ndarray | None = None) -> Plan:
     Raises:
         ValueError: for models, probes or widths that do not fit, naming field, got and allowed.
     """
-    protocol = config.protocol
     checkpoints = resolve(config.models)
     check_identities(checkpoints)
-    chosen = config.chosen_invariants()
-    specs = [(REGISTRY[n], json.dumps(p, sort_keys=True)) for n, p in chosen.items()]
-    _check_parameters(specs, protocol)
+    asked = config.chosen_invariants()
     _check_null_steps(config, checkpoints)
     units = _units(config, checkpoints)
-    kinds = {s.kind for s, _ in specs}
+    kinds = {REGISTRY[name].kind for name in asked}
     live = [c for c in checkpoints if not c.captures]
     spectroscopy = config.spectroscopy()
     made = {kind for kind in kinds if KINDS[kind].is_asked(spectroscopy)}
     on_tokens = live if made & of_tokens() else []
-    _check_captured(on_tokens)
+    _check_captured(on_tokens, config)
+    before = num_before(config, on_tokens)
+    protocol = fitted(config.protocol, on_tokens, made, before=before)
+    check_captures(on_tokens, protocol, made, spectroscopy)
+    _check_parameters(asked, protocol)
     tokenizers = tokenizers_of(live)
     tokens = (
         probe_tokens(config, on_tokens, protocol, named=tokenizers)
         if given is None
         else given_tokens(given, on_tokens, protocol)
     )
-    for checkpoint in on_tokens:
-        _check_captures(checkpoint, protocol, made)
+    _check_observed(config, tokens)
+    rows = distinct_rows(tokens.values(), protocol.position)
+    chosen = {n: fitted_points(REGISTRY[n], p, rows) for n, p in asked.items()}
+    specs = [(REGISTRY[n], json.dumps(p, sort_keys=True)) for n, p in chosen.items()]
     keys = _Keys(protocol, tokens, config.split_heads, spectroscopy)
     groups: dict[Signature, Callable[[], Iterable[tuple[Unit, ...]]]] = {
         "one": lambda: ((u,) for u in units),
@@ -94,7 +105,20 @@ def make_plan(config: RunConfig, given: np.ndarray | None = None) -> Plan:
         equal_weights=equal,
         spectroscopy=spectroscopy,
         tokenizers=tokenizers,
+        fitted=(*changes_of(config.protocol, protocol), *points_of(asked, chosen, rows)),
     )
+
+
+def _check_observed(config: RunConfig, tokens: Mapping[tuple[str, str], ProbeTokens]) -> None:
+    """Chains look at every probe from the same token on."""
+    observed = config.sampling.observed if config.sampling else ()
+    starts = {name: t.left_out for (name, _), t in tokens.items()}
+    if observed and len({*starts.values()}) > 1:
+        bare = [name for name in starts if not starts[name]]
+        raise ValueError(
+            f"sampling.observed: got {listed(observed)}, and {listed(bare)} of token ids without "
+            "special tokens before them; allowed: special_tokens: none, or no such probe"
+        )
 
 
 def _check_null_steps(config: RunConfig, checkpoints: Iterable[Checkpoint]) -> None:
@@ -132,8 +156,7 @@ def _units(config: RunConfig, checkpoints: Sequence[Checkpoint]) -> list[Unit]:
 
 def _check_read(read: set[str], config: RunConfig) -> None:
     """An invariant that was asked for by name must have something to read."""
-    named = () if config.invariants == "all" else config.invariants
-    for name in named:
+    for name in config.named_invariants:
         if name not in read:
             spec = REGISTRY[name]
             kind = KINDS[spec.kind]
@@ -148,35 +171,23 @@ def _check_read(read: set[str], config: RunConfig) -> None:
             )
 
 
-def _check_parameters(specs: Iterable[tuple[Invariant, str]], protocol: Protocol) -> None:
+def _check_parameters(asked: Mapping[str, Mapping[str, Any]], protocol: Protocol) -> None:
     """Refuses parameters that the protocol's captures cannot serve."""
-    for spec, params in specs:
+    for invariant, parameters in asked.items():
+        spec = REGISTRY[invariant]
         limits = KINDS[spec.kind].limits(protocol)
-        for name, wanted in json.loads(params).items():
+        for name, wanted in parameters.items():
             if name not in limits:
                 continue
             least, most, what = limits[name]
-            if name == "num_factors" and wanted == spec.parameters[name]:
-                continue  # a stream without so many units is refused by itself
+            if name in {"num_factors", "num_points"} and wanted == spec.parameters[name]:
+                continue  # fitted, and what has too few is refused by itself
             if wanted > most:
                 allowed = f"allowed {least}..{most} ({what})"
                 raise ValueError(f"invariants.{spec.name}.{name}: got {wanted}, {allowed}")
 
 
-def _check_captures(checkpoint: Checkpoint, protocol: Protocol, kinds: set[str]) -> None:
-    """Refuses what captures of a checkpoint would fail for, after the work began."""
-    longest = checkpoint.max_positions
-    if longest is not None and protocol.length > longest:
-        raise ValueError(
-            f"protocol.length: got {protocol.length}, allowed 1..{longest} "
-            f"(positions of model {checkpoint.model})"
-        )
-    for name, kind in KINDS.items():
-        if name in kinds and kind.exists(checkpoint):
-            kind.check(checkpoint, protocol)
-
-
-def _check_captured(checkpoints: Iterable[Checkpoint]) -> None:
+def _check_captured(checkpoints: Iterable[Checkpoint], config: RunConfig) -> None:
     """Refuses what no model can be made of that gives captures."""
     alone = "allowed for it: invariants of weights alone"
     for c in checkpoints:
@@ -189,6 +200,10 @@ def _check_captured(checkpoints: Iterable[Checkpoint]) -> None:
             raise ValueError(
                 f"models: {c.where}: model_type: got {c.architecture!r}, {alone}; captures know "
                 f"{known}"
+            )
+        if c.encoder and config.cluster.load == "streamed":
+            raise ValueError(
+                f"cluster.load: got 'streamed' with the encoder {c.model}, allowed: resident, auto"
             )
         if c.broken is not None:
             raise ValueError(f"models: {c.where}: {clipped(c.broken, 150)}; {alone}")
@@ -230,11 +245,13 @@ class _Keys:
         settings = of.settings(self.spectroscopy)
         others = (self._tokens(unit, name) for name in of.observed_by(self.spectroscopy))
         extra = () if settings is None else (digest_of(settings), *others)
-        return _fast_digest(*unit.content, tokens, order, self.protocol.digest(), what, *extra)
+        return _fast_digest(
+            *unit.content, tokens, order, digest_for(self.protocol, kind), what, *extra
+        )
 
     def _tokens(self, unit: Unit, probe: str) -> str:
         """Digest of a probe's tokens in the unit's tokenizer."""
-        return self.tokens[probe, unit.checkpoint.tokenizer_digest or ""].digest
+        return self.tokens[probe, unit.checkpoint.tokenization].digest
 
 
 def _measurements(
@@ -300,7 +317,9 @@ def token_rows(plan: Plan) -> list[dict[str, Any]]:
     """
     if len(set(plan.tokenizers.values())) < 2:
         return []
-    found = {(plan.tokenizers[file], probe): t for (probe, file), t in plan.tokens.items()}
+    named = {u.checkpoint.tokenization: plan.tokenizer_of(u) for u in plan.units}
+    of_probes = [(named[made], probe, t) for (probe, made), t in plan.tokens.items()]
+    found = {(name, probe): t for name, probe, t in of_probes if name is not None}
     return [
         {
             "tokenizer": tokenizer,

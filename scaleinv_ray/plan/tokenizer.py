@@ -19,6 +19,7 @@ import tokenizers
 from tokenizers import Tokenizer
 
 from scaleinv_ray.inputs.json_files import check_is_there
+from scaleinv_ray.inputs.wording import listed, shown
 from scaleinv_ray.probes import ProbeRequest, ProbeSet
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -100,6 +101,71 @@ def _encoding(tokenizer: Tokenizer, file: Path, text: str) -> tokenizers.Encodin
         raise ValueError(f"{file}: cannot encode {text[:20]!r} ({said})") from error
 
 
+def beginning_of(
+    tokenizer: Tokenizer, file: Path, asked: str | Sequence[str], bos: str | int | None
+) -> tuple[int, ...]:
+    """Ids that stand before a text, once a sequence.
+
+    Args:
+        asked: 'none'; 'auto' for what the tokenizer puts there itself, by its post-processor or
+            else by its settings; or names of tokens.
+        bos: what its settings put there.
+
+    Returns:
+        The ids, in order.
+
+    Raises:
+        ValueError: naming the file, for a token that the vocabulary does not have.
+    """
+    if asked == "none":
+        return ()
+    if asked != "auto":
+        return tuple(_id_of(tokenizer, file, name) for name in asked)
+    own = _own_beginning(tokenizer, file)
+    if own or bos is None:
+        return own
+    return (bos,) if isinstance(bos, int) else (_id_of(tokenizer, file, bos),)
+
+
+def _own_beginning(tokenizer: Tokenizer, file: Path) -> tuple[int, ...]:
+    """What the post-processor puts before a text that is not empty."""
+    if tokenizer.post_processor is None:
+        return ()
+    by_id = sorted(tokenizer.get_vocab(with_added_tokens=False).values())
+    texts = ("a", "A", *(tokenizer.decode([i]) for i in by_id))
+    text = next((t for t in texts if t.strip() and _spells(tokenizer, file, t)), None)
+    if text is None:
+        return ()
+    found = tokenizer.encode(text)
+    first = next((i for i, added in enumerate(found.special_tokens_mask) if not added), 0)
+    return tuple(found.ids[:first])
+
+
+def _spells(tokenizer: Tokenizer, file: Path, text: str) -> bool:
+    try:
+        return bool(encode(tokenizer, file, text))
+    except ValueError:  # a vocabulary without a word for what it lacks
+        return False
+
+
+def _id_of(tokenizer: Tokenizer, file: Path, name: str) -> int:
+    found = tokenizer.token_to_id(name)
+    if found is None:
+        special = [t.content for t in tokenizer.get_added_tokens_decoder().values()]
+        raise ValueError(
+            f"special_tokens: got {shown(name, 40)}, {file} has {listed(special, name)}"
+        )
+    return int(found)
+
+
+def unknown_ids(tokenizer: Tokenizer) -> list[int]:
+    """Ids that stand for what the vocabulary cannot spell."""
+    model = json.loads(tokenizer.to_str())["model"]
+    named = model.get("unk_token")
+    ids = [model.get("unk_id"), None if named is None else tokenizer.token_to_id(named)]
+    return [i for i in ids if i is not None]
+
+
 def names_of(files: dict[str, Path]) -> dict[str, str]:
     """Which files hold the same tokenizer: one name for each, by what makes tokens of text.
 
@@ -128,7 +194,13 @@ def _identity(tokenizer: Tokenizer) -> str:
 
 
 def bytes_per_token(
-    tokenizer: Tokenizer, file: Path, probe: ProbeSet, request: ProbeRequest, tokens_ST: np.ndarray
+    tokenizer: Tokenizer,
+    file: Path,
+    probe: ProbeSet,
+    request: ProbeRequest,
+    tokens_ST: np.ndarray,
+    *,
+    before: int = 0,
 ) -> PerToken | None:
     """Bytes of text that the predicted tokens of a probe cover, a token.
 
@@ -140,6 +212,7 @@ def bytes_per_token(
         tokenizer: of `read_tokenizer`.
         request: with which its tokens were made; its generator in the state of then.
         tokens_ST: those tokens.
+        before: tokens without text that stand before them and are predicted but for the first.
 
     Returns:
         Mean over sequences and its standard error; None where tokens stand for no text: drawn from
@@ -149,9 +222,13 @@ def bytes_per_token(
     marked_ST = probe.function(heavy)
     bytes_ST = marked_ST >> _SHIFT
     same = np.array_equal(marked_ST & ((1 << _SHIFT) - 1), tokens_ST)
-    if not same or np.isin(tokens_ST, _unknown(tokenizer)).any() or not bytes_ST.any(axis=1).all():
+    if (
+        not same
+        or np.isin(tokens_ST, unknown_ids(tokenizer)).any()
+        or not bytes_ST.any(axis=1).all()
+    ):
         return None
-    per_S = bytes_ST[:, 1:].mean(axis=1)
+    per_S = np.pad(bytes_ST, ((0, 0), (before, 0)))[:, 1:].mean(axis=1)
     error = float(per_S.std(ddof=1) / np.sqrt(len(per_S))) if len(per_S) > 1 else 0.0
     return PerToken(float(per_S.mean()), error)
 
@@ -161,14 +238,6 @@ def _bare(tokenizer: Tokenizer) -> Tokenizer:
     copy = Tokenizer.from_str(tokenizer.to_str())
     copy.post_processor = None
     return copy
-
-
-def _unknown(tokenizer: Tokenizer) -> list[int]:
-    """Ids that stand for what the vocabulary cannot spell."""
-    model = json.loads(tokenizer.to_str())["model"]
-    named = model.get("unk_token")
-    ids = [model.get("unk_id"), None if named is None else tokenizer.token_to_id(named)]
-    return [i for i in ids if i is not None]
 
 
 def _with_bytes(tokenizer: Tokenizer, file: Path, text: str) -> list[int]:

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from scaleinv_ray import probes
 from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.config import RunConfig
-from scaleinv_ray.plan.tokenizer import bytes_per_token, encode, names_of, read_tokenizer
+from scaleinv_ray.config.run import ProbeFile, ProbeTokenFile
+from scaleinv_ray.kinds import digest_for
+from scaleinv_ray.plan.tokenizer import (
+    beginning_of,
+    bytes_per_token,
+    encode,
+    names_of,
+    read_tokenizer,
+    unknown_ids,
+)
 from scaleinv_ray.plan.units import ProbeTokens, digest
+from scaleinv_ray.probes import ProbeRequest, ProbeSet
 from scaleinv_ray.probes.corpus import Corpus, load_corpus
+from scaleinv_ray.probes.text import JOIN
 from scaleinv_ray.records import Protocol
 
 GIVEN = "tokens"
 """Name of the probe that a user's token ids are."""
+MOST_UNKNOWN = 1e-3
+"""Share of a probe that the vocabulary may fail to spell."""
 
 
 def tokenizers_of(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
@@ -31,6 +48,20 @@ def tokenizers_of(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
         for c in checkpoints
         if c.tokenizer_file is not None and c.tokenizer_digest is not None
     })
+
+
+def num_before(config: RunConfig, checkpoints: Sequence[Checkpoint]) -> int:
+    """Most tokens that stand before a text, and that the length of sequences does not count."""
+    if config.measure_special_tokens:
+        return 0
+    first = {c.tokenization: c for c in checkpoints}.values()
+    read = [(c, c.tokenizer_file, c.tokenizer_digest) for c in first]
+    of = [
+        beginning_of(read_tokenizer(file, known), file, config.special_tokens, c.bos)
+        for c, file, known in read
+        if file is not None and known is not None
+    ]
+    return max(map(len, of), default=0)
 
 
 def probe_tokens(
@@ -47,27 +78,22 @@ def probe_tokens(
         named: of `tokenizers_of`.
 
     Returns:
-        (probe, tokenizer digest) -> tokens.
+        (probe, `tokenization` of checkpoints) -> tokens.
 
     Raises:
-        ValueError: where a checkpoint has no tokenizer, or one that cannot be read.
+        ValueError: where a checkpoint has no tokenizer, or one that cannot be read; where a text is
+            not of its alphabet, or is too long for a model with what stands before it.
     """
-    first: dict[str, Checkpoint] = {}
+    groups: dict[str, list[Checkpoint]] = defaultdict(list)
     for c in checkpoints:
-        if c.tokenizer_file is None or c.tokenizer_digest is None:
-            raise ValueError(
-                f"model {c.model}: got no tokenizer.json in {c.where}, needed by the probes"
-            )
-        first.setdefault(c.tokenizer_digest, c)
+        groups[c.tokenization].append(c)
     corpus = _corpus(config.corpus)
-    several = len({named[digest] for digest in first}) > 1
-    found = {}
-    for tokenizer_digest, checkpoint in first.items():
-        vocab = min(c.vocab_size for c in checkpoints if c.tokenizer_digest == tokenizer_digest)
-        for probe in _probe_sets(config):
-            tokens = _tokens(probe, checkpoint, protocol, corpus, vocab=vocab, count=several)
-            found[probe.name, tokenizer_digest] = tokens
-    return found
+    several = len({named[c.tokenizer_digest] for c in checkpoints if c.tokenizer_digest}) > 1
+    return {
+        (probe.name, made): _made(_Making(config, protocol, probe, group, corpus), count=several)
+        for made, group in groups.items()
+        for probe in _probe_sets(config)
+    }
 
 
 def given_tokens(
@@ -100,51 +126,146 @@ def given_tokens(
     ids_ST = np.ascontiguousarray(tokens_ST, dtype=np.int32)
     content = hashlib.sha256(ids_ST.tobytes()).hexdigest()[:20]
     found = ProbeTokens(GIVEN, ids_ST, content)
-    return {(GIVEN, c.tokenizer_digest or ""): found for c in checkpoints}
+    return {(GIVEN, c.tokenization): found for c in checkpoints}
 
 
-def _tokens(
-    probe: probes.ProbeSet,
-    checkpoint: Checkpoint,
-    protocol: Protocol,
-    corpus: Corpus,
-    *,
-    vocab: int,
-    count: bool,
-) -> ProbeTokens:
-    file, known = checkpoint.tokenizer_file, checkpoint.tokenizer_digest
-    assert file is not None and known is not None
-    tokenizer = read_tokenizer(file, known)
-    added = tokenizer.get_added_tokens_decoder().items()
-    seed = int(digest(probe.name, protocol.digest())[:15], 16)
+@dataclass(frozen=True)
+class _Making:
+    """A probe for checkpoints that tokenize alike."""
 
-    def request() -> probes.ProbeRequest:
-        return probes.ProbeRequest(
-            encode=partial(encode, tokenizer, file),
-            sequences=protocol.sequences,
-            length=protocol.length,
-            vocab_size=min(vocab, tokenizer.get_vocab_size()),
-            corpus=corpus,
+    config: RunConfig
+    protocol: Protocol
+    probe: ProbeSet
+    checkpoints: Sequence[Checkpoint]
+    corpus: Corpus
+    said: list[str] = field(default_factory=list)
+
+    def request(self, length: int, read: tuple[Tokenizer, Path] | None) -> ProbeRequest:
+        """What the probe is asked for; each time its generator begins anew.
+
+        Args:
+            read: the tokenizer and its file, None where ids are given.
+        """
+        self.said.clear()
+        rows = min(c.vocab_size for c in self.checkpoints)
+        seed = int(digest(self.probe.name, digest_for(self.protocol))[:15], 16)
+        given = ProbeRequest(
+            encode=lambda text: [],
+            sequences=self.protocol.sequences,
+            length=length,
+            vocab_size=rows,
+            corpus=self.corpus,
             rng=np.random.default_rng(seed),
-            special_ids=frozenset(i for i, token in added if token.special),
+            said=self.said,
+        )
+        if read is None:
+            return given
+        tokenizer, file = read
+        added = tokenizer.get_added_tokens_decoder().items()
+        special = {i for i, token in added if token.special} | {*unknown_ids(tokenizer)}
+        return replace(
+            given,
+            encode=partial(encode, tokenizer, file),
+            vocab_size=min(rows, tokenizer.get_vocab_size()),
+            special_ids=frozenset(special),
         )
 
+    def check_room(self, first: Sequence[int], measured: int) -> None:
+        """Refuses models that lack a token before the text, or positions for all of it."""
+        beginning = len(first)
+        for c in self.checkpoints:
+            if max(first, default=0) >= c.vocab_size:
+                raise ValueError(
+                    f"special_tokens: got token {max(first)} before a text, model {c.model} has "
+                    f"tokens 0..{c.vocab_size - 1}; allowed: special_tokens: none"
+                )
+            most = None if c.max_positions is None else c.max_positions - beginning + measured
+            if beginning and most is not None and self.protocol.length > most:
+                raise ValueError(
+                    f"protocol.length: got {self.protocol.length} behind {beginning} special "
+                    f"tokens, model {c.model} has {c.max_positions} positions; allowed 1..{most}, "
+                    "or special_tokens: none"
+                )
+
+
+def _made(making: _Making, *, count: bool) -> ProbeTokens:
+    """The tokens of a probe, what stands before them, and how much text they cover."""
+    probe, c = making.probe, making.checkpoints[0]
+    if probe.of_ids:
+        text_ST = _built(probe, making.request(making.protocol.length, None), probe.description)
+        return _begun(making, text_ST, (), 0)
+    if c.tokenizer_file is None or c.tokenizer_digest is None:
+        raise ValueError(
+            f"model {c.model}: got no tokenizer.json in {c.where}, needed by the probes"
+        )
+    file, tokenizer = c.tokenizer_file, read_tokenizer(c.tokenizer_file, c.tokenizer_digest)
+    first = beginning_of(tokenizer, file, making.config.special_tokens, c.bos)
+    measured = len(first) if making.config.measure_special_tokens else 0
+    making.check_room(first, measured)
+    ask = partial(making.request, making.protocol.length - measured, (tokenizer, file))
+    text_ST = _built(probe, ask(), file)
+    _check_spelled(tokenizer, file, probe, text_ST)
+    found = _begun(making, text_ST, first, len(first) - measured)
+    if not count:
+        return found
+    covered = bytes_per_token(tokenizer, file, probe, ask(), text_ST, before=measured)
+    return replace(found, bytes_per_token=covered)
+
+
+def _built(probe: ProbeSet, request: ProbeRequest, where: object) -> np.ndarray:
     try:
-        tokens_ST = probes.build_tokens(probe, **vars(request()))
+        return probes.build_tokens(probe, **vars(request))
     except ValueError as error:
         if str(error).startswith(("token ids:", "tokenizer:", "vocab_size:")):
-            raise ValueError(f"{file}: probe {probe.name}: {error}") from error
+            raise ValueError(f"{where}: probe {probe.name}: {error}") from error
         raise
+
+
+def _begun(
+    making: _Making, text_ST: np.ndarray, first: tuple[int, ...], left_out: int
+) -> ProbeTokens:
+    """The text behind what stands before it; without that its digest is that of the text."""
+    row = np.array(first, dtype=text_ST.dtype)
+    tokens_ST = np.concatenate([np.tile(row, (len(text_ST), 1)), text_ST], axis=1)
     content = hashlib.sha256(np.ascontiguousarray(tokens_ST).tobytes()).hexdigest()[:20]
-    per_token = bytes_per_token(tokenizer, file, probe, request(), tokens_ST) if count else None
-    return ProbeTokens(probe.name, tokens_ST, content, per_token)
+    return ProbeTokens(
+        making.probe.name,
+        tokens_ST,
+        digest(content, len(first), left_out) if first else content,
+        beginning=len(first),
+        left_out=left_out,
+        known_text=making.probe.layout is not None,
+        of_ids=making.probe.of_ids,
+        said=tuple(making.said),
+    )
 
 
-def _probe_sets(config: RunConfig) -> list[probes.ProbeSet]:
-    return [
-        probes.find(p) if isinstance(p, str) else probes.json_lines(p.name, p.file, field=p.field)
-        for p in config.probes
-    ]
+def _check_spelled(tokenizer: Tokenizer, file: Path, probe: ProbeSet, text_ST: np.ndarray) -> None:
+    """Refuses a probe in which the vocabulary's word for what it cannot spell stands for text."""
+    unknown = unknown_ids(tokenizer)
+    share = float(np.isin(text_ST, unknown).mean())
+    joined = probe.layout == "packed" and not {*encode(tokenizer, file, JOIN)}.isdisjoint(unknown)
+    if share > MOST_UNKNOWN or (joined and share > 0):
+        name = tokenizer.id_to_token(unknown[0])
+        why = "the line breaks between texts are among them; " if joined else ""
+        layout = ", layout: documents" if joined else ""
+        raise ValueError(
+            f"{file}: probe {probe.name}: got {100 * share:.3g} % {name}, which the "
+            f"vocabulary cannot spell, allowed {100 * MOST_UNKNOWN:.1g} %: {why}use {{name: .., "
+            f"file: ..{layout}}} with texts of this alphabet"
+        )
+
+
+def _probe_sets(config: RunConfig) -> list[ProbeSet]:
+    return [_probe_set(p) for p in config.probes]
+
+
+def _probe_set(asked: str | ProbeFile | ProbeTokenFile) -> ProbeSet:
+    if isinstance(asked, str):
+        return probes.find(asked)
+    if isinstance(asked, ProbeTokenFile):
+        return probes.token_file(asked.name, asked.tokens, field=asked.field)
+    return probes.text_file(asked.name, asked.file, field=asked.field, layout=asked.layout)
 
 
 @lru_cache(maxsize=4)

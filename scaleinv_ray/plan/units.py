@@ -13,6 +13,7 @@ import numpy as np
 
 from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.contract import REGISTRY
+from scaleinv_ray.kinds import digest_for
 from scaleinv_ray.plan.tokenizer import PerToken
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol, Variant
@@ -69,16 +70,32 @@ class ProbeTokens:
 
     Attributes:
         name: of the probe.
-        tokens_ST: int32 [sequences, length].
+        tokens_ST: int32 [sequences, length], the beginning tokens before them.
         digest: of the tokens.
         bytes_per_token: text that a predicted token covers; counted where a series has several
             tokenizers, and None where tokens stand for no text.
+        beginning: special tokens at the start of every sequence; they stay there whatever is done
+            to the text.
+        left_out: of them, those that captures do not look at: all, or none.
+        known_text: a model of this kind of text should predict it better than its frequencies do.
+        of_ids: ids of a file, which no tokenizer has made.
+        said: what was left out of it.
     """
 
     name: str
     tokens_ST: np.ndarray
     digest: str
     bytes_per_token: PerToken | None = None
+    beginning: int = 0
+    left_out: int = 0
+    known_text: bool = False
+    of_ids: bool = False
+    said: tuple[str, ...] = ()
+
+    @property
+    def text_ST(self) -> np.ndarray:
+        """The tokens that captures look at."""
+        return self.tokens_ST[:, self.left_out :]
 
 
 class Reading(NamedTuple):
@@ -132,10 +149,11 @@ class Plan:
         protocol: of all captures.
         units: all units, trained ones first.
         measurements: all measurements.
-        tokens: (probe, tokenizer digest) -> tokens.
+        tokens: (probe, `tokenization` of a checkpoint) -> tokens.
         equal_weights: pairs of unit ids at different steps whose weights are the same.
         spectroscopy: how curvature and chains are captured.
         tokenizers: digest of tokenizer.json -> name of the tokenizer in it.
+        fitted: what of the protocol was cut down to the series, a line each.
     """
 
     name: str
@@ -146,6 +164,17 @@ class Plan:
     equal_weights: tuple[tuple[str, str], ...]
     spectroscopy: Spectroscopy = Spectroscopy()
     tokenizers: Mapping[str, str] = field(default_factory=dict)
+    fitted: tuple[str, ...] = ()
+
+    @cached_property
+    def last(self) -> frozenset[Checkpoint]:
+        """The last checkpoint of every model with weights."""
+        found: dict[tuple[str, int], Checkpoint] = {}
+        for c in (u.checkpoint for u in self.units if not u.checkpoint.captures):
+            held = found.setdefault((c.model, c.seed), c)
+            if (c.step or 0) > (held.step or 0):
+                found[c.model, c.seed] = c
+        return frozenset(found.values())
 
     def missing(self, done: set[str]) -> list[Measurement]:
         """The measurements whose keys are not done."""
@@ -157,10 +186,10 @@ class Plan:
 
     def tokens_of(self, unit: Unit, probe: str) -> ProbeTokens:
         """The probe's tokens in the tokenizer of the unit's model."""
-        return self.tokens[probe, unit.checkpoint.tokenizer_digest or ""]
+        return self.tokens[probe, unit.checkpoint.tokenization]
 
 
 def rng_seed(protocol: Protocol, measurement: Measurement) -> int:
     """Seed of the draws: the same at every size, seed, step and variant."""
     m = measurement
-    return int(digest(protocol.digest(), m.probe, m.invariant, m.params)[:15], 16)
+    return int(digest(digest_for(protocol, m.kind), m.probe, m.invariant, m.params)[:15], 16)

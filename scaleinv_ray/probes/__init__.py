@@ -15,7 +15,8 @@ import numpy as np
 
 from scaleinv_ray.probes.corpus import Corpus, load_corpus
 from scaleinv_ray.probes.registry import PROBES, ProbeRequest, ProbeSet
-from scaleinv_ray.probes.user import json_lines
+from scaleinv_ray.probes.token_files import token_file
+from scaleinv_ray.probes.user import text_file
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -27,8 +28,9 @@ __all__ = [
     "ProbeSet",
     "build_tokens",
     "find",
-    "json_lines",
     "load_corpus",
+    "text_file",
+    "token_file",
 ]
 
 
@@ -65,11 +67,12 @@ def build_tokens(
     corpus: Corpus | None,
     rng: np.random.Generator,
     special_ids: Collection[int] = (),
+    said: list[str] | None = None,
 ) -> np.ndarray:
     """Token sequences of a probe set: equal arguments (and rng state) give equal tokens.
 
     Args:
-        name: a key of `PROBES`, or a probe set of the user's (`json_lines`).
+        name: a key of `PROBES`, or a probe set of the user's (`text_file`, `token_file`).
         encode: text -> token ids, without special tokens added.
         sequences: S, sequences wanted.
         length: tokens in a sequence.
@@ -78,6 +81,7 @@ def build_tokens(
         corpus: text to read (its held-out side); not needed by generated probe sets.
         rng: source of the draws; the same for all models that share a tokenizer.
         special_ids: ids that generated probe sets never draw.
+        said: takes lines on what was left out.
 
     Returns:
         int32 array [S, length].
@@ -107,6 +111,7 @@ def build_tokens(
             corpus=corpus,
             rng=rng,
             special_ids=frozenset(special_ids),
+            said=[] if said is None else said,
         )
     )
     low, high = int(tokens_ST.min()), int(tokens_ST.max())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
 from scaleinv_ray.probes.corpus import Corpus
+
+Layout = Literal["packed", "documents"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,7 @@ class ProbeRequest:
     corpus: Corpus | None
     rng: np.random.Generator
     special_ids: frozenset[int] = frozenset()
+    said: list[str] = field(default_factory=list)
 
     def ordinary_ids(self, *, least: int) -> np.ndarray:
         """Token ids that are not special, ascending.
@@ -57,6 +61,9 @@ class ProbeSet:
         description: first line of the function's docstring.
         needs_corpus: reads held-out text.
         function: from the request to integer tokens [sequences, length].
+        layout: how texts become sequences: one behind the other (packed), or each at the start of a
+            sequence of its own; None where nobody wrote the text.
+        of_ids: of token ids, whatever the tokenizer.
     """
 
     name: str
@@ -64,6 +71,8 @@ class ProbeSet:
     description: str
     needs_corpus: bool
     function: ProbeFunction
+    layout: Layout | None = None
+    of_ids: bool = False
 
 
 _PROBES: dict[str, ProbeSet] = {}
@@ -72,13 +81,14 @@ PROBES: Mapping[str, ProbeSet] = MappingProxyType(_PROBES)
 
 
 def probe_set(
-    *, needs_corpus: bool = False, version: int = 1
+    *, needs_corpus: bool = False, version: int = 1, layout: Layout | None = None
 ) -> Callable[[ProbeFunction], ProbeFunction]:
     """Registers a function as the probe set of its own name and returns it unchanged.
 
     Args:
         needs_corpus: whether the function reads `request.corpus`.
         version: raised whenever the tokens change.
+        layout: of `ProbeSet`.
 
     Returns:
         The decorator.
@@ -87,7 +97,7 @@ def probe_set(
     def register(function: ProbeFunction) -> ProbeFunction:
         name = function.__name__
         description = (function.__doc__ or "").strip().split("\n", 1)[0]
-        _PROBES[name] = ProbeSet(name, version, description, needs_corpus, function)
+        _PROBES[name] = ProbeSet(name, version, description, needs_corpus, function, layout)
         return function
 
     return register

@@ -10,9 +10,11 @@ from scaleinv_ray.probes.corpus import Document, Kind
 from scaleinv_ray.probes.registry import ProbeRequest, probe_set
 
 _PIECE = 1 << 16  # characters tokenised at once: a huge file is read no further than needed
+JOIN = "\n\n"
+"""Stands between packed documents."""
 
 
-@probe_set(needs_corpus=True)
+@probe_set(needs_corpus=True, layout="packed")
 def prose(request: ProbeRequest) -> np.ndarray:
     """Held-out prose: documentation strings and help topics, or the user's texts.
 
@@ -25,7 +27,7 @@ def prose(request: ProbeRequest) -> np.ndarray:
     return _held_out(request, "prose")
 
 
-@probe_set(needs_corpus=True)
+@probe_set(needs_corpus=True, layout="packed")
 def code(request: ProbeRequest) -> np.ndarray:
     """Held-out source code.
 
@@ -98,4 +100,58 @@ def _pieces(text: str) -> Iterator[str]:
         yield text[start:end]
         start = end
     if text:
-        yield text[start:] + "\n\n"
+        yield text[start:] + JOIN
+
+
+def apart(request: ProbeRequest, documents: Sequence[Document], *, what: str) -> np.ndarray:
+    """One document a sequence, in random order, from its beginning and cut at `length`.
+
+    Shorter documents are left out, which is said.
+
+    Args:
+        request: vocab_size and special_ids are not read.
+        documents: all are tokenised, as far as it takes.
+        what: they are, for the error.
+
+    Returns:
+        int64 tokens [sequences, length].
+    """
+    rows = []
+    for index in request.rng.permutation(len(documents)):
+        ids = _begun(request, documents[index].text)
+        if len(ids) == request.length:
+            rows.append(ids)
+    enough(request, len(rows), len(documents), what=what)
+    return np.array(rows[: request.sequences], dtype=np.int64)
+
+
+def _begun(request: ProbeRequest, text: str) -> list[int]:
+    """The first tokens of a text; where it is long, of its beginning."""
+    size = 64 * request.length
+    while size < len(text):
+        # what is cut off may change the last tokens of the rest, not those a factor of two before
+        if len(ids := request.encode(text[:size])) >= 2 * request.length:
+            return ids[: request.length]
+        size *= 4
+    return request.encode(text)[: request.length]
+
+
+def enough(request: ProbeRequest, long: int, known: int, *, what: str) -> None:
+    """Says how many documents are long enough.
+
+    Args:
+        request: takes what is said.
+        long: of them, how many have `length` tokens.
+        known: how many there are.
+        what: they are.
+
+    Raises:
+        ValueError: where fewer are long enough than sequences are wanted.
+    """
+    line = f"{long} of {known} {what} have {request.length} tokens or more"
+    if long < request.sequences:
+        raise ValueError(
+            f"sequences: got {request.sequences}, {line}; allowed up to {long} sequences, or a "
+            "smaller protocol.length"
+        )
+    request.said.append(f"{line}, {request.sequences} of them are read")

@@ -1,4 +1,4 @@
-"""Probe sets of the user's own: texts in a file of JSON lines."""
+"""Probe sets of the user's own: texts in a file of JSON lines, in a column of Parquet, or plain."""
 
 from __future__ import annotations
 
@@ -12,20 +12,27 @@ import numpy as np
 from scaleinv_ray.inputs.paths import check_plain, expanded
 from scaleinv_ray.inputs.reading import reading
 from scaleinv_ray.probes.corpus import Document
-from scaleinv_ray.probes.registry import ProbeRequest, ProbeSet
-from scaleinv_ray.probes.text import packed
+from scaleinv_ray.probes.parquet import column_of
+from scaleinv_ray.probes.registry import Layout, ProbeRequest, ProbeSet
+from scaleinv_ray.probes.text import apart, packed
 
 
-def json_lines(name: str, file: str | Path, *, field: str = "text") -> ProbeSet:
-    """A probe set of the texts in a file, one JSON object a line.
+def text_file(
+    name: str, file: str | Path, *, field: str = "text", layout: Layout = "packed"
+) -> ProbeSet:
+    """A probe set of the texts in a file: what is asked is every next token.
 
-    The texts are put one behind the other in random order, an empty line between, and cut into
-    sequences, as held-out prose is: what is asked is every next token. The digest of the tokens,
-    and with it every key that is derived from them, follows the content of the file.
+    Packed, the texts are put one behind the other in random order, an empty line between, and cut
+    into sequences, as held-out prose is. As documents, each sequence is the beginning of one text;
+    shorter ones are left out. The digest of the tokens, and with it every key that is derived from
+    them, follows the content of the file.
 
     Args:
-        file: JSON lines in UTF-8; empty lines are passed over.
-        field: of every object, with its text.
+        file: in UTF-8: `.parquet` with a column of texts; `.txt`, whose lines are documents, or all
+            of which is one where texts are packed; else JSON lines, one object a line. Empty lines
+            are passed over.
+        field: name of the column, or of every object's text.
+        layout: of the texts in sequences.
 
     Returns:
         The probe set; the file is read when tokens are built.
@@ -36,26 +43,48 @@ def json_lines(name: str, file: str | Path, *, field: str = "text") -> ProbeSet:
         version=1,
         description=f"field {field!r} of {path.name}",
         needs_corpus=False,
-        function=partial(_tokens, path, field),
+        function=partial(_tokens, path, field, layout),
+        layout=layout,
     )
 
 
-def _tokens(file: Path, field: str, request: ProbeRequest) -> np.ndarray:
+def _tokens(file: Path, field: str, layout: Layout, request: ProbeRequest) -> np.ndarray:
     with reading(file):
-        return packed(request, list(_documents(file, field)), what=f"field {field!r} in {file}")
+        check_plain("probes", file)
+        found = list(_documents(file, field, layout))
+        if layout == "documents":
+            return apart(request, found, what=f"documents in {file}")
+        what = "text" if file.suffix == ".txt" else f"field {field!r}"
+        return packed(request, found, what=f"{what} in {file}")
 
 
-def _documents(file: Path, field: str) -> Iterator[Document]:
-    check_plain("probes", file)
+def _documents(file: Path, field: str, layout: Layout) -> Iterator[Document]:
+    if file.suffix == ".parquet":
+        yield from _column(file, field)
+        return
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
+        text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ValueError(f"probes: got {str(file)!r}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"probes: got {str(file)!r}, allowed UTF-8 text ({error})") from error
+    plain = file.suffix == ".txt"
+    lines = [text] if plain and layout == "packed" else text.split("\n")
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            yield Document(f"line {number}", "prose", _text(line, field, f"{file}, line {number}"))
+            where = f"{file}, line {number}"
+            yield Document(f"line {number}", "prose", line if plain else _text(line, field, where))
+
+
+def _column(file: Path, field: str) -> Iterator[Document]:
+    found = column_of(file, field)
+    if str(found.type) not in {"string", "large_string", "string_view"}:
+        raise ValueError(f"{file}: {field}: got {found.type}, allowed texts")
+    for number, text in enumerate(found.to_pylist()):
+        if text is None:
+            raise ValueError(f"{file}, row {number}: {field}: got no value, allowed a text")
+        if text.strip():
+            yield Document(f"row {number}", "prose", text)
 
 
 def _text(line: str, field: str, where: str) -> str:

@@ -111,9 +111,11 @@ def _headline(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
     whole = [row for row in rows if row["depth_bin"] == "all" and not row["is_part"]]
     if whole and len(whole) < len(rows):
         rows, said = whole, " over the whole depth"
-    if len({row["comparison"] for row in rows}) > 1:
-        first = [row for row in rows if row["comparison"] == "equal_steps"]
-        rows, said = (first, f"{said} at equal steps") if first else (rows, said)
+    compared = {row["comparison"] for row in rows}
+    main = "equal_steps" if "equal_steps" in compared else "final"
+    if len(compared) > 1 and main in compared:
+        where = "at equal steps" if main == "equal_steps" else "of the last checkpoints"
+        rows, said = [row for row in rows if row["comparison"] == main], f"{said} {where}"
     return rows, said
 
 

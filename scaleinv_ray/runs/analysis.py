@@ -22,6 +22,7 @@ from scaleinv_ray.conclude.aggregation.tokenizers import tokenizer_notes
 from scaleinv_ray.conclude.concluding import conclude, concluded, read_planned
 from scaleinv_ray.conclude.conclusions import concluded_files
 from scaleinv_ray.conclude.evaluations import joined_with_plan
+from scaleinv_ray.conclude.sanity import Sanity, sanity_notes
 from scaleinv_ray.conclude.tokenized import write_tokens
 from scaleinv_ray.config import ConfigError, RunConfig, load_run_config
 from scaleinv_ray.config.entering import Entered
@@ -29,6 +30,7 @@ from scaleinv_ray.config.loading import load
 from scaleinv_ray.config.reader import as_mapping, write_yaml
 from scaleinv_ray.inputs.paths import check_folder
 from scaleinv_ray.inputs.wording import shown
+from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.measure.inventory import tidied
 from scaleinv_ray.measure.written_config import sealed, written_config
 from scaleinv_ray.plan import Measurement, Plan, make_plan, plan_rows
@@ -92,7 +94,13 @@ def check_claim(store: Store, config: RunConfig) -> None:
             f"out: {store.uri} holds series {shown(name)}, got {config.name!r}; "
             "allowed: the same series or an empty folder"
         )
-    other = {k: v for k, v in asdict(config.protocol).items() if getattr(protocol, k) != v}
+    # what one kind of capture alone reads is in its own keys
+    own = {name for kind in KINDS.values() for name in kind.own}
+    other = {
+        k: v
+        for k, v in asdict(config.protocol).items()
+        if getattr(protocol, k) != v and k not in own
+    }
     if other:
         held = {k: getattr(protocol, k) for k in other}
         raise ValueError(
@@ -164,6 +172,8 @@ def run(
         verdicts = None if missing else concluded(store, checked)
         if verdicts is None:
             verdicts = conclude(store, checked)
+    given = {(m.unit.checkpoint.model, m.probe) for m in plan.measurements}
+    notes = (*notes, *sanity_notes(store, given))
     return Run(store, plan, len(missing), failed, verdicts, notes)
 
 
@@ -182,7 +192,7 @@ def notes_of(config: RunConfig, plan: Plan) -> tuple[str, ...]:
     notes = join_notes(joined)
     if config.capabilities and not notes:
         notes = ["evaluations: the files of capabilities hold no values"]
-    return (*tokenizer_notes(models), *notes)
+    return (*plan.fitted, *tokenizer_notes(models), *notes)
 
 
 def _execute(
@@ -219,8 +229,9 @@ def _execute(
         )
         try:
             discard = config.captures == "discard"
+            paid = Sanity(store, plan, progress)
             Driver(
-                store, work, config.cluster, progress, terms, cleared.needs, scratch, discard
+                store, work, config.cluster, progress, terms, cleared.needs, scratch, discard, paid
             ).execute()
         finally:
             progress("ended", run_id=run_id, **progress.counts)

@@ -39,13 +39,16 @@ def tell(folder: Path, **told: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | told))
 
 
-def fits(folder: Path) -> None:
-    check_tensors(folder, read_tensors(folder), needed_by(folder))
+def fits(folder: Path) -> bool:
+    """Whether the files hold all of the many tensors that the class needs; raises where not."""
+    needed = needed_by(folder)
+    check_tensors(folder, read_tensors(folder), needed)
+    return len(needed.shapes) > 10
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_transformers_saved_fits(name: str, folder: Callable[[str], Path]) -> None:
-    fits(folder(name))
+    assert fits(folder(name))
 
 
 def test_names_without_a_prefix_and_of_the_first_files_fit(
@@ -54,7 +57,7 @@ def test_names_without_a_prefix_and_of_the_first_files_fit(
     target = Path(shutil.copytree(folder("gpt2"), tmp_path / "m"))
     file = target / "model.safetensors"
     save_file({n.removeprefix("transformer."): t for n, t in load_file(file).items()}, file)
-    fits(target)
+    assert fits(target)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +69,8 @@ def test_names_without_a_prefix_and_of_the_first_files_fit(
         ({"rms_norm_eps": "1e-5"}, "Field 'rms_norm_eps' expected float, got str"),
         ({"dtype": "float9"}, "AttributeError: .*float9"),
         ({"pad_token_id": 10**6}, "Padding_idx must be within num_embeddings"),
-        ({"layer_types": 3}, "TypeError: 'int' object is not iterable"),
-        ({"id2label": 3}, "AttributeError: 'int' object has no attribute 'items'"),
+        ({"layer_types": 3}, "builds no model of it .*'int' object is not iterable"),
+        ({"id2label": 3}, r"builds no model of it .*\bint\b"),
         ({"model_type": "of_next_year"}, "model type `of_nex"),
     ],
     ids=lambda value: str(value)[:40],

@@ -15,7 +15,8 @@ from scaleinv_ray.store.states import StateFiles
 
 from .conftest import PROTOCOL
 
-LIVE = frozenset(name for name in of_tokens() if KINDS[name].section is None)
+CAUSAL = of_tokens() - {"masked_losses"}
+LIVE = frozenset(name for name in CAUSAL if KINDS[name].section is None)
 _LABELS = {"unit": "u", "probe": "prose"}
 
 

@@ -226,7 +226,11 @@ def test_a_training_json_of_other_values_is_refused(
     ("config", "said"),
     [
         ({"architectures": ["BertModel"]}, "an encoder (BertModel)"),
-        ({"model_type": "roberta"}, "an encoder (roberta)"),
+        ({"model_type": "distilbert"}, "an encoder (distilbert)"),
+        ({"model_type": "roberta"}, None),
+        ({"model_type": "bert", "architectures": ["BertModel"]}, None),
+        ({"model_type": "esm", "architectures": ["EsmForMaskedLM"]}, None),
+        ({"model_type": "bert", "architectures": ["BertForTokenClassification"]}, "a model with"),
         ({"architectures": ["T5Model"], "is_encoder_decoder": True}, "an encoder and decoder"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "a model with another head"),
         ({"architectures": ["BertLMHeadModel"], "is_decoder": True}, None),
@@ -243,17 +247,17 @@ def test_what_gives_no_logits(config: dict, said: str | None) -> None:
 
 
 def encoder(folder: Path) -> Path:
-    from transformers import BertConfig, BertModel
+    from transformers import ElectraConfig, ElectraModel
 
-    config = BertConfig(
+    config = ElectraConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
-        vocab_size=20, max_position_embeddings=16,
+        vocab_size=20, max_position_embeddings=16, embedding_size=16,
     )  # fmt: skip
-    BertModel(config).save_pretrained(folder)
+    ElectraModel(config).save_pretrained(folder)
     return folder
 
 
-def test_an_encoder_has_weights_and_no_captures(tmp_path: Path) -> None:
+def test_an_encoder_that_captures_do_not_know_has_weights_and_no_captures(tmp_path: Path) -> None:
     config = {
         "name": "t", "models": [{"path": str(encoder(tmp_path / "mini"))}],
         "variants": ["trained"], "invariants": ["weights.weight_tail"],
@@ -263,10 +267,10 @@ def test_an_encoder_has_weights_and_no_captures(tmp_path: Path) -> None:
     file.write_text(json.dumps(config))
     planned = CliRunner().invoke(app, ["plan", str(file)])
     assert planned.exit_code == 0, planned.output
-    assert "mini: an encoder (BertModel); weights alone can be measured" in planned.output
+    assert "mini: an encoder (ElectraModel); weights alone can be measured" in planned.output
     file.write_text(json.dumps(config | {"invariants": ["topology.persistence"]}))
     refused = CliRunner().invoke(app, ["plan", str(file)])
-    assert "mini is an encoder (BertModel), no causal language model" in str(refused.exception)
+    assert "mini is an encoder (ElectraModel), no causal language model" in str(refused.exception)
 
 
 def test_the_plan_says_what_is_not_used(tmp_path: Path) -> None:

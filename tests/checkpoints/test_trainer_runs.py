@@ -178,3 +178,27 @@ def test_one_step_is_one_folder(run: Path) -> None:
     shutil.copytree(run / "checkpoint-4", run / "checkpoint-0004")
     with pytest.raises(ValueError, match="checkpoint-0004 and checkpoint-4 are both step 4"):
         steps_of(run)
+
+
+def test_steps_and_tokens_of_a_folder_from_the_config(run: Path) -> None:
+    for file in run.rglob("trainer_state.json"):
+        file.unlink()
+
+    def tokens(path: Path, **options: object) -> list[tuple[int | None, int | None]]:
+        found = checkpoints.from_folder(path, cache_dir=run.parent / "cache", **options)
+        return [(c.step, c.train_tokens) for c in found]
+
+    assert tokens(run) == [(2, None), (4, None)]
+    assert tokens(run, tokens_per_step=16) == [(2, 32), (4, 64)]
+    assert tokens(run, steps=[4], tokens=70) == [(4, 70)]
+    with pytest.raises(ValueError, match="tokens: got 70 for 2 steps, allowed: tokens_per_step"):
+        tokens(run, tokens=70)
+    alone = shutil.copytree(run / "checkpoint-4", run.parent / "finished")
+    assert tokens(alone, step=180_000, tokens_per_step=10) == [(180_000, 1_800_000)]
+    assert tokens(alone, tokens=5) == [(None, 5)]
+    with pytest.raises(ValueError, match=r"tokens_per_step: got 10, and nothing says the step"):
+        tokens(alone, tokens_per_step=10)
+    (alone / "training.json").write_text('{"step": 7, "train_tokens": 70}')
+    assert tokens(alone) == tokens(alone, tokens_per_step=10) == [(7, 70)]
+    with pytest.raises(ValueError, match=r"train_tokens: got 7, training\.json says 70"):
+        tokens(alone, tokens_per_step=1)

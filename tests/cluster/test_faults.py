@@ -35,7 +35,7 @@ INVARIANTS = {
 def small_config(text: Path, models: Path, out: Path, **changes: Any) -> dict[str, Any]:
     config = run_config(text, models, out)
     config["models"] = [{"ladder": str(models), "steps": "last"}]
-    return config | {"variants": ["trained"], "invariants": INVARIANTS} | changes
+    return config | {"variants": ["trained"], "invariants": dict(INVARIANTS)} | changes
 
 
 def events(out: Path) -> list[dict[str, Any]]:

@@ -117,6 +117,8 @@ FORBIDDEN = {
     "pickle.loads", "cloudpickle.load", "cloudpickle.loads", "torch.load", "yaml.unsafe_load",
     "yaml.full_load", "joblib.load", "np.load",
 }  # fmt: skip
+HARMLESS = {"torch.load": ("weights_only", "True"), "np.load": ("allow_pickle", "False")}
+"""What of the forbidden runs nothing where it is called so."""
 
 
 def offences(text: str) -> list[str]:
@@ -125,6 +127,9 @@ def offences(text: str) -> list[str]:
     for name, node in called(ast.parse(text)):
         given = {k.arg: ast.unparse(k.value) for k in node.keywords}
         loader = given.get("Loader", "none")
+        keyword, value = HARMLESS.get(name, ("", ""))
+        if keyword and given.get(keyword) == value:
+            continue
         if name in FORBIDDEN or given.get("shell") == "True":
             found.append(name)
         elif name == "yaml.load" and not loader.endswith("_Loader"):
@@ -144,6 +149,9 @@ def test_no_value_is_ever_evaluated_and_no_pickle_read() -> None:
         "eval(config['x'])",
         "subprocess.run(text, shell=True)",
         "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "np.load(path)",
+        "np.load(path, allow_pickle=asked)",
         "yaml.load(text, Loader=yaml.Loader)",
         "AutoModel.from_pretrained(p, trust_remote_code=True)",
     ],

@@ -20,6 +20,7 @@ from scaleinv_ray.records import (
     DepthStack,
     Jacobians,
     Lanczos,
+    MaskedLosses,
     Moments,
     Record,
     TokenLosses,
@@ -123,6 +124,11 @@ def _token_losses(rng: np.random.Generator) -> Record:
     return TokenLosses(loss_ST=rng.exponential(size=(20, 63)))
 
 
+def _masked_losses(rng: np.random.Generator) -> Record:
+    position_SM = np.sort(rng.permuted(np.tile(np.arange(64), (20, 1)), axis=1)[:, :10], axis=1)
+    return MaskedLosses(loss_SM=rng.exponential(size=(20, 10)), position_SM=position_SM)
+
+
 def _lanczos(rng: np.random.Generator) -> Lanczos:
     nodes_RK = np.sort(rng.exponential(size=(4, 12)), axis=1)
     weights_RK = rng.dirichlet(np.ones(12), size=4)
@@ -165,6 +171,7 @@ MAKE: dict[str, Callable[[np.random.Generator], Record]] = {
     "depth_stack": _depth_stack,
     "attention": _attention,
     "token_losses": _token_losses,
+    "masked_losses": _masked_losses,
     "hessian": _lanczos,
     "ggn": lambda rng: dataclasses.replace(_lanczos(rng), operator="ggn"),
     "chains": _chains,

@@ -44,3 +44,13 @@ def test_too_little_text_is_refused(corpus_folder: Path) -> None:
         training_batch(streams, batch=1, length=999_999, seed=0, step=0)
     with pytest.raises(ValueError, match="corpus: got .* held-out tokens, a window needs 1000000"):
         evaluation_set(streams, length=999_999)
+
+
+def test_the_last_rows_repeat_a_random_block_with_a_period_of_their_own() -> None:
+    streams = {"prose": np.arange(200, dtype=np.uint8)}
+    rows = training_batch(streams, batch=12, length=64, seed=0, step=0, repeated=1 / 3)
+    plain = training_batch(streams, batch=12, length=64, seed=0, step=0)
+    np.testing.assert_array_equal(rows[:8], plain[:8])
+    periods = [next(p for p in range(1, 65) if (row[p:] == row[:-p]).all()) for row in rows[8:]]
+    assert all(8 <= period <= 32 for period in periods)
+    assert len(set(periods)) > 1

@@ -49,6 +49,7 @@ def test_depths_by_width(depths: object) -> None:
         ({"steps": 0}, "steps: got 0"),
         ({"batch": True}, "batch: got True"),
         ({"length": 1}, "length: got 1"),
+        ({"repeated": 1.5}, "repeated: got 1.5, allowed 0..1"),
         ({"steps": 10, "checkpoints": (0, 5)}, "checkpoints: got 5 as the last"),
         ({"steps": 10, "checkpoints": (0, 10, 5)}, "checkpoints: got .* rising"),
     ],
@@ -111,3 +112,9 @@ def test_config_of_a_run_ignores_what_does_not_change_its_numbers() -> None:
     for change in ({"steps": 10}, {"batch": 2}, {"optimizer": OptimizerSpec(lr=2e-3)}):
         assert run_config(ladder, rung, "d") != run_config(spec(**change), rung, "d")
     assert run_config(ladder, rung, "d") != run_config(ladder, rung, "e")
+
+
+def test_a_run_without_repeated_rows_keeps_its_description() -> None:
+    rung = rungs(spec())[0]
+    assert "repeated" not in run_config(spec(), rung, "digest")
+    assert run_config(spec(repeated=0.25), rung, "digest")["repeated"] == 0.25

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from scaleinv_ray.cost_model import (
 from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.plan import Measurement, Plan, Reading, Unit
 from scaleinv_ray.plan.costs import capture_bytes, model_bytes
+from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol, Spectroscopy
 from scaleinv_ray.records import Protocol, Variant
 from tests.plan.test_plan import net
 
@@ -303,12 +305,46 @@ def test_what_is_printed_names_every_sum() -> None:
     made = [_measured(CLOUD, _checkpoint()), _measured(RESOLVENT, _checkpoint())]
     found = price(_plan(*made), made, constants=_table(**{CLOUD: Law(360.0, 0.0, {})}))
     text = cost_lines(found, workers=4)
-    assert "measuring: 0.7 core-hours" in text and "not in these sums: holomorphy" in text
+    assert "measuring: 0.7 core-hours" in text
     assert "on 4 cores" in text and "device-hours (1 passes" in text
     assert text.index(CLOUD) < text.index(RESOLVENT), "the dearest first"
-    assert f"on 4 cores: {found.wall_seconds(4) / 60:.1f} min" in text
-    beside = f"on 4 cores and 2 x cpu: {found.wall_seconds(4, 2) / 60:.1f} min"
+    least = f"on 4 cores: at least {found.wall_seconds(4) / 60:.1f} min"
+    assert f"{least} (a lower bound: without {RESOLVENT})" in text
+    beside = f"on 4 cores and 2 x cpu: at least {found.wall_seconds(4, 2) / 60:.1f} min"
     assert beside in cost_lines(found, workers=4, devices=2)
+
+
+HESSIAN, CHAINS = "curvature.hessian_density", "degeneracy.learning_coefficient"
+
+
+def test_chains_and_curvature_are_priced_as_the_lower_bound_that_they_are() -> None:
+    c = _checkpoint()
+    made = [_measured(HESSIAN, c), _measured(CHAINS, c)]
+    table = _table(**{HESSIAN: Law(1.0, 0.0, {}), CHAINS: Law(1.0, 0.0, {})})
+    asked = Spectroscopy(
+        CurvatureProtocol(sequences=8, num_steps=10, num_probes=2, blocks=("model", "layer")),
+        SamplingProtocol(sequences=16, batch=4, chains=3, draws=20, burn_in=5, nbetas=(1.0, 2.0),
+                         localisers=(1.0,), observed=("code", "induction")),
+    )  # fmt: skip
+    device = table.devices["cpu"]
+
+    def gradients(count: float, sequences: int) -> float:
+        each = 6 * c.n_params * sequences * PROTOCOL.length / device.flops
+        return count * (each + c.n_layers * device.call_s)
+
+    plan = _plan(*made)
+    rest = price(plan, made, constants=table).device_seconds
+    found = price(replace(plan, spectroscopy=asked), made, constants=table)
+    products = 2 * (1 + c.n_layers) * 2 * 10
+    expected = gradients(products, 8) + gradients(2 * 3 * 20 * (1 + 3 / 3), 4)
+    written = found.capture_bytes / table.constants["write_bytes_s"]
+    assert found.device_seconds == pytest.approx(rest + expected, abs=written + 1e-9)
+    assert expected > 100 * written
+    text = cost_lines(found)
+    (total,) = [line for line in text.splitlines() if line.startswith("wall time")]
+    assert "cores: at least" in total
+    assert total.endswith("(a lower bound: of chains, hessian the gradients alone)")
+    assert "capturing: at least" in text
 
 
 @pytest.mark.parametrize(

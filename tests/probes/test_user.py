@@ -11,7 +11,7 @@ from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.config import ConfigError, RunConfig, load_run_config
 from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 from scaleinv_ray.plan.tokens import probe_tokens, tokenizers_of
-from scaleinv_ray.probes import build_tokens, json_lines
+from scaleinv_ray.probes import build_tokens, text_file
 from scaleinv_ray.records import Protocol
 
 PROTOCOL = Protocol(
@@ -32,7 +32,7 @@ def written(file: Path, *texts: str, field: str = "text") -> Path:
 
 def tokens(file: Path, *, field: str = "text", sequences: int = 4, seed: int = 0) -> np.ndarray:
     return build_tokens(
-        json_lines("mine", file, field=field), lambda text: list(text.encode()),
+        text_file("mine", file, field=field), lambda text: list(text.encode()),
         sequences=sequences, length=16, vocab_size=256, corpus=None,
         rng=np.random.default_rng(seed),
     )  # fmt: skip

@@ -170,6 +170,17 @@ def test_conserved_quantities_and_units_have_their_own_fits() -> None:
     assert against(models(0.1), step=10) == []
 
 
+def test_finished_models_stand_at_their_last_checkpoint() -> None:
+    common = against(models(0.5, outlier=1.3), verdict="scales", form="power")
+    rows = [row | {"step": 10 * row["n_params"]} for row in models(0.5, outlier=1.3).to_pylist()]
+    earlier = [row | {"step": 7, "value": 1e6} for row in rows if row["n_params"] == SIZES[32]]
+    table = measurements(*earlier, *rows)
+    own = against(table, verdict="scales", form="power", comparison="final", step=None)
+    numbers = [{k: v for k, v in row.items() if k != "step"} for row in own]
+    assert numbers == [{k: v for k, v in row.items() if k != "step"} for row in common]
+    assert {row["step"] for row in own} == {row["step"] for row in rows}
+
+
 def test_profiles_are_means_over_seeds_at_each_depth() -> None:
     layers = [
         measurement(seed=seed, layer=layer, depth=(layer + 1) / 2, value=10.0 * layer + seed)

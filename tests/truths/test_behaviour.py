@@ -7,9 +7,9 @@ import pytest
 
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.estimate import Estimate
-from scaleinv_ray.invariants.behaviour import capabilities
+from scaleinv_ray.invariants.behaviour import capabilities, masked_prediction
 from scaleinv_ray.probes import build_tokens
-from scaleinv_ray.records import TokenLosses
+from scaleinv_ray.records import MaskedLosses, TokenLosses
 
 LENGTH, SEQUENCES, VOCABULARY = 64, 50, 257
 
@@ -95,3 +95,21 @@ def test_brackets_that_are_no_single_tokens_are_refused() -> None:
             "brackets", lambda text: [1, 2], sequences=2, length=16, vocab_size=5, corpus=None,
             rng=np.random.default_rng(0),
         )  # fmt: skip
+
+
+def test_hidden_tokens_of_a_model_that_knows_nothing_cost_the_entropy() -> None:
+    """Uniform over V tokens: ln V at every position, without error; and a mean with a known one."""
+    rng = np.random.default_rng(0)
+    position_SM = np.sort(rng.integers(64, size=(50, 10)), axis=1)
+    blind = MaskedLosses(loss_SM=np.full((50, 10), np.log(33)), position_SM=position_SM)
+    found = masked_prediction(blind, rng=rng).values["masked_loss"]
+    assert found.value == pytest.approx(np.log(33)) and found.stderr == pytest.approx(0, abs=1e-12)
+    loss_SM = np.repeat([[1.0], [3.0]], 25, axis=0) * np.ones(10)
+    found = masked_prediction(
+        MaskedLosses(loss_SM=loss_SM, position_SM=position_SM), rng=rng
+    ).values["masked_loss"]
+    assert found.value == 2.0
+    assert found.stderr == pytest.approx(np.sqrt(50 / 49 / 50)), "sequences are the replicates"
+    one = MaskedLosses(loss_SM=loss_SM[:1], position_SM=position_SM[:1])
+    with pytest.raises(Refused, match="two sequences or more"):
+        masked_prediction(one, rng=rng)

@@ -37,14 +37,16 @@ def attention_records(
     protocol: Protocol,
     *,
     labels: Mapping[str, Any] | None = None,
+    left_out: int = 0,
 ) -> list[Attention]:
     """Attention patterns of the first `protocol.attention_sequences` sequences.
 
     Args:
         model: a causal language model in eval mode, with any attention implementation.
-        tokens_ST: token ids, (protocol.sequences, protocol.length).
+        tokens_ST: token ids, (protocol.sequences, left_out + protocol.length).
         protocol: gives the number of sequences.
         labels: unit, probe and other fields of Record.
+        left_out: as of `PassRequest`; patterns keep these tokens, without which no row sums to 1.
 
     Returns:
         One record a layer and head, a_STT[s, query, key]; rows sum to 1.
@@ -54,7 +56,7 @@ def attention_records(
             finite.
     """
     check_tokens(model, tokens_ST)
-    check_shape(tokens_ST, protocol)
+    check_shape(tokens_ST, protocol, left_out)
     wanted = protocol.attention_sequences
     if wanted > len(tokens_ST):
         raise ValueError(f"attention_sequences: got {wanted}, allowed <= {len(tokens_ST)}")
@@ -86,4 +88,6 @@ def attention_records(
 
 @passes("attention")
 def _attention(asked: PassRequest) -> list[Attention]:
-    return attention_records(asked.model, asked.tokens_ST, asked.protocol, labels=asked.labels)
+    return attention_records(
+        asked.model, asked.tokens_ST, asked.protocol, labels=asked.labels, left_out=asked.left_out
+    )

@@ -16,4 +16,5 @@ def _chains(asked: PassRequest) -> Iterator[Chains]:
     return model_chains(
         asked.model, asked.tokens_ST, asked.settings,
         seed=asked.seed % 2**63, observed=asked.observed, labels=asked.labels,
+        left_out=asked.left_out,
     )  # fmt: skip

@@ -15,7 +15,7 @@ def _curvature(asked: PassRequest, operator: Operator) -> Iterator[Lanczos]:
     assert isinstance(asked.settings, CurvatureProtocol)
     return model_curvature(
         asked.model, asked.tokens_ST, asked.settings, operator,
-        seed=asked.seed % 2**63, labels=asked.labels,
+        seed=asked.seed % 2**63, labels=asked.labels, left_out=asked.left_out,
     )  # fmt: skip
 
 

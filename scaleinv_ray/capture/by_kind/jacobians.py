@@ -7,8 +7,8 @@ H key/value heads, P earlier positions, K width of a head.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -54,6 +54,11 @@ class _BlockCall:
     key_THPK: torch.Tensor
     value_THPK: torch.Tensor
 
+    @property
+    def held(self) -> int:
+        """Numbers of one sequence that a gradient passes."""
+        return self.key_THPK[0].numel()
+
     def __call__(self, h_T1D: torch.Tensor, rows: slice) -> torch.Tensor:
         cache = _Earlier(self.key_THPK[rows], self.value_THPK[rows])
         arguments = {k: _cut_rows(v, rows) for k, v in self.arguments.items()}
@@ -84,10 +89,11 @@ def _cut_position(name: str, value: Any, position: int) -> Any:
     raise ValueError(f"{name}: got a tensor {tuple(value.shape)}, no rule to cut it to a position")
 
 
-def _record_calls(
-    model: PreTrainedModel, architecture: Architecture, tokens_ST: np.ndarray, position: int
-) -> list[_BlockCall]:
-    """Runs the model once on positions <= `position` and keeps what each block was given."""
+@contextmanager
+def _bound(
+    model: PreTrainedModel, architecture: Architecture
+) -> Generator[dict[int, tuple[nn.Module, dict[str, Any]]]]:
+    """Keeps, while the context is open, what each block is given, by the names of its arguments."""
     bound: dict[int, tuple[nn.Module, dict[str, Any]]] = {}
 
     def keep(layer: int, module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -98,20 +104,75 @@ def _record_calls(
         block.register_forward_pre_hook(partial(keep, layer), with_kwargs=True)
         for layer, block in enumerate(architecture.layers(model))
     ]
-    cache = DynamicCache()
     try:
-        # no_grad, not inference_mode: its tensors cannot enter a graph later.
-        with torch.no_grad():
-            tokens = to_device(tokens_ST[:, : position + 1], model)
-            body = model.base_model
-            body(input_ids=tokens, use_cache=True, **{cache_argument(body.forward): cache})
+        yield bound
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _record_calls(
+    model: PreTrainedModel, architecture: Architecture, tokens_ST: np.ndarray, position: int
+) -> list[_BlockCall]:
+    """Runs the model once on positions <= `position` and keeps what each block was given."""
+    cache = DynamicCache()
+    # no_grad, not inference_mode: its tensors cannot enter a graph later.
+    with _bound(model, architecture) as bound, torch.no_grad():
+        tokens = to_device(tokens_ST[:, : position + 1], model)
+        body = model.base_model
+        body(input_ids=tokens, use_cache=True, **{cache_argument(body.forward): cache})
     return [
         _block_call(*bound[layer], cache.layers[layer], position=position)
         for layer in sorted(bound)
     ]
+
+
+@dataclass
+class _WholeCall:
+    """One block's call of an encoder: all positions are there, and one of them moves."""
+
+    block: nn.Module
+    h_STD: torch.Tensor
+    arguments: dict[str, Any]
+    position: int
+
+    @property
+    def h_T1D(self) -> torch.Tensor:
+        """The input at the position."""
+        return self.h_STD[:, self.position : self.position + 1]
+
+    @property
+    def held(self) -> int:
+        """Numbers of one sequence that a gradient passes."""
+        return self.h_STD[0].numel()
+
+    def __call__(self, h_T1D: torch.Tensor, rows: slice) -> torch.Tensor:
+        at, h_STD = self.position, self.h_STD[rows]
+        whole_STD = torch.cat([h_STD[:, :at], h_T1D, h_STD[:, at + 1 :]], 1)
+        output = self.block(whole_STD, **{k: _cut_rows(v, rows) for k, v in self.arguments.items()})
+        return (output[0] if isinstance(output, tuple) else output)[:, at : at + 1]
+
+
+def _record_whole_calls(
+    model: PreTrainedModel, architecture: Architecture, tokens_ST: np.ndarray, position: int
+) -> list[_WholeCall]:
+    """Runs an encoder once and keeps what each block was given."""
+    with _bound(model, architecture) as bound, torch.no_grad():
+        model.base_model(input_ids=to_device(tokens_ST, model))
+    calls = []
+    for layer in sorted(bound):
+        block, arguments = bound[layer]
+        h_STD = arguments.pop("hidden_states").clone()
+        calls.append(_WholeCall(block, h_STD, arguments, position))
+    return calls
+
+
+def _calls(
+    model: PreTrainedModel, architecture: Architecture, tokens_ST: np.ndarray, position: int
+) -> Sequence[_BlockCall | _WholeCall]:
+    if architecture.causal:
+        return _record_calls(model, architecture, tokens_ST, position)
+    return _record_whole_calls(model, architecture, tokens_ST, position)
 
 
 def _block_call(
@@ -131,7 +192,7 @@ def _block_call(
     )
 
 
-def _jacobian(call: _BlockCall, positions: slice, vectors: int) -> torch.Tensor:
+def _jacobian(call: _BlockCall | _WholeCall, positions: slice, vectors: int) -> torch.Tensor:
     # J_TDD[t, i, j] = d out_i / d h_j: one forward, then D backward vectors under vmap, `vectors`
     # at a time. Reverse mode only: forward over reverse is silently wrong through nn.LayerNorm in
     # torch 2.13 (pytorch#196700).
@@ -147,12 +208,13 @@ def _jacobian(call: _BlockCall, positions: slice, vectors: int) -> torch.Tensor:
     return torch.cat(parts)[:, :, 0].transpose(0, 1)
 
 
-def _layer_jacobians(call: _BlockCall) -> np.ndarray:
+def _layer_jacobians(call: _BlockCall | _WholeCall) -> np.ndarray:
     num_positions, _, width = call.h_T1D.shape
     # Largest intermediates of one vector at one position: the units of the MLP, and the gradient
     # of all keys, the held ones among them.
     widest = max(max(p.shape) for p in call.block.parameters())
-    elements = max(widest, call.key_THPK[0].numel() + width)
+    tokens = 1 if isinstance(call, _BlockCall) else call.h_STD.shape[1]
+    elements = max(widest * tokens, call.held + width)
     vectors = min(width, max(1, _ELEMENTS_PER_CHUNK // elements))
     step = max(1, _ELEMENTS_PER_CHUNK // (elements * width))
     slices = [slice(t, t + step) for t in range(0, num_positions, step)]
@@ -188,18 +250,21 @@ def _ends(
     embedding = model.get_input_embeddings()
     with torch.no_grad():
         e_TD = to_numpy(embedding(to_device(token_T, model)))
-    head = model.get_output_embeddings().weight
-    u_VD = to_numpy(head[torch.from_numpy(rows_V).to(head.device)])
     width = model.config.hidden_size
-    return (e_TD if e_TD.shape[1] == width else None, u_VD if u_VD.shape[1] == width else None)
+    inputs_TD = e_TD if e_TD.shape[1] == width else None
+    output = model.get_output_embeddings()
+    if output is None:  # a body alone
+        return inputs_TD, None
+    u_VD = to_numpy(output.weight[torch.from_numpy(rows_V).to(output.weight.device)])
+    return inputs_TD, u_VD if u_VD.shape[1] == width else None
 
 
-def _check(model: PreTrainedModel, tokens_ST: np.ndarray, protocol: Protocol) -> Architecture:
+def _check(
+    model: PreTrainedModel, tokens_ST: np.ndarray, protocol: Protocol, left_out: int
+) -> Architecture:
     check_tokens(model, tokens_ST)
-    check_shape(tokens_ST, protocol)
+    check_shape(tokens_ST, protocol, left_out)
     architecture = architecture_of(model.config)
-    if not architecture.causal:
-        raise ValueError("model: got attention that is not causal, Jacobians need a causal one")
     if is_offloaded(model):
         raise ValueError("model: got an offloaded model, whose backward passes are incomplete")
     if model.config._attn_implementation not in {"sdpa", "eager"}:
@@ -218,36 +283,40 @@ def jacobian_records(
     *,
     labels: Mapping[str, Any] | None = None,
     seed_rows: int = 0,
+    left_out: int = 0,
 ) -> Iterator[Jacobians]:
     """Jacobians j_TDD[t, out, in] = d resid_out / d resid_in of each block.
 
     Taken at `protocol.position` of the first `protocol.jacobian_positions` sequences. Only that
     position moves: earlier positions do not depend on it (causal attention), later ones do not
-    reach it; the keys and values of earlier positions are reused, its own move with it.
+    reach it; the keys and values of earlier positions are reused, its own move with it. In an
+    encoder all other positions of the block's input are held as they are.
     Beside them: the input h_TD; e_TD, what the embedding module gives for the tokens there; u_VD,
     rows of the unembedding matrix as stored (gain of the final norm not folded in). The latter two
     are None where the embedding is narrower than the stream (OPT-350m).
 
     Args:
-        model: a causal language model in eval mode, sdpa or eager, wholly in memory.
-        tokens_ST: token ids, (protocol.sequences, protocol.length).
+        model: a language model in eval mode, sdpa or eager, wholly in memory.
+        tokens_ST: token ids, (protocol.sequences, left_out + protocol.length).
         protocol: gives position and number of positions.
         labels: unit, probe and other fields of Record.
         seed_rows: seed of the unembedding rows; the draw does not depend on the model.
+        left_out: as of `PassRequest`; the position counts from the token after them.
 
     Yields:
         Jacobians: one a layer, in order; L of them hold L T D^2 numbers, so write each and go on.
 
     Raises:
-        ValueError: for bad tokens (see `check_tokens`), a model that is not causal or is offloaded,
+        ValueError: for bad tokens (see `check_tokens`), a model that is offloaded,
             too few sequences, or Jacobians that are not finite.
     """
-    architecture = _check(model, tokens_ST, protocol)
+    architecture = _check(model, tokens_ST, protocol, left_out)
+    position = left_out + protocol.position
     tokens_ST = tokens_ST[: protocol.jacobian_positions]
     rows_V = vocabulary_rows(model.config.vocab_size, protocol.vocab_rows, seed_rows)
-    e_TD, u_VD = _ends(model, tokens_ST[:, protocol.position], rows_V)
+    e_TD, u_VD = _ends(model, tokens_ST[:, position], rows_V)
     shared = labels_of(model, protocol, labels or {})
-    calls = _record_calls(model, architecture, tokens_ST, protocol.position)
+    calls = _calls(model, architecture, tokens_ST, position)
     # Flash attention has no rule under vmap; the math kernel is composed of operators that have.
     sdpa = model.config._attn_implementation == "sdpa"
     for layer, call in enumerate(calls):
@@ -272,5 +341,6 @@ def jacobian_records(
 @passes("jacobians")
 def _jacobians(asked: PassRequest) -> Iterator[Jacobians]:
     return jacobian_records(
-        asked.model, asked.tokens_ST, asked.protocol, labels=asked.labels, seed_rows=asked.seed
-    )
+        asked.model, asked.tokens_ST, asked.protocol, labels=asked.labels, seed_rows=asked.seed,
+        left_out=asked.left_out,
+    )  # fmt: skip

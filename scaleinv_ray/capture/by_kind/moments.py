@@ -221,7 +221,7 @@ class MomentCollector:
 @collects("moments", by_block=True)
 def moment_collector(asked: PassRequest, _: frozenset[str]) -> MomentCollector:
     """Eight second moments of a block of a wide model are as large as its weights."""
-    num_sequences, length = asked.tokens_ST.shape
+    num_sequences, length = asked.text_ST.shape
     return MomentCollector(
         asked.protocol, num_sequences=num_sequences, length=length, allocate=asked.allocate
     )

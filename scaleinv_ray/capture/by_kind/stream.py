@@ -78,7 +78,7 @@ class StreamCollector:
 @collects("stream")
 def stream_collector(asked: PassRequest, _: frozenset[str]) -> StreamCollector:
     """Of the units that the seed draws."""
-    num_sequences, length = asked.tokens_ST.shape
+    num_sequences, length = asked.text_ST.shape
     return StreamCollector(
         asked.protocol, num_sequences=num_sequences, length=length, seed_units=asked.seed
     )

@@ -78,7 +78,7 @@ class LossCollector:
     def visit(self, site: str, layer: int, x_BTD: torch.Tensor, first: int) -> None:
         """Adds a batch."""
         if site in self.sites:
-            model, tokens_ST = self._asked.model, self._asked.tokens_ST
+            model, tokens_ST = self._asked.model, self._asked.text_ST
             tokens_BT = to_device(tokens_ST[first : first + len(x_BTD)], model)
             losses_BT = next_token_losses(model, self._asked.architecture, x_BTD, tokens_BT)
             self._parts.append(losses_BT)

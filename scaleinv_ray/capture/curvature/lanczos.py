@@ -13,14 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from scaleinv_ray.protocols import SHORT, STORED_BASIS
 from scaleinv_ray.records import Lanczos
 
 Products = Callable[[torch.Tensor], torch.Tensor]
 """v_RP -> products of the operator with each of the R vectors."""
 
-STORED_BASIS = 20_000_000
-"""Parameters above which a stored basis is limited to SHORT steps (K R P values)."""
-SHORT = 30
 WEIGHTLESS = 1e-24
 """Squared components below it are rounding: what is decoupled after a Krylov space closed."""
 CLOSED = 8.0

@@ -42,13 +42,14 @@ class SplitLoss:
         return self.criterion(self.outputs(parameters, batch), batch)
 
 
-def language_loss(model: PreTrainedModel) -> SplitLoss:
+def language_loss(model: PreTrainedModel, left_out: int = 0) -> SplitLoss:
     """Next-token cross-entropy of a causal language model, mean over all predicted tokens.
 
     Attention runs in the MATH kernel (or eager): the fused ones have no second derivative.
 
     Args:
         model: in eval mode; a batch is an integer tensor of tokens [S, T].
+        left_out: tokens at the beginning; they and the one after them are not predicted.
 
     Returns:
         The loss, to be called with the model's `named_parameters`.
@@ -69,7 +70,8 @@ def language_loss(model: PreTrainedModel) -> SplitLoss:
             return functional_call(model, dict(parameters), (), called).logits
 
     def criterion(logits: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch[:, 1:].flatten())
+        logits, targets = logits[:, left_out:-1], batch[:, left_out + 1 :]
+        return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     return SplitLoss(outputs, criterion)
 

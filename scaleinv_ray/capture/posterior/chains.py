@@ -144,24 +144,27 @@ class LanguageLosses:
     together = False
     """Chains go one after the other: attention masks of transformers are not made for vmap."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
+    def __init__(self, model: PreTrainedModel, left_out: int = 0) -> None:
+        """Without the predictions of the first `left_out` tokens and the one after them."""
+        self._model, self._left_out = model, left_out
 
     def __call__(self, parameters: Parameters, batch: torch.Tensor) -> torch.Tensor:
         """Tokens [m, T] -> losses [m]."""
         called = {"input_ids": batch, "use_cache": False}
-        logits = functional_call(self._model, dict(parameters), (), called).logits[:, :-1]
+        logits = functional_call(self._model, dict(parameters), (), called).logits
+        logits, targets = logits[:, self._left_out : -1], batch[:, self._left_out + 1 :]
         each = nn.functional.cross_entropy(
-            logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none"
+            logits.flatten(0, 1), targets.flatten(), reduction="none"
         )
         return each.view(len(batch), -1).mean(dim=1)
 
 
-def language_losses(model: PreTrainedModel) -> LanguageLosses:
+def language_losses(model: PreTrainedModel, left_out: int = 0) -> LanguageLosses:
     """Losses of a causal language model, a sample a sequence: the mean over its predicted tokens.
 
     Args:
         model: in eval mode, whole in memory, with sdpa or eager attention.
+        left_out: tokens at the beginning; they and the one after them are not predicted.
 
     Returns:
         The losses, to be called with the model's `named_parameters` and tokens [m, T].
@@ -172,7 +175,7 @@ def language_losses(model: PreTrainedModel) -> LanguageLosses:
     """
     language_loss(model)  # refuses dropout and fused attention
     check_whole(model)
-    return LanguageLosses(model)
+    return LanguageLosses(model, left_out)
 
 
 def _around(

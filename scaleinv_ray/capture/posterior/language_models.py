@@ -31,6 +31,7 @@ def model_curvature(
     *,
     seed: int,
     labels: Mapping[str, Any] | None = None,
+    left_out: int = 0,
 ) -> Iterator[Lanczos]:
     """Densities of states of a language model's loss on the first sequences of a probe.
 
@@ -41,6 +42,8 @@ def model_curvature(
         operator: 'hessian' or 'ggn'.
         seed: of the probe vectors.
         labels: unit, probe and other fields of Record.
+        left_out: tokens at the beginning of every sequence; neither they nor the token after them
+            are among those whose prediction is asked.
 
     Yields:
         A record for each block of parameters; its site is the kind of block.
@@ -49,7 +52,7 @@ def model_curvature(
         ValueError: for a model that is not causal or not whole in memory, bad tokens (see
             `check_tokens`) or too few sequences, and as `curvature_records`.
     """
-    loss = language_loss(model)
+    loss = language_loss(model, left_out)
     parameters = _parameters(model)
     used = _first(model, tokens_ST, protocol.sequences)
     for block in parameter_blocks(model, protocol.blocks):
@@ -76,6 +79,7 @@ def model_chains(
     seed: int,
     observed: Mapping[str, np.ndarray] | None = None,
     labels: Mapping[str, Any] | None = None,
+    left_out: int = 0,
 ) -> Iterator[Chains]:
     """Chains around a language model, whose samples are the first sequences of a probe.
 
@@ -86,6 +90,7 @@ def model_chains(
         observed: tokens of other probes, the first `batch` sequences of which are followed, and
             those of the probe itself beside them (of `tokens_ST`, whatever is given by its name).
         labels: unit, probe and other fields of Record.
+        left_out: as of `model_curvature`, of all these probes.
 
     Yields:
         A record for each block of parameters; its site is the kind of block.
@@ -103,7 +108,7 @@ def model_chains(
     others = {name: _first(model, tokens, protocol.batch) for name, tokens in seen.items()}
     for block in parameter_blocks(model, protocol.blocks):
         yield from chain_records(
-            language_losses(model),
+            language_losses(model, left_out),
             parameters,
             used,
             generator=torch.Generator().manual_seed(seed),

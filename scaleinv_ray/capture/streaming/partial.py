@@ -22,7 +22,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from scaleinv_ray.capture.architectures import Architecture, architecture_of
-from scaleinv_ray.checkpoints.files.roles import canonical_name, is_mask
+from scaleinv_ray.checkpoints.files.roles import canonical_name, is_encoder, is_mask
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions
 from scaleinv_ray.checkpoints.weights.matrices import read_config, shuffled, stored_dtype
 from scaleinv_ray.checkpoints.weights.whole import check_whole
@@ -92,6 +92,8 @@ class StreamedModel:
         options = options or LoadOptions()
         files = check_whole(folder)
         config = read_config(folder, trusted=options.trust_remote_code)
+        if is_encoder(config.to_dict()):
+            raise ValueError(f"{folder}: got an encoder, which is not streamed; allowed: resident")
         config._attn_implementation = options.attention
         dtype = options.dtype or stored_dtype(folder)
         # buffers (rotary frequencies) are small and come from the config: they are real

@@ -76,7 +76,7 @@ class PartialPass(Pass):
                 self._by_block.append(_ByBlock(own, new, lambda of: records_of(asked, [of]), keep))
             else:
                 wanted.append(new())
-        super().__init__(wanted + self._by_block, (0, 0))
+        super().__init__(wanted + self._by_block, (0, 0), asked.left_out)
 
     def watched(self) -> AbstractContextManager[None]:
         """Hooks on the blocks, while it is open."""
@@ -102,6 +102,7 @@ def streamed_records(
     batch_size: int,
     labels: Mapping[str, Any] | None = None,
     seed_units: int = 0,
+    left_out: int = 0,
     keep: Keep = as_it_is,
     allocate: Allocate = np.empty,
 ) -> dict[str, list[Record]]:
@@ -111,12 +112,13 @@ def streamed_records(
     resumable: what they need is not among the states, so they begin again.
 
     Args:
-        tokens_ST: token ids, (protocol.sequences, protocol.length), no padding.
+        tokens_ST: token ids, (protocol.sequences, left_out + protocol.length), no padding.
         states: holds the hidden states between the blocks; for a pass to be resumed it keeps all
             levels.
         kinds: those of one pass in `kinds.KINDS`.
         labels: unit, probe and other fields of Record.
         seed_units: seed of the sampled units.
+        left_out: as of `PassRequest`.
         keep: takes a kind and a record of a block, where these are large (moments), when the block
             is done, and gives what stands for it in the result, such as a copy on disk, mapped; so
             that one block's are in memory at a time.
@@ -130,13 +132,15 @@ def streamed_records(
             earlier pass.
     """
     model, levels = streamed.model, range(streamed.architecture.num_layers + 1)
-    check_request(model, tokens_ST, protocol, kinds=kinds, batch_size=batch_size)
+    asked = PassRequest(
+        model, tokens_ST, protocol, labels or {}, seed_units, allocate=allocate, left_out=left_out
+    )
+    check_request(asked, kinds=kinds, batch_size=batch_size)
     again = sorted(kind for kind in kinds if not KINDS[kind].resumable)
     if again and any(states.complete(level) for level in levels):
         raise ValueError(
             f"states: got levels of an earlier pass, a {again[0]} needs to begin at level 0"
         )
-    asked = PassRequest(model, tokens_ST, protocol, labels or {}, seed_units, allocate=allocate)
     passing = PartialPass(asked, kinds, keep)
     with passing.watched():
         stream(streamed, tokens_ST, states, batch_size=batch_size, passing=passing)

@@ -7,7 +7,10 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from scaleinv_ray.checkpoints.files.roles import is_encoder
+
 _MANY = 5
+CONVERT = "`scaleinv convert FOLDER OUT` makes safetensors of them"
 _PICKLE = re.compile(r"[^/]*\.(bin|pt|pth|ckpt)(\.index\.json)?")
 _STATE = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args)[^/]*")
 """What a Trainer keeps beside the weights."""
@@ -75,8 +78,7 @@ def what_is(where: str, names: Collection[str]) -> str:
         One line: what it is, and what is allowed.
     """
     allowed = "allowed: model.safetensors, or shards with model.safetensors.index.json"
-    if pickled := sorted(n for n in names if re.fullmatch(r"(pytorch_)?(model|weights).*", n)
-                         and _PICKLE.fullmatch(n) and n != "model_optim_rng.pt"):  # fmt: skip
+    if pickled := pickled_model(names):
         return f"{where}: got {_pickled(pickled)}; {allowed}"
     for pattern, said in _KINDS:
         if found := next((n for n in sorted(names) if re.fullmatch(pattern, n)), None):
@@ -89,11 +91,18 @@ def what_is(where: str, names: Collection[str]) -> str:
 
 def _pickled(names: list[str]) -> str:
     some = "[" + listed(map(repr, names)) + "]"
-    return f"pickled weights {some}, which run code when opened (save with safetensors)"
+    return f"pickled weights {some}, which run code when opened ({CONVERT})"
+
+
+def pickled_model(names: Iterable[str]) -> list[str]:
+    """Of the files of a folder those that may be a model's pickled weights, and their index."""
+    called = re.compile(r"(pytorch_)?(model|weights).*")
+    found = (n for n in names if called.fullmatch(n) and _PICKLE.fullmatch(n))
+    return sorted(n for n in found if n != "model_optim_rng.pt")
 
 
 def no_logits(config: Mapping[str, Any]) -> str | None:
-    """Why a model gives no logits of next tokens, as far as config.json says; None where it may.
+    """Why no captures are made of a model, as far as config.json says; None where they may be.
 
     Returns:
         What it is, with the name of its class.
@@ -101,6 +110,7 @@ def no_logits(config: Mapping[str, Any]) -> str | None:
     >>> no_logits({"architectures": ["BertModel"]})
     'an encoder (BertModel)'
     >>> no_logits({"architectures": ["GPT2LMHeadModel"]})
+    >>> no_logits({"model_type": "bert", "architectures": ["BertModel"]})  # of it captures know
     """
     classes = config.get("architectures")
     name = str(classes[0]) if isinstance(classes, list) and classes else ""
@@ -108,6 +118,8 @@ def no_logits(config: Mapping[str, Any]) -> str | None:
     if config.get("is_encoder_decoder") is True:
         return f"an encoder and decoder {called}"
     if _GENERATES.fullmatch(name) or config.get("is_decoder") is True:
+        return None
+    if is_encoder(config) and not _HEAD.fullmatch(name):
         return None
     if _HEAD.fullmatch(name):
         return f"a model with another head {called}"

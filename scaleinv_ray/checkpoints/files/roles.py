@@ -6,7 +6,7 @@ Shape suffixes: O outputs, I inputs. An unknown name has the role 'other', never
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -124,33 +124,63 @@ _GPT_NEOX = _Family(
     },
 )
 _ENCODER_BLOCK = r"encoder\.layer\.(\d+)\."
-_BERT = _Family(
-    ("bert.",),
-    {
-        r"embeddings\.word_embeddings\.weight": TensorRole("embedding"),
-        r"cls\.predictions\.decoder\.weight": TensorRole("unembedding"),
-        **{
-            _ENCODER_BLOCK + rf"attention\.self\.{role}\.weight": TensorRole(role)
-            for role in ("query", "key", "value")
+
+
+def _encoder(prefix: str, head: str) -> _Family:
+    return _Family(
+        (prefix,),
+        {
+            r"embeddings\.word_embeddings\.weight": TensorRole("embedding"),
+            head: TensorRole("unembedding"),
+            **{
+                _ENCODER_BLOCK + rf"attention\.self\.{role}\.weight": TensorRole(role)
+                for role in ("query", "key", "value")
+            },
+            _ENCODER_BLOCK + r"attention\.output\.dense\.weight": TensorRole("attn_out"),
+            _ENCODER_BLOCK + r"intermediate\.dense\.weight": TensorRole("mlp_in"),
+            _ENCODER_BLOCK + r"output\.dense\.weight": TensorRole("mlp_out"),
         },
-        _ENCODER_BLOCK + r"attention\.output\.dense\.weight": TensorRole("attn_out"),
-        _ENCODER_BLOCK + r"intermediate\.dense\.weight": TensorRole("mlp_in"),
-        _ENCODER_BLOCK + r"output\.dense\.weight": TensorRole("mlp_out"),
-    },
-)
+    )
+
+
+_BERT = _encoder("bert.", r"cls\.predictions\.decoder\.weight")
+_ROBERTA = _encoder("roberta.", r"lm_head\.decoder\.weight")
+_ESM = _encoder("esm.", r"lm_head\.decoder\.weight")
 LLAMA_LIKE: tuple[str, ...] = ("llama", "mistral", "qwen2", "qwen3", "olmo2", "gemma2", "granite")
 _FAMILIES: dict[str, _Family] = {
     "gpt2": _GPT2,
     "gpt_neox": _GPT_NEOX,
     "opt": _OPT,
     "bert": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "esm": _ESM,
     "scaleinv_attention_only": _LLAMA,
     **dict.fromkeys(LLAMA_LIKE, _LLAMA),
 }
 CAPTURED = frozenset(_FAMILIES)
 """Architectures of which a model can be captured, not its weights alone."""
+ENCODERS = frozenset({"bert", "roberta", "xlm-roberta", "esm"})
+"""Those whose attention sees later positions too, but where config.json says `is_decoder`."""
 # Causal masks that older checkpoints store beside the weights; they are constants, not weights.
 _MASK = re.compile(r".*\.(attn|attention)\.(bias|masked_bias)")
+
+
+def is_encoder(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is that of a bidirectional model that captures know."""
+    return config.get("model_type") in ENCODERS and config.get("is_decoder") is not True
+
+
+def has_masked_head(names: Iterable[str]) -> bool:
+    """Whether the files of an encoder hold the head of masked tokens too.
+
+    Args:
+        names: of its tensors.
+
+    Returns:
+        False of a body alone, as sentence encoders are.
+    """
+    return any(name.startswith(("cls.predictions.", "lm_head.")) for name in names)
 
 
 def canonical_name(name: str, model_type: str) -> str:

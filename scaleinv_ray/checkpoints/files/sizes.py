@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from scaleinv_ray.checkpoints.files.roles import Heads
+from scaleinv_ray.checkpoints.files.roles import ENCODERS, Heads
 from scaleinv_ray.inputs.json_files import short, whole
 
 _NAMES = {  # first key that config.json has
@@ -21,7 +21,7 @@ _NAMES = {  # first key that config.json has
 }
 _OWN_DEFAULTS = {"qwen3", "gemma2"}
 """Where a head's width is not the stream's over the heads unless config.json says so."""
-_GROUPED = {"gpt2", "gpt_neox", "opt", "bert", "llama", "scaleinv_attention_only"}
+_GROUPED = {"gpt2", "gpt_neox", "opt", "llama", "scaleinv_attention_only", *ENCODERS}
 """Where keys and values have as many heads as queries unless config.json says so."""
 _NEEDED = ("n_layers", "d_model", "vocab_size")
 
@@ -74,6 +74,9 @@ class Sizes(NamedTuple):
                 f"{file}: tie_word_embeddings: got {short(tied)}, allowed: true, false"
             )
         found = {field: _first(config, field, file) for field in _NAMES}
+        if found["max_positions"] is not None and _counts_from_padding(config):
+            padding = whole(config, "pad_token_id", file)
+            found["max_positions"] -= 1 + (1 if padding is None else padding)
         if found["d_mlp"] is None and "n_embd" in config:
             found["d_mlp"] = 4 * (found["d_model"] or 0)  # GPT-2's n_inner: null
         for field in _NEEDED:
@@ -124,6 +127,13 @@ class Sizes(NamedTuple):
         if self.head_dim is None and self.model_type in _OWN_DEFAULTS:
             return None
         return heads * (self.head_dim or self.d_model // self.num_query)
+
+
+def _counts_from_padding(config: Mapping[str, Any]) -> bool:
+    """Whether positions begin behind that of padding, as in the models that follow fairseq."""
+    kind = config.get("model_type")
+    absolute = config.get("position_embedding_type", "absolute") == "absolute"
+    return kind in {"roberta", "xlm-roberta"} or (kind == "esm" and absolute)
 
 
 def _first(config: Mapping[str, Any], field: str, file: str) -> int | None:

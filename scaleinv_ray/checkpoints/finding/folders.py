@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from scaleinv_ray.checkpoints.checkpoint import Checkpoint, describe
+from scaleinv_ray.checkpoints.checkpoint import Checkpoint, describe, mask_id_of
+from scaleinv_ray.checkpoints.files.beginning import asked_beginning
 from scaleinv_ray.checkpoints.files.headers import (
     file_digest,
     read_tensors,
@@ -31,6 +32,8 @@ def from_folder(
     steps: Steps = "all",
     seed: int | None = None,
     step: int | None = None,
+    tokens: int | None = None,
+    tokens_per_step: int | None = None,
     model: str | None = None,
     init: str | Path | None = None,
     cache_dir: Path | None = None,
@@ -43,6 +46,8 @@ def from_folder(
         steps: which steps of a run.
         seed: where no training.json says it; 0 by default.
         step: of a single checkpoint, or of the model beside step folders, where no file says it.
+        tokens: seen in training by a single checkpoint, where no file says it.
+        tokens_per_step: from which tokens follow, where no file says them.
         model: identity; the name of the run folder by default.
         init: the model at step 0, where it is not in the run folder.
         cache_dir: as in `weights_digest`.
@@ -57,14 +62,18 @@ def from_folder(
     begin = existing_folder("init", init) if init is not None else by_step.get(0)
     if begin is None and root in by_step.values():
         begin = step_zero_beside(root)
+    chosen = _choose(by_step, steps, str(root))
+    if tokens is not None and len(chosen) > 1:
+        raise ValueError(
+            f"{root}: tokens: got {tokens} for {len(chosen)} steps, allowed: tokens_per_step"
+        )
     shared = {
         "model": model or model_of(root),
         "init_folder": begin,
         "init_digest": None if begin is None else weights_digest(begin, cache_dir),
     }
-    return [
-        _local(by_step[s], s, seed, shared, cache_dir) for s in _choose(by_step, steps, str(root))
-    ]
+    given = _Given(seed, tokens, tokens_per_step)
+    return [_local(by_step[s], s, given, shared, cache_dir) for s in chosen]
 
 
 def _check_no_ladder(layout: Layout) -> None:
@@ -117,10 +126,31 @@ def _agreed(folder: Path, name: str, configured: int | None, told: int | None) -
     return configured if told is None else told
 
 
+class _Given(NamedTuple):
+    """What the config says of every checkpoint of a folder."""
+
+    seed: int | None
+    tokens: int | None
+    tokens_per_step: int | None
+
+
+def _tokens_seen(folder: Path, step: int | None, given: _Given, told: int | None) -> int | None:
+    tokens = given.tokens
+    if given.tokens_per_step is not None:
+        if step is None:
+            raise ValueError(
+                f"{folder}: tokens_per_step: got {given.tokens_per_step}, and nothing says the "
+                "step; give step, or tokens instead"
+            )
+        tokens = step * given.tokens_per_step
+    known = _agreed(folder, "train_tokens", tokens, told)
+    return tokens_of(folder.name) if known is None else known
+
+
 def _local(
     folder: Path,
     step: int | None,
-    seed: int | None,
+    given: _Given,
     shared: Mapping[str, Any],
     cache_dir: Path | None,
 ) -> Checkpoint:
@@ -128,7 +158,7 @@ def _local(
     config = read_json(folder / "config.json")
     tokenizer = folder / "tokenizer.json" if lies_in(folder, "tokenizer.json") else None
     told = told_of(folder)
-    tokens = tokens_of(folder.name) if told.train_tokens is None else told.train_tokens
+    step = _agreed(folder, "step", step, told.step)
     described = describe(str(folder), config, tensors)
     ends = stored_twice(tensors, config)
     if ends is not None and not same_content(folder, *ends):
@@ -137,15 +167,17 @@ def _local(
     return Checkpoint(
         **described,
         **shared,
-        step=_agreed(folder, "step", step, told.step),
-        seed=_agreed(folder, "seed", seed, told.seed) or 0,
-        train_tokens=tokens,
+        step=step,
+        seed=_agreed(folder, "seed", given.seed, told.seed) or 0,
+        train_tokens=_tokens_seen(folder, step, given, told.train_tokens),
         eval_loss=told.eval_loss,
         weights_digest=weights_digest(folder, cache_dir),
         tokenizer_file=tokenizer,
         tokenizer_digest=None if tokenizer is None else file_digest(tokenizer, cache_dir),
+        bos=asked_beginning(folder, config),
         folder=folder,
         no_logits=no_logits(config),
+        mask_id=mask_id_of(config, tensors, tokenizer),
     )
 
 

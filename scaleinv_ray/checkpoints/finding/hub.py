@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scaleinv_ray.checkpoints.checkpoint import Checkpoint, describe
+from scaleinv_ray.checkpoints.checkpoint import Checkpoint, describe, mask_id_of
+from scaleinv_ray.checkpoints.files.beginning import SETTINGS, asked_beginning
 from scaleinv_ray.checkpoints.files.headers import (
     INDEX,
     WEIGHTS,
@@ -92,10 +93,12 @@ def from_hub(
             weights_digest=s.weights_digest,
             tokenizer_file=s.tokenizer,
             tokenizer_digest=None if s.tokenizer is None else file_digest(s.tokenizer, None),
+            bos=None if s.tokenizer is None else asked_beginning(s.tokenizer.parent, s.config),
             train_tokens=step * tokens_per_step
             if step is not None and tokens_per_step
             else tokens_of(_named(revision, step)),
             no_logits=no_logits(s.config),
+            mask_id=mask_id_of(s.config, s.tensors, s.tokenizer),
             repo=repo,
             revision=_named(revision, step),
             commit=s.commit,
@@ -240,6 +243,8 @@ def _remote(api: HfApi, repo: str, name: str) -> _Snapshot:
         tokenizer = None
         if "tokenizer.json" in files:
             tokenizer = Path(api.hf_hub_download(repo, "tokenizer.json", revision=info.sha))
+            if SETTINGS in files:
+                api.hf_hub_download(repo, SETTINGS, revision=info.sha)
     if meta.sharded:
         check_index(where, meta.weight_map, by_file)
     blobs = [files[f] for f in sorted(by_file)]

@@ -14,7 +14,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
 
 from scaleinv_ray.checkpoints.files.header_format import TensorHeader
-from scaleinv_ray.checkpoints.files.roles import canonical_name
+from scaleinv_ray.checkpoints.files.headers import INDEX, WEIGHTS, read_tensors
+from scaleinv_ray.checkpoints.files.roles import canonical_name, has_masked_head, is_encoder
 from scaleinv_ray.checkpoints.weights.matrices import build_from_config, read_config
 from scaleinv_ray.inputs.json_files import read_json
 from scaleinv_ray.inputs.wording import clipped
@@ -67,12 +68,16 @@ def needed_by(folder: Path) -> Needed:
                 f"{transformers.__version__} builds no model of it ({_said(error)})"
             ) from error
     kind = config.model_type
+    body: torch.nn.Module = model
+    stored = any((folder / name).is_file() for name in (WEIGHTS, INDEX))  # of a hub they are not
+    if is_encoder(config.to_dict()) and stored and not has_masked_head(read_tensors(folder)):
+        body = model.base_model  # the files are of a body alone
     names: dict[int, set[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
+    for name, parameter in body.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), set()).add(canonical_name(name, kind))
     ignored = model._keys_to_ignore_on_load_missing or ()
     shapes, tied = {}, {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in body.named_parameters():
         if not any(re.search(pattern, name) for pattern in ignored):
             called = canonical_name(name, kind)
             shapes[called] = tuple(parameter.shape)

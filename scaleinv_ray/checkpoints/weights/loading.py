@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from scaleinv_ray.attention_only import modeling as attention_only
+from scaleinv_ray.checkpoints.files.roles import has_masked_head, is_encoder
 from scaleinv_ray.checkpoints.weights.matrices import read_config, stored_dtype
 from scaleinv_ray.checkpoints.weights.whole import check_whole
 
@@ -36,8 +43,19 @@ class LoadOptions:
     trust_remote_code: bool = False
 
 
+def _class_of(
+    config: PreTrainedConfig, names: Iterable[str]
+) -> tuple[type[AutoModel | AutoModelForCausalLM | AutoModelForMaskedLM], dict[str, bool]]:
+    """The class to load, and its own options."""
+    if not is_encoder(config.to_dict()):
+        return AutoModelForCausalLM, {}
+    if has_masked_head(names):
+        return AutoModelForMaskedLM, {}
+    return AutoModel, {"add_pooling_layer": False}  # a pooler reads the last layer: no site of ours
+
+
 def load_model(folder: Path, options: LoadOptions | None = None) -> PreTrainedModel:
-    """Loads a causal language model in eval mode.
+    """Loads a language model in eval mode: a causal one, or an encoder with or without its head.
 
     transformers builds on the meta device and fills from the files, so the peak is one model.
 
@@ -48,12 +66,14 @@ def load_model(folder: Path, options: LoadOptions | None = None) -> PreTrainedMo
         ValueError: where `check_folder` finds a fault, or where the files lack weights of the
             model or hold them in another shape (transformers would draw them at random).
     """
-    check_whole(folder)
+    names = check_whole(folder)
     options = options or LoadOptions()
     config = read_config(folder, trusted=options.trust_remote_code)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
+    of_class, more = _class_of(config, names)
+    loaded: Any = of_class.from_pretrained(
         folder,
         config=config,
+        **more,
         local_files_only=True,
         use_safetensors=True,
         output_loading_info=True,

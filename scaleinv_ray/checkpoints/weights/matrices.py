@@ -33,6 +33,7 @@ from scaleinv_ray.checkpoints.files.roles import (
     TensorRole,
     block_roles,
     canonical_name,
+    is_encoder,
     is_mask,
     split,
     tensor_role,
@@ -117,16 +118,17 @@ def build_from_config(
         trusted: as in `read_config`.
 
     Returns:
-        The model in eval mode, on the CPU.
+        The model in eval mode, on the CPU; an encoder with the head of masked tokens.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
     from scaleinv_ray.attention_only import modeling
 
     assert modeling, "importing the module makes the architecture known to AutoModelForCausalLM"
+    built = AutoModelForMaskedLM if is_encoder(config.to_dict()) else AutoModelForCausalLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(
+        model = built.from_config(
             config, dtype=dtype or config.dtype or torch.float32, trust_remote_code=trusted
         )
     return model.eval()

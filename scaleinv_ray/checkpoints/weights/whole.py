@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from scaleinv_ray.checkpoints.files.headers import weight_map
+from scaleinv_ray.checkpoints.files.layouts import CONVERT
 from scaleinv_ray.inputs.json_files import read_json, short
 
 _INDEX = "model.safetensors.index.json"
@@ -33,7 +34,8 @@ def _names_in(shard: Path) -> list[str]:
 def _why_no_safetensors(folder: Path) -> str:
     pickles = sorted(p.name for pattern in _PICKLES for p in folder.glob(pattern))
     if pickles:
-        return f"got pickle weights {pickles}, allowed safetensors only (a pickle runs code)"
+        allowed = f"allowed safetensors only (a pickle runs code; {CONVERT})"
+        return f"got pickle weights {pickles}, {allowed}"
     return f"has neither {_SINGLE} nor {_INDEX}"
 
 

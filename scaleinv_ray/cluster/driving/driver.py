@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.cluster.actors import measure_all
 from scaleinv_ray.cluster.driving.crew import Crew, number_of_actors
 from scaleinv_ray.cluster.driving.memory_backoff import Shrinking, less_memory
@@ -49,6 +50,7 @@ class Driver:
         needs: what nodes have to have beside them that come later.
         scratch: where the captures of this run lie; others are never deleted.
         discard: delete a capture file when nothing needs it any more.
+        paid: takes what a trained model pays a token, by probe, as its captures come.
     """
 
     store: Store
@@ -59,6 +61,7 @@ class Driver:
     needs: Needs = Needs()
     scratch: Scratch | None = None
     discard: bool = False
+    paid: Callable[[Checkpoint, Mapping[str, float]], None] = lambda *_: None
     _files: Files = field(init=False)
     _waiting: Waiting = field(init=False)
     _results: Results = field(init=False)
@@ -340,6 +343,8 @@ class Driver:
             load=outcome.load, reason=outcome.reason, tokens=outcome.tokens, node=flight.node,
             queue=self._results.queue(),
         )  # fmt: skip
+        if outcome.losses:
+            self.paid(flight.job.weights.checkpoint, outcome.losses)
         names = self._files.names(flight.job, flight.node)
         for written, num_bytes in outcome.written.items():
             self._files.made(names[written], num_bytes, flight.node)

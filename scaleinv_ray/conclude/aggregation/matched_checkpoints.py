@@ -6,13 +6,14 @@ trained models have been measured at decides, whatever came of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 NO_STEP = -1
 """Stands for the step of a model that has none."""
-COMPARISONS = ("equal_steps", "equal_tokens", "equal_loss")
+NO_COMMON_STEP = "the trained models have no step in common: each at its last checkpoint"
+COMPARISONS = ("equal_steps", "equal_tokens", "equal_loss", "final")
 
 
 class Replicate(NamedTuple):
@@ -56,23 +57,33 @@ class Choice:
         step: the step where it is one for all, else None.
         note: what else has to be said of it.
         picks: the steps of every trained replicate; empty where the comparison cannot be made.
+        answers_for: comparisons without a choice of their own: of the same checkpoints as this
+            one, or that cannot be had.
     """
 
     name: str
     step: int | None
     note: str
     picks: Mapping[Replicate, Pick]
+    answers_for: tuple[str, ...] = ()
+
+    def step_of(self, replicate: Replicate) -> int | None:
+        """The step of a replicate, None between two and where it has none here."""
+        pick = self.picks.get(replicate, ())
+        return pick[0][0] if len(pick) == 1 else self.step
 
 
 def choices(checkpoints: Checkpoints) -> list[Choice]:
-    """The trained models at equal steps, at equal tokens where that differs, and at equal loss.
+    """The trained models at equal steps or at their last ones, at equal tokens and at equal loss.
 
-    equal_steps: the last step common to all; without one there is a choice without picks, which
-    says so. equal_tokens: the last common number of training tokens, left out where that is the
-    same checkpoints. equal_loss: linear interpolation in held-out loss between the first two
-    successive checkpoints that enclose the lowest level that all models reach; left out where a
-    model has no such checkpoints (never extrapolated), and without picks, which it says, where the
-    models have several tokenizers: nats a token are then no common measure.
+    equal_steps: the last step common to all. final: each model's last checkpoint, whatever its
+    step; it stands in the place of equal_steps where no step is common to all, or the initial
+    weights alone are. A choice of the same checkpoints as equal_steps is left out. equal_tokens:
+    the last common number of training tokens. equal_loss: linear interpolation in held-out loss
+    between the first two successive checkpoints that enclose the lowest level that all models
+    reach; left out where a model has no such checkpoints (never extrapolated), and without picks,
+    which it says, where the models have several tokenizers: nats a token are then no common
+    measure.
 
     Args:
         checkpoints: of all trained models of a series.
@@ -82,36 +93,65 @@ def choices(checkpoints: Checkpoints) -> list[Choice]:
 
     >>> small, large = Replicate(10, "a", 0), Replicate(20, "b", 0)
     >>> unknown = StepOfRun(None, None)
-    >>> [at_steps] = choices({small: {0: unknown, 5: unknown}, large: {0: unknown, 9: unknown}})
-    >>> at_steps.name, at_steps.step
-    ('equal_steps', 0)
+    >>> longer = {3: unknown, 9: unknown}
+    >>> at_steps, final = choices({small: {3: unknown, 5: unknown}, large: longer})
+    >>> at_steps.name, at_steps.step, final.name, final.step_of(small), final.step_of(large)
+    ('equal_steps', 3, 'final', 5, 9)
+    >>> [final] = choices({small: {5: unknown}, large: {9: unknown}})
+    >>> final.name, final.answers_for
+    ('final', ('equal_steps',))
     """
     if not checkpoints:
         return []
-    at_steps = _at_equal_steps(checkpoints)
-    others = [_at_equal_tokens(checkpoints, at_steps), _at_equal_loss(checkpoints)]
-    return [at_steps, *(choice for choice in others if choice is not None)]
+    final, at_steps = _final(checkpoints), _at_equal_steps(checkpoints)
+    if at_steps is None:
+        main = replace(final, note=NO_COMMON_STEP, answers_for=("equal_steps",))
+        others = [_at_equal_tokens(checkpoints), _at_equal_loss(checkpoints)]
+        return [main, *(choice for choice in others if choice is not None)]
+    others = [_at_equal_tokens(checkpoints), _at_equal_loss(checkpoints), final]
+    found = [choice for choice in others if choice is not None]
+    same = [c.name for c in found if c.name != "equal_loss" and c.picks == at_steps.picks]
+    main = replace(at_steps, answers_for=tuple(same))
+    return [main, *(choice for choice in found if choice.name not in same)]
 
 
-def _at_equal_steps(checkpoints: Checkpoints) -> Choice:
-    step = max(set.intersection(*(set(steps) for steps in checkpoints.values())), default=None)
+def last_common_step(of_each: Collection[Collection[int]]) -> int | None:
+    """The last step that all runs have.
+
+    Args:
+        of_each: the steps of every run.
+
+    Returns:
+        The step; None where there is none, or where it is 0 and the runs end elsewhere: initial
+        weights alone say nothing of training.
+    """
+    step = max(set.intersection(*map(set, of_each)), default=None)
+    ends = {max(steps) for steps in of_each}
+    return None if step == 0 and len(ends) > 1 and min(ends) > 0 else step
+
+
+def _at_equal_steps(checkpoints: Checkpoints) -> Choice | None:
+    step = last_common_step(checkpoints.values())
     if step is None:
-        return Choice("equal_steps", None, "the trained models have no step in common", {})
+        return None
     return Choice("equal_steps", step, "", {r: ((step, 1.0),) for r in checkpoints})
 
 
-def _at_equal_tokens(checkpoints: Checkpoints, at_steps: Choice) -> Choice | None:
+def _final(checkpoints: Checkpoints) -> Choice:
+    picks = {replicate: ((max(steps), 1.0),) for replicate, steps in checkpoints.items()}
+    return Choice("final", None, "each model at its last checkpoint", picks)
+
+
+def _at_equal_tokens(checkpoints: Checkpoints) -> Choice | None:
     step_at = {
         replicate: {c.train_tokens: s for s, c in sorted(steps.items())}
         for replicate, steps in checkpoints.items()
     }
-    common = set.intersection(*(set(steps) for steps in step_at.values())) - {None}
+    common = set.intersection(*(set(steps) for steps in step_at.values())) - {None, 0}
     tokens = max((t for t in common if t is not None), default=None)
     if tokens is None:
         return None
     steps = {found[tokens] for found in step_at.values()}
-    if steps == {at_steps.step}:
-        return None
     picks = {replicate: ((found[tokens], 1.0),) for replicate, found in step_at.items()}
     step = steps.pop() if len(steps) == 1 else None
     several = _tokenizers(checkpoints)

@@ -67,7 +67,8 @@ def value_rows(measurements: Iterable[Mapping[str, Any]]) -> Rows:
 
     What is judged are these values. Those of one comparison are over the same layers, roles and
     heads, so that they may be set beside each other: at equal steps all models of a step (the
-    judged one is one of them), at equal tokens and equal loss those that the verdict compares.
+    judged one is one of them), at equal tokens and equal loss, and at the last checkpoints, those
+    that the verdict compares.
 
     Args:
         measurements: with the columns of `tables.MEASUREMENTS`.
@@ -126,7 +127,7 @@ def _standings(group: Group) -> Iterator[_Standing]:
     for choice, comparison in at_every_step(group):
         at_steps = comparison.name == "equal_steps"
         for replicate, value in comparison.trained.items():
-            step = _step_of(choice, replicate)
+            step = choice.step_of(replicate)
             followed = None
             if at_steps and step is not None:
                 followed = not whole.lacking(replicate.build, trained[replicate][step])
@@ -143,14 +144,8 @@ def _lost(choice: Choice, comparison: Comparison) -> Iterator[_Standing]:
     at_steps = comparison.name == "equal_steps"
     for replicate, reason in comparison.refused.items():
         unit = _Unit(comparison.name, TRAINED, replicate)
-        step = _named(_step_of(choice, replicate))
+        step = _named(choice.step_of(replicate))
         yield _Standing(unit, step, None, False if at_steps else None, reason)
-
-
-def _step_of(choice: Choice, replicate: Replicate) -> int | None:
-    """The step of a replicate in a comparison; None between two."""
-    pick = choice.picks[replicate]
-    return pick[0][0] if len(pick) == 1 else None
 
 
 def _named(step: int | None) -> int | None:

@@ -45,7 +45,8 @@ class Comparison:
     """Values to be judged together.
 
     Attributes:
-        name: equal_steps, equal_tokens or equal_loss.
+        name: equal_steps, equal_tokens, equal_loss or final.
+        answers_for: comparisons that this one stands for, having no choice of their own.
         step: the step where it is one for all, else None.
         impossible: why it cannot be made, empty where it can.
         notes: what else has to be said of it.
@@ -57,6 +58,7 @@ class Comparison:
     """
 
     name: str
+    answers_for: tuple[str, ...]
     step: int | None
     impossible: str
     notes: list[str]
@@ -66,12 +68,21 @@ class Comparison:
     nulls: dict[str, dict[Replicate, Value]]
     null_notes: list[str]
 
+    @property
+    def is_main(self) -> bool:
+        """Whether it compares at equal steps, or at the last ones where no step is common."""
+        return "equal_steps" in (self.name, *self.answers_for)
+
+    def is_among(self, wanted: Collection[str]) -> bool:
+        """Whether one of the comparisons wanted is this one, or is answered by it."""
+        return not {self.name, *self.answers_for}.isdisjoint(wanted)
+
 
 def comparisons(group: Group) -> list[Comparison]:
     """The values at one place under the choices of its series.
 
-    Nulls are those of the judged step where they were measured there, else the latest, and cover
-    the same locations as the trained models.
+    Nulls are those of the step judged of their model where they were measured there, else the
+    latest, and cover the same locations as the trained models.
 
     Args:
         group: what was measured at one place.
@@ -149,6 +160,7 @@ def _compare(
     missing = in_order(r for r in choice.picks if r not in picked)
     return Comparison(
         name=choice.name,
+        answers_for=choice.answers_for,
         step=None if choice.step == NO_STEP else choice.step,
         impossible="" if choice.picks else choice.note,
         notes=_notes(choice, refused, missing, whole),
@@ -203,7 +215,7 @@ def _beside(
     for variant in sorted(set(group.cells) - {TRAINED}):
         cells: dict[Replicate, tuple[int, Cell]] = {}
         for replicate, steps in group.cells[variant].items():
-            step = choice.step
+            step = choice.step_of(replicate)
             if step is None or step not in steps:
                 step = max(steps) if without is None else None
             if step is not None and (variant, replicate, step) not in (without or ()):
@@ -243,7 +255,7 @@ def _nulls(
         for replicate, null in models.items():
             if replicate.n_params in sizes and null.value is not None:
                 values[replicate] = null.value
-                elsewhere |= {null.step} - {choice.step}
+                elsewhere |= {null.step} - {choice.step_of(replicate)}
         nulls[variant] = values
         absent = sorted(sizes - {replicate.n_params for replicate in values})
         if absent:

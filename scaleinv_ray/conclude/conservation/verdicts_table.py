@@ -59,7 +59,7 @@ def judge_table(
         rows: measurements, with the columns of `tables.MEASUREMENTS`.
         quantities: (invariant, quantity) -> what is claimed of it in advance.
         margin: relative change that counts as conserved for quantities that declare none.
-        comparisons: those wanted, out of equal_steps, equal_tokens and equal_loss.
+        comparisons: those wanted, out of equal_steps, equal_tokens, equal_loss and final.
 
     Returns:
         Verdicts and predictions. n_models counts sizes, n_seeds the
@@ -81,7 +81,7 @@ def judge_table(
     for group in gather(rows):
         quantity = _claimed(quantities, group, margin)
         for comparison in compared(group):
-            if comparison.name not in comparisons or not _is_reported(group, comparison):
+            if not comparison.is_among(comparisons) or not _is_reported(group, comparison):
                 continue
             key = _key(group, comparison)
             sample = _sample(comparison.trained)
@@ -107,7 +107,7 @@ def predict_named(
         quantities: (invariant, quantity) -> what is claimed of it in advance.
         n_params: total parameters of the model, more than of any that is measured.
         margin: relative change that counts as conserved for quantities that declare none.
-        comparisons: those wanted, out of equal_steps, equal_tokens and equal_loss.
+        comparisons: those wanted, out of equal_steps, equal_tokens, equal_loss and final.
 
     Returns:
         Rows with nothing observed: by the straight line on the judged
@@ -123,7 +123,7 @@ def predict_named(
         quantity = _claimed(quantities, group, margin)
         for comparison in compared(group):
             sample = _sample(comparison.trained)
-            if comparison.name not in comparisons or len(sample.n_params) < LEAST_FITTED:
+            if not comparison.is_among(comparisons) or len(sample.n_params) < LEAST_FITTED:
                 continue
             form = _verdict(sample, comparison, quantity).form
             try:
@@ -165,12 +165,10 @@ def _claimed(
 
 
 def _is_reported(group: Group, comparison: Comparison) -> bool:
-    """A place without values has one row only: at equal steps, over the whole depth."""
+    """A place without values has one row only: of the main comparison, over the whole depth."""
     if comparison.trained:
         return True
-    if comparison.impossible:
-        return comparison.name == "equal_steps" or group.place.depth_bin == "all"
-    return comparison.name == "equal_steps" and group.place.depth_bin == "all"
+    return group.place.depth_bin == "all" and bool(comparison.is_main or comparison.impossible)
 
 
 def _sample(values: Mapping[Replicate, Value]) -> _Sample:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from scaleinv_ray.conclude.aggregation.cells import TRAINED, by_size, gather, in_order
-from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Replicate
+from scaleinv_ray.conclude.aggregation.matched_checkpoints import Replicate
 from scaleinv_ray.conclude.aggregation.places import Place
 from scaleinv_ray.conclude.aggregation.rows import Rows
 from scaleinv_ray.conclude.aggregation.values import Value, comparisons
@@ -154,7 +154,7 @@ def _vectors(rows: Rows) -> dict[_Where, _Vectors]:
         place = group.place
         where = _Where(*[getattr(place, name) for name in _Where._fields])
         for comparison in comparisons(group):
-            if comparison.name == "equal_steps":
+            if comparison.is_main:
                 vectors[where].step = comparison.step
                 vectors[where].add(TRAINED, place.quantity, comparison.trained)
                 for variant, values in comparison.nulls.items():
@@ -193,7 +193,7 @@ def _lines(
 ) -> dict[int, list[Line]]:
     place = Place(*where[:4], curve, *where[4:])
     family = families.get((place, variant))
-    return {} if family is None else by_size(family.means(NO_STEP if step is None else step))
+    return {} if family is None else by_size(family.means(step))
 
 
 def _across(vectors: Mapping[_Where, _Vectors]) -> Iterator[tuple[_Where, _Question]]:

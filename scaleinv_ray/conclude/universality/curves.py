@@ -14,7 +14,12 @@ import numpy as np
 
 from scaleinv_ray.conclude.aggregation.cells import by_size, in_order
 from scaleinv_ray.conclude.aggregation.completeness import Location, whole_replicates
-from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Replicate
+from scaleinv_ray.conclude.aggregation.matched_checkpoints import (
+    NO_COMMON_STEP,
+    NO_STEP,
+    Replicate,
+    last_common_step,
+)
 from scaleinv_ray.conclude.aggregation.places import Place, places_of
 from scaleinv_ray.conclude.universality.collapse import (
     ScalingCurve,
@@ -104,12 +109,22 @@ class Family:
         steps.setdefault(step, {})[location] = line
 
     def last_step(self) -> int | None:
-        """The last step that all replicates have."""
-        return max(set.intersection(*(set(steps) for steps in self.lines.values())), default=None)
+        """The last step that all replicates have (`last_common_step`)."""
+        return last_common_step([list(steps) for steps in self.lines.values()])
 
-    def means(self, step: int) -> dict[Replicate, Line]:
-        """Of each replicate the mean over locations, without those that lack one of their build."""
-        found = {replicate: steps.get(step, {}) for replicate, steps in self.lines.items()}
+    def means(self, step: int | None) -> dict[Replicate, Line]:
+        """Of each replicate the mean over locations, without those that lack one of their build.
+
+        Args:
+            step: of all; None for the last one of each.
+
+        Returns:
+            The means.
+        """
+        found = {
+            replicate: steps.get(max(steps) if step is None else step, {})
+            for replicate, steps in self.lines.items()
+        }
         return {
             replicate: _mean([found[replicate][at] for at in sorted(found[replicate], key=str)])
             for replicate in in_order(whole_replicates(found))
@@ -123,9 +138,10 @@ def collapse_table(
 
     The curves of a model are averaged over the layers, roles and heads of the place, those of a
     size over its seeds; models that lack one of the locations of their size are left out. Each
-    variant is compared at the last step that all its models have. Curves on different grids are
-    read at the points of the shortest one inside the range that all share. Errors are those over
-    seeds (`mean_curve_errors`); with too few seeds those within models.
+    variant is compared at the last step that all its models have, else at the last one of each.
+    Curves on different grids are read at the points of the shortest one inside the range that all
+    share. Errors are those over seeds (`mean_curve_errors`); with too few seeds those within
+    models.
 
     Args:
         rows: with the columns of `tables.CURVES`; those of two units are left out.
@@ -195,8 +211,6 @@ def pair_qualities(systems: Mapping[str, Sequence[Line]]) -> dict[tuple[str, str
 def _row(place: Place, variant: str, family: Family, *, rescale: bool) -> CollapseRow:
     step = family.last_step()
     empty = _empty(place, variant, family)
-    if step is None:
-        return {**empty, "reason": "the models have no step in common"}
     empty["step"] = None if step == NO_STEP else step
     try:
         whole = family.means(step)
@@ -206,7 +220,8 @@ def _row(place: Place, variant: str, family: Family, *, rescale: bool) -> Collap
     except NoCollapse as error:
         return {**empty, "reason": str(error)}
     dropped = len(family.lines) - len(whole)
-    said = [f"{dropped} models dropped: a location is missing"] if dropped else []
+    said = [NO_COMMON_STEP] if step is None else []
+    said += [f"{dropped} models dropped: a location is missing"] if dropped else []
     if len({len(line.x_P) for seeds in means.values() for line in seeds}) > 1:
         said.append("grids differ between models")
     best = rescaling([_thinned(c) for c in curves]) if rescale and len(curves) >= 3 else None

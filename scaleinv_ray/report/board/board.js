@@ -184,7 +184,8 @@ function startTable() {
   fillSelect($("filter-null"), nulls, "all");
   const comparisons = distinct(VERDICTS.map((r) => r.comparison)).filter(Boolean);
   fillSelect($("filter-comparison"), comparisons.map((c) => [c, words(c)]), "all");
-  if (comparisons.includes("equal_steps")) $("filter-comparison").value = "equal_steps";
+  const main = ["equal_steps", "final"].find((c) => comparisons.includes(c));
+  if (main) $("filter-comparison").value = main;
   $("filter-comparison").parentElement.hidden = comparisons.length < 2;
   $("filter-roles").parentElement.hidden = !VERDICTS.some((r) => r.is_part);
   $("filter-controls").parentElement.hidden = !VERDICTS.some((r) => r.control);

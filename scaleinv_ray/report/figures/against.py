@@ -72,8 +72,18 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] or "" for name in names)
 
 
+def _judged_runs(place: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[list[Any]]:
+    """The replicates at the step of the verdict, or each at its last one."""
+    runs: list[list[Any]] = place["runs"]
+    if verdict["comparison"] == "equal_steps":
+        return [run for run in runs if run[3] == verdict["step"]]
+    by_step = sorted(runs, key=lambda run: -1 if run[3] is None else run[3])
+    last = {tuple(run[:3]): run for run in by_step}
+    return [run for run in runs if last[tuple(run[:3])] is run]
+
+
 def _of_slice(place: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
-    runs = [run for run in place["runs"] if run[3] == verdict["step"] and run[4] is not None]
+    runs = [run for run in _judged_runs(place, verdict) if run[4] is not None]
     if len(runs) < 3:  # none where every model refused the quantity
         return []
     value_M = np.array([run[4] for run in runs], dtype=np.float64)
@@ -118,10 +128,10 @@ def against_series(
 ) -> dict[str, Any]:
     """Every trained model beside the prediction from all other models of its series.
 
-    Over the whole depth, at the step judged at equal steps: a constant where the verdict is
-    conserved or its form constant, else a straight line in ln N; on ln|I|, or on the quantity
-    itself where it has a unit, vanishes or changes sign. Other seeds of the model's own size are
-    among the others.
+    Over the whole depth, at the step judged at equal steps, else at the last of each: a constant
+    where the verdict is conserved or its form constant, else a straight line in ln N; on ln|I|, or
+    on the quantity itself where it has a unit, vanishes or changes sign. Other seeds of the model's
+    own size are among the others.
 
     Args:
         slices: what `over_seeds` returns.
@@ -130,11 +140,10 @@ def against_series(
     Returns:
         A table by columns (`pack.columns`) with the names of `NAMES`.
     """
-    judged = {
-        _key(row): row
-        for row in verdicts
-        if row["comparison"] == "equal_steps" and row["depth_bin"] == "all"
-    }
+    # where a series has both, that at equal steps comes last and stays
+    main = [row for row in verdicts if row["comparison"] in ("final", "equal_steps")]
+    main.sort(key=lambda row: row["comparison"], reverse=True)
+    judged = {_key(row): row for row in main if row["depth_bin"] == "all"}
     rows: list[dict[str, Any]] = []
     for place in slices:
         verdict = judged.get(tuple(place[name] for name in SLICE))

@@ -116,8 +116,9 @@ class Family {
     const options = steps.map((t) => [String(t), t.toLocaleString("en")]);
     if (last.length > 1) options.push(["", "last of each size"]);
     this.selects.step.replaceChildren(...options.map(([value, text]) => option(value, text)));
-    const judged = this.verdicts().filter((v) => v.comparison === "equal_steps").map((v) => v.step).find((t) => steps.includes(t));
-    if (options.length) this.selects.step.value = judged === undefined ? options[options.length - 1][0] : String(judged);
+    const atSteps = this.verdicts().filter((v) => v.comparison === "equal_steps").map((v) => v.step).find((t) => steps.includes(t));
+    // without a common step the last option, the last of each size, is what was judged
+    if (options.length) this.selects.step.value = atSteps === undefined ? options[options.length - 1][0] : String(atSteps);
     this.selects.step.parentElement.hidden = options.length < 2;
   }
 
@@ -141,13 +142,14 @@ class Family {
     return Object.keys(this.slice.points).sort((a, b) => known.indexOf(a) - known.indexOf(b));
   }
 
-  /* The verdict that was reached on the points shown: at equal steps, at this step. */
+  /* The verdict that was reached on the points shown: at equal steps, at this step, or of the last of each size. */
   shownVerdict() {
-    return this.verdicts().find((v) => v.comparison === "equal_steps" && v.step === this.step()) || null;
+    const main = this.step() === null ? ["equal_steps", "final"] : ["equal_steps"];
+    return this.verdicts().find((v) => main.includes(v.comparison) && v.step === this.step()) || null;
   }
 
   predictions(verdict) {
-    const own = POINTS.predictions.filter((p) => p.comparison === "equal_steps" && p.step === verdict.step && matches(p, this.slice));
+    const own = POINTS.predictions.filter((p) => p.comparison === verdict.comparison && p.step === verdict.step && matches(p, this.slice));
     const ofForm = own.filter((p) => p.form === verdict.form);
     return ofForm.length ? ofForm : own.filter((p) => p.form === (hasUnit(verdict) ? "log" : "power"));
   }

@@ -181,13 +181,16 @@ def checkpoints(curves, *, tokens_per_step):
     ]  # fmt: skip
 
 
+LAST = ((10, 30), (20, 50))
+
+
 def test_last_common_step_and_equal_tokens():
     curves = {
         10: [(0, None, 0.0), (50, None, 1.0), (100, None, 2.0)],
         20: [(0, None, 5.0), (50, None, 6.0), (200, None, 7.0)],
     }
     same = made(only(checkpoints(curves, tokens_per_step=(2, 2))))
-    assert set(same) == {"equal_steps"}
+    assert set(same) == {"equal_steps", "final"}
     assert same["equal_steps"].step == 50
     assert sorted(v.value for v in same["equal_steps"].trained.values()) == [1.0, 6.0]
     # at half the batch the small model has seen as much at step 100 as the large one at 50
@@ -216,11 +219,31 @@ def test_equal_loss_never_extrapolates():
     assert "equal_loss" not in made(only(checkpoints(curves, tokens_per_step=(1, 1))))
 
 
-def test_without_a_common_step_that_is_said():
-    curves = {10: [(0, None, 0.0)], 20: [(50, None, 1.0)]}
-    (found,) = comparisons(only(checkpoints(curves, tokens_per_step=(1, 1))))
-    assert (found.name, found.step, found.trained) == ("equal_steps", None, {})
-    assert "no step in common" in found.impossible
+@pytest.mark.parametrize("small", [[(30, None, 0.0)], [(0, None, 9.0), (30, None, 0.0)]])
+def test_finished_models_without_a_common_step_are_compared_at_their_last(small):
+    curves = {10: small, 20: [(0, None, 8.0), (50, None, 1.0)]}
+    rows = checkpoints(curves, tokens_per_step=(1, 1))
+    null = {"variant": "random_init"}
+    rows += [row(n_params=n, model=f"m{n}", step=t, value=5.0, **null) for n, t in LAST]
+    found, *others = comparisons(only(rows))
+    assert (found.name, found.step, others) == ("final", None, [])
+    assert [(r.n_params, v.value) for r, v in found.trained.items()] == [(10, 0.0), (20, 1.0)]
+    assert found.notes == ["the trained models have no step in common: each at its last checkpoint"]
+    assert len(found.nulls["random_init"]) == 2
+    assert found.null_notes == [], "each null stands at the last step of its model"
+    (found, *_) = comparisons(only(rows + [rows[-1] | {"step": 60, "value": 6.0}]))
+    assert sorted(v.value for v in found.nulls["random_init"].values()) == [5.0, 5.0]
+
+
+def test_the_last_checkpoints_beside_a_common_step():
+    curves = {10: [(20, None, 0.0), (50, None, 1.0)], 20: [(20, None, 5.0), (90, None, 7.0)]}
+    found = made(only(checkpoints(curves, tokens_per_step=(2, 2))))
+    assert found["equal_steps"].step == 20
+    assert [v.value for v in found["final"].trained.values()] == [1.0, 7.0]
+    assert found["final"].notes == ["each model at its last checkpoint"]
+    alone = made(only(checkpoints({10: curves[10], 20: curves[10]}, tokens_per_step=(2, 2))))
+    assert set(alone) == {"equal_steps"}
+    assert alone["equal_steps"].is_among(["final"]), "the same checkpoints, judged once"
 
 
 @pytest.mark.parametrize("gone", [False, True])

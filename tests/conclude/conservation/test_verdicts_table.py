@@ -258,12 +258,26 @@ def test_what_the_configuration_excludes_is_not_missing():
     assert judge_table([*rows, *other], quantities={}) == ([], [])
 
 
-def test_without_a_common_step_every_place_says_so():
-    rows = [r | {"step": r["n_params"]} for r in measured("a", lambda v, i: 1.0)]
-    verdicts, _ = judge_table(rows, quantities={}, comparisons=["equal_steps"])
-    assert {r["depth_bin"] for r in verdicts} == {"all", "early", "middle", "late"}
-    assert {r["verdict"] for r in verdicts} == {"undetermined"}
-    assert all("no step in common" in r["reason"] for r in verdicts)
+@pytest.mark.parametrize("wanted", ["equal_steps", "final"])
+def test_steps_of_their_own_change_no_verdict(wanted):
+    """A series of finished models is judged as if nothing had said their steps."""
+    both = measured("a", lambda v, i: 1.0, variants=("trained", "random_init"))
+    without, _ = judge_table([r | {"step": None} for r in both], quantities={})
+    own = [r | {"step": r["n_params"]} for r in both]
+    verdicts, predictions = judge_table(own, quantities={}, comparisons=[wanted])
+    assert {r["comparison"] for r in verdicts} == {"final"}
+    assert {r["verdict"] for r in verdicts} == {"conserved"} and predictions
+    said = ("step", "comparison", "reason")
+    numbers = [{k: v for k, v in r.items() if k not in said} for r in verdicts]
+    assert numbers == [{k: v for k, v in r.items() if k not in said} for r in without]
+    assert all("no step in common: each at its last checkpoint" in r["reason"] for r in verdicts)
+
+
+@pytest.mark.parametrize("wanted", ["equal_steps", "equal_tokens", "final"])
+def test_the_same_checkpoints_are_judged_once_whatever_is_asked(wanted):
+    rows = [r | {"train_tokens": 5} for r in measured("a", lambda v, i: 1.0)]
+    verdicts, _ = judge_table(rows, quantities={}, comparisons=[wanted])
+    assert {r["comparison"] for r in verdicts} == {"equal_steps"}
 
 
 def test_a_null_missing_at_a_size_is_named():

@@ -1,0 +1,35 @@
+"""One column of a Parquet file, as `datasets` writes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def column_of(file: Path, name: str) -> pa.ChunkedArray:
+    """A column; the others are not read.
+
+    Args:
+        file: Parquet.
+        name: of the column.
+
+    Returns:
+        Its values.
+
+    Raises:
+        ValueError: naming the file, where it is no Parquet or lacks the column.
+    """
+    import pyarrow.lib
+    import pyarrow.parquet as pq
+
+    try:
+        known = pq.read_schema(file).names
+        if name in known:
+            return pq.read_table(file, columns=[name], partitioning=None)[name]
+    except (pyarrow.lib.ArrowException, OSError) as error:
+        said = " ".join(str(error).split())[:100]
+        raise ValueError(f"probes: got {str(file)!r}, allowed Parquet ({said})") from error
+    raise ValueError(f"{file}: got columns {known[:8]}, needs {name!r}")

@@ -1,0 +1,115 @@
+"""The configs that are shipped, planned on the models that they name: headers without weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, PreTrainedConfig
+
+from scaleinv_ray.cluster.train import spec_of
+from scaleinv_ray.config import RunConfig, load_run_config, load_train_config
+from scaleinv_ray.config.reader import parse_yaml
+from scaleinv_ray.contract import REGISTRY
+from scaleinv_ray.kinds import KINDS
+from scaleinv_ray.ladder.architectures import model_config
+from scaleinv_ray.ladder.spec import rungs
+from scaleinv_ray.ladder.tokenizer import byte_tokenizer
+from scaleinv_ray.plan import make_plan
+
+SERIES = Path(__file__).parents[2] / "jobs" / "series"
+PYTHIA = {  # Biderman et al. 2023, table 1: blocks, width, heads, padded vocabulary
+    "70m": (6, 512, 8, 50304), "160m": (12, 768, 12, 50304),
+    "410m": (24, 1024, 16, 50304), "1b": (16, 2048, 8, 50304),
+}  # fmt: skip
+
+
+def write_headers(folder: Path, config: PreTrainedConfig, step: int) -> None:
+    """config.json, tokenizer.json and the header of the weights, whose bytes are a hole."""
+    config.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float16)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", "step": str(step)}}
+    end = 0
+    for name, parameter in model.named_parameters():
+        start, end = end, end + 2 * parameter.numel()
+        shape = list(parameter.shape)
+        header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+
+
+def cached(hub: Path, repo: str, revisions: dict[str, PreTrainedConfig]) -> None:
+    """A repository in the cache of the hub: blobs by hash, snapshots of links, refs by name."""
+    root = hub / f"models--{repo.replace('/', '--')}"
+    (root / "blobs").mkdir(parents=True)
+    (root / "refs").mkdir()
+    for i, (name, config) in enumerate(revisions.items()):
+        commit = hashlib.sha1(f"{repo} {name}".encode()).hexdigest()
+        snapshot = root / "snapshots" / commit
+        write_headers(snapshot, config, i)
+        for file in list(snapshot.iterdir()):
+            # the weights are a hole of gigabytes: they are not read for their name
+            blob = (
+                root / "blobs" / hashlib.sha256(f"{repo} {name} {file.name}".encode()).hexdigest()
+            )
+            file.replace(blob)
+            file.symlink_to(blob)
+        (root / "refs" / name).write_text(commit)
+
+
+def shipped(name: str, **changes: Any) -> RunConfig:
+    file = SERIES / name
+    return load_run_config(parse_yaml(file.read_bytes(), file) | changes)
+
+
+def check_everything_is_planned(config: RunConfig) -> None:
+    plan = make_plan(config)
+    asked = {n for n in REGISTRY if KINDS[REGISTRY[n].kind].is_asked(config.spectroscopy())}
+    asked -= {n for n in asked if REGISTRY[n].kind == "masked_losses"}  # of encoders
+    assert {m.invariant for m in plan.measurements} == asked
+    rows = min(len(np.unique(t.tokens_ST[:, :65], axis=0)) for t in plan.tokens.values())
+    points = [json.loads(m.params).get("num_points", 1) for m in plan.measurements]
+    assert max(points) <= rows
+
+
+def test_pythia_is_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    hub, text = tmp_path / "hub", tmp_path / "text"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for size, (blocks, width, heads, vocabulary) in PYTHIA.items():
+        config = GPTNeoXConfig(
+            num_hidden_layers=blocks, hidden_size=width, num_attention_heads=heads,
+            intermediate_size=4 * width, vocab_size=vocabulary, max_position_embeddings=2048,
+        )  # fmt: skip
+        steps = {f"step{step}": config for step in (0, 512, 1000, 3000, 143000)}
+        cached(hub, f"EleutherAI/pythia-{size}", steps)
+    text.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(40):  # a tenth of it is held out: 2^20 bytes of prose, and of code
+        words = rng.integers(26, size=(150_000, 4), dtype=np.uint8) + 97
+        words[:, 3] = 32
+        (text / f"{i}.{'py' if i % 2 else 'txt'}").write_text(words.tobytes().decode())
+    check_everything_is_planned(shipped("pythia.yaml", corpus=[str(text)]))
+
+
+def test_spectroscopy_of_the_ladder_is_planned(tmp_path: Path) -> None:
+    of = spec_of(load_train_config(SERIES / "ladder.yaml"))
+    for rung in rungs(of):
+        for step in (0, of.steps):
+            folder = tmp_path / "models" / rung.name / f"step-{step:06d}"
+            write_headers(folder, model_config(of, rung), step)
+            (folder / "training.json").write_text(json.dumps({"step": step, "seed": rung.seed}))
+    models = [{"ladder": str(tmp_path / "models"), "steps": "all"}]
+    check_everything_is_planned(shipped("spectroscopy.yaml", models=models))
