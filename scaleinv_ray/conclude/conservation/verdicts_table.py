@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 from scipy import stats
@@ -213,7 +213,6 @@ def _row(
             made[variant] = compare_with_null(
                 sample.n_params, sample.values, null.values, verdict=verdict, unit=quantity.unit
             )
-    untrained = made.get(UNTRAINED)
     said = [verdict.reason, *comparison.notes, *_caveats(verdict)]
     said += [f"{name}: {_null_text(found)}" for name, found in made.items()]
     said += [*comparison.null_notes, _contradiction(verdict, quantity)]
@@ -238,13 +237,36 @@ def _row(
         "held_out_error": verdict.held_out_error,
         "naive_error": verdict.naive_error,
         "estimator_share": _estimator_share(sample, verdict, quantity),
-        "null_class": None if untrained is None else untrained.null_class.value,
-        "rho": None if untrained is None else untrained.rho,
+        **_beside(made.get(UNTRAINED)),
+        "fragile": None if verdict.stable is None else not verdict.stable,
         "seeds_needed": verdict.seeds_needed,
         "n_models": verdict.num_sizes,
         "n_seeds": verdict.num_seeds,
         "n_refused": len(comparison.refused),
         "reason": "; ".join(part for part in said if part),
+    }
+
+
+class _BesideNull(TypedDict):
+    null_class: str | None
+    null_verdict: str | None
+    slope_beyond_null: float | None
+    slope_beyond_null_low: float | None
+    slope_beyond_null_high: float | None
+    null_seeds_needed: int | None
+    rho: float | None
+
+
+def _beside(found: NullComparison | None) -> _BesideNull:
+    slope = found.slope if found else None
+    return {
+        "null_class": found.null_class.value if found else None,
+        "null_verdict": found.null_verdict.value if found and found.null_verdict else None,
+        "slope_beyond_null": slope.value if slope else None,
+        "slope_beyond_null_low": slope.value - slope.half_width if slope else None,
+        "slope_beyond_null_high": slope.value + slope.half_width if slope else None,
+        "null_seeds_needed": found.seeds_needed if found else None,
+        "rho": found.rho if found else None,
     }
 
 
