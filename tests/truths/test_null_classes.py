@@ -54,9 +54,9 @@ def least(rate, repeats):
             math.log(1.15) * SPAN_K, math.log(1.15) * SPAN_K, {"null_sd": 0.05}, id="near margin"
         ),
         pytest.param(TRIPLES_K, DELTA * SPAN_K, {"null_sd": 0.03}, id="null at the margin"),
-        pytest.param(TRIPLES_K, math.log(1.3) * SPAN_K, {"null_sd": 0.1}, id="weak law of the null"),
+        pytest.param(TRIPLES_K, math.log(1.3) * SPAN_K, {"null_sd": 0.1}, id="weak null"),
         pytest.param(
-            TRIPLES_K, math.log(2) * SPAN_K, {"null_sd": [0.01] * 4 + [0.15]}, id="unequal, last"
+            TRIPLES_K, math.log(2) * SPAN_K, {"null_sd": [0.01] * 4 + [0.15]}, id="one unequal"
         ),
         pytest.param(
             TRIPLES_K,
