@@ -12,6 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from scaleinv_ray import tables as schemas
 from scaleinv_ray.conclude.aggregation.value_rows import ValueRow
+from scaleinv_ray.contract import Invariant
 from scaleinv_ray.report.conclusions import data_of, section_of
 from scaleinv_ray.report.figures.against import against_series
 from scaleinv_ray.report.figures.bars import barcodes
@@ -22,7 +23,7 @@ from scaleinv_ray.report.figures.single_rows import row_details
 from scaleinv_ray.report.figures.spectroscopy import spectroscopy
 from scaleinv_ray.report.pack import as_json, column, packed, packed_text, plain
 from scaleinv_ray.report.skeleton import PAGE
-from scaleinv_ray.report.summary import Reason, judged, paired, paragraph, without_value
+from scaleinv_ray.report.summary import Reason, judged, paired, paragraph, spoken, without_value
 
 SCHEMAS: Mapping[str, pa.Schema] = {
     "measurements": schemas.MEASUREMENTS,
@@ -112,6 +113,14 @@ def _resource(name: str) -> str:
     return (files("scaleinv_ray.report") / name).read_text(encoding="utf-8")
 
 
+def _summary(found: Sequence[str], counts: str) -> str:
+    """What was found, the most telling sentence first, and the counts below it."""
+    lead, *others = [html.escape(sentence) for sentence in found] or [""]
+    items = "".join(f"<li>{sentence}</li>" for sentence in others)
+    first = f'<p class="lead">{lead}</p>' if lead else ""
+    return f"{first}{f'<ul>{items}</ul>' if items else ''}<p>{html.escape(counts)}</p>"
+
+
 def _notes(notes: Sequence[str]) -> str:
     """What has to be known before a number is read."""
     if not notes:
@@ -127,6 +136,7 @@ def render(
     facts: Mapping[str, str],
     figures: Mapping[str, str | None],
     notes: Sequence[str] = (),
+    invariants: Mapping[str, Invariant] | None = None,
 ) -> bytes:
     """The page in UTF-8.
 
@@ -138,6 +148,7 @@ def render(
         figures: name of each conclusion -> section of the page that draws it, None for those that
             are shown as they are.
         notes: what has to be known before a number is read, as several tokenizers.
+        invariants: name -> what is said of it and its quantities; of others the page has names.
 
     Returns:
         HTML that loads nothing.
@@ -150,11 +161,15 @@ def render(
         raise ValueError(f"tables: got {unknown}, allowed {sorted(allowed)}")
     full = {name: tables.get(name, schema.empty_table()) for name, schema in SCHEMAS.items()}
     rows = judged(tables["verdicts"]) if "verdicts" in tables else []
+    known = invariants or {}
+    quantities = {(i, q): v for i, spec in known.items() for q, v in spec.quantities.items()}
     shown = [name for name, figure in figures.items() if figure is None and name in tables]
     parts = {
         "TITLE": html.escape(title),
         "FACTS": _facts(facts),
-        "SUMMARY": html.escape(paragraph(rows, full["measurements"])),
+        "SUMMARY": _summary(
+            spoken(rows, full["values"], quantities), paragraph(rows, full["measurements"])
+        ),
         "NOTES": _notes(notes),
         "REASONS": _reasons(without_value(full["measurements"])),
         "STYLE": _resource("board/page.css"),

@@ -25,7 +25,7 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
     <button type="button" id="theme" class="quiet">Theme: auto</button>
   </div>
   <h1>%%TITLE%%</h1>
-  <p class="summary" id="summary">%%SUMMARY%%</p>
+  <div class="summary" id="summary">%%SUMMARY%%</div>
   %%NOTES%%
   <dl class="facts">%%FACTS%%</dl>
   <nav id="contents" aria-label="Sections"></nav>

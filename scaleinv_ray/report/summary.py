@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scaleinv_ray.report.findings import Quantities, findings, join, number_of
+
 VERDICTS: tuple[str, ...] = ("conserved", "scales", "not conserved", "undetermined", "refused")
 NULLS: tuple[str, ...] = ("trivial", "architectural", "learned", "undetermined")
 
@@ -97,14 +99,6 @@ def paired(measurements: pa.Table) -> int:
     return numbers.num_rows - numbers["unit_b"].null_count
 
 
-def _list(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-
-
-def _num(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def _headline(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
     """Rows that are counted: one a quantity, site and probe, and in words which."""
     said = ""
@@ -125,13 +119,13 @@ def _verdict_sentences(rows: list[dict[str, Any]]) -> list[str]:
     whole, where = _headline(rows)
     kinds = Counter(row["verdict_kind"] for row in whole)
     names = {"scales": "scaling"}
-    found = _list([f"{kinds[k]:,} {names.get(k, k)}" for k in VERDICTS if kinds[k]])
-    sentences = [f"Of {_num(len(whole), 'judgement')}{where}: {found}."]
+    found = join([f"{kinds[k]:,} {names.get(k, k)}" for k in VERDICTS if kinds[k]])
+    sentences = [f"Of {number_of(len(whole), 'judgement')}{where}: {found}."]
     if held := [row for row in whole if row["verdict_kind"] in {"conserved", "scales"}]:
         sentences.append(_null_sentence(held))
     if (most := max((row["n_seeds"] or 0 for row in whole), default=0)) < 2:
         sentences.append(
-            f"With {_num(most, 'seed')} a size, undetermined is the best verdict possible."
+            f"With {number_of(most, 'seed')} a size, undetermined is the best verdict possible."
         )
     if controls:
         sentences.append("Controls are not counted.")
@@ -139,29 +133,35 @@ def _verdict_sentences(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _null_sentence(held: list[dict[str, Any]]) -> str:
-    nulls = Counter(row["null_kind"] for row in held)
+    # seeds are blamed only where they would decide
+    nulls = Counter(
+        "open" if row["null_kind"] == "undetermined" and row["null_seeds_needed"] is None
+        else row["null_kind"]
+        for row in held
+    )  # fmt: skip
     meaning = {
         "trivial": "trivial (an untrained network gives the same)",
-        "architectural": "architectural (conserved before training too, at another value)",
+        "architectural": "architectural (before training too, at another value or by another law)",
         "learned": "learned (untrained networks do not have it)",
         "undetermined": "not told apart from the nulls with the seeds at hand",
+        "open": "not told apart from the nulls, which more seeds alone would not change",
         "": "without a null control",
     }
     parts = [f"{nulls[kind]:,} {text}" for kind, text in meaning.items() if nulls[kind]]
-    return f"Of the {len(held):,} conserved or scaling, beside the nulls: {_list(parts)}."
+    return f"Of the {len(held):,} conserved or scaling, beside the nulls: {join(parts)}."
 
 
 def _counts_sentence(measurements: pa.Table) -> str:
     counted = pc.value_counts(measurements["status"]).to_pylist()
     status: Mapping[str, int] = {row["values"]: row["counts"] for row in counted}
     lost = " and ".join(f"{status.get(s, 0):,} {s}" for s in ("refused", "failed"))
-    text = f"{_num(measurements.num_rows, 'measurement')}, of which {lost}"
+    text = f"{number_of(measurements.num_rows, 'measurement')}, of which {lost}"
     sizes = sorted(n for n in pc.unique(measurements["n_params"]).to_pylist() if n is not None)
     if not sizes:
         return f"{text}."
     seeds = len(pc.unique(measurements["seed"]))
-    span = f"{_num(len(sizes), 'size')} ({short(sizes[0])} to {short(sizes[-1])} parameters)"
-    return f"{text}, over {span} and {_num(seeds, 'seed')}."
+    span = f"{number_of(len(sizes), 'size')} ({short(sizes[0])} to {short(sizes[-1])} parameters)"
+    return f"{text}, over {span} and {number_of(seeds, 'seed')}."
 
 
 def short(count: int) -> str:
@@ -177,6 +177,26 @@ def short(count: int) -> str:
         if count >= unit:
             return f"{count / unit:.3g}{name}"
     return str(count)
+
+
+def spoken(rows: list[dict[str, Any]], values: pa.Table, quantities: Quantities) -> list[str]:
+    """What was found, in sentences; of quantities over the whole depth, at equal steps.
+
+    Args:
+        rows: what `judged` returns.
+        values: a table of `ValueRow`.
+        quantities: (invariant, quantity) -> what it means.
+    """
+    counted, _ = _headline([row for row in rows if not row["control"]])
+    if not counted:
+        return []
+    # only learned ones are told with their values, and a run has many rows of others
+    learned = [row for row in counted if row["null_kind"] == "learned"]
+    kept = pc.equal(values["comparison"].cast(pa.string()), "equal_steps")
+    for name in ("invariant", "quantity"):
+        wanted = pa.array(sorted({row[name] for row in learned}), pa.string())
+        kept = pc.and_(kept, pc.is_in(values[name].cast(pa.string()), wanted))
+    return findings(counted, values.filter(kept).to_pylist(), quantities)
 
 
 def paragraph(rows: list[dict[str, Any]], measurements: pa.Table) -> str:
