@@ -18,6 +18,8 @@ CHOICES = re.compile(r"needs max_dimension|^probe: got|[:;] probe: got")
 """What the config did not ask for, which is no refusal of a number that was asked for."""
 _KEPT_CAPITALS = ("Euler", "Gaussian", "Hessian")
 _PLACE = ("series", "probe", "invariant", "quantity", "site", "depth_bin")
+NEEDED = (*_PLACE, "comparison", "variant", "n_params", "step", "value", "counted")
+"""Columns of the values that are read."""
 
 Row = Mapping[str, Any]
 Quantities = Mapping[tuple[str, str], Quantity]
@@ -69,10 +71,10 @@ def values_by_size(
         values: of `ValueRow`.
         rows: the verdicts at equal steps whose values are wanted.
     """
-    step_of = {tuple(row[k] for k in _PLACE): row["step"] for row in rows}
+    step_of = {place_of(row): row["step"] for row in rows}
     found: dict[tuple[Any, ...], dict[str, BySize]] = defaultdict(dict)
     for value in values:
-        place = tuple(value[k] for k in _PLACE)
+        place = place_of(value)
         if place not in step_of or not value["counted"] or value["comparison"] != "equal_steps":
             continue
         # untrained networks have no steps
@@ -99,7 +101,7 @@ def findings(rows: Sequence[Row], values: Iterable[Row], quantities: Quantities)
 
     def named(kind: str, null: str) -> list[str]:
         chosen = [r for r in held if (r["verdict_kind"], r["null_kind"]) == (kind, null)]
-        return [_said(row, numbers.get(_place(row), {}), quantities) for row in chosen]
+        return [_said(row, numbers.get(place_of(row), {}), quantities) for row in chosen]
 
     sentences = [
         _lead(len(measured), named("conserved", "learned"), named("scales", "learned")),
@@ -112,7 +114,8 @@ def findings(rows: Sequence[Row], values: Iterable[Row], quantities: Quantities)
     return [sentence for sentence in sentences if sentence]
 
 
-def _place(row: Row) -> tuple[Any, ...]:
+def place_of(row: Row) -> tuple[Any, ...]:
+    """What a verdict or a value is about."""
     return tuple(row[k] for k in _PLACE)
 
 

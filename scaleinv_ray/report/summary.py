@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scaleinv_ray.report.findings import Quantities, findings, join, number_of
+from scaleinv_ray.report.brief import brief
+from scaleinv_ray.report.figures.forest import Line, lines_of
+from scaleinv_ray.report.findings import NEEDED, Quantities, findings, join, number_of
 
 VERDICTS: tuple[str, ...] = ("conserved", "scales", "not conserved", "undetermined", "refused")
 NULLS: tuple[str, ...] = ("trivial", "architectural", "learned", "undetermined")
@@ -67,8 +69,8 @@ def judged(verdicts: pa.Table) -> list[dict[str, Any]]:
         verdicts: a table of `VerdictRow`.
 
     Returns:
-        The rows with `verdict_kind`, `null_kind` and `is_part`: true for a role of the weights
-        where all roles together have a row too.
+        The rows with `verdict_kind`, `null_kind`, `brief` (the reason in a line) and `is_part`:
+        true for a role of the weights where all roles together have a row too.
     """
     rows = verdicts.to_pylist()
     what = ("series", "probe", "invariant", "quantity", "depth_bin", "comparison")
@@ -78,6 +80,7 @@ def judged(verdicts: pa.Table) -> list[dict[str, Any]]:
         row["is_part"] = row["site"] != "all" and key in together
         row["verdict_kind"] = verdict_kind(row["verdict"])
         row["null_kind"] = null_kind(row["null_class"])
+        row["brief"] = brief(row)
     return rows
 
 
@@ -179,8 +182,15 @@ def short(count: int) -> str:
     return str(count)
 
 
-def spoken(rows: list[dict[str, Any]], values: pa.Table, quantities: Quantities) -> list[str]:
-    """What was found, in sentences; of quantities over the whole depth, at equal steps.
+class Spoken(NamedTuple):
+    """What is said of a run at the head of its page."""
+
+    sentences: list[str]
+    lines: list[Line]
+
+
+def spoken(rows: list[dict[str, Any]], values: pa.Table, quantities: Quantities) -> Spoken:
+    """What was found, in sentences and in a picture; over the whole depth, at equal steps.
 
     Args:
         rows: what `judged` returns.
@@ -189,14 +199,12 @@ def spoken(rows: list[dict[str, Any]], values: pa.Table, quantities: Quantities)
     """
     counted, _ = _headline([row for row in rows if not row["control"]])
     if not counted:
-        return []
-    # only learned ones are told with their values, and a run has many rows of others
-    learned = [row for row in counted if row["null_kind"] == "learned"]
+        return Spoken([], [])
     kept = pc.equal(values["comparison"].cast(pa.string()), "equal_steps")
-    for name in ("invariant", "quantity"):
-        wanted = pa.array(sorted({row[name] for row in learned}), pa.string())
-        kept = pc.and_(kept, pc.is_in(values[name].cast(pa.string()), wanted))
-    return findings(counted, values.filter(kept).to_pylist(), quantities)
+    bins = pa.array(sorted({row["depth_bin"] for row in counted}), pa.string())
+    kept = pc.and_(kept, pc.is_in(values["depth_bin"].cast(pa.string()), bins))
+    own = values.filter(pc.and_(kept, values["counted"])).select(NEEDED).to_pylist()
+    return Spoken(findings(counted, own, quantities), lines_of(counted, own, quantities))
 
 
 def paragraph(rows: list[dict[str, Any]], measurements: pa.Table) -> str:

@@ -299,7 +299,7 @@ def _reason(case: _Case, verdict: Verdicts, law: _Law | None) -> str:
         return f"changes of {changes} or more between any two sizes are excluded"
     if verdict is Verdicts.SCALES:
         form = line_of(case.series) if law is None else law.fitted.form
-        return f"{form} fits and predicts the largest size from the others"
+        return f"{form.replace('_', ' ')} fits and predicts the largest size from the others"
     if verdict is Verdicts.NOT_CONSERVED:
         line_p, slope_p = case.found.lack_of_fit_p_B[0], case.found.slope_residual_p_B[0]
         return (

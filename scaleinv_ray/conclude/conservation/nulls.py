@@ -279,13 +279,13 @@ def _class(trained: Verdicts, beside: _Beside, delta: float) -> tuple[NullClass,
     if trained is Verdicts.SCALES:
         return _class_of_law(beside, delta)
     if not trained.is_conserved:
-        reason = f"the trained series is {trained}, neither constant nor a law"
+        reason = f"the trained series is {trained.words}, neither constant nor a law"
         return NullClass.NULL_UNDETERMINED, reason
     untrained = beside.untrained
     if untrained in {Verdicts.NOT_CONSERVED, Verdicts.SCALES}:
-        return NullClass.LEARNED, f"the null is {untrained}"
+        return NullClass.LEARNED, f"the null is {untrained.words}"
     if not untrained.is_conserved:
-        return NullClass.NULL_UNDETERMINED, f"the null is {untrained}"
+        return NullClass.NULL_UNDETERMINED, f"the null is {untrained.words}"
     if abs(beside.gap.mean) - beside.gap.half_width > delta:
         return NullClass.ARCHITECTURAL, "the null is conserved too, at another value"
     reason = "the null is conserved too, and neither equivalence nor a difference is established"
@@ -302,11 +302,14 @@ def _class_of_law(beside: _Beside, delta: float) -> tuple[NullClass, str]:
         reason = "the null follows a law too, and neither the same nor another one is established"
         return NullClass.NULL_UNDETERMINED, reason
     if untrained is Verdicts.UNDETERMINED:
-        return NullClass.NULL_UNDETERMINED, f"the null is {untrained}"
+        return NullClass.NULL_UNDETERMINED, f"the null is {untrained.words}"
     if untrained is Verdicts.NOT_CONSERVED and not beside.lawless():
         return NullClass.NULL_UNDETERMINED, "the null changes, and a law of it is not excluded"
     if not differs:
-        return NullClass.NULL_UNDETERMINED, f"the null is {untrained}, and slopes may be equal"
+        return (
+            NullClass.NULL_UNDETERMINED,
+            f"the null is {untrained.words}, and slopes may be equal",
+        )
     flat = untrained.is_conserved
     return NullClass.LEARNED, "the null is flat" if flat else "the null follows no law"
 

@@ -27,6 +27,11 @@ class Verdicts(StrEnum):
         """Whether this is one of the three kinds of conserved."""
         return self.value.startswith("conserved")
 
+    @property
+    def words(self) -> str:
+        """As it stands in a sentence."""
+        return self.value.replace("_", " ")
+
 
 @dataclass(frozen=True)
 class Verdict:

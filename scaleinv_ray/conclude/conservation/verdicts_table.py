@@ -214,7 +214,7 @@ def _row(
                 sample.n_params, sample.values, null.values, verdict=verdict, unit=quantity.unit
             )
     said = [verdict.reason, *comparison.notes, *_caveats(verdict)]
-    said += [f"{name}: {_null_text(found)}" for name, found in made.items()]
+    said += [f"{name.replace('_', ' ')}: {_null_text(found)}" for name, found in made.items()]
     said += [*comparison.null_notes, _contradiction(verdict, quantity)]
     return {
         **key,
@@ -274,12 +274,13 @@ def _contradiction(verdict: Verdict, quantity: Quantity) -> str:
     changes = verdict.verdict in {Verdicts.SCALES, Verdicts.NOT_CONSERVED}
     against = changes if quantity.law == "constant" else verdict.verdict.is_conserved
     claims = quantity.law in {"constant", "power_law"}
-    return f"claimed in advance: {quantity.law}" if claims and against else ""
+    return f"claimed in advance: {quantity.law.replace('_', ' ')}" if claims and against else ""
 
 
 def _null_text(found: NullComparison) -> str:
     seeds = "" if found.seeds_needed is None else f", {found.seeds_needed} seeds needed"
-    return f"{found.null_class.value} ({found.reason}{seeds})"
+    kind = found.null_class.value.removeprefix("null_")
+    return f"{kind} ({found.reason}{seeds})"
 
 
 def _caveats(verdict: Verdict) -> list[str]:
@@ -287,7 +288,7 @@ def _caveats(verdict: Verdict) -> list[str]:
     if verdict.unequal_variances:
         said.append("variances over seeds differ between sizes and are not pooled over pairs")
     if verdict.stable is False:
-        others = Counter(v.value for v in verdict.left_out if v != verdict.verdict)
+        others = Counter(v.words for v in verdict.left_out if v != verdict.verdict)
         counts = ", ".join(f"{name} {count}" for name, count in sorted(others.items()))
         said.append(f"with one of {len(verdict.left_out)} seeds left out: {counts}")
     return said

@@ -198,7 +198,7 @@ class Family {
       traces, name: `${slice.quantity}-over-parameters`, clicked: (point) => point.customdata && this.openRows(...point.customdata),
       layout: layout({
         height: 360, xaxis: sizeAxis(sizes),
-        yaxis: axis(safe(slice.quantity), { type: this.logScale.checked ? "log" : "linear" }),
+        yaxis: axis(valueLabel(slice), { type: this.logScale.checked ? "log" : "linear" }),
       }),
       note: `${[`Step ${this.selects.step.selectedOptions[0] ? this.selects.step.selectedOptions[0].text : "–"}`, ...where].join(", ")}. `
         + `${barText(geometric)}; one seed has no bar.${this.leftOutText()} `
