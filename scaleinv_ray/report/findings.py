@@ -237,10 +237,10 @@ def _without(rows: Sequence[Row]) -> str:
     if refused:
         causes = Counter(_cause(row["reason"] or "") for row in refused)
         cause, _ = causes.most_common(1)[0]
-        parts.append(f"{len(refused):,} refused (most often {cause!r})" if cause else "")
+        parts.append(f"{len(refused):,} refused" + (f" (most often {cause!r})" if cause else ""))
     if choices:
         parts.append(f"{len(choices):,} not asked for by the config")
-    return f"Without a value, hence not judged: {len(lost):,}; {join([p for p in parts if p])}."
+    return f"Without a value, hence not judged: {len(lost):,}; {join(parts)}."
 
 
 def _cause(reason: str) -> str:

@@ -65,6 +65,12 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
       <dt>Laws beside nulls</dt><dd>A law is trivial where untrained networks follow the same,
         architectural where they follow another, learned where they are flat or follow none.</dd>
       <dt>Fragile</dt><dd>With one of the models left out the verdict is another.</dd>
+      <dt>Held-out and naive error</dt><dd>Of the largest size predicted by the law from the
+        others, and by the better of two guesses without a law.</dd>
+      <dt>Estimator's share</dt><dd>Variance within a model over that between seeds; above 100 %
+        measuring more of each model helps more than seeds.</dd>
+      <dt>I², ρ</dt><dd>Share of the variance that is between sizes; range over the series over the
+        distance from untrained networks.</dd>
       <dt>q</dt><dd>Benjamini-Hochberg within the invariant family; it filters and never changes
         a verdict.</dd>
       <dt>Keys</dt><dd><kbd>/</kbd> search; <kbd>Tab</kbd> into the rows, <kbd>↑</kbd>

@@ -9,11 +9,11 @@ import pytest
 from scaleinv_ray import tables
 from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.contract import Quantity
+from scaleinv_ray.report.figures.forest import change, forest, lines_of
 from scaleinv_ray.report.findings import findings, with_error
 from scaleinv_ray.report.summary import judged, paragraph
 from tests.report.synthetic_tables import measurement, values_of, verdict
 
-SIZES = (100, 1000)
 MEANINGS = {
     ("topology.persistence", "loops"): Quantity(law="constant", meaning="Number of loops; few"),
     ("topology.persistence", "rank"): Quantity(law="none", meaning="Euler number of the cloud"),
@@ -138,3 +138,55 @@ def test_fragile_verdicts_are_counted() -> None:
 )
 def test_numbers_have_as_many_digits_as_their_error(given: list[float], text: str) -> None:
     assert with_error(given) == text
+
+
+def test_a_reason_is_a_line_without_our_names() -> None:
+    rows = rows_of(
+        verdict(verdict="conserved", certified_change=0.0416, reason="long"),
+        verdict(verdict="scales", form="offset_power", law="constant", reason="long"),
+        verdict(verdict="not_conserved", heterogeneity_p=0.0031, reason="long"),
+        verdict(certified_change=1.2, unit=0.5, reason="changes up to 0.6; and more"),
+        verdict(n_models=0, reason=f"no model has a value; 3 of 3 models dropped: {'x' * 200}"),
+        verdict(reason="2 sizes, needs 4; one seed at 2 of 2 sizes"),
+        verdict(reason=""),
+    )
+    briefs = [row["brief"] for row in rows]
+    assert briefs == [
+        "Changes of 4.16 % or more are excluded",
+        "A power law with an offset fits and predicts the largest size from the others; "
+        "refutes the claim",
+        "Sizes differ (p = 0.0031) and no law holds",
+        "Changes up to 0.6 are not excluded, and none is established",
+        f"No value: {'x' * 108} …",
+        "2 sizes, needs 4",
+        "",
+    ]
+    assert max(map(len, briefs)) == 120
+
+
+def test_the_picture_has_a_line_a_quantity_least_change_first() -> None:
+    rows = rows_of(
+        verdict(quantity="loops", verdict="scales", null_class="learned"),
+        verdict(quantity="rank", verdict="conserved", unit=1.0),
+        verdict(quantity="one_seed"),
+    )
+    still = {"trained": {100: [0.0, 0.02], 1000: [0.05, 0.05]}, "random_init": {100: [1.0, 1.0]}}
+    grows = {"trained": {100: [1.0, 1.0], 1000: [1.21, 1.21]}}
+    given = [*values("loops", grows), *values("rank", still)]
+    given += values("one_seed", {"trained": {100: [1.0], 1000: [2.0]}})
+    lines = lines_of(rows, given, MEANINGS)
+    assert [line.quantity for line in lines] == ["rank", "loops"]
+    assert lines[1].trained == pytest.approx((2.0, 2.0, 2.0))  # margins of 10 %: 1.1 ** 2
+    # by hand: (0.05 - 0.01) / 0.1, t(1) times sqrt(var / 2) / 0.1
+    assert lines[0].trained.value == pytest.approx(0.4)
+    assert lines[0].trained.high - 0.4 == pytest.approx(12.7062 * 0.1, rel=1e-4)
+    assert lines[0].untrained is None  # one size is no change
+    drawn = forest(lines)
+    assert drawn.count("<tr>") == 3 and "Number of loops" in drawn
+    assert 'aria-label="trained +2 [+2, +2] margins"' in drawn
+
+
+def test_values_of_both_signs_have_no_change_without_a_unit() -> None:
+    by_size = {100: [-1.0, -1.0], 1000: [1.0, 1.0]}
+    assert change(by_size, margin=0.1, unit=None) is None
+    assert change(by_size, margin=0.1, unit=2.0) == (10.0, 10.0, 10.0)

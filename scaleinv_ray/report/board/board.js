@@ -183,6 +183,44 @@ function depthChoice() {
   $("filter-depth").append(...bins.map((bin) => choice(bin, bin === "all" ? "whole" : bin)), choice("", "every"));
 }
 
+/* ---- filters in the address, so that what is shown can be linked ---- */
+
+const ADDRESS = "#verdicts?";
+const fields = () => [...$("filters").elements].filter((field) => field.id || field.name === "depth");
+const initial = { state: "" };
+
+function filterState() {
+  const state = new URLSearchParams();
+  for (const field of fields()) {
+    if (field.type === "radio") {
+      if (field.checked) state.set("depth", field.value);
+    } else if (field.type === "checkbox") state.set(field.id, field.checked ? "1" : "");
+    else if (field.id) state.set(field.id, field.value);
+  }
+  return state;
+}
+
+function writeAddress() {
+  const first = new URLSearchParams(initial.state);
+  const changed = [...filterState()].filter(([name, value]) => value !== (first.get(name) || ""));
+  history.replaceState(null, "", changed.length ? ADDRESS + new URLSearchParams(changed) : "#verdicts");
+}
+
+/* What the address asks for; what it does not name, or what this run does not have, stays. */
+function readAddress() {
+  if (!location.hash.startsWith(ADDRESS)) return;
+  const state = new URLSearchParams(location.hash.slice(ADDRESS.length));
+  for (const field of fields()) {
+    const value = state.get(field.type === "radio" ? "depth" : field.id);
+    if (value === null) continue;
+    if (field.type === "radio") field.checked = field.value === value;
+    else if (field.type === "checkbox") field.checked = value === "1";
+    else if (field.tagName !== "SELECT" || [...field.options].some((o) => o.value === value)) field.value = value;
+  }
+  drawTable();
+  $("verdicts").scrollIntoView();
+}
+
 function startTable() {
   for (const row of VERDICTS) {
     row.text = [row.family, row.invariant, row.quantity, row.site, row.depth_bin, row.probe, words(row.comparison),
@@ -205,7 +243,10 @@ function startTable() {
   $("verdict-table").tHead.rows[0].append(...COLUMNS.map((column, i) => el("th",
     { scope: "col", class: column.number ? "number" : null, "aria-sort": "none" },
     el("button", { type: "button", on: { click: () => sortBy(i) } }, column.head))));
-  $("filters").addEventListener("input", drawTable);
+  $("filters").addEventListener("input", () => {
+    drawTable();
+    writeAddress();
+  });
   $("filters").addEventListener("submit", (event) => event.preventDefault());
   $("csv").addEventListener("click", () => download("verdicts-shown", csvNames(), table.shown));
   $("csv-all").addEventListener("click", () => download("verdicts", csvNames(), VERDICTS));
@@ -217,6 +258,9 @@ function startTable() {
     event.preventDefault();
   });
   drawTable();
+  initial.state = filterState().toString();
+  readAddress();
+  window.addEventListener("hashchange", readAddress);
 }
 
 /* Every column of the verdicts table, without those that are made for this page. */
