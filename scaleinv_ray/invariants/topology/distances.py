@@ -96,7 +96,7 @@ def diagram_distance(
     ]
     floors = tuple(f"{name}_floor" for name in _DISTANCES)
     return Measured(
-        values=_means(_DISTANCES, between_SQ) | _means(floors, within_SQ),
+        values=_means(tuple(_DISTANCES), between_SQ) | _means(floors, within_SQ),
         flags=subsamples.flags(),
     )
 
