@@ -19,10 +19,36 @@ BRACKET_DEPTH = 4
 
 @invariant(
     quantities={
-        "loss": Quantity(law="power_law", nats="mean_per_token"),
-        "in_context_gain": Quantity(law="none", unit=1.0, nats="per_token"),
-        "copying_gain": Quantity(law="none", unit=1.0, nats="per_token"),
-        "closing_gain": Quantity(law="none", unit=1.0, nats="per_token"),
+        "loss": Quantity(
+            law="power_law",
+            nats="mean_per_token",
+            meaning="Mean cross-entropy of the next token, nats a token; lower is better",
+        ),
+        "in_context_gain": Quantity(
+            law="none",
+            unit=1.0,
+            nats="per_token",
+            meaning=(
+                "Loss early in a sequence less loss late in it, nats a token; above 0 context helps"
+            ),
+        ),
+        "copying_gain": Quantity(
+            law="none",
+            unit=1.0,
+            nats="per_token",
+            meaning=(
+                "Loss of a random sequence less that of its repetition, nats a token; above 0 it "
+                "is copied"
+            ),
+        ),
+        "closing_gain": Quantity(
+            law="none",
+            unit=1.0,
+            nats="per_token",
+            meaning=(
+                "Loss of opening brackets less that of closing ones, nats a token; at most ln 3"
+            ),
+        ),
     },
     curves=("loss_by_position",),
 )
