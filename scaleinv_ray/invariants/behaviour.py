@@ -97,7 +97,15 @@ def capabilities(losses: TokenLosses, *, rng: np.random.Generator) -> Measured:
     return Measured(values, curves={"loss_by_position": curve})
 
 
-@invariant(quantities={"masked_loss": Quantity(law="power_law", nats="mean_per_token")})
+@invariant(
+    quantities={
+        "masked_loss": Quantity(
+            law="power_law",
+            nats="mean_per_token",
+            meaning="Mean cross-entropy of hidden tokens, nats a token; lower is better",
+        )
+    }
+)
 def masked_prediction(losses: MaskedLosses, *, rng: np.random.Generator) -> Measured:
     """Loss of an encoder on hidden tokens, in nats: 15 % of each sequence, always the same.
 
