@@ -1,14 +1,16 @@
 """Scale-invariant interpretability: invariants of transformers, measured over a series of sizes.
 
-`run` analyses a series; every invariant is a plain function on records in `invariants`.
+`run` analyses a series, `inspect` one model; every invariant is a plain function on records in
+`invariants`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scaleinv_ray.inspection import inspect
     from scaleinv_ray.runs.analysis import run
 
-__all__ = ["run"]
+__all__ = ["inspect", "run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from scaleinv_ray.runs.analysis import run
 
         return run
+    if name == "inspect":
+        from scaleinv_ray.inspection import inspect
+
+        return inspect
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

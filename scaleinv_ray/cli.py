@@ -1,10 +1,12 @@
-"""The command line: demo, train, plan, run, status, report, convert, invariants."""
+"""The command line: demo, inspect, train, plan, run, status, report, convert, invariants."""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections import Counter, defaultdict
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +41,46 @@ Config = Annotated[Path, typer.Argument(help="YAML file; see jobs/series/")]
 Out = Annotated[str | None, typer.Option(help="URI of the run folder, instead of the config's")]
 Nodes = Annotated[int, typer.Option(min=1, help="Nodes like this machine, all of them busy")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster; none embeds Ray")]
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="Folder of a checkpoint, or organisation/name")],
+    against: Annotated[
+        str | None, typer.Option(help="URI of a run folder, instead of the packaged demo's series")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Of a model on the hub")] = None,
+    probe: Annotated[
+        list[str] | None, typer.Option(help="Instead of the series' probes; may be repeated")
+    ] = None,
+    tokens: Annotated[
+        str | None, typer.Option(help="File of token ids (.npy or .json), for a model without text")
+    ] = None,
+    budget: Annotated[
+        float, typer.Option(help="Seconds on one core; what takes longer is left")
+    ] = 60.0,
+    level: Annotated[float, typer.Option(help="Rate of false alarms that an alarm may have")] = 0.1,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON")] = False,
+) -> None:
+    """Measures one checkpoint beside its untrained and shuffled twin and a series."""
+    from scaleinv_ray.inspection import inspect as inspected
+    from scaleinv_ray.inspection.printing import show
+
+    said = partial(typer.echo, err=True) if sys.stderr.isatty() else lambda text: None
+    found = inspected(
+        model,
+        against=against,
+        revision=revision,
+        probes=probe or None,
+        tokens=tokens,
+        budget_s=budget,
+        level=level,
+        say=said,
+    )
+    if as_json:
+        typer.echo(found.to_json())
+    else:
+        show(found)
 
 
 @app.command()
@@ -177,7 +219,7 @@ def _run(config: RunConfig, out: str | None, address: str | None) -> None:
 def report(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")]) -> None:
     """Judges a run folder anew and writes its report; measures nothing."""
     from scaleinv_ray.conclude.concluding import rejudge
-    from scaleinv_ray.runs.analysis import written_config
+    from scaleinv_ray.measure.written_config import written_config
     from scaleinv_ray.store import Store
 
     store = Store(run_folder)

@@ -56,6 +56,8 @@ class Quantity:
         nats: whether the value is in nats a token, which models with another tokenizer do not
             share. The mean over all predicted tokens can be had in nats a byte of their text;
             what is of single tokens, or of parameters by a token's loss, cannot.
+        meaning: one line for a reader who does not know it: what it is with its unit, and after a
+            semicolon how to read it. It labels axes up to there.
     """
 
     law: Law
@@ -63,6 +65,7 @@ class Quantity:
     unit: float | None = None
     control: bool = False
     nats: Literal["no", "mean_per_token", "per_token"] = "no"
+    meaning: str = ""
 
 
 @dataclass(frozen=True)

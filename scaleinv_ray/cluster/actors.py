@@ -17,7 +17,7 @@ import numpy as np
 from scaleinv_ray.cluster.nodes.joining import Terms, Unfit, misfit
 from scaleinv_ray.cluster.scratch.transfer import Supply, address_of, this_node
 from scaleinv_ray.cluster.session import ray
-from scaleinv_ray.kinds import KINDS, one_pass_kinds
+from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.measure.tensor_tasks import perform
 from scaleinv_ray.plan.costs import (
     Loading,
@@ -91,7 +91,7 @@ class Capturer:
         losses = _first_losses(session, job, tokens)
         written: dict[str, int] = {}
         failed: dict[str, str] = {}
-        for target, kinds in ((t, kinds) for t in job.targets for kinds in _passes(t)):
+        for target, kinds in ((t, kinds) for t in job.targets for kinds in t.passes):
             try:
                 written |= _checked(job, _write(session, job, target, kinds, tokens))
             except (ValueError, RuntimeError, OSError) as error:
@@ -176,14 +176,6 @@ def _checked(job: CaptureJob, written: dict[str, int]) -> dict[str, int]:
             Path(path).unlink(missing_ok=True)
         raise
     return written
-
-
-def _passes(target: Target) -> list[frozenset[str]]:
-    """The kinds of a target, those together that come out of one forward pass."""
-    wanted = frozenset(target.paths)
-    single = [frozenset({kind}) for kind in sorted(wanted - one_pass_kinds())]
-    together = wanted & one_pass_kinds()
-    return [together, *single] if together else single
 
 
 def _first_losses(

@@ -184,6 +184,7 @@ def conclude(store: Store, config: RunConfig, *, planned: pa.Array | None = None
         facts=_facts(whole["measurements"]),
         notes=[*notes, *held.unread()],
         figures={conclusion.name: conclusion.figure for conclusion in conclusions.CONCLUSIONS},
+        invariants=REGISTRY,
     )
     store.write_bytes(_PAGE, page)
     # last: its stamp says that everything above belongs to these measurements

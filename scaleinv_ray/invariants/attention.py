@@ -25,11 +25,35 @@ _FEWEST = 4
 
 @invariant(
     quantities={
-        "decay_exponent": Quantity(law="constant", unit=1.0),
-        "mean_distance": Quantity(law="constant", unit=1.0),
-        "entropy": Quantity(law="constant", unit=1.0),
-        "sink_mass": Quantity(law="constant", unit=1.0),
-        "sink_mass_uniform": Quantity(law="none", control=True),
+        "decay_exponent": Quantity(
+            law="constant",
+            unit=1.0,
+            meaning=(
+                "Exponent with which attention falls over the distance to the key; uniform "
+                "attention has 0"
+            ),
+        ),
+        "mean_distance": Quantity(
+            law="constant",
+            unit=1.0,
+            meaning=(
+                "Mean distance from query to key, over that of uniform attention; uniform 1, the "
+                "query itself 0"
+            ),
+        ),
+        "entropy": Quantity(
+            law="constant",
+            unit=1.0,
+            meaning="Entropy of attention over ln of the number of keys; uniform 1, a single key 0",
+        ),
+        "sink_mass": Quantity(
+            law="constant", unit=1.0, meaning="Share of attention that goes to the first position"
+        ),
+        "sink_mass_uniform": Quantity(
+            law="none",
+            control=True,
+            meaning="Share of attention at the first position were it uniform",
+        ),
     },
     curves=("mass", "mass_uniform"),
     version=2,
@@ -98,10 +122,24 @@ def attention_decay(
 
 @invariant(
     quantities={
-        "total_persistence_0": Quantity(law="constant"),
+        "total_persistence_0": Quantity(
+            law="constant",
+            meaning=(
+                "Total length of the components of the attention graph, per token; larger is "
+                "sparser"
+            ),
+        ),
         # Heads may have no loops. The unit is the value of noise: softmax of N(0, 1), 128 tokens.
-        "total_persistence_1": Quantity(law="none", unit=0.06),
-        "max_persistence_1": Quantity(law="none", unit=0.13),
+        "total_persistence_1": Quantity(
+            law="none",
+            unit=0.06,
+            meaning="Total length of the loops of the attention graph, per token",
+        ),
+        "max_persistence_1": Quantity(
+            law="none",
+            unit=0.13,
+            meaning="Length of the longest loop of the attention graph, in attention weight",
+        ),
     },
     curves=("betti_0", "betti_1"),
 )

@@ -19,10 +19,36 @@ BRACKET_DEPTH = 4
 
 @invariant(
     quantities={
-        "loss": Quantity(law="power_law", nats="mean_per_token"),
-        "in_context_gain": Quantity(law="none", unit=1.0, nats="per_token"),
-        "copying_gain": Quantity(law="none", unit=1.0, nats="per_token"),
-        "closing_gain": Quantity(law="none", unit=1.0, nats="per_token"),
+        "loss": Quantity(
+            law="power_law",
+            nats="mean_per_token",
+            meaning="Mean cross-entropy of the next token, nats a token; lower is better",
+        ),
+        "in_context_gain": Quantity(
+            law="none",
+            unit=1.0,
+            nats="per_token",
+            meaning=(
+                "Loss early in a sequence less loss late in it, nats a token; above 0 context helps"
+            ),
+        ),
+        "copying_gain": Quantity(
+            law="none",
+            unit=1.0,
+            nats="per_token",
+            meaning=(
+                "Loss of a random sequence less that of its repetition, nats a token; above 0 it "
+                "is copied"
+            ),
+        ),
+        "closing_gain": Quantity(
+            law="none",
+            unit=1.0,
+            nats="per_token",
+            meaning=(
+                "Loss of opening brackets less that of closing ones, nats a token; at most ln 3"
+            ),
+        ),
     },
     curves=("loss_by_position",),
 )
@@ -71,7 +97,15 @@ def capabilities(losses: TokenLosses, *, rng: np.random.Generator) -> Measured:
     return Measured(values, curves={"loss_by_position": curve})
 
 
-@invariant(quantities={"masked_loss": Quantity(law="power_law", nats="mean_per_token")})
+@invariant(
+    quantities={
+        "masked_loss": Quantity(
+            law="power_law",
+            nats="mean_per_token",
+            meaning="Mean cross-entropy of hidden tokens, nats a token; lower is better",
+        )
+    }
+)
 def masked_prediction(losses: MaskedLosses, *, rng: np.random.Generator) -> Measured:
     """Loss of an encoder on hidden tokens, in nats: 15 % of each sequence, always the same.
 

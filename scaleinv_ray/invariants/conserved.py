@@ -14,9 +14,24 @@ from scaleinv_ray.records import WeightMatrix
 
 @invariant(
     quantities={
-        "max_drift": Quantity(law="none", unit=1.0),
-        "final_drift": Quantity(law="none", unit=1.0),
-        "decay_ratio": Quantity(law="constant"),
+        "max_drift": Quantity(
+            law="none",
+            unit=1.0,
+            meaning="Largest distance of a matrix from its first step, over the norm it had there",
+        ),
+        "final_drift": Quantity(
+            law="none",
+            unit=1.0,
+            meaning=(
+                "Distance of a matrix at the last step from the first, over the norm it had there"
+            ),
+        ),
+        "decay_ratio": Quantity(
+            law="constant",
+            meaning=(
+                "Norm of a matrix at the last step over that at the first; 1 where nothing is lost"
+            ),
+        ),
     },
     symmetries=("rotation", "scale", "permutation", "transpose"),
     curves=("drift",),

@@ -20,22 +20,73 @@ from scaleinv_ray.records import Lanczos
 from scaleinv_ray.resample import jackknife
 
 SHARED = {
-    "lambda_max": Quantity(law="power_law", nats="per_token"),
-    "scaled_sharpness": Quantity(law="power_law", nats="per_token"),
-    "mean_square": Quantity(law="power_law", nats="per_token"),
-    "effective_rank": Quantity(law="power_law"),
-    "spectral_entropy": Quantity(law="none", unit=1.0),
-    "flat_fraction": Quantity(law="none", unit=1.0),
-    "outlier_count": Quantity(law="integer", unit=1.0),
+    "lambda_max": Quantity(
+        law="power_law",
+        nats="per_token",
+        meaning="Largest eigenvalue of the curvature (sharpness), nats a token per squared weight",
+    ),
+    "scaled_sharpness": Quantity(
+        law="power_law",
+        nats="per_token",
+        meaning=(
+            "Largest eigenvalue of the curvature times the squared norm of the weights, nats a "
+            "token"
+        ),
+    ),
+    "mean_square": Quantity(
+        law="power_law", nats="per_token", meaning="Mean squared eigenvalue of the curvature"
+    ),
+    "effective_rank": Quantity(
+        law="power_law",
+        meaning="Number of eigenvalues among which the trace of the curvature is spread",
+    ),
+    "spectral_entropy": Quantity(
+        law="none",
+        unit=1.0,
+        meaning=(
+            "Entropy of the moduli of the eigenvalues over ln of their number; all equal 1, one "
+            "alone 0"
+        ),
+    ),
+    "flat_fraction": Quantity(
+        law="none",
+        unit=1.0,
+        meaning="Share of directions that are flat: eigenvalues far below the largest",
+    ),
+    "outlier_count": Quantity(
+        law="integer",
+        unit=1.0,
+        meaning=(
+            "Number of eigenvalues above the widest gap, where it is wider than in random matrices"
+        ),
+    ),
 }
 
 
 @invariant(
     quantities={
         **SHARED,
-        "trace": Quantity(law="none", unit=1.0),
-        "lambda_ratio": Quantity(law="none", unit=1.0),
-        "negative_fraction": Quantity(law="none", unit=1.0),
+        "trace": Quantity(
+            law="none",
+            unit=1.0,
+            meaning=(
+                "Trace of the Hessian over its Frobenius norm and sqrt(parameters); 0 where signs "
+                "balance"
+            ),
+        ),
+        "lambda_ratio": Quantity(
+            law="none",
+            unit=1.0,
+            meaning=(
+                "Smallest over largest eigenvalue of the Hessian; 0 at a minimum, below 0 at a "
+                "saddle"
+            ),
+        ),
+        "negative_fraction": Quantity(
+            law="none",
+            unit=1.0,
+            meaning="Share of directions of negative curvature below the flat ones",
+        ),
     },
     scheme="hessian",
     version=2,

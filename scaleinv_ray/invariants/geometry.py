@@ -92,7 +92,22 @@ def gride_dimension(distance_PK: np.ndarray, *, neighbour_order: int) -> float:
 
 @invariant(
     scheme="cloud",
-    quantities={"twonn": Quantity(law="constant"), "gride": Quantity(law="constant")},
+    quantities={
+        "twonn": Quantity(
+            law="constant",
+            meaning=(
+                "Intrinsic dimension of the activations by the two nearest neighbours; a lower "
+                "bound above ten"
+            ),
+        ),
+        "gride": Quantity(
+            law="constant",
+            meaning=(
+                "Intrinsic dimension of the activations at a larger scale of neighbours; a lower "
+                "bound above ten"
+            ),
+        ),
+    },
     curves=("gride_profile",),
     symmetries=_SYMMETRIES,
 )
@@ -171,8 +186,18 @@ def neighbour_dimension(
 @invariant(
     scheme="cloud",
     quantities={
-        "neighbour_overlap": Quantity(law="none"),
-        "neighbour_overlap_permuted": Quantity(law="none", control=True),
+        "neighbour_overlap": Quantity(
+            law="none",
+            meaning=(
+                "Share of its nearest neighbours that a point has in both models; 1 for equal "
+                "shapes"
+            ),
+        ),
+        "neighbour_overlap_permuted": Quantity(
+            law="none",
+            control=True,
+            meaning="The overlap of neighbours where points are paired at random",
+        ),
     },
     symmetries=_SYMMETRIES,
 )
@@ -233,8 +258,18 @@ def neighbour_overlap(
 @invariant(
     scheme="cloud",
     quantities={
-        "merge_height_correlation": Quantity(law="none"),
-        "merge_height_correlation_permuted": Quantity(law="none", unit=1.0, control=True),
+        "merge_height_correlation": Quantity(
+            law="none",
+            meaning=(
+                "Rank correlation of the distances at which points merge in two models; at most 1"
+            ),
+        ),
+        "merge_height_correlation_permuted": Quantity(
+            law="none",
+            unit=1.0,
+            control=True,
+            meaning="The correlation of merge heights where points are paired at random",
+        ),
     },
     symmetries=_SYMMETRIES,
 )

@@ -33,8 +33,17 @@ CURVE_POINTS = 128
 
 @invariant(
     quantities={
-        "exponent": Quantity(law="constant"),
-        "rankme": Quantity(law="constant"),
+        "exponent": Quantity(
+            law="constant",
+            meaning=(
+                "Exponent with which the covariance eigenvalues of activations fall over their "
+                "rank; isotropic 0"
+            ),
+        ),
+        "rankme": Quantity(
+            law="constant",
+            meaning="Effective rank of the activations over their width, by entropy; isotropic 1",
+        ),
     },
     symmetries=("rotation", "permutation", "scale", "translation", "mean_shift"),
     curves=("eigenvalues",),
@@ -99,8 +108,13 @@ def covariance_decay(moments: Moments, *, rng: np.random.Generator) -> Measured:
 
 @invariant(
     quantities={
-        "participation_ratio": Quantity(law="power_law"),
-        "participation_dimensions": Quantity(law="power_law"),
+        "participation_ratio": Quantity(
+            law="power_law",
+            meaning="Share of the dimensions over which activations vary; isotropic 1",
+        ),
+        "participation_dimensions": Quantity(
+            law="power_law", meaning="Number of dimensions over which activations vary"
+        ),
     },
     symmetries=("rotation", "permutation", "scale", "translation", "mean_shift"),
     version=2,

@@ -15,6 +15,7 @@ import numpy as np
 import scaleinv_ray
 from scaleinv_ray import checkpoints
 from scaleinv_ray.checkpoints import Checkpoint
+from scaleinv_ray.kinds import one_pass_kinds
 from scaleinv_ray.plan.costs import Load
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol, Variant
@@ -223,6 +224,14 @@ class Target:
     beginning: int = 0
     left_out: int = 0
     sanity: bool = False
+
+    @property
+    def passes(self) -> list[frozenset[str]]:
+        """The kinds wanted, those together that come out of one forward pass."""
+        wanted = frozenset(self.paths)
+        single = [frozenset({kind}) for kind in sorted(wanted - one_pass_kinds())]
+        together = wanted & one_pass_kinds()
+        return [together, *single] if together else single
 
 
 @dataclass(frozen=True)

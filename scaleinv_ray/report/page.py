@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -12,17 +13,20 @@ from plotly.offline import get_plotlyjs
 
 from scaleinv_ray import tables as schemas
 from scaleinv_ray.conclude.aggregation.value_rows import ValueRow
+from scaleinv_ray.contract import Invariant
 from scaleinv_ray.report.conclusions import data_of, section_of
 from scaleinv_ray.report.figures.against import against_series
 from scaleinv_ray.report.figures.bars import barcodes
 from scaleinv_ray.report.figures.curves import mean_curves
 from scaleinv_ray.report.figures.depth import depth_profiles
+from scaleinv_ray.report.figures.forest import forest
 from scaleinv_ray.report.figures.over_scale import over_seeds, with_drawn_runs
 from scaleinv_ray.report.figures.single_rows import row_details
 from scaleinv_ray.report.figures.spectroscopy import spectroscopy
+from scaleinv_ray.report.findings import CHOICES
 from scaleinv_ray.report.pack import as_json, column, packed, packed_text, plain
 from scaleinv_ray.report.skeleton import PAGE
-from scaleinv_ray.report.summary import Reason, judged, paired, paragraph, without_value
+from scaleinv_ray.report.summary import Reason, judged, paired, paragraph, spoken, without_value
 
 SCHEMAS: Mapping[str, pa.Schema] = {
     "measurements": schemas.MEASUREMENTS,
@@ -43,6 +47,21 @@ SCRIPTS = (
 """In the order in which they run; the last starts the page."""
 
 
+def _meanings(rows: list[dict[str, Any]], known: Mapping[str, Invariant]) -> list[dict[str, Any]]:
+    """Of every quantity that is judged: what it means, and where it is defined."""
+    judged_here = sorted({(row["invariant"], row["quantity"]) for row in rows})
+    return [
+        {
+            "invariant": invariant,
+            "quantity": quantity,
+            "meaning": spec.quantities[quantity].meaning,
+            "definition": inspect.getdoc(spec.function) or "",
+        }
+        for invariant, quantity in judged_here
+        if (spec := known.get(invariant)) and quantity in spec.quantities
+    ]
+
+
 def _first_view(
     rows: list[dict[str, Any]], slices: list[dict[str, Any]], others: Any, paired: int
 ) -> dict[str, Any]:
@@ -60,15 +79,18 @@ def _first_view(
     }
 
 
-def _data(tables: Mapping[str, pa.Table], rows: list[dict[str, Any]]) -> dict[str, str]:
+def _data(
+    tables: Mapping[str, pa.Table], rows: list[dict[str, Any]], known: Mapping[str, Invariant]
+) -> dict[str, str]:
     """The numbers of the page: what the first view needs as they are, the others packed."""
     points = over_seeds(tables["values"])
     profiles = depth_profiles(tables["measurements"], tables["values"])
     curves, bars = mean_curves(tables["curves"]), barcodes(tables["diagrams"])
     slices, runs = with_drawn_runs(points)
     others = [*profiles, *curves, *bars]
+    first = _first_view(rows, points, others, paired(tables["measurements"]))
     return {
-        "DATA": as_json(_first_view(rows, points, others, paired(tables["measurements"]))),
+        "DATA": as_json(first | {"meanings": _meanings(rows, known)}),
         "POINTS": packed({"slices": slices, "runs": runs, "profiles": profiles}),
         "CURVES": packed({"curves": curves, "bars": bars}),
         "MODELS": packed(against_series(points, rows)),
@@ -91,7 +113,25 @@ def _reason_row(reason: Reason) -> str:
 def _reasons(reasons: list[Reason]) -> str:
     if not reasons:
         return "<p>Every measurement that was attempted has a value.</p>"
-    total = {s: sum(r.rows for r in reasons if r.status == s) for s in ("refused", "failed")}
+    choices = [r for r in reasons if r.status == "refused" and CHOICES.search(r.error)]
+    lost = [r for r in reasons if r not in choices]
+    total = {s: sum(r.rows for r in lost if r.status == s) for s in ("refused", "failed")}
+    said = (
+        f'<p><strong id="num-refused">{total["refused"]:,}</strong> refused (the number could not '
+        f'honestly be had) and <strong id="num-failed">{total["failed"]:,}</strong> failed (an '
+        "error). They are in no mean above.</p>"
+    )
+    said += _reason_table(lost, "Reasons") if lost else ""
+    if choices:
+        rows = sum(r.rows for r in choices)
+        said += (
+            f'<details><summary><strong id="num-choices">{rows:,}</strong> were not asked for by '
+            f"the config</summary>{_reason_table(choices, 'Not asked for')}</details>"
+        )
+    return said
+
+
+def _reason_table(reasons: list[Reason], label: str) -> str:
     heads = "".join(
         f'<th scope="col"{" class=number" if name == "Rows" else ""}>{name}</th>'
         for name in ("Status", "Family", "Invariant", "Quantity", "Reason", "Rows")
@@ -100,16 +140,22 @@ def _reasons(reasons: list[Reason]) -> str:
     more = len(reasons) - MAX_REASONS
     rest = f"<p>{more:,} further reasons are in the measurements table.</p>" if more > 0 else ""
     return (
-        f'<p><strong id="num-refused">{total["refused"]:,}</strong> refused (the number could not '
-        f'honestly be had) and <strong id="num-failed">{total["failed"]:,}</strong> failed (an '
-        f'error). They are in no mean above.</p><div class="scroll" tabindex="0" role="region" '
-        f'aria-label="Reasons"><table class="reasons"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>{rest}"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">'
+        f'<table class="reasons"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
+        f"</div>{rest}"
     )
 
 
 def _resource(name: str) -> str:
     return (files("scaleinv_ray.report") / name).read_text(encoding="utf-8")
+
+
+def _summary(found: Sequence[str], counts: str) -> str:
+    """What was found, the most telling sentence first, and the counts below it."""
+    lead, *others = [html.escape(sentence) for sentence in found] or [""]
+    items = "".join(f"<li>{sentence}</li>" for sentence in others)
+    first = f'<p class="lead">{lead}</p>' if lead else ""
+    return f"{first}{f'<ul>{items}</ul>' if items else ''}<p>{html.escape(counts)}</p>"
 
 
 def _notes(notes: Sequence[str]) -> str:
@@ -127,6 +173,7 @@ def render(
     facts: Mapping[str, str],
     figures: Mapping[str, str | None],
     notes: Sequence[str] = (),
+    invariants: Mapping[str, Invariant] | None = None,
 ) -> bytes:
     """The page in UTF-8.
 
@@ -138,6 +185,7 @@ def render(
         figures: name of each conclusion -> section of the page that draws it, None for those that
             are shown as they are.
         notes: what has to be known before a number is read, as several tokenizers.
+        invariants: name -> what is said of it and its quantities; of others the page has names.
 
     Returns:
         HTML that loads nothing.
@@ -150,16 +198,20 @@ def render(
         raise ValueError(f"tables: got {unknown}, allowed {sorted(allowed)}")
     full = {name: tables.get(name, schema.empty_table()) for name, schema in SCHEMAS.items()}
     rows = judged(tables["verdicts"]) if "verdicts" in tables else []
+    known = invariants or {}
+    quantities = {(i, q): v for i, spec in known.items() for q, v in spec.quantities.items()}
+    said = spoken(rows, full["values"], quantities)
     shown = [name for name, figure in figures.items() if figure is None and name in tables]
     parts = {
         "TITLE": html.escape(title),
         "FACTS": _facts(facts),
-        "SUMMARY": html.escape(paragraph(rows, full["measurements"])),
+        "SUMMARY": _summary(said.sentences, paragraph(rows, full["measurements"])),
+        "PICTURE": forest(said.lines),
         "NOTES": _notes(notes),
         "REASONS": _reasons(without_value(full["measurements"])),
         "STYLE": _resource("board/page.css"),
         "PLOTLY": packed_text(get_plotlyjs()),
-        **_data(full, rows),
+        **_data(full, rows, known),
         "TABLES": "".join(data_of(n, tables.get(n)) for n in figures if n not in MADE_HERE),
         "OTHERS": "".join(section_of(name, tables[name]) for name in shown),
         "SCRIPT": "".join(_resource(f"{name}.js") for name in SCRIPTS),

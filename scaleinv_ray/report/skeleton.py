@@ -25,14 +25,15 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
     <button type="button" id="theme" class="quiet">Theme: auto</button>
   </div>
   <h1>%%TITLE%%</h1>
-  <p class="summary" id="summary">%%SUMMARY%%</p>
+  <div class="summary" id="summary">%%SUMMARY%%</div>
   %%NOTES%%
   <dl class="facts">%%FACTS%%</dl>
-  <nav id="contents" aria-label="Sections"></nav>
 </header>
+<nav id="contents" aria-label="Sections"></nav>
 <noscript><p class="note">The table and the figures of this page are drawn by the script inside
   it; nothing is loaded from elsewhere.</p></noscript>
 <main>
+%%PICTURE%%
 <section id="verdicts" aria-labelledby="verdicts-title">
   <div class="heading">
     <h2 id="verdicts-title">Verdicts</h2>
@@ -41,6 +42,43 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
       <button type="button" id="csv-all" class="quiet">CSV of all</button>
     </div>
   </div>
+  <details class="help" open>
+    <summary>How to read this table</summary>
+    <dl>
+      <dt>Conservation error</dt><dd>|I<sub>smallest</sub> − I<sub>largest</sub>| /
+        |I<sub>smallest</sub>|. A headline; it decides nothing.</dd>
+      <dt>Certified change</dt><dd>The largest change between any two sizes that the seeds do not
+        exclude (95 %). Below the margin the quantity is conserved. Relative; where a quantity may
+        vanish or change sign, an amount beside the unit declared for it.</dd>
+      <dt>Exponent / slope</dt><dd>Slope of ln|I| over ln N; where a unit is declared, of the
+        quantity itself. Beside it the 95 % interval.</dd>
+      <dt>Conserved</dt><dd>Every pair of sizes is equivalent within the margin stated in
+        advance. Drifting: besides, a slope is significant.</dd>
+      <dt>Scales</dt><dd>Differs between sizes and follows a law in the number of parameters,
+        which also predicts the largest size held out.</dd>
+      <dt>Not conserved</dt><dd>Differs between sizes without a law that fits.</dd>
+      <dt>Undetermined</dt><dd>The seeds do not decide; “needs” says how many would. With one
+        seed a size nothing better is possible.</dd>
+      <dt>Trivial</dt><dd>Untrained networks of the same size give the same value. Architectural:
+        before training too, at another value or by another law. Learned: only in trained
+        networks.</dd>
+      <dt>Laws beside nulls</dt><dd>A law is trivial where untrained networks follow the same,
+        architectural where they follow another, learned where they are flat or follow none.</dd>
+      <dt>Fragile</dt><dd>With one of the models left out the verdict is another.</dd>
+      <dt>Held-out and naive error</dt><dd>Of the largest size predicted by the law from the
+        others, and by the better of two guesses without a law.</dd>
+      <dt>Estimator's share</dt><dd>Variance within a model over that between seeds; above 100 %
+        measuring more of each model helps more than seeds.</dd>
+      <dt>I², ρ</dt><dd>Share of the variance that is between sizes; range over the series over the
+        distance from untrained networks.</dd>
+      <dt>q</dt><dd>Benjamini-Hochberg within the invariant family; it filters and never changes
+        a verdict.</dd>
+      <dt>Keys</dt><dd><kbd>/</kbd> search; <kbd>Tab</kbd> into the rows, <kbd>↑</kbd>
+        <kbd>↓</kbd> <kbd>Home</kbd> <kbd>End</kbd> from row to row, <kbd>Enter</kbd> to its
+        figures. A click on a point of a figure, or “show” under it, opens the measurements that
+        it is the mean of.</dd>
+    </dl>
+  </details>
   <form class="controls" id="filters">
     <label class="grow">Search<input type="search" id="search" placeholder="site, reason …"
       autocomplete="off"></label>
@@ -61,34 +99,6 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
       sort</caption><thead><tr></tr></thead><tbody></tbody></table>
   </div>
   <p id="more"></p>
-  <details class="help">
-    <summary>How to read this table</summary>
-    <dl>
-      <dt>Conservation error</dt><dd>|I<sub>smallest</sub> − I<sub>largest</sub>| /
-        |I<sub>smallest</sub>|. A headline; it decides nothing.</dd>
-      <dt>Certified change</dt><dd>The largest change between any two sizes that the seeds do not
-        exclude (95 %). Below the margin the quantity is conserved. Relative; where a quantity may
-        vanish or change sign, an amount beside the unit declared for it.</dd>
-      <dt>Exponent / slope</dt><dd>Slope of ln|I| over ln N; where a unit is declared, of the
-        quantity itself. Beside it the 95 % interval.</dd>
-      <dt>Conserved</dt><dd>Every pair of sizes is equivalent within the margin stated in
-        advance. Drifting: besides, a slope is significant.</dd>
-      <dt>Scales</dt><dd>Differs between sizes and follows a law in the number of parameters,
-        which also predicts the largest size held out.</dd>
-      <dt>Not conserved</dt><dd>Differs between sizes without a law that fits.</dd>
-      <dt>Undetermined</dt><dd>The seeds do not decide; “needs” says how many would. With one
-        seed a size nothing better is possible.</dd>
-      <dt>Trivial</dt><dd>Untrained networks of the same size give the same value. Architectural:
-        conserved before training too, at another value. Learned: conserved only in trained
-        networks.</dd>
-      <dt>q</dt><dd>Benjamini-Hochberg within the invariant family; it filters and never changes
-        a verdict.</dd>
-      <dt>Keys</dt><dd><kbd>/</kbd> search; <kbd>Tab</kbd> into the rows, <kbd>↑</kbd>
-        <kbd>↓</kbd> <kbd>Home</kbd> <kbd>End</kbd> from row to row, <kbd>Enter</kbd> to its
-        figures. A click on a point of a figure, or “show” under it, opens the measurements that
-        it is the mean of.</dd>
-    </dl>
-  </details>
 </section>
 <div id="families"></div>
 <section id="pairs" class="later" aria-labelledby="pairs-title">

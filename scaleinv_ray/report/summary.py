@@ -9,6 +9,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scaleinv_ray.report.brief import brief
+from scaleinv_ray.report.figures.forest import Line, lines_of
+from scaleinv_ray.report.findings import NEEDED, Quantities, findings, join, number_of
+
 VERDICTS: tuple[str, ...] = ("conserved", "scales", "not conserved", "undetermined", "refused")
 NULLS: tuple[str, ...] = ("trivial", "architectural", "learned", "undetermined")
 
@@ -65,8 +69,8 @@ def judged(verdicts: pa.Table) -> list[dict[str, Any]]:
         verdicts: a table of `VerdictRow`.
 
     Returns:
-        The rows with `verdict_kind`, `null_kind` and `is_part`: true for a role of the weights
-        where all roles together have a row too.
+        The rows with `verdict_kind`, `null_kind`, `brief` (the reason in a line) and `is_part`:
+        true for a role of the weights where all roles together have a row too.
     """
     rows = verdicts.to_pylist()
     what = ("series", "probe", "invariant", "quantity", "depth_bin", "comparison")
@@ -76,6 +80,7 @@ def judged(verdicts: pa.Table) -> list[dict[str, Any]]:
         row["is_part"] = row["site"] != "all" and key in together
         row["verdict_kind"] = verdict_kind(row["verdict"])
         row["null_kind"] = null_kind(row["null_class"])
+        row["brief"] = brief(row)
     return rows
 
 
@@ -95,14 +100,6 @@ def paired(measurements: pa.Table) -> int:
     """How many numbers compare two models: they have no place on an axis of sizes."""
     numbers = measurements.filter(pc.equal(measurements["status"], "ok"))
     return numbers.num_rows - numbers["unit_b"].null_count
-
-
-def _list(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-
-
-def _num(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _headline(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
@@ -127,13 +124,13 @@ def _verdict_sentences(rows: list[dict[str, Any]]) -> list[str]:
     whole, where = _headline(rows)
     kinds = Counter(row["verdict_kind"] for row in whole)
     names = {"scales": "scaling"}
-    found = _list([f"{kinds[k]:,} {names.get(k, k)}" for k in VERDICTS if kinds[k]])
-    sentences = [f"Of {_num(len(whole), 'judgement')}{where}: {found}."]
+    found = join([f"{kinds[k]:,} {names.get(k, k)}" for k in VERDICTS if kinds[k]])
+    sentences = [f"Of {number_of(len(whole), 'judgement')}{where}: {found}."]
     if held := [row for row in whole if row["verdict_kind"] in {"conserved", "scales"}]:
         sentences.append(_null_sentence(held))
     if (most := max((row["n_seeds"] or 0 for row in whole), default=0)) < 2:
         sentences.append(
-            f"With {_num(most, 'seed')} a size, undetermined is the best verdict possible."
+            f"With {number_of(most, 'seed')} a size, undetermined is the best verdict possible."
         )
     if controls:
         sentences.append("Controls are not counted.")
@@ -141,29 +138,35 @@ def _verdict_sentences(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _null_sentence(held: list[dict[str, Any]]) -> str:
-    nulls = Counter(row["null_kind"] for row in held)
+    # seeds are blamed only where they would decide
+    nulls = Counter(
+        "open" if row["null_kind"] == "undetermined" and row["null_seeds_needed"] is None
+        else row["null_kind"]
+        for row in held
+    )  # fmt: skip
     meaning = {
         "trivial": "trivial (an untrained network gives the same)",
-        "architectural": "architectural (conserved before training too, at another value)",
+        "architectural": "architectural (before training too, at another value or by another law)",
         "learned": "learned (untrained networks do not have it)",
         "undetermined": "not told apart from the nulls with the seeds at hand",
+        "open": "not told apart from the nulls, which more seeds alone would not change",
         "": "without a null control",
     }
     parts = [f"{nulls[kind]:,} {text}" for kind, text in meaning.items() if nulls[kind]]
-    return f"Of the {len(held):,} conserved or scaling, beside the nulls: {_list(parts)}."
+    return f"Of the {len(held):,} conserved or scaling, beside the nulls: {join(parts)}."
 
 
 def _counts_sentence(measurements: pa.Table) -> str:
     counted = pc.value_counts(measurements["status"]).to_pylist()
     status: Mapping[str, int] = {row["values"]: row["counts"] for row in counted}
     lost = " and ".join(f"{status.get(s, 0):,} {s}" for s in ("refused", "failed"))
-    text = f"{_num(measurements.num_rows, 'measurement')}, of which {lost}"
+    text = f"{number_of(measurements.num_rows, 'measurement')}, of which {lost}"
     sizes = sorted(n for n in pc.unique(measurements["n_params"]).to_pylist() if n is not None)
     if not sizes:
         return f"{text}."
     seeds = len(pc.unique(measurements["seed"]))
-    span = f"{_num(len(sizes), 'size')} ({short(sizes[0])} to {short(sizes[-1])} parameters)"
-    return f"{text}, over {span} and {_num(seeds, 'seed')}."
+    span = f"{number_of(len(sizes), 'size')} ({short(sizes[0])} to {short(sizes[-1])} parameters)"
+    return f"{text}, over {span} and {number_of(seeds, 'seed')}."
 
 
 def short(count: int) -> str:
@@ -179,6 +182,31 @@ def short(count: int) -> str:
         if count >= unit:
             return f"{count / unit:.3g}{name}"
     return str(count)
+
+
+class Spoken(NamedTuple):
+    """What is said of a run at the head of its page."""
+
+    sentences: list[str]
+    lines: list[Line]
+
+
+def spoken(rows: list[dict[str, Any]], values: pa.Table, quantities: Quantities) -> Spoken:
+    """What was found, in sentences and in a picture; over the whole depth, at equal steps.
+
+    Args:
+        rows: what `judged` returns.
+        values: a table of `ValueRow`.
+        quantities: (invariant, quantity) -> what it means.
+    """
+    counted, _ = _headline([row for row in rows if not row["control"]])
+    if not counted:
+        return Spoken([], [])
+    kept = pc.equal(values["comparison"].cast(pa.string()), "equal_steps")
+    bins = pa.array(sorted({row["depth_bin"] for row in counted}), pa.string())
+    kept = pc.and_(kept, pc.is_in(values["depth_bin"].cast(pa.string()), bins))
+    own = values.filter(pc.and_(kept, values["counted"])).select(NEEDED).to_pylist()
+    return Spoken(findings(counted, own, quantities), lines_of(counted, own, quantities))
 
 
 def paragraph(rows: list[dict[str, Any]], measurements: pa.Table) -> str:

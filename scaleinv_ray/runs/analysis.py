@@ -27,11 +27,12 @@ from scaleinv_ray.conclude.tokenized import write_tokens
 from scaleinv_ray.config import ConfigError, RunConfig, load_run_config
 from scaleinv_ray.config.entering import Entered
 from scaleinv_ray.config.loading import load
-from scaleinv_ray.config.reader import as_mapping, parse_yaml, write_yaml
+from scaleinv_ray.config.reader import as_mapping, write_yaml
 from scaleinv_ray.inputs.paths import check_folder
 from scaleinv_ray.inputs.wording import shown
 from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.measure.inventory import tidied
+from scaleinv_ray.measure.written_config import sealed, written_config
 from scaleinv_ray.plan import Measurement, Plan, make_plan, plan_rows
 from scaleinv_ray.plan.costs import capture_bytes
 from scaleinv_ray.plan.jobs import Work
@@ -45,10 +46,6 @@ from scaleinv_ray.store import Store
 if TYPE_CHECKING:
     from scaleinv_ray.cluster.nodes.joining import Terms
     from scaleinv_ray.cluster.nodes.preflight import Cleared
-
-_MARK = b"of what stands above: "
-_SEALED = b"# sha256 " + _MARK
-"""Begins the last line of config.yaml, by which a change is seen that nobody meant."""
 
 
 @dataclass(frozen=True)
@@ -123,34 +120,7 @@ def claim(store: Store, config: RunConfig) -> None:
     dumped = config.model_dump(mode="json", exclude_none=True)
     whole = load_run_config(dumped, folder=Path.cwd())
     text = write_yaml(whole.model_dump(mode="json", exclude_none=True))
-    data = text.encode()
-    store.write_bytes("config.yaml", data + _SEALED + _digest(data) + b"\n")
-
-
-def written_config(store: Store) -> Mapping[str, Any]:
-    """What config.yaml of a run folder says, not checked any further.
-
-    Returns:
-        The fields as written.
-
-    Raises:
-        ValueError: where there is no such file, no mapping in it, or another text than was written.
-    """
-    if not store.exists("config.yaml"):
-        raise ValueError(f"run_folder: got {store.uri!r} without config.yaml, allowed: a run's")
-    where, data = store.path("config.yaml"), store.read_bytes("config.yaml")
-    text, sealed, digest = data.partition(_SEALED)
-    # without the line, of an older version or taken out, it is what it says
-    if _MARK in data and (not sealed or digest.strip() != _digest(text)):
-        raise ValueError(
-            f"{where}: other bytes than were written; allowed: as the run wrote it, or what is "
-            "meant, without the last line"
-        )
-    return as_mapping(parse_yaml(data, where), where)
-
-
-def _digest(text: bytes) -> bytes:
-    return hashlib.sha256(text).hexdigest().encode()
+    store.write_bytes("config.yaml", sealed(text))
 
 
 def run(

@@ -369,6 +369,19 @@ def test_every_number_has_a_range_that_its_planned_value_is_in(spec: Invariant) 
                 spec.check({name: absurd})
 
 
+@pytest.mark.parametrize("spec", REGISTRY.values(), ids=REGISTRY)
+def test_every_quantity_says_in_one_line_what_it_means(spec: Invariant) -> None:
+    meanings = [quantity.meaning for quantity in spec.quantities.values()]
+    assert len(set(meanings)) == len(meanings)
+    for meaning in meanings:
+        what, _, how_to_read = meaning.partition(";")
+        # a label for an axis, and how to read it; for readers who do not know our names
+        assert 10 < len(what) <= 100 and len(meaning) <= 120, meaning
+        assert not set("_\n|`.") & set(what), meaning
+        assert meaning == meaning.strip() and not meaning.endswith("."), meaning
+        assert how_to_read.strip() or ";" not in meaning
+
+
 def test_every_invariant_has_a_truth() -> None:
     text = "".join(p.read_text() for p in (Path(__file__).parents[1] / "truths").glob("*.py"))
     for spec in REGISTRY.values():

@@ -107,13 +107,46 @@ def test_the_keyboard_sorts(page: Any) -> None:
     page.locator("#filter-q").focus()
     page.keyboard.press("Tab")  # the region that scrolls
     page.keyboard.press("Tab")  # the first heading
-    assert page.evaluate("document.activeElement.textContent") == "Family"
-    before = column(page, "Family")
+    assert page.evaluate("document.activeElement.textContent") == "Verdict"
+    page.keyboard.press("Tab")
+    before = column(page, "Quantity")
     page.keyboard.press("Enter")
-    assert column(page, "Family") == sorted(before) != before
+    assert column(page, "Quantity") == sorted(before) != before
     page.keyboard.press("Space")
-    assert column(page, "Family") == sorted(before, reverse=True)
-    assert page.evaluate("document.activeElement.textContent") == "Family"
+    assert column(page, "Quantity") == sorted(before, reverse=True)
+    assert page.evaluate("document.activeElement.textContent") == "Quantity"
+
+
+def test_filters_stand_in_the_address_and_come_back_from_it(browser: Any, report: Path) -> None:
+    with opened(browser, report) as (page, heard):
+        page.locator("#filter-verdict").select_option("scales")
+        page.locator("#search").fill("rank")
+        address = page.evaluate("location.href")
+        shown = column(page, "Quantity")
+        page.locator("#search").fill("")
+        assert column(page, "Quantity") != shown
+        assert page.evaluate("location.hash") == "#verdicts?filter-verdict=scales"
+    with opened(browser, report) as (page, heard):
+        # what this run does not have is left as it is
+        page.goto(f"{address}&filter-family=nothing")
+        page.reload()
+        assert column(page, "Quantity") == shown
+        assert page.locator("#filter-family").input_value() == ""
+        heard.requests.clear()  # the page itself, by another address
+
+
+def test_verdict_and_quantity_stay_in_view_on_a_phone(browser: Any, report: Path) -> None:
+    with opened(browser, report) as (page, _):
+        page.set_viewport_size({"width": 420, "height": 900})
+        scroll = page.locator("#verdicts .scroll")
+        scroll.evaluate("(node) => { node.scrollLeft = 900; }")
+        first = page.locator("#verdict-table tbody tr").first.locator(":scope > *")
+        for i in (0, 1):
+            box = first.nth(i).bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= 420
+        badge = page.locator("#verdict-table .badge.undetermined").first.bounding_box()
+        cell = first.nth(0).bounding_box()
+        assert badge["x"] + badge["width"] <= cell["x"] + cell["width"]
 
 
 def test_search_and_filters_narrow_the_table(page: Any) -> None:
@@ -374,5 +407,6 @@ def test_long_names_are_cut_and_whole_in_their_title(browser: Any, tmp_path: Pat
         whole = [cell.get_attribute("title") for cell in cells.all()]
         assert {title.removesuffix(LONG) for title in whole} >= {"d32", "prose"}
         assert all(len(cell.inner_text()) <= 60 for cell in cells.all())
-        cells = "[...document.querySelectorAll('td, th, select')]"
+        # of the picture a cell is the axis, not a name
+        cells = "[...document.querySelectorAll('td:not(.forest *), th:not(.forest *), select')]"
         assert page.evaluate(f"Math.max(...{cells}.map((node) => node.offsetWidth))") < 600

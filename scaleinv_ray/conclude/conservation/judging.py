@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import special
 
-from scaleinv_ray.conclude.conservation.fits import Fit, candidates, fit, refit, select
+from scaleinv_ray.conclude.conservation.fits import (
+    Fit,
+    candidates,
+    fit,
+    lack_of_fit_unequal_p,
+    refit,
+    select,
+)
 from scaleinv_ray.conclude.conservation.hypothesis_tests import (
     SampleMoments,
     SeriesEvidence,
@@ -52,6 +59,7 @@ class _Law:
     fitted: Fit
     held_out_error: float
     lack_of_fit_p: float
+    is_near: bool
     stands: bool
 
 
@@ -131,6 +139,17 @@ def verdict_alone(series: Series, given: SampleMoments, *, delta: float) -> Verd
     if series.all_equal:
         return Verdicts.CONSERVED_EXACT
     return _decide(_Case(series, given, evidence(series.x_K, given, delta=delta), delta))
+
+
+def fits_no_law(series: Series, given: SampleMoments, *, delta: float) -> bool:
+    """Whether every form of a law has lack of fit: evidence against a law, not want of one."""
+    case = _Case(series, given, evidence(series.x_K, given, delta=delta), delta)
+    laws = [_law(case, 0, name) for name in _laws(case)]
+    if any(law.is_near for law in laws):
+        return False
+    unequal = (lack_of_fit_unequal_p(law.fitted, given.variance_BK[0]) for law in laws)
+    p_values = unequal if given.unequal_B[0] else (law.lack_of_fit_p for law in laws)
+    return all(p <= ALPHA for p in p_values)
 
 
 def _missing(series: Series) -> str:
@@ -231,8 +250,8 @@ def _law(case: _Case, row: int, name: str, known: _Law | None = None) -> _Law:
     p = float(special.fdtrc(fitted.df, df, f)) if math.isfinite(f) else 0.0
     rms = math.sqrt(float((fitted.residual_K**2).mean()))
     naive = min(case.found.naive_last_error_B[row], case.found.naive_mean_error_B[row])
-    stands = (p > ALPHA or rms < case.delta / 4) and error <= naive
-    return _Law(fitted, error, p, bool(stands))
+    is_near = rms < case.delta / 4
+    return _Law(fitted, error, p, is_near, bool((p > ALPHA or is_near) and error <= naive))
 
 
 def _stands_again(case: _Case, rows: np.ndarray, known: _Law) -> np.ndarray:
@@ -280,7 +299,7 @@ def _reason(case: _Case, verdict: Verdicts, law: _Law | None) -> str:
         return f"changes of {changes} or more between any two sizes are excluded"
     if verdict is Verdicts.SCALES:
         form = line_of(case.series) if law is None else law.fitted.form
-        return f"{form} fits and predicts the largest size from the others"
+        return f"{form.replace('_', ' ')} fits and predicts the largest size from the others"
     if verdict is Verdicts.NOT_CONSERVED:
         line_p, slope_p = case.found.lack_of_fit_p_B[0], case.found.slope_residual_p_B[0]
         return (
@@ -302,7 +321,7 @@ def _headline(series: Series, margin: float, verdict: Verdicts, reason: str) -> 
         verdict=verdict,
         reason=reason,
         margin=margin,
-        conservation_error=_conservation_error(series),
+        conservation_error=series.conservation_error,
         certified_change=0.0 if exact else None,
         tost_p=0.0 if exact else None,
         form="constant" if exact else None,
@@ -311,13 +330,6 @@ def _headline(series: Series, margin: float, verdict: Verdicts, reason: str) -> 
         num_sizes=len(series.x_K),
         num_seeds=int(series.count_K.min()),
     )
-
-
-def _conservation_error(series: Series) -> float | None:
-    small, large = np.nanmean(series.raw_KS[[0, -1]], axis=1).tolist()
-    if small == large:
-        return 0.0
-    return abs(small - large) / abs(small) if small != 0 else None
 
 
 def _with_numbers(
@@ -332,7 +344,7 @@ def _with_numbers(
         verdict=verdict,
         reason=reason,
         margin=margin,
-        conservation_error=_conservation_error(series),
+        conservation_error=series.conservation_error,
         certified_change=None if width is None else _certified(series, width),
         tost_p=_known(found.tost_p_B),
         form=form,

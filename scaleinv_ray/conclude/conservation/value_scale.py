@@ -43,6 +43,14 @@ class Series:
         values = self.raw_KS[np.isfinite(self.raw_KS)]
         return bool((values == values[0]).all())
 
+    @property
+    def conservation_error(self) -> float | None:
+        """|I_small - I_large| / |I_small| of the mean values; None where the small one is zero."""
+        small, large = np.nanmean(self.raw_KS[[0, -1]], axis=1).tolist()
+        if small == large:
+            return 0.0
+        return abs(small - large) / abs(small) if small != 0 else None
+
     def to_raw(self, y: float) -> float:
         """The quantity itself at a value y of the scale; inf beyond the range of floats."""
         if self.unit is not None:

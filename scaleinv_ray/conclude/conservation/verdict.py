@@ -27,6 +27,11 @@ class Verdicts(StrEnum):
         """Whether this is one of the three kinds of conserved."""
         return self.value.startswith("conserved")
 
+    @property
+    def words(self) -> str:
+        """As it stands in a sentence."""
+        return self.value.replace("_", " ")
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -152,7 +157,13 @@ class VerdictRow(AtPlace):
     naive_error: Annotated[float | None, "error of the better of two guesses without a law"]
     estimator_share: Annotated[float | None, "variance within models over that over seeds"]
     null_class: Annotated[str | None, "what untrained networks do beside it"]
+    null_verdict: Annotated[str | None, "the verdict on untrained networks"]
+    slope_beyond_null: Annotated[float | None, "slope over ln N less that of untrained networks"]
+    slope_beyond_null_low: Annotated[float | None, "lower end of its 95 % interval"]
+    slope_beyond_null_high: Annotated[float | None, "upper end of it"]
+    null_seeds_needed: Annotated[int | None, "seeds a size that would decide the null class"]
     rho: Annotated[float | None, "the untrained value over the trained one"]
+    fragile: Annotated[bool | None, "whether the verdict is another with one model left out"]
     seeds_needed: Annotated[int | None, "seeds a size that would decide"]
     n_models: int
     n_seeds: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 from scipy import stats
@@ -211,9 +211,8 @@ def _row(
             made[variant] = compare_with_null(
                 sample.n_params, sample.values, null.values, verdict=verdict, unit=quantity.unit
             )
-    untrained = made.get(UNTRAINED)
     said = [verdict.reason, *comparison.notes, *_caveats(verdict)]
-    said += [f"{name}: {_null_text(found)}" for name, found in made.items()]
+    said += [f"{name.replace('_', ' ')}: {_null_text(found)}" for name, found in made.items()]
     said += [*comparison.null_notes, _contradiction(verdict, quantity)]
     return {
         **key,
@@ -236,8 +235,8 @@ def _row(
         "held_out_error": verdict.held_out_error,
         "naive_error": verdict.naive_error,
         "estimator_share": _estimator_share(sample, verdict, quantity),
-        "null_class": None if untrained is None else untrained.null_class.value,
-        "rho": None if untrained is None else untrained.rho,
+        **_beside(made.get(UNTRAINED)),
+        "fragile": None if verdict.stable is None else not verdict.stable,
         "seeds_needed": verdict.seeds_needed,
         "n_models": verdict.num_sizes,
         "n_seeds": verdict.num_seeds,
@@ -246,16 +245,40 @@ def _row(
     }
 
 
+class _BesideNull(TypedDict):
+    null_class: str | None
+    null_verdict: str | None
+    slope_beyond_null: float | None
+    slope_beyond_null_low: float | None
+    slope_beyond_null_high: float | None
+    null_seeds_needed: int | None
+    rho: float | None
+
+
+def _beside(found: NullComparison | None) -> _BesideNull:
+    slope = found.slope if found else None
+    return {
+        "null_class": found.null_class.value if found else None,
+        "null_verdict": found.null_verdict.value if found and found.null_verdict else None,
+        "slope_beyond_null": slope.value if slope else None,
+        "slope_beyond_null_low": slope.value - slope.half_width if slope else None,
+        "slope_beyond_null_high": slope.value + slope.half_width if slope else None,
+        "null_seeds_needed": found.seeds_needed if found else None,
+        "rho": found.rho if found else None,
+    }
+
+
 def _contradiction(verdict: Verdict, quantity: Quantity) -> str:
     changes = verdict.verdict in {Verdicts.SCALES, Verdicts.NOT_CONSERVED}
     against = changes if quantity.law == "constant" else verdict.verdict.is_conserved
     claims = quantity.law in {"constant", "power_law"}
-    return f"claimed in advance: {quantity.law}" if claims and against else ""
+    return f"claimed in advance: {quantity.law.replace('_', ' ')}" if claims and against else ""
 
 
 def _null_text(found: NullComparison) -> str:
     seeds = "" if found.seeds_needed is None else f", {found.seeds_needed} seeds needed"
-    return f"{found.null_class.value} ({found.reason}{seeds})"
+    kind = found.null_class.value.removeprefix("null_")
+    return f"{kind} ({found.reason}{seeds})"
 
 
 def _caveats(verdict: Verdict) -> list[str]:
@@ -263,7 +286,7 @@ def _caveats(verdict: Verdict) -> list[str]:
     if verdict.unequal_variances:
         said.append("variances over seeds differ between sizes and are not pooled over pairs")
     if verdict.stable is False:
-        others = Counter(v.value for v in verdict.left_out if v != verdict.verdict)
+        others = Counter(v.words for v in verdict.left_out if v != verdict.verdict)
         counts = ", ".join(f"{name} {count}" for name, count in sorted(others.items()))
         said.append(f"with one of {len(verdict.left_out)} seeds left out: {counts}")
     return said

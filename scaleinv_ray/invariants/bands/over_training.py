@@ -22,12 +22,33 @@ from scaleinv_ray.records import Lanczos
 
 NUM_CURVES = 8
 QUANTITIES = {
-    "num_bands": Quantity(law="integer", unit=1.0),
-    "band_weight": Quantity(law="none", unit=1.0),
-    "num_tracks": Quantity(law="integer", unit=1.0),
-    "num_avoided_crossings": Quantity(law="integer", unit=1.0),
-    "num_requests": Quantity(law="integer", unit=1.0, control=True),
-    "top_band_growth": Quantity(law="constant", unit=1.0),
+    "num_bands": Quantity(
+        law="integer",
+        unit=1.0,
+        meaning="Number of groups of eigenvalues set apart from the bulk at the last checkpoint",
+    ),
+    "band_weight": Quantity(
+        law="none", unit=1.0, meaning="Share of all eigenvalues that lie in bands"
+    ),
+    "num_tracks": Quantity(
+        law="integer", unit=1.0, meaning="Number of bands told apart over the run"
+    ),
+    "num_avoided_crossings": Quantity(
+        law="integer",
+        unit=1.0,
+        meaning="Number of places where two bands met and only their joint subspace went on",
+    ),
+    "num_requests": Quantity(
+        law="integer",
+        unit=1.0,
+        control=True,
+        meaning="Number of intervals between checkpoints in which a band could not be followed",
+    ),
+    "top_band_growth": Quantity(
+        law="constant",
+        unit=1.0,
+        meaning="Growth of the largest band: d ln(eigenvalue) / d ln(1 + step); constant at 0",
+    ),
 }
 CURVES = tuple(f"band_{i}" for i in range(1, NUM_CURVES + 1))
 

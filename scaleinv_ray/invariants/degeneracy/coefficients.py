@@ -36,16 +36,69 @@ from scaleinv_ray.records import Chains
 
 @invariant(
     quantities={
-        "lambda": Quantity(law="power_law"),
-        "lambda_per_parameter": Quantity(law="none", unit=1.0),
-        "lambda_m1": Quantity(law="power_law"),
-        "lambda_m2": Quantity(law="power_law"),
+        "lambda": Quantity(
+            law="power_law",
+            meaning=(
+                "Local learning coefficient: effective dimension of the minimum; half the "
+                "parameters if regular"
+            ),
+        ),
+        "lambda_per_parameter": Quantity(
+            law="none",
+            unit=1.0,
+            meaning="Twice the learning coefficient per parameter; 1 where nothing is degenerate",
+        ),
+        "lambda_m1": Quantity(
+            law="power_law",
+            meaning="Learning coefficient fitted over temperatures with multiplicity 1",
+        ),
+        "lambda_m2": Quantity(
+            law="power_law",
+            meaning="Learning coefficient fitted over temperatures with multiplicity 2",
+        ),
         # to be compared at equal settings alone, which a verdict over sizes does not look at
-        "lambda_hat_t": Quantity(law="power_law", control=True),
-        "gamma_sensitivity": Quantity(law="none", unit=1.0, control=True),
-        "nbeta_slope": Quantity(law="none", unit=1.0),
-        "virial": Quantity(law="none", unit=1.0, control=True),
-        "heating": Quantity(law="none", unit=1.0, control=True),
+        "lambda_hat_t": Quantity(
+            law="power_law",
+            control=True,
+            meaning=(
+                "Learning coefficient at a finite number of steps; comparable at equal settings "
+                "only"
+            ),
+        ),
+        "gamma_sensitivity": Quantity(
+            law="none",
+            unit=1.0,
+            control=True,
+            meaning=(
+                "d ln(learning coefficient) / d ln(localisation); 0 where the prior does not matter"
+            ),
+        ),
+        "nbeta_slope": Quantity(
+            law="none",
+            unit=1.0,
+            meaning=(
+                "d ln(learning coefficient) / d ln(inverse temperature); above 0 hints at "
+                "multiplicity"
+            ),
+        ),
+        "virial": Quantity(
+            law="none",
+            unit=1.0,
+            control=True,
+            meaning=(
+                "Spread of the chains over its stationary value; below 1 flat directions have not "
+                "relaxed"
+            ),
+        ),
+        "heating": Quantity(
+            law="none",
+            unit=1.0,
+            control=True,
+            meaning=(
+                "Heating of the chain by minibatch noise; small against 1 where the sampler can be "
+                "trusted"
+            ),
+        ),
     },
     curves=("lambda_of_nbeta", "lambda_hat_t_of_nbeta", "trace"),
 )

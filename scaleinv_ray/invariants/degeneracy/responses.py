@@ -36,10 +36,30 @@ MOST_ADDED = 0.1
 
 @invariant(
     quantities={
-        "susceptibility_self": Quantity(law="power_law", nats="per_token"),
-        "susceptibility_rms": Quantity(law="power_law", nats="per_token"),
-        "susceptibility_participation": Quantity(law="none", unit=1.0),
-        "susceptibility_entropy": Quantity(law="none", unit=1.0),
+        "susceptibility_self": Quantity(
+            law="power_law",
+            nats="per_token",
+            meaning="Response of the loss to more weight on its own data, nats; below 0 it falls",
+        ),
+        "susceptibility_rms": Quantity(
+            law="power_law",
+            nats="per_token",
+            meaning=(
+                "Root mean square response of the losses of all probes to more of the data, nats"
+            ),
+        ),
+        "susceptibility_participation": Quantity(
+            law="none",
+            unit=1.0,
+            meaning="Share of the probes that answer to more of the data; 1 where all do alike",
+        ),
+        "susceptibility_entropy": Quantity(
+            law="none",
+            unit=1.0,
+            meaning=(
+                "Entropy of the responses over ln of the number of probes; 1 where all answer alike"
+            ),
+        ),
     },
     curves=("susceptibilities", "susceptibilities_t"),
 )
@@ -96,9 +116,29 @@ def susceptibilities(chains: Chains, *, rng: np.random.Generator) -> Measured:
 
 @invariant(
     quantities={
-        "influence_self": Quantity(law="power_law", nats="per_token"),
-        "influence_correlation": Quantity(law="none", unit=1.0),
-        "influence_rank": Quantity(law="none", unit=1.0),
+        "influence_self": Quantity(
+            law="power_law",
+            nats="per_token",
+            meaning=(
+                "Variance of a probe's loss in the posterior times the inverse temperature, nats"
+            ),
+        ),
+        "influence_correlation": Quantity(
+            law="none",
+            unit=1.0,
+            meaning=(
+                "Mean correlation of the probes' losses in the posterior; 1 where all share "
+                "directions"
+            ),
+        ),
+        "influence_rank": Quantity(
+            law="none",
+            unit=1.0,
+            meaning=(
+                "Effective share of independent probes in the posterior; 1 where none has to do "
+                "with another"
+            ),
+        ),
     },
     curves=("influences", "influences_t"),
 )

@@ -16,10 +16,33 @@ from scaleinv_ray.invariants.common.soundness import sound
 from scaleinv_ray.records import Lanczos
 
 _QUANTITIES = {
-    "isolated_poles": Quantity(law="integer", unit=1.0),
-    "leading_over_scale": Quantity(law="power_law"),
-    "leading_residue": Quantity(law="constant", unit=1.0),
-    "isolated_residue": Quantity(law="integer", unit=1.0),
+    "isolated_poles": Quantity(
+        law="integer",
+        unit=1.0,
+        meaning=(
+            "Number of eigenvalues of the curvature above the widest gap, beyond that of random "
+            "matrices"
+        ),
+    ),
+    "leading_over_scale": Quantity(
+        law="power_law", meaning="Largest eigenvalue of the curvature over its root mean square"
+    ),
+    "leading_residue": Quantity(
+        law="constant",
+        unit=1.0,
+        meaning=(
+            "Number of eigenvalues at the largest pole of the curvature, by its residue; simple is "
+            "1"
+        ),
+    ),
+    "isolated_residue": Quantity(
+        law="integer",
+        unit=1.0,
+        meaning=(
+            "Number of eigenvalues at the isolated poles, by their residues; checks the count of "
+            "poles"
+        ),
+    ),
 }
 
 

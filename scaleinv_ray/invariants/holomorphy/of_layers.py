@@ -15,9 +15,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
+from scaleinv_ray.contract import Curve, Measured, Refused, invariant
 from scaleinv_ray.estimate import Estimate, mean_of
 from scaleinv_ray.invariants.common.soundness import sound
+from scaleinv_ray.invariants.holomorphy import quantities
 from scaleinv_ray.invariants.holomorphy.dynamic_modes import HeldOut, depth_blocks, held_out_modes
 from scaleinv_ray.invariants.holomorphy.resolvents import (
     MAX_NULLS,
@@ -46,18 +47,7 @@ DEPTH_BLOCKS = 8
 
 
 @invariant(
-    quantities={
-        "count_inside_unit": Quantity(law="constant", margin=0.10, unit=0.5),
-        "count_inside_inner": Quantity(law="constant", margin=0.10, unit=0.5),
-        "count_inside_outer": Quantity(law="constant", margin=0.10, unit=0.5),
-        "count_ring": Quantity(law="constant", margin=0.10, unit=0.5),
-        "count_near_one": Quantity(law="constant", margin=0.10, unit=0.1),
-        "spectral_radius": Quantity(law="constant", margin=0.10),
-        "henrici": Quantity(law="constant", margin=0.10, unit=0.5),
-        "count_inside_unit_null": Quantity(law="none", unit=0.5, control=True),
-        "count_ring_null": Quantity(law="none", unit=0.5, control=True),
-        "count_near_one_null": Quantity(law="none", unit=0.1, control=True),
-    },
+    quantities=quantities.RESOLVENT_COUNTS,
     symmetries=("rotation", "permutation"),
     version=2,
     curves=("radial_count", "poles"),
@@ -130,12 +120,7 @@ def resolvent_counts(
 
 
 @invariant(
-    quantities={
-        "overlap_complex": Quantity(law="constant", margin=0.10),
-        "overlap_real": Quantity(law="constant", margin=0.10),
-        "overlap_complex_null": Quantity(law="none", control=True),
-        "overlap_real_null": Quantity(law="none", control=True),
-    },
+    quantities=quantities.RESIDUE_OVERLAP,
     symmetries=("rotation", "permutation"),
     version=2,
 )
@@ -173,18 +158,7 @@ def residue_overlap(jacobians: Jacobians, *, rng: np.random.Generator) -> Measur
 
 
 @invariant(
-    quantities={
-        "participation": Quantity(law="constant", margin=0.10),
-        "leading_share": Quantity(law="power_law", margin=0.10),
-        "leading_residue": Quantity(law="power_law", margin=0.10),
-        "leading_real": Quantity(law="constant", margin=0.10, unit=1.0),
-        "leading_imag": Quantity(law="constant", margin=0.10, unit=0.1),
-        "leading_abs": Quantity(law="constant", margin=0.10),
-        "leading_distance": Quantity(law="constant", margin=0.10),
-        "leading_distance_scaled": Quantity(law="constant", margin=0.10),
-        "participation_null": Quantity(law="none", control=True),
-        "leading_share_null": Quantity(law="none", control=True),
-    },
+    quantities=quantities.LOGIT_RESIDUES,
     symmetries=("rotation", "permutation", "similarity"),
 )
 def logit_residues(jacobians: Jacobians, *, rng: np.random.Generator) -> Measured:
@@ -227,18 +201,10 @@ def logit_residues(jacobians: Jacobians, *, rng: np.random.Generator) -> Measure
     return Measured(estimates, flags=deflated.flags | {"zero_readers": dropped})
 
 
-_POLES = {
-    "isolated_poles": Quantity(law="integer", margin=0.10, unit=1.0),
-    "leading_over_edge": Quantity(law="constant", margin=0.10),
-    "leading_weight": Quantity(law="constant", margin=0.10, control=True),
-    "edge_upper": Quantity(law="constant", margin=0.10),
-    "edge_lower": Quantity(law="constant", margin=0.10),
-    "residue_sum": Quantity(law="constant", margin=0.10, control=True),
-}
-
-
 @invariant(
-    quantities=_POLES, symmetries=("rotation", "permutation", "transpose", "scale"), version=2
+    quantities=quantities.SPECTRAL_POLES,
+    symmetries=("rotation", "permutation", "transpose", "scale"),
+    version=2,
 )
 def stieltjes_poles(weights: WeightMatrix, *, rng: np.random.Generator) -> Measured:
     """Isolated poles and branch points of the Stieltjes transform of a weight matrix.
@@ -267,7 +233,10 @@ def stieltjes_poles(weights: WeightMatrix, *, rng: np.random.Generator) -> Measu
     return replace(measured, flags={**measured.flags, "zero_rows_columns": dropped})
 
 
-@invariant(quantities=_POLES, symmetries=("rotation", "permutation", "scale", "translation"))
+@invariant(
+    quantities=quantities.SPECTRAL_POLES,
+    symmetries=("rotation", "permutation", "scale", "translation"),
+)
 def covariance_poles(moments: Moments, *, rng: np.random.Generator) -> Measured:
     """Isolated poles and branch points of the Stieltjes transform of an activation covariance.
 
@@ -290,14 +259,7 @@ def covariance_poles(moments: Moments, *, rng: np.random.Generator) -> Measured:
 
 
 @invariant(
-    quantities={
-        "error_ratio": Quantity(law="constant", margin=0.10),
-        "prediction_error": Quantity(law="constant", margin=0.10),
-        "identity_error": Quantity(law="none", control=True),
-        "spectral_radius": Quantity(law="constant", margin=0.10),
-        "inside_unit": Quantity(law="constant", margin=0.10, unit=0.5),
-        "near_one": Quantity(law="constant", margin=0.10, unit=0.5),
-    },
+    quantities=quantities.DEPTH_MODES,
     symmetries=("rotation", "permutation", "scale", "translation"),
     curves=("moduli",),
     planned={"rank": 10, "near_radius": 0.1},

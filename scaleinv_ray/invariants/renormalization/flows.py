@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
+from scaleinv_ray.contract import Curve, Measured, Refused, invariant
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.invariants.common.block_replicates import (
     MIN_TOKENS_PER_UNIT,
@@ -28,6 +28,7 @@ from scaleinv_ray.invariants.common.block_replicates import (
     stream_rows,
 )
 from scaleinv_ray.invariants.common.soundness import sound
+from scaleinv_ray.invariants.renormalization import quantities
 from scaleinv_ray.invariants.renormalization.depth_exponents import depth_exponents, ranked_units
 from scaleinv_ray.invariants.renormalization.momentum_space import projected_kurtosis
 from scaleinv_ray.invariants.renormalization.scaling_exponents import (
@@ -43,28 +44,9 @@ from scaleinv_ray.invariants.renormalization.surrogates import surrogate_covaria
 from scaleinv_ray.records import Activations, DepthStack
 from scaleinv_ray.resample import sequence_blocks
 
-ALPHA = Quantity(law="constant", margin=0.05)
-ALPHA_NULL = Quantity(law="constant", margin=0.05, control=True)
-MU = Quantity(law="constant", margin=0.10, unit=0.5)
-MU_NULL = Quantity(law="constant", margin=0.10, unit=0.5, control=True)
-CHANGE = Quantity(law="constant", margin=0.10, unit=0.5)  # of an exponent: tolerance .05
-
 
 @invariant(
-    quantities={
-        "alpha_tilde": ALPHA,
-        "mu": MU,
-        "beta_tilde": Quantity(law="constant", margin=0.10, unit=1.0),
-        "z_tilde": Quantity(law="constant", margin=0.10, unit=1.0),
-        "consistency": Quantity(law="constant", margin=0.10, unit=1.0),
-        "alpha_tilde_rotated": ALPHA_NULL,
-        "mu_rotated": MU_NULL,
-        "alpha_tilde_permuted": ALPHA_NULL,
-        "mu_permuted": MU_NULL,
-        "alpha_tilde_latent": ALPHA_NULL,
-        "mu_latent": MU_NULL,
-        "consistency_surrogate": Quantity(law="constant", margin=0.10, unit=1.0, control=True),
-    },
+    quantities=quantities.CRITICAL_EXPONENTS,
     symmetries=("permutation", "scale", "mean_shift"),
     scheme="stream",
     curves=("variance_flow", "cluster_spectrum"),
@@ -153,12 +135,7 @@ def critical_exponents(
 
 
 @invariant(
-    quantities={
-        "alpha_size_slope": CHANGE,
-        "mu_size_slope": CHANGE,
-        "alpha_tilde_smallest": ALPHA,
-        "mu_smallest": MU,
-    },
+    quantities=quantities.SIZE_FLOW,
     symmetries=("permutation", "scale", "translation", "mean_shift"),
     scheme="stream",
     curves=("alpha_by_size", "mu_by_size"),
@@ -234,11 +211,7 @@ def size_flow(
 
 
 @invariant(
-    quantities={
-        "kurtosis_full": Quantity(law="constant", margin=0.10),
-        "kurtosis_coarse": Quantity(law="constant", margin=0.10),
-        "kurtosis_slope": CHANGE,
-    },
+    quantities=quantities.KURTOSIS_FLOW,
     symmetries=("permutation", "scale", "translation", "mean_shift"),
     scheme="stream",
     curves=("kurtosis_flow",),
@@ -303,13 +276,7 @@ def kurtosis_flow(
 
 
 @invariant(
-    quantities={
-        "alpha_change": CHANGE,
-        "mu_change": CHANGE,
-        "alpha_depth_slope": CHANGE,
-        "mu_depth_slope": CHANGE,
-        "participation_change": Quantity(law="constant", margin=0.10, unit=1.0),
-    },
+    quantities=quantities.DEPTH_FLOW,
     symmetries=("permutation", "scale", "translation", "mean_shift"),
     curves=("alpha_by_depth", "mu_by_depth", "participation_by_depth"),
     version=2,

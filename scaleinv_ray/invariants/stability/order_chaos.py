@@ -21,12 +21,48 @@ MAX_STRUCTURAL_RESIDUAL = 0.05
 
 @invariant(
     quantities={
-        "chi": Quantity(law="constant", margin=0.10),
-        "mean_log_singular": Quantity(law="constant", margin=0.10, unit=1.0),
-        "max_log_singular": Quantity(law="constant", margin=0.10, unit=1.0),
-        "correlation_length": Quantity(law="constant", margin=0.10),
-        "mean_log_singular_null": Quantity(law="none", unit=1.0, control=True),
-        "max_log_singular_null": Quantity(law="none", unit=1.0, control=True),
+        "chi": Quantity(
+            law="constant",
+            margin=0.10,
+            meaning=(
+                "Growth of the square of a small change through one layer; below 1 changes die out"
+            ),
+        ),
+        "mean_log_singular": Quantity(
+            law="constant",
+            margin=0.10,
+            unit=1.0,
+            meaning=(
+                "Mean log singular value of a layer's Jacobian: mean Lyapunov exponent; below 0 "
+                "contracts"
+            ),
+        ),
+        "max_log_singular": Quantity(
+            law="constant",
+            margin=0.10,
+            unit=1.0,
+            meaning="Log of the largest stretching by one layer; above 0 some change grows",
+        ),
+        "correlation_length": Quantity(
+            law="constant",
+            margin=0.10,
+            meaning="Number of layers over which a small change shrinks by e in the square",
+        ),
+        "mean_log_singular_null": Quantity(
+            law="none",
+            unit=1.0,
+            control=True,
+            meaning="Mean log singular value of the identity plus a random matrix of the same size",
+        ),
+        "max_log_singular_null": Quantity(
+            law="none",
+            unit=1.0,
+            control=True,
+            meaning=(
+                "Log of the largest stretching by the identity plus a random matrix of the same "
+                "size"
+            ),
+        ),
     },
     symmetries=("rotation", "permutation"),
     curves=("log_singular_values",),

@@ -20,14 +20,27 @@ from scaleinv_ray.invariants.topology.diagram_metrics import (
 )
 from scaleinv_ray.records import Activations
 
-_DISTANCES = ("bottleneck_0", "wasserstein_0", "bottleneck_1", "wasserstein_1")
+_DISTANCES = {
+    "bottleneck_0": "Bottleneck distance of components of two clouds, in median distances",
+    "wasserstein_0": "Wasserstein distance of the components of two clouds, per point",
+    "bottleneck_1": "Bottleneck distance of the loops of two clouds, in median distances",
+    "wasserstein_1": "Wasserstein distance of the loops of two clouds, per point",
+}
 
 
 @invariant(
     scheme="cloud",
     quantities={
-        **{name: Quantity(law="none") for name in _DISTANCES},
-        **{f"{name}_floor": Quantity(law="none", control=True) for name in _DISTANCES},
+        **{
+            name: Quantity(law="none", meaning=f"{meaning}; read against the floor")
+            for name, meaning in _DISTANCES.items()
+        },
+        **{
+            f"{name}_floor": Quantity(
+                law="none", control=True, meaning=f"{meaning}, both of one cloud"
+            )
+            for name, meaning in _DISTANCES.items()
+        },
     },
     symmetries=("rotation", "scale", "translation", "mean_shift", "permutation"),
 )
@@ -83,7 +96,7 @@ def diagram_distance(
     ]
     floors = tuple(f"{name}_floor" for name in _DISTANCES)
     return Measured(
-        values=_means(_DISTANCES, between_SQ) | _means(floors, within_SQ),
+        values=_means(tuple(_DISTANCES), between_SQ) | _means(floors, within_SQ),
         flags=subsamples.flags(),
     )
 

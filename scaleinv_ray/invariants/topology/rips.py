@@ -16,7 +16,7 @@ import math
 import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
-from scaleinv_ray.contract import Diagram, Measured, Quantity, Refused, invariant
+from scaleinv_ray.contract import Diagram, Measured, Refused, invariant
 from scaleinv_ray.estimate import Estimate, mean_of
 from scaleinv_ray.invariants.common.persistent_homology import (
     bar_summaries,
@@ -36,6 +36,7 @@ from scaleinv_ray.invariants.common.subsamples import (
     mean_curve,
     means_over_subsamples,
 )
+from scaleinv_ray.invariants.topology import quantities
 from scaleinv_ray.invariants.topology.landmarks import farthest_points
 from scaleinv_ray.records import Activations
 
@@ -45,31 +46,10 @@ _NUM_DIAGRAMS = 3  # kept with the values: two tell a difference from noise, one
 _LEAST_BARS = 10
 """The universal null takes its centre from the bars themselves: fewer than this are no law."""
 
-_PERSISTENCE = {
-    "total_persistence_0": Quantity(law="power_law"),
-    "total_persistence_1": Quantity(law="power_law"),
-    "max_persistence_1": Quantity(law="none"),
-    "log_ratio_max_1": Quantity(law="constant"),
-    "num_bars_1": Quantity(law="none"),
-    "betti_peak_1": Quantity(law="none"),
-    "persistence_entropy_1": Quantity(law="constant"),
-    "total_persistence_0_gaussian": Quantity(law="none", control=True),
-    "total_persistence_1_gaussian": Quantity(law="none", control=True),
-    "log_ratio_max_1_gaussian": Quantity(law="none", control=True),
-    # A cloud in general position always has bars of dimension 1, it may have none of dimension 2:
-    # there the unit is the value of noise, 400 points of N(0, I_64).
-    "total_persistence_2": Quantity(law="none", unit=0.02),
-    "max_persistence_2": Quantity(law="none", unit=0.05),
-    "log_ratio_max_2": Quantity(law="constant", unit=0.06),
-    "num_bars_2": Quantity(law="none", unit=2.0),
-    "betti_peak_2": Quantity(law="none", unit=0.25),
-    "persistence_entropy_2": Quantity(law="constant"),
-}
-
 
 @invariant(
     scheme="cloud",
-    quantities=_PERSISTENCE,
+    quantities=quantities.PERSISTENCE,
     curves=("betti_0", "betti_1", "betti_2", "euler_truncated"),
     symmetries=_SYMMETRIES,
     version=2,
@@ -126,12 +106,14 @@ def persistence(
             distinct.x_TD, rng=rng, num_points=num_points, count=num_gaussian
         )
     ]
-    values = _refused_beyond(max_dimension, tuple(n for n in _PERSISTENCE if n.endswith("_2")))
+    values = _refused_beyond(
+        max_dimension, tuple(n for n in quantities.PERSISTENCE if n.endswith("_2"))
+    )
     values |= means_over_subsamples([_summaries(d, num_points, max_dimension) for d in diagrams])
     controls = means_over_subsamples([_summaries(d, num_points, 1) for d in null])
     values |= {
         name: controls[name.removesuffix("_gaussian")]
-        for name in _PERSISTENCE
+        for name in quantities.PERSISTENCE
         if name.endswith("_gaussian")
     }
     t_G = np.linspace(0, _GRID_END, num_grid)
@@ -148,13 +130,7 @@ def persistence(
 
 @invariant(
     scheme="cloud",
-    quantities={
-        "integral_betti_0": Quantity(law="none"),
-        "integral_betti_1": Quantity(law="none"),
-        "integral_betti_0_gaussian": Quantity(law="none", control=True),
-        "integral_betti_1_gaussian": Quantity(law="none", control=True),
-        "excess_betti_1": Quantity(law="constant", unit=1.0),
-    },
+    quantities=quantities.ORDER_COMPLEX,
     curves=("betti_0", "betti_1", "betti_1_gaussian"),
     symmetries=_SYMMETRIES,
 )
@@ -227,12 +203,7 @@ def order_complex(
 
 @invariant(
     scheme="cloud",
-    quantities={
-        "num_significant_1": Quantity(law="integer"),
-        "max_score_1": Quantity(law="none", unit=1.0),
-        "num_significant_2": Quantity(law="integer"),
-        "max_score_2": Quantity(law="none", unit=1.0),
-    },
+    quantities=quantities.SIGNIFICANT_BETTI,
     symmetries=_SYMMETRIES,
 )
 def significant_betti(
@@ -292,12 +263,7 @@ def significant_betti(
 
 @invariant(
     scheme="cloud",
-    quantities={
-        "torsion_rank_1": Quantity(law="integer"),
-        "torsion_length_1": Quantity(law="none", unit=0.05),
-        "torsion_rank_2": Quantity(law="integer"),
-        "torsion_length_2": Quantity(law="none", unit=0.05),
-    },
+    quantities=quantities.TORSION_CHECK,
     symmetries=_SYMMETRIES,
 )
 def torsion_check(

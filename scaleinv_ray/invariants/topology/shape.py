@@ -42,9 +42,26 @@ _SYMMETRIES = ("rotation", "scale", "translation", "mean_shift", "permutation")
 @invariant(
     scheme="cloud",
     quantities={
-        "mean_merge_height": Quantity(law="power_law"),
-        "merge_height_spread": Quantity(law="constant"),
-        "ph_dimension": Quantity(law="constant"),
+        "mean_merge_height": Quantity(
+            law="power_law",
+            meaning=(
+                "Mean distance at which components of the activation cloud merge, in median "
+                "distances"
+            ),
+        ),
+        "merge_height_spread": Quantity(
+            law="constant",
+            meaning=(
+                "Spread of the merge distances over their mean; 0 for a lattice, larger with "
+                "clusters"
+            ),
+        ),
+        "ph_dimension": Quantity(
+            law="constant",
+            meaning=(
+                "Dimension of the cloud by how merge distances shrink with the number of points"
+            ),
+        ),
     },
     curves=("merge_heights",),
     symmetries=_SYMMETRIES,
@@ -114,10 +131,31 @@ def merge_tree(
 @invariant(
     scheme="cloud",
     quantities={
-        "log_ratio_max_1": Quantity(law="constant"),
-        "max_persistence_1": Quantity(law="none"),
-        "loop_score_1": Quantity(law="constant", unit=0.2),
-        "loop_score_1_euclidean": Quantity(law="none", unit=0.2, control=True),
+        "log_ratio_max_1": Quantity(
+            law="constant",
+            meaning=(
+                "Log ratio of death to birth of the most persistent loop, in distances through the "
+                "graph"
+            ),
+        ),
+        "max_persistence_1": Quantity(
+            law="none",
+            meaning="Length of the longest loop, in median distances through the neighbour graph",
+        ),
+        "loop_score_1": Quantity(
+            law="constant",
+            unit=0.2,
+            meaning=(
+                "Gap behind the longest loop of the neighbour graph; near 1 a single clear loop, 0 "
+                "none"
+            ),
+        ),
+        "loop_score_1_euclidean": Quantity(
+            law="none",
+            unit=0.2,
+            control=True,
+            meaning="Gap behind the longest loop in plain Euclidean distances",
+        ),
     },
     symmetries=_SYMMETRIES,
     bounds={"num_points": Range(4, 1000)},
@@ -183,10 +221,32 @@ def spectral_persistence(
 @invariant(
     scheme="cloud",
     quantities={
-        "euler_min": Quantity(law="constant", unit=0.1),
-        "euler_max": Quantity(law="constant", unit=0.01),
-        "euler_nearest": Quantity(law="constant", unit=0.1),
-        "euler_integral": Quantity(law="none", unit=0.1),
+        "euler_min": Quantity(
+            law="constant",
+            unit=0.1,
+            meaning=(
+                "Least Euler characteristic of balls about the cloud, per point; below 0 tunnels "
+                "prevail"
+            ),
+        ),
+        "euler_max": Quantity(
+            law="constant",
+            unit=0.01,
+            meaning=(
+                "Largest later Euler characteristic of balls about the cloud, per point; above 0 "
+                "cavities"
+            ),
+        ),
+        "euler_nearest": Quantity(
+            law="constant",
+            unit=0.1,
+            meaning="Euler characteristic at the mean distance to the nearest neighbour, per point",
+        ),
+        "euler_integral": Quantity(
+            law="none",
+            unit=0.1,
+            meaning="Integral of the Euler characteristic less 1 over the radius, per point",
+        ),
     },
     curves=("euler",),
     symmetries=_SYMMETRIES,

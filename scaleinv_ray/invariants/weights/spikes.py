@@ -27,8 +27,18 @@ Measured false spikes a Gaussian matrix: .003 at 16 x 64 and 64 x 200, .011 at 6
 
 @invariant(
     quantities={
-        "spikes": Quantity(law="integer", unit=1.0),
-        "edge_ratio": Quantity(law="none"),
+        "spikes": Quantity(
+            law="integer",
+            unit=1.0,
+            meaning="Number of eigenvalues of W W^T above the edge of the random bulk",
+        ),
+        "edge_ratio": Quantity(
+            law="none",
+            meaning=(
+                "Largest eigenvalue of W W^T over the edge of the random bulk; above 1 a learned "
+                "direction"
+            ),
+        ),
     },
     symmetries=("rotation", "permutation", "transpose", "scale"),
     version=2,

@@ -52,13 +52,47 @@ DECADE_MARGIN = math.log10(1.1)
 
 @invariant(
     quantities={
-        "alpha": Quantity(law="constant"),
-        "alpha_weighted": Quantity(law="none", margin=DECADE_MARGIN, unit=1.0),
-        "alpha_null_z": Quantity(law="none", margin=1.0, unit=1.0),
-        "stable_rank": Quantity(law="power_law"),
-        "entropy": Quantity(law="constant"),
-        "log_norm": Quantity(law="none", margin=DECADE_MARGIN, unit=1.0),
-        "log_spectral_norm": Quantity(law="none", margin=DECADE_MARGIN, unit=1.0),
+        "alpha": Quantity(
+            law="constant",
+            meaning=(
+                "Power-law exponent of the tail of the eigenvalues of W W^T; smaller is heavier"
+            ),
+        ),
+        "alpha_weighted": Quantity(
+            law="none",
+            margin=DECADE_MARGIN,
+            unit=1.0,
+            meaning="Tail exponent times log10 of the largest eigenvalue of W W^T",
+        ),
+        "alpha_null_z": Quantity(
+            law="none",
+            margin=1.0,
+            unit=1.0,
+            meaning=(
+                "Tail exponent against Gaussian matrices of the same shape, in their sd; below 0 "
+                "heavier"
+            ),
+        ),
+        "stable_rank": Quantity(
+            law="power_law",
+            meaning="Squared Frobenius norm over squared spectral norm of a weight matrix",
+        ),
+        "entropy": Quantity(
+            law="constant",
+            meaning="Entropy of the eigenvalues of W W^T over ln rank; all equal 1, one alone 0",
+        ),
+        "log_norm": Quantity(
+            law="none",
+            margin=DECADE_MARGIN,
+            unit=1.0,
+            meaning="log10 of the squared Frobenius norm of a weight matrix, decades",
+        ),
+        "log_spectral_norm": Quantity(
+            law="none",
+            margin=DECADE_MARGIN,
+            unit=1.0,
+            meaning="log10 of the largest eigenvalue of W W^T, decades",
+        ),
     },
     symmetries=("rotation", "permutation", "transpose"),
     curves=("spectral_density",),
@@ -143,8 +177,16 @@ def weight_tail(
 
 @invariant(
     quantities={
-        "alpha_farms": Quantity(law="constant"),
-        "alpha_farms_null_z": Quantity(law="none", margin=1.0, unit=1.0),
+        "alpha_farms": Quantity(
+            law="constant",
+            meaning="Tail exponent pooled over tiles of one aspect ratio; about 2.1 for noise",
+        ),
+        "alpha_farms_null_z": Quantity(
+            law="none",
+            margin=1.0,
+            unit=1.0,
+            meaning="Pooled tail exponent against Gaussian tiles, in their sd; below 0 heavier",
+        ),
     },
     symmetries=("scale",),
     version=2,
@@ -226,8 +268,21 @@ def fixed_aspect_tail(
 
 @invariant(
     quantities={
-        "alpha_shuffle_z": Quantity(law="none", margin=1.0, unit=1.0),
-        "norm_excess": Quantity(law="none", unit=1.0),
+        "alpha_shuffle_z": Quantity(
+            law="none",
+            margin=1.0,
+            unit=1.0,
+            meaning=(
+                "Tail exponent against shuffles of the same entries, in their sd; below 0 heavier"
+            ),
+        ),
+        "norm_excess": Quantity(
+            law="none",
+            unit=1.0,
+            meaning=(
+                "ln of the largest eigenvalue of W W^T above that of shuffled entries; 0 is noise"
+            ),
+        ),
     },
     version=2,
 )

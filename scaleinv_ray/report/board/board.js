@@ -52,7 +52,8 @@ function quantityLink(row) {
   const name = breakable(row.quantity);
   const link = isDrawn(row)
     ? el("a", { href: `#family-${row.family}`, tabindex: "-1", on: { click: () => showSlice(row) } }, name) : name;
-  return el("span", {}, link, row.control ? controlBadge(" ") : null);
+  const said = whatOf(row);
+  return el("span", { title: said }, link, row.control ? controlBadge(" ") : null, said ? el("span", { class: "needs meaning" }, said) : null);
 }
 
 function controlBadge(before = "") {
@@ -62,25 +63,36 @@ function controlBadge(before = "") {
 
 const verdictText = (row) => words(row.verdict || "refused").toLowerCase();
 
+function verdictCell(row) {
+  const mark = row.fragile ? el("span", { class: "needs", title: "Another verdict with one of the models left out" }, "fragile") : null;
+  return el("span", {}, badge(row.verdict_kind, verdictText(row)), mark);
+}
+
+/* A line; the whole on request. */
+function reasonCell(row) {
+  if (!row.brief || row.brief === row.reason) return el("span", { class: "reason" }, row.reason || "");
+  return el("details", { class: "reason" }, el("summary", {}, row.brief), row.reason);
+}
+
 const RANK = ["conserved", "scales", "not conserved", "undetermined", "refused"];
 
 const COLUMNS = [
-  { head: "Family", value: (r) => r.family },
-  { head: "Invariant", value: (r) => local(r.invariant, r.family) },
+  { head: "Verdict", value: (r) => RANK.indexOf(r.verdict_kind), cell: verdictCell },
   { head: "Quantity", value: (r) => r.quantity, cell: quantityLink, row: true },
-  { head: "Site", value: (r) => r.site || "" },
-  { head: "Depth", value: (r) => r.depth_bin, cell: (r) => binText(r.depth_bin) },
-  { head: "Verdict", value: (r) => RANK.indexOf(r.verdict_kind), cell: (r) => badge(r.verdict_kind, verdictText(r)) },
   { head: "Null class", value: (r) => r.null_kind, cell: (r) => nullBadge(r) },
-  { head: "Conservation error", value: (r) => r.conservation_error, cell: (r) => percent(r.conservation_error), number: true },
+  { head: "Reason", value: (r) => r.brief || "", cell: reasonCell },
   { head: "Certified change", value: (r) => r.certified_change, cell: (r) => amount(r, r.certified_change), number: true },
   { head: "Form", value: (r) => words(r.form), cell: (r) => words(r.form) || "–" },
   { head: "Exponent / slope", value: (r) => r.exponent, cell: exponentCell, number: true },
+  { head: "Conservation error", value: (r) => r.conservation_error, cell: (r) => percent(r.conservation_error), number: true },
+  { head: "Site", value: (r) => r.site || "" },
+  { head: "Depth", value: (r) => r.depth_bin, cell: (r) => binText(r.depth_bin) },
   { head: "Probe", value: (r) => r.probe || "" },
   { head: "Comparison", value: (r) => words(r.comparison) },
   { head: "Models", value: (r) => r.n_models, cell: (r) => `${r.n_models ?? "–"}`, number: true },
   { head: "Seeds", value: (r) => r.n_seeds, cell: seedsCell, number: true },
-  { head: "Reason", value: (r) => r.reason || "", cell: (r) => el("span", { class: "reason", title: r.reason }, r.reason || "") },
+  { head: "Family", value: (r) => r.family },
+  { head: "Invariant", value: (r) => local(r.invariant, r.family) },
 ];
 
 const FIRST_ROWS = 200;
@@ -171,10 +183,49 @@ function depthChoice() {
   $("filter-depth").append(...bins.map((bin) => choice(bin, bin === "all" ? "whole" : bin)), choice("", "every"));
 }
 
+/* ---- filters in the address, so that what is shown can be linked ---- */
+
+const ADDRESS = "#verdicts?";
+const fields = () => [...$("filters").elements].filter((field) => field.id || field.name === "depth");
+const initial = { state: "" };
+
+function filterState() {
+  const state = new URLSearchParams();
+  for (const field of fields()) {
+    if (field.type === "radio") {
+      if (field.checked) state.set("depth", field.value);
+    } else if (field.type === "checkbox") state.set(field.id, field.checked ? "1" : "");
+    else if (field.id) state.set(field.id, field.value);
+  }
+  return state;
+}
+
+function writeAddress() {
+  const first = new URLSearchParams(initial.state);
+  const changed = [...filterState()].filter(([name, value]) => value !== (first.get(name) || ""));
+  history.replaceState(null, "", changed.length ? ADDRESS + new URLSearchParams(changed) : "#verdicts");
+}
+
+/* What the address asks for; what it does not name, or what this run does not have, stays. */
+function readAddress() {
+  if (!location.hash.startsWith(ADDRESS)) return;
+  const state = new URLSearchParams(location.hash.slice(ADDRESS.length));
+  for (const field of fields()) {
+    const value = state.get(field.type === "radio" ? "depth" : field.id);
+    if (value === null) continue;
+    if (field.type === "radio") field.checked = field.value === value;
+    else if (field.type === "checkbox") field.checked = value === "1";
+    else if (field.tagName !== "SELECT" || [...field.options].some((o) => o.value === value)) field.value = value;
+  }
+  drawTable();
+  $("verdicts").scrollIntoView();
+}
+
 function startTable() {
   for (const row of VERDICTS) {
     row.text = [row.family, row.invariant, row.quantity, row.site, row.depth_bin, row.probe, words(row.comparison),
-      words(row.verdict), words(row.form), words(row.null_class), row.control ? "control" : "", row.reason].join(" ").toLowerCase();
+      words(row.verdict), words(row.form), words(row.null_class), row.control ? "control" : "", row.fragile ? "fragile" : "",
+      meaningOf(row), row.reason].join(" ").toLowerCase();
   }
   const same = (values) => distinct(values).filter(Boolean).map((v) => [v, v]);
   fillSelect($("filter-family"), same(VERDICTS.map((r) => r.family)), "all");
@@ -193,7 +244,10 @@ function startTable() {
   $("verdict-table").tHead.rows[0].append(...COLUMNS.map((column, i) => el("th",
     { scope: "col", class: column.number ? "number" : null, "aria-sort": "none" },
     el("button", { type: "button", on: { click: () => sortBy(i) } }, column.head))));
-  $("filters").addEventListener("input", drawTable);
+  $("filters").addEventListener("input", () => {
+    drawTable();
+    writeAddress();
+  });
   $("filters").addEventListener("submit", (event) => event.preventDefault());
   $("csv").addEventListener("click", () => download("verdicts-shown", csvNames(), table.shown));
   $("csv-all").addEventListener("click", () => download("verdicts", csvNames(), VERDICTS));
@@ -205,9 +259,12 @@ function startTable() {
     event.preventDefault();
   });
   drawTable();
+  initial.state = filterState().toString();
+  readAddress();
+  window.addEventListener("hashchange", readAddress);
 }
 
 /* Every column of the verdicts table, without those that are made for this page. */
 function csvNames() {
-  return Object.keys(DATA.verdicts.columns).filter((name) => !["verdict_kind", "null_kind", "is_part"].includes(name));
+  return Object.keys(DATA.verdicts.columns).filter((name) => !["verdict_kind", "null_kind", "is_part", "brief"].includes(name));
 }

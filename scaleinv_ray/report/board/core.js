@@ -19,6 +19,11 @@ function records(table) {
 
 const DATA = JSON.parse($("data").textContent);
 const VERDICTS = records(DATA.verdicts);
+const MEANINGS = new Map(DATA.meanings.map((of) => [`${of.invariant}\n${of.quantity}`, of]));
+
+const meaningOf = (place) => (MEANINGS.get(`${place.invariant}\n${place.quantity}`) || { meaning: "" }).meaning;
+/* What it is, without how to read it. */
+const whatOf = (place) => meaningOf(place).split(";")[0];
 
 /* ---- what is unpacked when it is asked for ---- */
 

@@ -36,7 +36,8 @@ function startSections() {
   for (const name of DATA.families) SECTIONS.set(name, new Family(name));
   if (!DATA.families.length) $("families").append(el("p", { class: "note" }, "There are no measurements with a value to draw."));
   const others = [...document.querySelectorAll("section.later")];
-  const links = [...DATA.families.map((name) => [`family-${name}`, words(name)]), ...others.map((section) => [section.id, section.querySelector("h2").textContent])];
+  const first = [["picture", "Change"], ["verdicts", "Verdicts"]].filter(([id]) => $(id));
+  const links = [...first, ...DATA.families.map((name) => [`family-${name}`, words(name)]), ...others.map((section) => [section.id, section.querySelector("h2").textContent])];
   $("contents").replaceChildren(...links.map(([id, text]) => el("a", { href: `#${id}` }, text)));
   for (const section of others) {
     const start = STARTS[section.id] || (section.dataset.table && startPlainTable);

@@ -26,6 +26,14 @@ function verdictCard(row) {
     el("div", { class: "card-head" }, badge(row.verdict_kind, verdictText(row)), nullBadge(row, "nulls: "),
       row.control ? controlBadge() : null,
       el("span", { class: "faint" }, [comparisonText(row), ...counts.filter(Boolean)].join("; "))),
+    meaningOf(row) ? el("p", { class: "defined" }, el("strong", {}, meaningOf(row)), hasUnit(row) ? ` Changes are judged in units of ${num(row.unit)}.` : "") : null,
     row.reason ? el("p", {}, row.reason) : null,
-    facts.length ? el("dl", {}, ...facts.map(([name, text]) => el("div", {}, el("dt", {}, name), el("dd", {}, text)))) : null);
+    facts.length ? el("dl", {}, ...facts.map(([name, text]) => el("div", {}, el("dt", {}, name), el("dd", {}, text)))) : null,
+    definition(row));
+}
+
+/* The definition with its formula and its source, as the invariant states it. */
+function definition(row) {
+  const known = MEANINGS.get(`${row.invariant}\n${row.quantity}`);
+  return known && known.definition ? el("details", {}, el("summary", {}, `Definition and source of ${row.invariant}`), el("pre", { class: "definition" }, known.definition)) : null;
 }

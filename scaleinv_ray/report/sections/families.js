@@ -41,6 +41,7 @@ class Family {
         return [value, `${local(invariant, this.name)} · ${quantity}${control ? " (control)" : ""}`];
       });
       this.addSelect("quantity", "Quantity", names);
+      this.selects.quantity.value = this.mostTelling(names.map(([value]) => value));
       for (const key of KEY) {
         const values = distinct(this.slices.map((s) => s[key]));
         const first = key === "bin" ? ["all", "early", "middle", "late"] : ["all"];
@@ -53,6 +54,17 @@ class Family {
     }
     this.addCurves();
     if (this.bars.length) this.bar = addBars(this, this.bars);
+  }
+
+  /* What was found stands first: learned before other findings, these before what is open. */
+  mostTelling(values) {
+    const rank = (row) => (row.control ? 9 : row.null_kind === "learned" ? 0 : 1) + RANK.indexOf(row.verdict_kind) * 2;
+    const best = new Map();
+    for (const row of VERDICTS.filter((r) => r.family === this.name && r.depth_bin === "all")) {
+      const value = `${row.invariant}\n${row.quantity}`;
+      best.set(value, Math.min(rank(row), best.get(value) ?? 99));
+    }
+    return values.reduce((a, b) => ((best.get(b) ?? 99) < (best.get(a) ?? 99) ? b : a));
   }
 
   addSelect(key, title, options) {
@@ -200,7 +212,7 @@ class Family {
       traces, name: `${slice.quantity}-over-parameters`, clicked: (point) => point.customdata && this.openRows(...point.customdata),
       layout: layout({
         height: 360, xaxis: sizeAxis(sizes),
-        yaxis: axis(safe(slice.quantity), { type: this.logScale.checked ? "log" : "linear" }),
+        yaxis: axis(valueLabel(slice), { type: this.logScale.checked ? "log" : "linear" }),
       }),
       note: `${[`Step ${this.selects.step.selectedOptions[0] ? this.selects.step.selectedOptions[0].text : "–"}`, ...where].join(", ")}. `
         + `${barText(geometric)}; one seed has no bar.${this.leftOutText()} `

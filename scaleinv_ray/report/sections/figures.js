@@ -33,6 +33,16 @@ const clear = (rgb, alpha) => rgb.replace("rgb(", "rgba(").replace(")", `,${alph
 /* plotly reads tags and entities in its texts: names must stay names. */
 const safe = (text) => cut(text || "").replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
+/* What an axis shows: what the quantity is, in short lines, or its name. */
+function valueLabel(place) {
+  const lines = [""];
+  for (const word of (whatOf(place) || place.quantity).split(" ")) {
+    if (lines[lines.length - 1].length + word.length > 44) lines.push("");
+    lines[lines.length - 1] += `${word} `;
+  }
+  return lines.map((line) => safe(line.trim())).join("<br>");
+}
+
 function axis(title, more = {}) {
   return {
     title: { text: title, standoff: 10, font: { size: 12, color: color("--muted") } },

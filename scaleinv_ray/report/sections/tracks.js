@@ -90,7 +90,7 @@ function buildTrack(family) {
     traces: [...(family.eachSeed.checked ? runTraces(runs, sizes) : []), ...means, ...transitionTraces(found, runs, sizes)],
     layout: layout({
       height: 360, xaxis: stepAxis(points.map((p) => p.step)),
-      yaxis: axis(safe(slice.quantity), { type: family.logScale.checked ? "log" : "linear" }),
+      yaxis: axis(valueLabel(slice), { type: family.logScale.checked ? "log" : "linear" }),
     }),
     clicked: (point) => point.customdata && showRows(slice, { variant: "trained", n_params: point.customdata[0], step: point.customdata[1] },
       `${slice.quantity}: ${parameters(point.customdata[0])}, step ${count(point.customdata[1])}`),
@@ -157,7 +157,7 @@ function buildDepth(family) {
     traces: [...lines(trained, "trained"), ...lines(nulls, label)],
     layout: layout({
       height: 360, xaxis: axis("depth l / L", { range: [0, 1.04] }),
-      yaxis: axis(safe(slice.quantity), { type: family.logScale.checked && positive ? "log" : "linear" }),
+      yaxis: axis(valueLabel(slice), { type: family.logScale.checked && positive ? "log" : "linear" }),
     }),
     note: `Arithmetic means over seeds; bands one standard deviation between seeds.${nulls.length ? ` Dashed: ${label}, in the colour of its size.` : ""}`
       + ` Depth is (l + 1) / L after layer l.`,

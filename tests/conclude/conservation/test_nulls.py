@@ -59,10 +59,54 @@ def test_undetermined_null_is_no_evidence_and_says_how_many_seeds():
     assert found.seeds_needed > 3
 
 
-def test_a_trained_series_that_is_not_conserved_has_no_class():
-    found = compare(series(0.3 * np.arange(5), seed=1), series([0.0] * 5, seed=2))
+def test_a_trained_series_that_is_neither_constant_nor_a_law_has_no_class():
+    found = compare(series([0.4, 0.1, 0.0, 0.1, 0.4], seed=1), series([0.0] * 5, seed=2))
     assert found.null_class is NullClass.NULL_UNDETERMINED
-    assert "the trained series is scales" in found.reason
+    assert "neither constant nor a law" in found.reason
+    assert found.seeds_needed is None  # no number of seeds makes it one
+
+
+LAW = 0.3 * np.arange(5)
+
+
+@pytest.mark.parametrize(
+    ("untrained_K", "null_class", "reason"),
+    [
+        (LAW, NullClass.TRIVIAL, "equivalent at every size"),
+        (LAW + 1, NullClass.ARCHITECTURAL, "a law too"),
+        (0.15 * np.arange(5), NullClass.ARCHITECTURAL, "a law too"),
+        (-LAW, NullClass.ARCHITECTURAL, "a law too"),
+        (np.zeros(5), NullClass.LEARNED, "flat"),
+        ([0.4, 0.1, 0.0, 0.1, 0.4], NullClass.LEARNED, "no law"),
+    ],
+)
+def test_a_law_is_read_beside_the_law_of_its_null(untrained_K, null_class, reason):
+    found = compare(series(LAW, seed=1), series(untrained_K, seed=2))
+    assert found.null_class is null_class
+    assert reason in found.reason
+
+
+def test_the_difference_of_slopes_by_hand():
+    # exact laws over ln 4: 0.3 and 0.1 a size
+    trained, untrained = series(LAW, sd=0.0), series(0.1 * np.arange(5), sd=0.0)
+    slope = compare(trained, untrained).slope
+    assert slope.value == pytest.approx(0.2 / np.log(4))
+    assert slope.half_width == pytest.approx(0.0, abs=1e-9)
+    # one series, twice: sd of a slope is sd of a mean / sqrt(sum (x - xbar)^2), t on 20 df
+    noise = [[-0.01, 0.0, 0.01]] * 5
+    both = [[np.exp(m + e) for e in seeds] for m, seeds in zip(LAW, noise, strict=True)]
+    slope = compare(both, both).slope
+    expected = 2.085963 * np.sqrt(2 * 1e-4 / 3 / (10 * np.log(4) ** 2))
+    assert (slope.value, slope.half_width) == (0.0, pytest.approx(expected, rel=1e-6))
+
+
+def test_a_null_that_may_follow_a_law_makes_no_law_learned():
+    # changes that are certain, by a law that three seeds so noisy neither show nor exclude
+    noisy = [np.exp(m + np.array([-0.2, 0.0, 0.2])).tolist() for m in (0.0, 0.5, 0.3, 0.9, 0.7)]
+    found = compare(series(LAW, seed=1), noisy)
+    assert found.null_verdict is Verdicts.NOT_CONSERVED
+    assert found.null_class is NullClass.NULL_UNDETERMINED
+    assert "not excluded" in found.reason
 
 
 def test_a_difference_at_the_margin_is_neither_trivial_nor_architectural():

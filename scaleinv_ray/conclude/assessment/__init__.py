@@ -1,0 +1,1 @@
+"""One model against a series: prediction intervals, and one conformal p value for all of them."""

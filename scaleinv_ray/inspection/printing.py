@@ -1,0 +1,135 @@
+"""An inspection on a terminal."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from scaleinv_ray.conclude.aggregation.values import Value
+from scaleinv_ray.inspection.asking import BEYOND
+from scaleinv_ray.inspection.findings import Line, commonest
+from scaleinv_ray.inspection.inspecting import Inspection
+
+_REASONS = 6
+_WIDTH = 140
+_PRE = '<pre style="line-height:normal;font-family:monospace">{code}</pre>'
+
+
+def printed(found: Inspection) -> Group:
+    """Table of values, a sentence a family, the card, and what could not be had."""
+    title = f"{found.model}, {found.n_params:,} parameters"
+    if found.step is not None:
+        title += f", step {found.step}"
+    parts: list[Text | Table] = [Text(title, style="bold"), _values(found)]
+    parts += [*_said(found), *_card(found), *_missing(found)]
+    return Group(*parts, Text(f"{found.seconds:.0f} s", style="dim"))
+
+
+def show(found: Inspection) -> None:
+    """Writes an inspection to the terminal, or as wide as its table to a file."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+    console.print(printed(found))
+
+
+def as_html(found: Inspection) -> str:
+    """The same as a piece of HTML, for notebooks."""
+    console = Console(width=_WIDTH, record=True, file=io.StringIO())
+    console.print(printed(found))
+    return console.export_html(inline_styles=True, code_format=_PRE)
+
+
+def _values(found: Inspection) -> Table:
+    table = Table(show_lines=False, header_style="bold", pad_edge=False)
+    table.add_column("quantity", overflow="fold")
+    for name in ("value", "untrained", "z", "shuffled", "z", "series, 95 %"):
+        table.add_column(name, justify="right", no_wrap=name != "series, 95 %")
+    family = ""
+    for line in found.lines:
+        if line.family != family:
+            family = line.family
+            table.add_section()
+            table.add_row(Text(family, style="bold cyan"))
+        if line.brief and not line.control:
+            table.add_row(*_cells(line))
+    return table
+
+
+def _cells(line: Line) -> list[Text]:
+    site = f" ({line.at.site})" if line.at.site not in {None, "all"} else ""
+    outside = line.interval is not None and line.interval.outside
+    return [
+        Text(f"  {line.at.quantity}{site}"),
+        Text(_number(line.value)),
+        Text(_number(line.untrained)),
+        _z(line.z_untrained),
+        Text(_number(line.shuffled)),
+        _z(line.z_shuffled),
+        Text(_interval(line), style="bold red" if outside else ""),
+    ]
+
+
+def _number(value: Value | None) -> str:
+    """Value and error, the error with two digits and the value with as many places."""
+    if value is None:
+        return "-"
+    if not value.stderr:
+        return f"{value.value:.4g}"
+    return f"{value.value:.4g} ± {value.stderr:.2g}"
+
+
+def _z(z: float | None) -> Text:
+    if z is None:
+        return Text("-", style="dim")
+    return Text(f"{z:+.1f}", style="bold" if abs(z) > 4 else "")
+
+
+def _interval(line: Line) -> str:
+    if line.interval is None:
+        return "-"
+    text = f"{line.interval.low:.3g} .. {line.interval.high:.3g}"
+    return f"{text} outside" if line.interval.outside else text
+
+
+def _said(found: Inspection) -> list[Text]:
+    return [
+        Text.assemble((f"{family}: ", "bold"), text) for family, text in found.sentences.items()
+    ]
+
+
+def _card(found: Inspection) -> list[Text]:
+    assessment, card = found.assessment, found.assessment.card
+    reference = assessment.reference
+    lines = [
+        Text(""),
+        Text.assemble(("card: ", "bold"), found.verdict),
+        Text(f"series: {reference.name} ({len(reference.members)} models; {reference.provenance})"),
+    ]
+    if card is not None:
+        outside = sorted((i for i in card.intervals if i.outside), key=lambda i: -abs(i.t))
+        usual = card.usual_outside
+        beside = f"; models of the series left out: {usual[0]} to {usual[1]}" if usual else ""
+        lines.append(Text(f"outside: {len(outside)} of {len(card.intervals)} quantities{beside}"))
+        lines += [Text(f"  {i.name}: {i.value:.3g}, t = {i.t:+.1f}") for i in outside[:_REASONS]]
+        families = ", ".join(f"{name} {rank.p:.3g}" for name, rank in card.groups.items())
+        lines.append(Text(f"p by family, each alone: {families}"))
+        if assessment.p_beyond_behaviour is not None:
+            lines.append(Text(f"p without the losses: {assessment.p_beyond_behaviour:.3g}"))
+    lines += [Text(f"note: {note}") for note in assessment.notes]
+    return lines
+
+
+def _missing(found: Inspection) -> list[Text]:
+    late = [name for name, why in found.left_out.items() if why.startswith(BEYOND)]
+    lines = [f"not measured: {n}: {why}" for n, why in found.left_out.items() if n not in late]
+    if late:
+        lines.append(f"beyond the budget (--budget): {', '.join(late)}")
+    reasons = commonest(found.refused)
+    lines += [f"without a value: {text}" for text in reasons[:_REASONS]]
+    if len(reasons) > _REASONS:
+        lines.append(f"and {len(reasons) - _REASONS} other reasons: --json has them all")
+    return [Text(line, style="dim") for line in lines]

@@ -1,0 +1,46 @@
+"""config.yaml of a run folder: what was meant when the run was made, sealed against changes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from scaleinv_ray.config.reader import as_mapping, parse_yaml
+from scaleinv_ray.store import Store
+
+_MARK = b"of what stands above: "
+_SEALED = b"# sha256 " + _MARK
+"""Begins the last line of config.yaml, by which a change is seen that nobody meant."""
+
+
+def sealed(text: str) -> bytes:
+    """The bytes of config.yaml, with the line that seals them."""
+    data = text.encode()
+    return data + _SEALED + _digest(data) + b"\n"
+
+
+def written_config(store: Store) -> Mapping[str, Any]:
+    """What config.yaml of a run folder says, not checked any further.
+
+    Returns:
+        The fields as written.
+
+    Raises:
+        ValueError: where there is no such file, no mapping in it, or another text than was written.
+    """
+    if not store.exists("config.yaml"):
+        raise ValueError(f"run_folder: got {store.uri!r} without config.yaml, allowed: a run's")
+    where, data = store.path("config.yaml"), store.read_bytes("config.yaml")
+    text, sealed, digest = data.partition(_SEALED)
+    # without the line, of an older version or taken out, it is what it says
+    if _MARK in data and (not sealed or digest.strip() != _digest(text)):
+        raise ValueError(
+            f"{where}: other bytes than were written; allowed: as the run wrote it, or what is "
+            "meant, without the last line"
+        )
+    return as_mapping(parse_yaml(data, where), where)
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest().encode()
