@@ -22,6 +22,8 @@ STORED_BASIS = 20_000_000
 """Parameters up to which any number of Lanczos vectors is kept; 80 MB each in float32."""
 SHORT = 30
 """Lanczos steps for which the basis is kept of larger ones too."""
+TOKENS_PER_UNIT = 50
+"""T/N of a stream: with fewer tokens a unit's correlations are noise (Meshulam et al. 2019)."""
 Sampler = Literal["sgld", "rmsprop_sgld", "sgld_cv", "mala"]
 SAMPLERS: tuple[Sampler, ...] = ("sgld", "rmsprop_sgld", "sgld_cv", "mala")
 
