@@ -82,8 +82,8 @@ class CurvatureProtocol:
         batch: sequences whose graph is held at one time; a divisor of `sequences`, None for all.
         num_steps: Lanczos steps.
         num_probes: probe vectors, the replicates of every error.
-        blocks: sets of parameters out of model, layer, attention, mlp and embedding; each operator is
-            that of the restricted ones.
+        blocks: sets of parameters out of model, layer, attention, mlp and embedding; each operator
+            is that of the restricted ones.
         sketch: buckets of the count sketches of Ritz vectors, by which bands are followed over
             training; 0 keeps none, and then no basis (memory of 3 probe vectors alone).
     """

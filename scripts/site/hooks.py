@@ -58,6 +58,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             return text  # a file of the tree that is no page
         if inside is None:
             return found[0]
-        return f"[{text}]({posixpath.relpath(inside, posixpath.dirname(page.file.src_uri) or '.')}{anchor})"
+        at = posixpath.relpath(inside, posixpath.dirname(page.file.src_uri) or ".")
+        return f"[{text}]({at}{anchor})"
 
     return _LINK.sub(replaced, markdown)

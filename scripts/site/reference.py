@@ -77,10 +77,10 @@ def _section(schema: Mapping[str, Any]) -> list[str]:
         return [schema.get("description", "")]
     needed = schema.get("required", ())
     rows = [
-        (f"`{name}`", _type(field), _default(field, name in needed), field["description"])
+        (f"`{name}`", field["description"], _type(field), _default(field, name in needed))
         for name, field in schema["properties"].items()
     ]
-    return [schema["description"], _markdown(("key", "type", "default", "what it says"), rows)]
+    return [schema["description"], _markdown(("key", "what it says", "type", "default"), rows)]
 
 
 def _first_use(name: str, schema: Mapping[str, Any]) -> int:
@@ -131,8 +131,8 @@ def _default(field: Mapping[str, Any], needed: bool) -> str:
 
 
 def _columns(schema: pa.Schema) -> str:
-    rows = [(f"`{f.name}`", _column_type(f.type), tables.meaning(f)) for f in schema]
-    return _markdown(("column", "type", "what it says"), rows)
+    rows = [(f"`{f.name}`", tables.meaning(f), _column_type(f.type)) for f in schema]
+    return _markdown(("column", "what it says", "type"), rows)
 
 
 def _column_type(of: pa.DataType) -> str:
