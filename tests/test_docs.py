@@ -144,7 +144,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         for cell in made.cells
         if cell.cell_type == "code"
         for output in cell.outputs
-        if output.output_type == "execute_result"
+        if output.output_type in {"execute_result", "display_data"}
     ]
     html = "".join(data.get("text/html", "") for data in shown)
     for words in ("first at ", "beside_nulls", "stable_rank", "series, 95 %", "error over"):
