@@ -120,7 +120,11 @@ class Measured:
         """What there is beside the values."""
         held = {"curves": self.curves, "diagrams": self.diagrams}
         said = [f"{what}: {' '.join(names)}" for what, names in held.items() if names]
-        return [*said, *(f"{name} = {value}" for name, value in self.flags.items())]
+        return [*said, *(f"{name} = {_short(value)}" for name, value in self.flags.items())]
+
+
+def _short(value: float | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _said(value: Estimate | Refused) -> str:

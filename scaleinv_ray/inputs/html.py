@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 
-def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> str:
+def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]], *notes: str) -> str:
     """A small table with a title; None is a dash.
 
     Args:
         title: above it.
         head: names of the columns; none where they need no names.
         rows: as many cells each.
-        note: below it.
+        notes: paragraphs below it.
 
     Returns:
         HTML in which every text is escaped.
@@ -24,7 +24,7 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]], not
     names = "".join(f"<th>{escape(name)}</th>" for name in head)
     top = f"<tr>{names}</tr>" if head else ""
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-    below = f"<p>{escape(note)}</p>" if note else ""
+    below = "".join(f"<p>{escape(note)}</p>" for note in notes)
     return f"<b>{escape(title)}</b><table>{top}{body}</table>{below}"
 
 

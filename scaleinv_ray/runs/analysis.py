@@ -137,9 +137,7 @@ class Run:
         from scaleinv_ray.runs.looking import described
 
         said, rows = described(self.plan.name, self.store.uri, self.verdicts)
-        return table(
-            said.partition(":")[0], ("verdict", "quantities"), rows, " ".join(self.findings)
-        )
+        return table(said.partition(":")[0], ("verdict", "quantities"), rows, *self.findings)
 
 
 def check_claim(store: Store, config: RunConfig) -> None:

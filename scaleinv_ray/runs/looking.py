@@ -12,12 +12,13 @@ import pyarrow.compute as pc
 from scaleinv_ray.conclude.conclusions import SCHEMAS
 from scaleinv_ray.contract import REGISTRY, Quantity
 from scaleinv_ray.inputs.wording import listed, nearest, shown
-from scaleinv_ray.report.summary import headline, judged, spoken
+from scaleinv_ray.records import VARIANTS
+from scaleinv_ray.report.summary import headline, judged, short, spoken
 from scaleinv_ray.store import Store
 
 SUMMARY: tuple[str, ...] = (
-    "family", "quantity", "site", "probe", "verdict", "null_kind", "law", "certified_change",
-    "margin", "exponent", "fragile", "n_models", "n_seeds", "brief",
+    "quantity", "verdict", "null_kind", "brief", "site", "probe", "law", "certified_change",
+    "margin", "exponent", "fragile", "n_models", "n_seeds", "invariant",
 )  # fmt: skip
 TIDY: tuple[str, ...] = (
     "quantity", "probe", "site", "depth_bin", "variant", "model", "n_params", "seed", "step",
@@ -35,7 +36,10 @@ def summary(verdicts: pa.Table) -> pd.DataFrame:
     rows, _ = headline([row for row in judged(verdicts) if not row["control"]])
     rows = [row | {"verdict": str(row["verdict"]).replace("_", " ")} for row in rows]
     found = pd.DataFrame([[row[name] for name in SUMMARY] for row in rows], columns=list(SUMMARY))
-    return found.rename(columns={"null_kind": "beside_nulls", "brief": "why"})
+    found["probe"] = found["probe"].fillna("-")  # weights have none
+    return found.rename(
+        columns={"null_kind": "beside_nulls", "brief": "why", "n_models": "n_sizes"}
+    )
 
 
 def sentences(store: Store, verdicts: pa.Table) -> list[str]:
@@ -94,7 +98,9 @@ def plot(found: pd.DataFrame, quantity: str) -> go.Figure:
         kept = kept[kept["site"] == "all"]
     figure = go.Figure()
     several = kept[["probe", "site"]].drop_duplicates().shape[0] > 1
-    for (probe, site, variant), rows in kept.groupby(_PLACE, dropna=False):
+    groups = dict(list(kept.groupby(_PLACE, dropna=False)))
+    for probe, site, variant in sorted(groups, key=lambda at: VARIANTS.index(at[2])):
+        rows = groups[probe, site, variant]
         over = rows.groupby("n_params")["value"].agg(["mean", "sem"]).reset_index()
         name = str(variant).replace("_", " ")
         figure.add_scatter(
@@ -104,7 +110,10 @@ def plot(found: pd.DataFrame, quantity: str) -> go.Figure:
             name=f"{name}, {site}, {probe}" if several else name,
             mode="lines+markers",
         )
-    figure.update_xaxes(type="log", title="parameters")
+    sizes = sorted(set(kept["n_params"].tolist()))
+    figure.update_xaxes(
+        type="log", title="parameters", tickvals=sizes, ticktext=[short(n) for n in sizes]
+    )
     figure.update_yaxes(title=_meaning(quantity).partition(";")[0])
     step = "" if pd.isna(last) else f" at step {last:,}"
     figure.update_layout(title=f"{quantity}{step}", template="plotly_white")
