@@ -4,13 +4,19 @@
 `invariants`.
 """
 
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scaleinv_ray.inspection import inspect
     from scaleinv_ray.runs.analysis import run
 
-__all__ = ["inspect", "run"]
+__all__ = ["__version__", "inspect", "run"]
+
+try:
+    __version__ = version("scaleinv-ray")
+except PackageNotFoundError:  # a source tree that nobody installed
+    __version__ = "0+unknown"
 
 
 def __getattr__(name: str) -> Any:
@@ -24,3 +30,7 @@ def __getattr__(name: str) -> Any:
 
         return inspect
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

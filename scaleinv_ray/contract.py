@@ -19,6 +19,7 @@ import numpy as np
 
 from scaleinv_ray.bounds import Range, check_parameters
 from scaleinv_ray.estimate import Estimate
+from scaleinv_ray.inputs.html import table
 from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.records import Record, WeightMatrix
 
@@ -101,6 +102,33 @@ class Measured:
     curves: Mapping[str, Curve] = field(default_factory=dict)
     diagrams: Mapping[str, Diagram] = field(default_factory=dict)
     flags: Mapping[str, float | int | str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        said = [f"{name} {_said(value)}" for name, value in self.values.items()]
+        return f"<Measured {', '.join([*said, *self._beside()])}>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name, _said(value), getattr(value, "error_kind", None), getattr(value, "n", None))
+            for name, value in self.values.items()
+        ]
+        return table(
+            "Measured", ("quantity", "value", "error over", "n"), rows, ", ".join(self._beside())
+        )
+
+    def _beside(self) -> list[str]:
+        """What there is beside the values."""
+        held = {"curves": self.curves, "diagrams": self.diagrams}
+        said = [f"{what}: {' '.join(names)}" for what, names in held.items() if names]
+        return [*said, *(f"{name} = {_short(value)}" for name, value in self.flags.items())]
+
+
+def _short(value: float | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _said(value: Estimate | Refused) -> str:
+    return f"refused ({value})" if isinstance(value, Refused) else str(value)
 
 
 @dataclass(frozen=True)

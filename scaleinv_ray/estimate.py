@@ -45,6 +45,10 @@ class Estimate:
         if self.error_kind == "exact" and self.stderr != 0:
             raise ValueError(f"stderr: got {self.stderr}, an exact value has 0")
 
+    def __str__(self) -> str:
+        error = f" ± {self.stderr:.2g}" if self.stderr else ""
+        return f"{self.value:.4g}{error}"
+
 
 def exact(value: float, *, n: int = 1) -> Estimate:
     """An estimate without error: the value is a deterministic function of the whole record."""

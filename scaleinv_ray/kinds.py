@@ -16,7 +16,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol, Spectroscopy, digest_of
+from scaleinv_ray.protocols import (
+    TOKENS_PER_UNIT,
+    CurvatureProtocol,
+    SamplingProtocol,
+    Spectroscopy,
+    digest_of,
+)
 from scaleinv_ray.records import (
     Activations,
     Attention,
@@ -33,8 +39,6 @@ from scaleinv_ray.records import (
     num_masked,
 )
 
-TOKENS_PER_UNIT = 50
-"""T/N of a stream: with fewer tokens a unit's correlations are noise (Meshulam et al. 2019)."""
 Settings = CurvatureProtocol | SamplingProtocol
 
 

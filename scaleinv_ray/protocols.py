@@ -22,6 +22,8 @@ STORED_BASIS = 20_000_000
 """Parameters up to which any number of Lanczos vectors is kept; 80 MB each in float32."""
 SHORT = 30
 """Lanczos steps for which the basis is kept of larger ones too."""
+TOKENS_PER_UNIT = 50
+"""T/N of a stream: with fewer tokens a unit's correlations are noise (Meshulam et al. 2019)."""
 Sampler = Literal["sgld", "rmsprop_sgld", "sgld_cv", "mala"]
 SAMPLERS: tuple[Sampler, ...] = ("sgld", "rmsprop_sgld", "sgld_cv", "mala")
 
@@ -80,7 +82,8 @@ class CurvatureProtocol:
         batch: sequences whose graph is held at one time; a divisor of `sequences`, None for all.
         num_steps: Lanczos steps.
         num_probes: probe vectors, the replicates of every error.
-        blocks: out of `BLOCKS`; each operator is that of the restricted parameters.
+        blocks: sets of parameters out of model, layer, attention, mlp and embedding; each operator
+            is that of the restricted ones.
         sketch: buckets of the count sketches of Ritz vectors, by which bands are followed over
             training; 0 keeps none, and then no basis (memory of 3 probe vectors alone).
     """
@@ -131,14 +134,14 @@ class SamplingProtocol:
     Attributes:
         sequences: n, of the probe, the first ones.
         batch: sequences in a minibatch.
-        sampler: out of `SAMPLERS`.
+        sampler: of the chains.
         chains: per setting.
         draws: steps of a chain, burn-in included.
         burn_in: first draws, which count for nothing.
         nbetas: ladder of inverse temperatures; empty for one that follows from a pilot.
         localisers: factors on the strength of the localiser; every temperature is run with each,
             and a value that depends on them is not accepted.
-        blocks: out of `BLOCKS`; the other parameters are held.
+        blocks: sets of parameters, as of the curvature; the other parameters are held.
         observed: other probes whose loss is followed on the same draws (susceptibilities).
     """
 

@@ -97,6 +97,50 @@ WORDS: Mapping[str, str] = {
     "n_sizes": "sizes of the runs",
     "outcome": "what is established",
     "reason": "in words, what decided or what is missing",
+    "run_id": "call that made the row",
+    "key": "digest of all that the number depends on: the measurement's name",
+    "capture_key": "digest of all that the capture depends on",
+    "unit": "model at a step in a variant",
+    "unit_b": "second unit of a pair",
+    "architecture": "class of models",
+    "n_layers": "blocks of the model",
+    "d_model": "width of the residual stream",
+    "train_tokens": "tokens seen in training",
+    "eval_loss": "loss on held-out text in nats a token, where the run says it",
+    "probe_tokens": "tokens of the probe that were read",
+    "protocol": "digest of the protocol",
+    "depth": "relative depth: 0 before the first block, 1 after the last",
+    "role": "what a weight does",
+    "head": "attention head",
+    "capture": "kind of the capture",
+    "version": "of the invariant; raised whenever its numbers change",
+    "law": "what was claimed in advance",
+    "n": "replicates behind the error",
+    "error_kind": "what the replicates are",
+    "samples": "values of the replicates",
+    "params": "parameters of the invariant, JSON",
+    "flags": "what qualifies the value",
+    "status": "ok, refused (it cannot honestly be had) or failed",
+    "error": "why there is no value",
+    "weights_digest": "digest of the weights",
+    "wall_s": "seconds that the measurement took",
+    "code_version": "of the package",
+    "x": "where",
+    "y": "what there",
+    "y_stderr": "standard error of y",
+    "diagram": "persistence diagram that the invariant gives",
+    "dimension": "of the homology class of every bar",
+    "birth": "scale at which every bar begins",
+    "death": "scale at which it ends",
+    "kind": "kind of capture",
+    "bytes": "of the capture, at its first measurement",
+    "done": "whether the measurement was there when the plan was made",
+    "tokenizer": "digest of the tokenizer",
+    "bytes_per_token": "bytes of text that a predicted token covers",
+    "loss": "nats a token",
+    "unigram": "loss of the frequencies of tokens alone, nats a token",
+    "chance": "loss of a uniform guess, nats a token",
+    "sequences": "that were read",
 }
 """What a column of such a name says, in every table whose rows do not say it themselves."""
 _ARROW: Mapping[Any, pa.DataType] = {
@@ -143,9 +187,9 @@ def says(schema: pa.Schema) -> str:
 
 
 def meaning(field: pa.Field) -> str:
-    """What a column says; its name where its schema does not say."""
+    """What a column says, by its schema or else by its name."""
     said = (field.metadata or {}).get(b"meaning")
-    return field.name.replace("_", " ") if said is None else said.decode()
+    return WORDS.get(field.name, field.name.replace("_", " ")) if said is None else said.decode()
 
 
 def _field_of(row: type, name: str, hint: Any) -> pa.Field:

@@ -62,7 +62,7 @@ def options_of(source: Any) -> type[Options]:
     fields: dict[str, Any] = {
         f.name: (_checked(hints[f.name]), f.default) for f in dataclasses.fields(source)
     }
-    return create_model(source.__name__, __base__=Options, **fields)
+    return create_model(source.__name__, __base__=Options, __doc__=source.__doc__, **fields)
 
 
 def _checked(hint: Any) -> Any:

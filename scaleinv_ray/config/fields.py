@@ -13,11 +13,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     Strict,
     ValidationInfo,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
+from scaleinv_ray.config.described import described, purpose
 from scaleinv_ray.inputs.paths import absolute, expanded, is_uri
 from scaleinv_ray.inputs.wording import listed, nearest, shown
 
@@ -147,3 +151,15 @@ class Options(BaseModel):
             for key in data:
                 check_known(key, tuple(cls.model_fields), "key")
         return data
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The schema, for editors and for the reference, with what the docstrings say."""
+        made = handler(core_schema)
+        own = handler.resolve_ref_schema(made)
+        own["description"] = purpose(cls)
+        for name in own["properties"].keys() & described(cls).keys():
+            own["properties"][name]["description"] = described(cls)[name]
+        return made

@@ -243,8 +243,8 @@ class RunConfig(Options):
         protocol: what makes captures comparable.
         curvature: how densities of states are captured; they are not, without.
         sampling: how chains are sampled; they are not, without.
-        invariants: 'all', or the parameters given, by name (see `chosen_invariants`); `all: {}`
-            among the names stands for all others with the planned parameters.
+        invariants: 'all', a list of names, or names with the parameters given; `all: {}` among the
+            names stands for all others with the planned parameters.
         conservation: how verdicts are reached.
         capabilities: files of evaluations whose onsets are set against those of invariants.
         null_steps: steps at which nulls are planned.

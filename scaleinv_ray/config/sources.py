@@ -102,14 +102,23 @@ class PathSource(Options):
 
 
 class LadderSource(Options):
-    """Every run in a folder of runs."""
+    """Every run in a folder of runs.
+
+    Attributes:
+        ladder: the folder.
+        steps: which steps of every run.
+    """
 
     ladder: Place
     steps: Steps = "all"
 
 
 class RecordsSource(Options):
-    """Captures made elsewhere, in a folder with a records.json."""
+    """Captures made elsewhere, in a folder with a records.json.
+
+    Attributes:
+        records: the folder.
+    """
 
     records: Place
 

@@ -56,7 +56,7 @@ class TrainConfig(Options):
         architecture: family; granite is trained in the maximal update parametrisation, and
             attention_only has blocks without an MLP.
         widths: of the residual stream, rising, one model each.
-        depth: blocks at every width; or
+        depth: blocks at every width; or `depths`.
         depths: blocks by width, given as a list matching `widths` or a mapping (filled in from
             `depth` otherwise).
         head_dim: width of an attention head; even, divides every width.

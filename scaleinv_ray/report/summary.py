@@ -102,7 +102,7 @@ def paired(measurements: pa.Table) -> int:
     return numbers.num_rows - numbers["unit_b"].null_count
 
 
-def _headline(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+def headline(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
     """Rows that are counted: one a quantity, site and probe, and in words which."""
     said = ""
     whole = [row for row in rows if row["depth_bin"] == "all" and not row["is_part"]]
@@ -121,7 +121,7 @@ def _verdict_sentences(rows: list[dict[str, Any]]) -> list[str]:
     rows = [row for row in rows if not row["control"]]
     if not rows:
         return ["There are verdicts on controls only."]
-    whole, where = _headline(rows)
+    whole, where = headline(rows)
     kinds = Counter(row["verdict_kind"] for row in whole)
     names = {"scales": "scaling"}
     found = join([f"{kinds[k]:,} {names.get(k, k)}" for k in VERDICTS if kinds[k]])
@@ -199,7 +199,7 @@ def spoken(rows: list[dict[str, Any]], values: pa.Table, quantities: Quantities)
         values: a table of `ValueRow`.
         quantities: (invariant, quantity) -> what it means.
     """
-    counted, _ = _headline([row for row in rows if not row["control"]])
+    counted, _ = headline([row for row in rows if not row["control"]])
     if not counted:
         return Spoken([], [])
     kept = pc.equal(values["comparison"].cast(pa.string()), "equal_steps")

@@ -28,6 +28,7 @@ from scaleinv_ray.config import ConfigError, RunConfig, load_run_config
 from scaleinv_ray.config.entering import Entered
 from scaleinv_ray.config.loading import load
 from scaleinv_ray.config.reader import as_mapping, write_yaml
+from scaleinv_ray.inputs.html import table
 from scaleinv_ray.inputs.paths import check_folder
 from scaleinv_ray.inputs.wording import shown
 from scaleinv_ray.kinds import KINDS
@@ -44,6 +45,9 @@ from scaleinv_ray.runs.run_lock import alone
 from scaleinv_ray.store import Store
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from plotly.graph_objects import Figure
+
     from scaleinv_ray.cluster.nodes.joining import Terms
     from scaleinv_ray.cluster.nodes.preflight import Cleared
 
@@ -72,6 +76,68 @@ class Run:
     def measurements(self) -> pa.Table:
         """The rows of the plan, of tables.MEASUREMENTS."""
         return read_planned(self.store, "measurements")
+
+    @property
+    def findings(self) -> list[str]:
+        """What was found, in the sentences at the head of the report."""
+        from scaleinv_ray.runs.looking import sentences
+
+        return sentences(self.store, self.verdicts)
+
+    def summary(self) -> pd.DataFrame:
+        """One row a quantity over the whole depth, at equal steps: its verdict, and why."""
+        from scaleinv_ray.runs.looking import summary
+
+        return summary(self.verdicts)
+
+    def values(
+        self, quantity: str, *, depth: str = "all", comparison: str = "equal_steps"
+    ) -> pd.DataFrame:
+        """The values of a quantity that count, tidy: one row a model, variant and step.
+
+        Args:
+            quantity: its name, such as `alpha_tilde`.
+            depth: all of the depth, or its third: early, middle, late.
+            comparison: equal_steps, equal_tokens, equal_loss or final.
+
+        Returns:
+            With the place (probe, site, depth_bin), the model (variant, model, n_params, seed,
+            step) and value with its standard error, where that is known.
+
+        Raises:
+            ValueError: for a quantity, depth or comparison that the run has not.
+        """
+        from scaleinv_ray.runs.looking import values
+
+        return values(self.store, quantity, depth=depth, comparison=comparison)
+
+    def plot(self, quantity: str, *, depth: str = "all") -> Figure:
+        """A quantity over model size at the last step, trained beside the nulls, as of plotly.
+
+        Args:
+            quantity: its name, such as `alpha_tilde`.
+            depth: all of the depth, or its third: early, middle, late.
+
+        Returns:
+            The figure, which a notebook shows; means over seeds with standard errors.
+
+        Raises:
+            ValueError: for a quantity or depth that the run has not.
+        """
+        from scaleinv_ray.runs.looking import plot
+
+        return plot(self.values(quantity, depth=depth), quantity)
+
+    def __repr__(self) -> str:
+        from scaleinv_ray.runs.looking import described
+
+        return f"<Run {described(self.plan.name, self.store.uri, self.verdicts)[0]}>"
+
+    def _repr_html_(self) -> str:
+        from scaleinv_ray.runs.looking import described
+
+        said, rows = described(self.plan.name, self.store.uri, self.verdicts)
+        return table(said.partition(":")[0], ("verdict", "quantities"), rows, *self.findings)
 
 
 def check_claim(store: Store, config: RunConfig) -> None:

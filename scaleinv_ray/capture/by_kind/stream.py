@@ -12,7 +12,7 @@ import torch
 
 from scaleinv_ray.capture.makers import PassRequest, collects
 from scaleinv_ray.capture.sites import to_numpy
-from scaleinv_ray.kinds import TOKENS_PER_UNIT
+from scaleinv_ray.protocols import TOKENS_PER_UNIT
 from scaleinv_ray.records import Activations, Protocol, Record
 
 

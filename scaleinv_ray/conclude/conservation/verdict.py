@@ -10,6 +10,7 @@ import numpy as np
 
 from scaleinv_ray.conclude.aggregation.places import AtPlace
 from scaleinv_ray.conclude.conservation.prediction import Prediction
+from scaleinv_ray.inputs.html import table
 
 
 class Verdicts(StrEnum):
@@ -93,6 +94,16 @@ class Verdict:
     num_seeds: int = 0
     size_means: tuple[float, ...] = ()
     size_variances: tuple[float, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Verdict {self.verdict.words}: {self.reason}>"
+
+    def _repr_html_(self) -> str:
+        said = {"verdict", "reason"}
+        numbers = [(k, v) for k, v in vars(self).items() if isinstance(v, int | float | str)]
+        return table(
+            self.verdict.words, (), [of for of in numbers if of[0] not in said], self.reason
+        )
 
     @property
     def slope_p(self) -> float | None:

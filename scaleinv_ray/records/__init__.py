@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 
 from scaleinv_ray.bounds import Range
+from scaleinv_ray.inputs.html import table
 from scaleinv_ray.protocols import Count, check_ranges, digest_of
 
 Variant = Literal["trained", "random_init", "shuffled_weights", "shuffled_tokens"]
@@ -118,6 +119,23 @@ class Record:
     def labels(self) -> dict[str, str | int | bool | float | None]:
         """The fields of Record, without the arrays."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(Record)}
+
+    def __init_subclass__(cls) -> None:
+        cls.__repr__ = Record.__repr__  # type: ignore[method-assign] # a dataclass makes its own
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{name} {value}" for name, value in self._shown())
+        return f"<{type(self).__name__} {said}>"
+
+    def _repr_html_(self) -> str:
+        return table(type(self).__name__, (), self._shown())
+
+    def _shown(self) -> list[tuple[str, str]]:
+        """Shapes of the arrays, and the labels that are known."""
+        arrays = {name: getattr(self, name) for name in self.arrays}
+        shapes = [(k, f"{v.dtype} {[*v.shape]}") for k, v in arrays.items() if v is not None]
+        known = self.labels().items()
+        return shapes + [(k, str(v)) for k, v in known if v is not None and v is not False]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,3 +356,29 @@ class Chains(Record):
         held = {f.name for f in dataclasses.fields(Record)} | set(self.arrays)
         own = [f.name for f in dataclasses.fields(self) if f.name not in held]
         return super().labels() | {name: getattr(self, name) for name in own}
+
+
+# at the end, as it makes what is defined above
+from scaleinv_ray.records.adapters import from_nnsight, from_transformer_lens  # noqa: E402
+
+__all__ = [
+    "MASKED_SHARE",
+    "MOST_TOKENS",
+    "VARIANTS",
+    "Activations",
+    "Attention",
+    "Chains",
+    "DepthStack",
+    "Jacobians",
+    "Lanczos",
+    "MaskedLosses",
+    "Moments",
+    "Protocol",
+    "Record",
+    "TokenLosses",
+    "Variant",
+    "WeightMatrix",
+    "from_nnsight",
+    "from_transformer_lens",
+    "num_masked",
+]
