@@ -23,7 +23,7 @@ def fitted(
     checkpoints: Sequence[Checkpoint],
     kinds: Collection[str],
     *,
-    before: int = 0,
+    special: int = 0,
 ) -> Protocol:
     """The protocol with the defaults that the series has no room for cut down to what it has.
 
@@ -35,13 +35,13 @@ def fitted(
         protocol: of the config.
         checkpoints: that captures are made of.
         kinds: of these captures.
-        before: tokens that stand before a text.
+        special: tokens that stand around a text.
 
     Returns:
         The protocol of the plan; ValueError where a position that was set lies outside the
         sequences.
     """
-    contexts = [c.max_positions - before for c in checkpoints if c.max_positions is not None]
+    contexts = [c.max_positions - special for c in checkpoints if c.max_positions is not None]
     changes: dict[str, int] = {}
     if _is_default(protocol, "length") and min(contexts, default=protocol.length) < protocol.length:
         changes["length"] = min(contexts)

@@ -125,7 +125,8 @@ def _capture_job(
         made_of[tokens.digest] = tokens
         paths[m.probe, tokens.digest, shuffle][m.kind] = str(scratch / f"{m.capture_key}.arrow")
     c = unit.checkpoint
-    judged = unit.variant == "trained" and KINDS["token_losses"].exists(c) and c in plan.last
+    predicts = any(KINDS[kind].exists(c) for kind in ("token_losses", "masked_losses"))
+    judged = unit.variant == "trained" and predicts and c in plan.last
     asked = config.spectroscopy()
     observed = (name for m in group for name in KINDS[m.kind].observed_by(asked))
     return CaptureJob(
@@ -136,7 +137,7 @@ def _capture_job(
                 read,
                 shuffle,
                 to,
-                made_of[read].beginning,
+                made_of[read].around,
                 made_of[read].left_out,
                 sanity=judged and shuffle is None and made_of[read].known_text,
             )
