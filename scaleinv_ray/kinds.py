@@ -198,9 +198,10 @@ def _check_stream(c: Shapes, p: Protocol) -> None:
 
 
 def _most_of_streams(c: Shapes, p: Protocol) -> dict[str, tuple[int, str]]:
-    if c.d_mlp is None:
-        return {}
-    return {"stream_units": (c.d_mlp, f"MLP neurons of model {c.model}")}
+    tokens = p.sequences * p.length
+    most = max(1, tokens // TOKENS_PER_UNIT), f"{TOKENS_PER_UNIT} tokens each, of {tokens}"
+    neurons = c.d_mlp, f"MLP neurons of model {c.model}"
+    return {"stream_units": min(most, neurons) if c.d_mlp is not None else most}
 
 
 def _stream_bytes(c: Shapes, p: Protocol, _: None) -> int:
@@ -360,6 +361,7 @@ _ALL = (
         version=2,
         section="sampling",
         observed=lambda settings: settings.observed,
+        check_settings=lambda c, settings: settings.check_kept(),
         exists=_is_causal,
         of_losses=True,
     ),

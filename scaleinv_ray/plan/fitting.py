@@ -42,6 +42,13 @@ def fitted(
         sequences.
     """
     contexts = [c.max_positions - special for c in checkpoints if c.max_positions is not None]
+    for c in checkpoints:
+        if c.max_positions is not None and c.max_positions - special < 2:
+            raise ValueError(
+                f"models: {c.model} has {c.max_positions} positions, {special} special tokens "
+                f"around a text; allowed: {special + 2} positions at least"
+                + (", or special_tokens: none" if special else "")
+            )
     changes: dict[str, int] = {}
     if _is_default(protocol, "length") and min(contexts, default=protocol.length) < protocol.length:
         changes["length"] = min(contexts)

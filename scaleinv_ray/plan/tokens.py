@@ -187,10 +187,11 @@ class _Making:
                 )
             most = None if c.max_positions is None else c.max_positions - special.size + measured
             if special.size and most is not None and length > most:
+                room = f"1..{most}, or " if most > 1 else ""
                 raise ValueError(
                     f"protocol.length: got {length} with {special.size} special tokens {where} "
-                    f"it, model {c.model} has {c.max_positions} positions; allowed 1..{most}, "
-                    "or special_tokens: none"
+                    f"it, model {c.model} has {c.max_positions} positions; allowed: {room}"
+                    "special_tokens: none"
                 )
         if measured >= length:
             raise ValueError(

@@ -76,7 +76,7 @@ def letters_tokenizer() -> PreTrainedTokenizerFast:
 def encoder(folder: Path, kind: str, *, head: bool = True, **more: Any) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = AutoConfig.for_model(kind, **(SIZES | KINDS_OF[kind] | more))
+        config = AutoConfig.for_model(kind, **(SIZES | KINDS_OF.get(kind, {}) | more))
         of_class = AutoModelForMaskedLM if head else AutoModel
         perturbed(of_class.from_config(config)).save_pretrained(folder)
     letters_tokenizer().save_pretrained(folder)
@@ -216,7 +216,7 @@ def test_xlm_roberta_counts_positions_from_behind_its_padding(
             + table.token_type_embeddings.weight[0]
         )
     np.testing.assert_allclose(records["cloud"][0].x_TD, by_hand, atol=1e-6)
-    asked = config_of(letters, folder, protocol={"sequences": 128, "length": 17})
+    asked = config_of(letters, folder, protocol={"sequences": 128, "length": 17, "position": 9})
     with pytest.raises(ValueError, match=r"length: got 17, allowed 1\.\.16 \(positions of model x"):
         make_plan(asked)
 

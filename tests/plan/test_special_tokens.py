@@ -130,7 +130,7 @@ def test_settings_of_a_tokenizer_count_where_it_has_no_template(
         ({"special_tokens": ["[BOX]"]}, r"^special_tokens: got '\[BOX\]', .* has \[UNK\], \[BOS\]"),
         (
             {"protocol": PROTOCOL | {"length": LENGTH + 2}},
-            r"got 50 with 1 special tokens before it, model .* has 50 positions; allowed 1..49",
+            r"got 50 with 1 special tokens before it, model .* has 50 positions; allowed: 1..49",
         ),
     ],
 )
@@ -207,7 +207,7 @@ def test_encoders_are_given_what_stands_behind_a_text_too(
     assert {*counted.tokens_ST[:, 0].tolist()} == {CLS} and counted.left_out == 0
     assert len({t.digest for t in (bare, found, counted)}) == 3
     long = PROTOCOL | {"length": LENGTH + 1}
-    said = r"got 49 with 2 special tokens around it, model m has 50 positions; allowed 1\.\.48"
+    said = r"got 49 with 2 special tokens around it, model m has 50 positions; allowed: 1\.\.48"
     with pytest.raises(ValueError, match=said):
         make_plan(config(folder, probe, tmp_path, invariants=MASKED, protocol=long))
     short = PROTOCOL | {"length": 2, "position": 1}
