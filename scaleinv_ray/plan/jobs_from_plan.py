@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,9 +80,38 @@ def jobs_for(
             digests=_digests(m, sources),
         )
         jobs.append(job)
-    captures = [_capture_job(plan, group, config, scratch) for group in passes.values()]
+    captures = _asked_once([
+        _capture_job(plan, group, config, scratch) for group in passes.values()
+    ])
     tokens = {t.digest: t.tokens_ST for t in plan.tokens.values()}
     return Work(captures, jobs, tokens)
+
+
+def _asked_once(jobs: Sequence[CaptureJob]) -> list[CaptureJob]:
+    """The jobs, of which one alone says what a model pays for a probe: one of a forward pass."""
+    first: dict[tuple[str, str], int] = {}
+    of_passes_first = sorted(
+        range(len(jobs)),
+        key=lambda i: any(KINDS[k].section for target in jobs[i].targets for k in target.paths),
+    )
+    for i in of_passes_first:
+        for target in jobs[i].targets:
+            if target.sanity:
+                first.setdefault((jobs[i].weights.checkpoint.weights_digest, target.tokens), i)
+    return [
+        replace(
+            job,
+            targets=tuple(
+                replace(
+                    t,
+                    sanity=first.get((job.weights.checkpoint.weights_digest, t.tokens)) == i
+                    and t.sanity,
+                )
+                for t in job.targets
+            ),
+        )
+        for i, job in enumerate(jobs)
+    ]
 
 
 class WantedCapture(NamedTuple):

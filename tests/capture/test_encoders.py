@@ -16,6 +16,8 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForMaskedLM,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     T5Config,
@@ -33,6 +35,8 @@ from scaleinv_ray.checkpoints.files.headers import read_tensors
 from scaleinv_ray.checkpoints.weights.fits import check_tensors, needed_by
 from scaleinv_ray.checkpoints.weights.loading import load_model
 from scaleinv_ray.checkpoints.weights.matrices import iter_weights
+from scaleinv_ray.cost_model import price
+from scaleinv_ray.inspection import inspect
 from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.plan import make_plan
 from scaleinv_ray.records import Jacobians, Protocol
@@ -258,6 +262,7 @@ def test_everything_of_an_encoder_is_planned_and_measured(
     causal = {"token_losses", "hessian", "ggn", "chains"}
     kinds = set(KINDS) - causal - (set() if head else {"masked_losses"})
     assert {m.kind for m in plan.measurements} == kinds
+    assert "behaviour.masked_prediction" not in price(plan, plan.measurements).unpriced
     counts = made(config, plan, tmp_path / "run")
     assert counts["failed"] == 0 and counts["ok"] > 100
     named = config_of(letters, folder, invariants=["behaviour.capabilities"], protocol=protocol)
@@ -294,8 +299,27 @@ def test_a_trained_encoder_knows_its_text(tmp_path: Path) -> None:
     assert record.loss_SM.mean() < 0.3 < np.log(len(LETTERS)), "the entropy of a letter"
 
 
+def test_inspection_of_an_encoder_has_its_loss(tmp_path: Path) -> None:
+    ids_ST = np.random.default_rng(0).integers(len(SPECIAL), VOCABULARY, size=(24, 16))
+    found = inspect(encoder(tmp_path / "m", "bert"), tokens=ids_ST, budget_s=20)
+    (loss,) = [line for line in found.lines if line.at.quantity == "masked_loss"]
+    assert 2 < loss.value.value < 4
+
+
+def test_encoders_of_other_kinds_give_their_weights(tmp_path: Path, letters: Path) -> None:
+    config = DistilBertConfig(dim=16, hidden_dim=24, n_layers=1, n_heads=2, vocab_size=VOCABULARY,
+                              tie_word_embeddings=False)  # fmt: skip
+    DistilBertForMaskedLM(config).save_pretrained(tmp_path / "d")
+    letters_tokenizer().save_pretrained(tmp_path / "d")
+    asked = config_of(letters, tmp_path / "d", invariants=["weights.weight_tail"])
+    assert made(asked, make_plan(asked), tmp_path / "run")["failed"] == 0
+    with pytest.raises(ValueError, match=r"model_type: got 'distilbert', .*weights alone"):
+        make_plan(config_of(letters, tmp_path / "d"))
+
+
 def test_encoder_and_decoder_is_refused_with_the_reason(tmp_path: Path, letters: Path) -> None:
-    config = T5Config(d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2, vocab_size=VOCABULARY)
+    config = T5Config(d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2, vocab_size=VOCABULARY,
+                      tie_word_embeddings=False)  # fmt: skip
     T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5")
     letters_tokenizer().save_pretrained(tmp_path / "t5")
     asked = config_of(letters, tmp_path / "t5", invariants=["topology.persistence"])

@@ -58,6 +58,6 @@ def test_spectroscopy_of_the_ladder(ray_session: None, tmp_path: Path) -> None:
         "protocol": FEWER, "out": str(tmp_path / "run"),
         "curvature": {"sequences": 4, "num_steps": 12, "num_probes": 2, "sketch": 16},
         "sampling": {"sequences": 8, "batch": 4, "chains": 2, "draws": 12, "burn_in": 4,
-                     "localisers": [1.0]},
+                     "localisers": [1.0], "nbetas": [8.0]},
     })  # fmt: skip
     check(run(config), config)

@@ -91,6 +91,22 @@ def test_controls_streams_and_models_without_losses_are_not_asked(
     assert asked == [("trained", "mine", None)]
 
 
+def test_each_model_is_asked_once(
+    tmp_path: Path, probe: dict[str, Any], model: Callable[..., Path]
+) -> None:
+    """Chains and curvature have jobs of their own, each of which loads the model again."""
+    names = ["degeneracy.learning_coefficient", "curvature.ggn_density", "behaviour.capabilities"]
+    sampling = {"sequences": 8, "batch": 4, "draws": 20, "burn_in": 8}
+    more = {"invariants": names, "curvature": {"sequences": 4}, "sampling": sampling}
+    chosen = config(model(), probe, tmp_path, **more)
+    plan = make_plan(chosen)
+    work = jobs_for(plan, plan.measurements, chosen, scratch=tmp_path, run_id="r")
+    asked = {frozenset(t.paths): t.sanity for job in work.captures for t in job.targets}
+    assert asked == {
+        frozenset({"token_losses"}): True, frozenset({"chains"}): False, frozenset({"ggn"}): False,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "name", ["behaviour.capabilities", "representation.participation", "attention.attention_topology"]
 )

@@ -1,5 +1,6 @@
 """What stands before a text: as the tokenizer says, or as the run does."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import transformers as tf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 from scaleinv_ray.plan import ProbeTokens, make_plan
 from scaleinv_ray.plan.jobs_from_plan import jobs_for
 from scaleinv_ray.plan.tokenizer import Around, around
@@ -145,6 +147,16 @@ def test_what_does_not_fit_before_a_text_is_refused(
 def test_special_tokens_are_a_word_or_names(tmp_path: Path, wrong: Any) -> None:
     with pytest.raises(ValueError, match=r"special_tokens: got .*allowed: 'auto', 'none' or a lis"):
         config(tmp_path, {"name": "a", "file": "b"}, tmp_path, special_tokens=wrong)
+
+
+def test_a_tokenizer_without_a_template_leaves_keys_as_they_are(
+    tmp_path: Path, probe: dict[str, Any]
+) -> None:
+    """As that of ladders, whose captures and measurements are not made again."""
+    whole = byte_tokenizer().backend_tokenizer
+    assert around(whole, tmp_path / "tokenizer.json", "auto", None, encoder=True) == Around()
+    found = given(make_plan(config(saved(tmp_path / "m", alphabet(template=False)), probe, tmp_path)))
+    assert found.digest == hashlib.sha256(found.text_ST.tobytes()).hexdigest()[:20]
 
 
 def test_a_token_that_the_model_lacks_is_refused(tmp_path: Path, probe: dict[str, Any]) -> None:
