@@ -200,8 +200,9 @@ def _check_stream(c: Shapes, p: Protocol) -> None:
 def _most_of_streams(c: Shapes, p: Protocol) -> dict[str, tuple[int, str]]:
     tokens = p.sequences * p.length
     most = max(1, tokens // TOKENS_PER_UNIT), f"{TOKENS_PER_UNIT} tokens each, of {tokens}"
-    neurons = c.d_mlp, f"MLP neurons of model {c.model}"
-    return {"stream_units": min(most, neurons) if c.d_mlp is not None else most}
+    if c.d_mlp is not None:
+        most = min(most, (c.d_mlp, f"MLP neurons of model {c.model}"))
+    return {"stream_units": most}
 
 
 def _stream_bytes(c: Shapes, p: Protocol, _: None) -> int:

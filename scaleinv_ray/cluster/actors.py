@@ -191,7 +191,9 @@ def _first_losses(
     c = job.weights.checkpoint
     kind = "masked_losses" if c.encoder else "token_losses"
     losses: dict[str, float] = {}
-    for target in job.targets if isinstance(session, Session) else ():
+    if not isinstance(session, Session):
+        return losses
+    for target in job.targets:
         if not target.sanity:
             continue
         few_ST = tokens[target.tokens][:SANITY_SEQUENCES]

@@ -221,9 +221,7 @@ def _made(making: _Making, *, count: bool) -> ProbeTokens:
     found = _begun(making, text_ST, special)
     if not count:
         return found
-    covered = bytes_per_token(
-        tokenizer, file, probe, ask(), text_ST, before=before, behind=behind
-    )
+    covered = bytes_per_token(tokenizer, file, probe, ask(), text_ST, before=before, behind=behind)
     return replace(found, bytes_per_token=covered)
 
 

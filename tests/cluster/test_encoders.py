@@ -33,9 +33,7 @@ def test_an_encoder_that_knows_its_text_beside_one_that_does_not(
     for kind in kinds:
         of = {m.invariant for m in result.plan.measurements if m.kind == kind}
         assert measured & of, kind
-    loss = {
-        (r["model"], r["variant"]): r["value"] for r in rows if r["quantity"] == "masked_loss"
-    }
+    loss = {(r["model"], r["variant"]): r["value"] for r in rows if r["quantity"] == "masked_loss"}
     assert loss["old", "trained"] < 1.5 < loss["new", "trained"]
     assert loss["old", "random_init"] == loss["new", "trained"], "the same draw from the config"
     assert loss["new", "trained"] == pytest.approx(np.log(34), abs=0.1)

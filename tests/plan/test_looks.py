@@ -108,7 +108,8 @@ def test_each_model_is_asked_once(
 
 
 @pytest.mark.parametrize(
-    "name", ["behaviour.capabilities", "representation.participation", "attention.attention_topology"]
+    "name",
+    ["behaviour.capabilities", "representation.participation", "attention.attention_topology"],
 )
 def test_streamed_models_are_asked_while_they_are_captured(
     tmp_path: Path, probe: dict[str, Any], model: Callable[..., Path], name: str

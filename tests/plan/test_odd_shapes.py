@@ -143,7 +143,9 @@ def test_chains_that_would_say_nothing_are_refused(letters: Path, tmp_path: Path
     folder = letters_model(tmp_path / "gpt2", "gpt2")
     chains = {"sequences": 4, "batch": 2, "chains": 2, "draws": 12}
     make_plan(config_of(letters, folder, sampling=chains | {"burn_in": 4}))
-    with pytest.raises(ValueError, match=r"sampling.draws: got 12 with burn_in 5, allowed: burn_in"):
+    with pytest.raises(
+        ValueError, match=r"sampling.draws: got 12 with burn_in 5, allowed: burn_in"
+    ):
         make_plan(config_of(letters, folder, sampling=chains | {"burn_in": 5}))
 
 

@@ -155,7 +155,9 @@ def test_a_tokenizer_without_a_template_leaves_keys_as_they_are(
     """As that of ladders, whose captures and measurements are not made again."""
     whole = byte_tokenizer().backend_tokenizer
     assert around(whole, tmp_path / "tokenizer.json", "auto", None, encoder=True) == Around()
-    found = given(make_plan(config(saved(tmp_path / "m", alphabet(template=False)), probe, tmp_path)))
+    found = given(
+        make_plan(config(saved(tmp_path / "m", alphabet(template=False)), probe, tmp_path))
+    )
     assert found.digest == hashlib.sha256(found.text_ST.tobytes()).hexdigest()[:20]
 
 
@@ -211,7 +213,9 @@ def test_encoders_are_given_what_stands_behind_a_text_too(
     assert (found.around, found.left_out) == ((1, 1), 1)
     assert {tuple(row) for row in found.tokens_ST.tolist()} <= known
     assert found.text_ST.shape == (40, LENGTH) and (found.tokens_ST[:, -1] == SEP).all()
-    bare = given(make_plan(config(folder, probe, tmp_path, invariants=MASKED, special_tokens="none")))
+    bare = given(
+        make_plan(config(folder, probe, tmp_path, invariants=MASKED, special_tokens="none"))
+    )
     np.testing.assert_array_equal(bare.tokens_ST, found.text_ST)
     more = {"invariants": MASKED, "measure_special_tokens": True}
     counted = given(make_plan(config(folder, probe, tmp_path, **more)))

@@ -58,7 +58,10 @@ def test_another_field_and_empty_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b'{"text": "a"}\n{"text": \n', r"a.jsonl, line 2: got '\{\"text\": ', allowed: a JSON object"),
+        (
+            b'{"text": "a"}\n{"text": \n',
+            r"a.jsonl, line 2: got '\{\"text\": ', allowed: a JSON object",
+        ),
         (b'{"text": "a"}\n["text"]\n', "line 2: got .*allowed a JSON object"),
         (b'{"txt": "a"}\n', r"line 1: got fields \['txt'\], needs 'text'"),
         (b'{"text": 3}\n', "line 1: text: got 3, allowed a text"),
