@@ -89,28 +89,15 @@ def jobs_for(
 
 def _asked_once(jobs: Sequence[CaptureJob]) -> list[CaptureJob]:
     """The jobs, of which one alone says what a model pays for a probe: one of a forward pass."""
-    first: dict[tuple[str, str], int] = {}
-    of_passes_first = sorted(
-        range(len(jobs)),
-        key=lambda i: any(KINDS[k].section for target in jobs[i].targets for k in target.paths),
-    )
-    for i in of_passes_first:
-        for target in jobs[i].targets:
-            if target.sanity:
-                first.setdefault((jobs[i].weights.checkpoint.weights_digest, target.tokens), i)
+    wanted = [(job, target) for job in jobs for target in job.targets if target.sanity]
+    wanted.sort(key=lambda of: any(KINDS[kind].section for kind in of[1].paths))
+    first: dict[tuple[str, str], Target] = {}
+    for job, target in wanted:
+        first.setdefault((job.weights.checkpoint.weights_digest, target.tokens), target)
+    asks = {id(target) for target in first.values()}
     return [
-        replace(
-            job,
-            targets=tuple(
-                replace(
-                    t,
-                    sanity=first.get((job.weights.checkpoint.weights_digest, t.tokens)) == i
-                    and t.sanity,
-                )
-                for t in job.targets
-            ),
-        )
-        for i, job in enumerate(jobs)
+        replace(job, targets=tuple(replace(t, sanity=id(t) in asks) for t in job.targets))
+        for job in jobs
     ]
 
 
