@@ -23,7 +23,7 @@ def fitted(
     checkpoints: Sequence[Checkpoint],
     kinds: Collection[str],
     *,
-    before: int = 0,
+    special: int = 0,
 ) -> Protocol:
     """The protocol with the defaults that the series has no room for cut down to what it has.
 
@@ -35,13 +35,20 @@ def fitted(
         protocol: of the config.
         checkpoints: that captures are made of.
         kinds: of these captures.
-        before: tokens that stand before a text.
+        special: tokens that stand around a text.
 
     Returns:
         The protocol of the plan; ValueError where a position that was set lies outside the
         sequences.
     """
-    contexts = [c.max_positions - before for c in checkpoints if c.max_positions is not None]
+    contexts = [c.max_positions - special for c in checkpoints if c.max_positions is not None]
+    for c in checkpoints:
+        if c.max_positions is not None and c.max_positions - special < 2:
+            raise ValueError(
+                f"models: {c.model} has {c.max_positions} positions, {special} special tokens "
+                f"around a text; allowed: {special + 2} positions at least"
+                + (", or special_tokens: none" if special else "")
+            )
     changes: dict[str, int] = {}
     if _is_default(protocol, "length") and min(contexts, default=protocol.length) < protocol.length:
         changes["length"] = min(contexts)

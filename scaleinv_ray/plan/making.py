@@ -35,7 +35,7 @@ from scaleinv_ray.plan.fitting import (
     points_of,
 )
 from scaleinv_ray.plan.grouping import pairs_of, trajectories_of
-from scaleinv_ray.plan.tokens import given_tokens, num_before, probe_tokens, tokenizers_of
+from scaleinv_ray.plan.tokens import given_tokens, num_around, probe_tokens, tokenizers_of
 from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Reading, Unit, digest
 from scaleinv_ray.protocols import Spectroscopy, digest_of
 from scaleinv_ray.records import Protocol
@@ -66,8 +66,8 @@ def make_plan(config: RunConfig, given: np.ndarray | None = None) -> Plan:
     made = {kind for kind in kinds if KINDS[kind].is_asked(spectroscopy)}
     on_tokens = live if made & of_tokens() else []
     _check_captured(on_tokens, config)
-    before = num_before(config, on_tokens)
-    protocol = fitted(config.protocol, on_tokens, made, before=before)
+    special = num_around(config, on_tokens)
+    protocol = fitted(config.protocol, on_tokens, made, special=special)
     check_captures(on_tokens, protocol, made, spectroscopy)
     _check_parameters(asked, protocol)
     tokenizers = tokenizers_of(live)
