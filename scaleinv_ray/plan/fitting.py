@@ -12,9 +12,12 @@ from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.contract import Invariant
 from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.plan.units import ProbeTokens
+from scaleinv_ray.probes import TooFewError
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol
 
+LEAST_SEQUENCES = 16
+"""Fewer give no errors that are worth having."""
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(Protocol)}
 
 
@@ -60,6 +63,36 @@ def fitted(
         room[name] = min(most, room.get(name, most))
     cut = {n: m for n, m in room.items() if _is_default(protocol, n) and m < getattr(protocol, n)}
     return dataclasses.replace(protocol, **cut)
+
+
+def with_sequences(
+    protocol: Protocol, error: TooFewError, asked: Protocol, spectroscopy: Spectroscopy
+) -> Protocol:
+    """The protocol with as many sequences as a probe has, where nobody set their number.
+
+    Args:
+        protocol: that asks for more.
+        error: of the probe.
+        asked: of the config.
+        spectroscopy: of the config, whose samples are taken out of the probe.
+
+    Returns:
+        The protocol; its number of blocks follows where nobody set it.
+
+    Raises:
+        ValueError: that of the probe, where the number was set, or where fewer than two are left;
+            and where a sample of the spectroscopy is larger.
+    """
+    if not _is_default(asked, "sequences") or error.allowed < LEAST_SEQUENCES:
+        raise error
+    for name in ("curvature", "sampling"):
+        section = getattr(spectroscopy, name)
+        if section is not None and section.sequences > error.allowed:
+            raise ValueError(f"{name}.sequences: got {section.sequences}; {error}") from error
+    blocks = protocol.blocks
+    if _is_default(asked, "blocks"):
+        blocks = min(blocks, error.allowed)
+    return dataclasses.replace(protocol, sequences=error.allowed, blocks=blocks)
 
 
 def changes_of(asked: Protocol, made: Protocol) -> tuple[str, ...]:
