@@ -102,6 +102,7 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     from scaleinv_ray.plan.look import look_lines
     from scaleinv_ray.runs.analysis import notes_of
     from scaleinv_ray.runs.fitting import check_models
+    from scaleinv_ray.runs.reach import reach_lines
     from scaleinv_ray.store import Store
 
     checked = load_run_config(config)
@@ -119,6 +120,8 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
         typer.echo(line)
     for note in notes_of(checked, made):
         typer.echo(note)
+    for line in reach_lines(made):
+        typer.echo(line)
     typer.echo(_loadings(made, checked))
     cores = nodes * (os.cpu_count() or 1)
     on_gpus = checked.cluster.gpus_per_model > 0

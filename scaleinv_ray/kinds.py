@@ -202,9 +202,11 @@ def _check_stream(c: Shapes, p: Protocol) -> None:
 
 
 def _most_of_streams(c: Shapes, p: Protocol) -> dict[str, tuple[int, str]]:
-    if c.d_mlp is None:
-        return {}
-    return {"stream_units": (c.d_mlp, f"MLP neurons of model {c.model}")}
+    tokens = p.sequences * p.length
+    most = max(1, tokens // TOKENS_PER_UNIT), f"{TOKENS_PER_UNIT} tokens each, of {tokens}"
+    if c.d_mlp is not None:
+        most = min(most, (c.d_mlp, f"MLP neurons of model {c.model}"))
+    return {"stream_units": most}
 
 
 def _stream_bytes(c: Shapes, p: Protocol, _: None) -> int:
@@ -364,6 +366,7 @@ _ALL = (
         version=2,
         section="sampling",
         observed=lambda settings: settings.observed,
+        check_settings=lambda c, settings: settings.check_kept(),
         exists=_is_causal,
         of_losses=True,
     ),

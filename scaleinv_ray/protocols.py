@@ -18,6 +18,8 @@ BLOCKS: tuple[str, ...] = ("model", "layer", "attention", "mlp", "embedding")
 """Sets of parameters: all of them, those of each block, its attention, its MLP, the embedding."""
 LADDER = 4
 """Inverse temperatures where none are given."""
+FEWEST_KEPT = 8
+"""Draws of a chain after the burn-in without which nothing is said of it."""
 STORED_BASIS = 20_000_000
 """Parameters up to which any number of Lanczos vectors is kept; 80 MB each in float32."""
 SHORT = 30
@@ -173,6 +175,14 @@ class SamplingProtocol:
             raise ValueError(f"sampling.nbetas: got {self.nbetas}, allowed numbers > 0")
         if not self.localisers or any(factor <= 0 for factor in self.localisers):
             raise ValueError(f"sampling.localisers: got {self.localisers}, allowed numbers > 0")
+
+    def check_kept(self) -> None:
+        """ValueError where chains would have too few draws after the burn-in to be judged."""
+        if (kept := self.draws - self.burn_in) < FEWEST_KEPT:
+            raise ValueError(
+                f"sampling.draws: got {self.draws} with burn_in {self.burn_in}, allowed: burn_in + "
+                f"{FEWEST_KEPT} at least, or nothing is said of the {kept} draws that are kept"
+            )
 
     @property
     def num_chains(self) -> int:

@@ -33,11 +33,11 @@ class Pass:
     """What the hooks write to: checks every visit and hands it to the collectors."""
 
     def __init__(
-        self, collectors: list[Collector], batch_shape: tuple[int, int], left_out: int = 0
+        self, collectors: list[Collector], batch_shape: tuple[int, int], text: slice
     ) -> None:
-        """Of a batch whose first `left_out` positions no collector sees."""
+        """Of batches of which collectors see the positions of the text."""
         self._collectors, self._batch_shape, self._first = collectors, batch_shape, 0
-        self._left_out = left_out
+        self._text = text
         self._visited: set[tuple[str, int]] = set()
         self._nonfinite: Counter[tuple[str, int]] = Counter()
 
@@ -55,7 +55,7 @@ class Pass:
         if not torch.isfinite(x.sum(dtype=torch.float32)):
             self._nonfinite[site, layer] += int((~torch.isfinite(x)).sum())
         x_BTD = x.reshape(*self._batch_shape, x.shape[-1])  # OPT flattens before its MLP
-        x_BTD = x_BTD[:, self._left_out :]
+        x_BTD = x_BTD[:, self._text]
         for collector in self._collectors:
             collector.visit(site, layer, x_BTD, self._first)
 
@@ -73,7 +73,7 @@ class Pass:
         """Called with what the head reads of a batch; not counted where it is not finite."""
         for collector in self._collectors:
             if FINAL in collector.sites:
-                collector.visit(FINAL, 0, hidden_BTD[:, self._left_out :], self._first)
+                collector.visit(FINAL, 0, hidden_BTD[:, self._text], self._first)
 
     def check_finite(self) -> None:
         """Checks, after the pass, that all activations were finite.
@@ -87,7 +87,7 @@ class Pass:
 
 
 def _run(asked: PassRequest, collectors: list[Collector], *, batch_size: int) -> None:
-    passing = Pass(collectors, (0, 0), asked.left_out)
+    passing = Pass(collectors, (0, 0), asked.text)
     with (
         torch.inference_mode(),
         hooked(asked.model, asked.architecture, passing.hooked, passing.visit),
@@ -157,7 +157,8 @@ def check_request(asked: PassRequest, *, kinds: frozenset[str], batch_size: int)
     if batch_size < 1:
         raise ValueError(f"batch_size: got {batch_size}, allowed integers >= 1")
     check_tokens(asked.model, asked.tokens_ST)
-    check_shape(asked.tokens_ST, asked.protocol, asked.left_out)
+    causal = asked.architecture.causal
+    check_shape(asked.tokens_ST, asked.protocol, asked.left_out, causal=causal)
 
 
 def records_of(asked: PassRequest, collectors: Iterable[Collector]) -> dict[str, list[Record]]:

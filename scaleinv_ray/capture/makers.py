@@ -34,7 +34,8 @@ class PassRequest:
 
     Attributes:
         model: a language model in eval mode.
-        tokens_ST: token ids, (protocol.sequences, left_out + protocol.length), no padding.
+        tokens_ST: token ids, (protocol.sequences, left_out + protocol.length), no padding; of an
+            encoder, what stands behind the text may follow.
         protocol: what makes captures comparable.
         left_out: tokens at the beginning of every sequence that the model reads and nobody looks
             at; positions count from the one after them.
@@ -62,7 +63,12 @@ class PassRequest:
     @property
     def text_ST(self) -> np.ndarray:
         """The tokens that are looked at, (protocol.sequences, protocol.length)."""
-        return self.tokens_ST[:, self.left_out :]
+        return self.tokens_ST[:, self.text]
+
+    @property
+    def text(self) -> slice:
+        """The positions of these tokens in a sequence."""
+        return slice(self.left_out, self.left_out + self.protocol.length)
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -162,18 +168,22 @@ def makings_of(kinds: Iterable[str]) -> dict[Collecting, frozenset[str]]:
     return {making: frozenset(own) for making, own in together.items()}
 
 
-def check_shape(tokens_ST: np.ndarray, protocol: Protocol, left_out: int = 0) -> None:
+def check_shape(
+    tokens_ST: np.ndarray, protocol: Protocol, left_out: int = 0, *, causal: bool = True
+) -> None:
     """Checks that a probe has the shape the protocol names.
 
     Args:
         tokens_ST: token ids.
         left_out: as of `PassRequest`.
+        causal: nothing stands behind the text, which no token of it could see.
 
     Raises:
         ValueError: otherwise (two captures under one protocol would not be comparable).
     """
     allowed = (protocol.sequences, left_out + protocol.length)
-    if tokens_ST.shape != allowed:
+    beyond = 0 if causal else max(0, tokens_ST.shape[-1] - allowed[1])
+    if tokens_ST.shape != (allowed[0], allowed[1] + beyond):
         raise ValueError(
             f"tokens_ST: got shape {tokens_ST.shape}, allowed {allowed} (protocol's sequences, "
             "length)"

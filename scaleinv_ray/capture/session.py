@@ -16,7 +16,7 @@ from scaleinv_ray.capture.streaming.layers import States
 from scaleinv_ray.capture.streaming.partial import StreamedModel
 from scaleinv_ray.capture.streaming.records import Keep, as_it_is, streamed_records
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions
-from scaleinv_ray.checkpoints.weights.nulls import InitSource, materialise, shuffle_tokens
+from scaleinv_ray.checkpoints.weights.nulls import InitSource, materialise
 from scaleinv_ray.kinds import KINDS, Settings, digest_for, of_tokens, one_pass_kinds
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol, Record, Variant
@@ -83,8 +83,7 @@ class Session:
         """Captures one probe.
 
         Args:
-            tokens_ST: token ids, (protocol.sequences, left_out + protocol.length); permuted within
-                each sequence here where the variant is shuffled_tokens.
+            tokens_ST: token ids, as of `PassRequest`.
             kinds: out of `kinds.KINDS`, but for those without tokens.
             labels: unit, probe and other fields of Record.
             spectroscopy: settings of the kinds that have a section of the config; None for none.
@@ -101,8 +100,6 @@ class Session:
         """
         if unknown := kinds - of_tokens():
             raise ValueError(f"kinds: got {sorted(unknown)}, allowed {sorted(of_tokens())}")
-        if self.source.variant == "shuffled_tokens":
-            tokens_ST = shuffle_tokens(tokens_ST, self.source.seed, keep=left_out)
         asked = PassRequest(
             self.model,
             tokens_ST,
@@ -194,7 +191,7 @@ class StreamedSession:
         """Captures one probe, as `Session.records`.
 
         Args:
-            tokens_ST: token ids; permuted here where the variant is shuffled_tokens.
+            tokens_ST: token ids, as of `PassRequest`.
             states: hold the hidden states between the blocks.
             kinds: those of one pass in `kinds.KINDS`.
             labels: unit, probe and other fields of Record.
@@ -213,8 +210,6 @@ class StreamedSession:
                 f"kinds: got {sorted(whole)} of a streamed model, which is never whole in memory; "
                 f"allowed {sorted(one_pass_kinds())}, or cluster.load: resident"
             )
-        if self.source.variant == "shuffled_tokens":
-            tokens_ST = shuffle_tokens(tokens_ST, self.source.seed, keep=left_out)
         return streamed_records(
             self.streamed,
             tokens_ST,

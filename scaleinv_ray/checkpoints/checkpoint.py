@@ -102,7 +102,8 @@ class Checkpoint:
     @property
     def tokenization(self) -> str:
         """What makes tokens of texts for it: equal ones make equal tokens. Empty without."""
-        return f"{self.tokenizer_digest or ''}{'' if self.bos is None else f' after {self.bos}'}"
+        after = "" if self.bos is None else f" after {self.bos}"
+        return f"{self.tokenizer_digest or ''}{after}{' of encoders' if self.encoder else ''}"
 
     def recorded(self) -> zip[tuple[tuple[str, str | None, Path], str]]:
         """Captures made elsewhere, each with its digest."""

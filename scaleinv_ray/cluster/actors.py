@@ -37,7 +37,7 @@ from scaleinv_ray.plan.jobs import (
     Unfetched,
     WeightSource,
 )
-from scaleinv_ray.records import Record, TokenLosses
+from scaleinv_ray.records import MaskedLosses, Record, TokenLosses
 from scaleinv_ray.store import Store, read_record, write_record, write_records
 from scaleinv_ray.store.seal import DamagedError
 from scaleinv_ray.store.states import STATES, StateFiles
@@ -93,7 +93,7 @@ class Capturer:
         failed: dict[str, str] = {}
         for target, kinds in ((t, kinds) for t in job.targets for kinds in t.passes):
             try:
-                written |= _checked(job, _write(session, job, target, kinds, tokens))
+                written |= _checked(job, _write(session, job, target, kinds, tokens, losses))
             except (ValueError, RuntimeError, OSError) as error:
                 why = f" ({job.spared})" if job.spared else ""
                 text = f"{type(error).__name__}: {error}{why}"
@@ -183,25 +183,38 @@ def _first_losses(
 ) -> dict[str, float]:
     """Nats a token of the first sequences of the probes that ask for them.
 
-    Of a streamed model, whose weights would be read once more, and of one that gives none: nothing.
+    Of an encoder those of hidden tokens; of a streamed model nothing: its weights would be read
+    once more, and its captures give them.
     """
     from scaleinv_ray.capture.session import Session
 
+    c = job.weights.checkpoint
+    kind = "masked_losses" if c.encoder else "token_losses"
     losses: dict[str, float] = {}
-    for target in job.targets if isinstance(session, Session) else ():
+    if not isinstance(session, Session):
+        return losses
+    for target in job.targets:
         if not target.sanity:
             continue
         few_ST = tokens[target.tokens][:SANITY_SEQUENCES]
         few = replace(job.protocol, sequences=len(few_ST), blocks=1)
-        asked: dict[str, Any] = {"kinds": frozenset({"token_losses"}), "left_out": target.left_out}
+        asked: dict[str, Any] = {"kinds": frozenset({kind}), "left_out": target.left_out}
         try:
-            found = session.records(few_ST, few, batch_size=job.batch_size, **asked)
+            found = session.records(
+                few_ST, few, batch_size=job.batch_size, mask_id=c.mask_id, **asked
+            )
         except (ValueError, RuntimeError):  # its captures say it
             continue
-        (record,) = found["token_losses"]
-        assert isinstance(record, TokenLosses)
-        losses[target.probe] = float(record.loss_ST.mean())
+        losses[target.probe] = _mean_loss(found[kind])
     return losses
+
+
+def _mean_loss(records: Sequence[Record]) -> float:
+    """Nats a token of the first sequences of what one model pays."""
+    (record,) = records
+    assert isinstance(record, (TokenLosses, MaskedLosses))
+    losses = record.loss_ST if isinstance(record, TokenLosses) else record.loss_SM
+    return float(losses[:SANITY_SEQUENCES].mean())
 
 
 def _write(
@@ -210,13 +223,15 @@ def _write(
     target: Target,
     kinds: frozenset[str],
     tokens: Mapping[str, np.ndarray],
+    losses: dict[str, float],
 ) -> dict[str, int]:
+    """Writes the files of one pass; puts the first losses of a streamed model beside the others."""
     from scaleinv_ray.capture.session import Session
     from scaleinv_ray.checkpoints.weights.nulls import shuffle_tokens
 
     tokens_ST = tokens[target.tokens]
     if target.shuffle_seed is not None:
-        tokens_ST = shuffle_tokens(tokens_ST, target.shuffle_seed, keep=target.beginning)
+        tokens_ST = shuffle_tokens(tokens_ST, target.shuffle_seed, keep=target.around)
     labels = {"probe": target.probe, "protocol": job.protocol.digest()}
     asked: dict[str, Any] = {
         "kinds": kinds, "batch_size": job.batch_size, "labels": labels,
@@ -234,7 +249,11 @@ def _write(
             stack.callback(shutil.rmtree, states.folder, ignore_errors=True)
             keep = _Kept(states.folder)
             kept: dict[str, Any] = {"keep": keep, "allocate": keep.allocate}
+            if target.sanity:  # every block is passed by all sequences: the head is all it costs
+                asked["kinds"] = kinds | {"token_losses"}
             records = session.records(tokens_ST, job.protocol, states, **kept, **asked)
+            if target.sanity:
+                losses[target.probe] = _mean_loss(records["token_losses"])
         return {
             target.paths[kind]: write_records(
                 Path(target.paths[kind]), records[kind], kind=kind, facts=job.facts

@@ -40,8 +40,9 @@ class Sanity:
                 "unigram": unigram_entropy(tokens.text_ST), "chance": math.log(c.vocab_size),
                 "sequences": min(SANITY_SEQUENCES, len(tokens.text_ST)),
             }  # fmt: skip
+            known = self._rows.get(_place(row))
             self._rows[_place(row)] = row
-            if is_unknown(row):
+            if is_unknown(row) and row != known:
                 self._log("notice", text=_said(row))
         self._store.write_table(_SANITY, tables.encode(self._rows.values(), tables.SANITY))
 

@@ -72,6 +72,7 @@ def _captured(job: CaptureJob, tokens: Mapping[str, np.ndarray]) -> dict[str, st
                 kinds=kinds,
                 batch_size=job.batch_size,
                 labels=labels,
+                mask_id=weights.checkpoint.mask_id,
                 left_out=target.left_out,
             )
             for kind in kinds:

@@ -12,9 +12,12 @@ from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.contract import Invariant
 from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.plan.units import ProbeTokens
+from scaleinv_ray.probes import TooFewError
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol
 
+LEAST_SEQUENCES = 16
+"""Fewer give no errors that are worth having."""
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(Protocol)}
 
 
@@ -23,7 +26,7 @@ def fitted(
     checkpoints: Sequence[Checkpoint],
     kinds: Collection[str],
     *,
-    before: int = 0,
+    special: int = 0,
 ) -> Protocol:
     """The protocol with the defaults that the series has no room for cut down to what it has.
 
@@ -35,13 +38,20 @@ def fitted(
         protocol: of the config.
         checkpoints: that captures are made of.
         kinds: of these captures.
-        before: tokens that stand before a text.
+        special: tokens that stand around a text.
 
     Returns:
         The protocol of the plan; ValueError where a position that was set lies outside the
         sequences.
     """
-    contexts = [c.max_positions - before for c in checkpoints if c.max_positions is not None]
+    contexts = [c.max_positions - special for c in checkpoints if c.max_positions is not None]
+    for c in checkpoints:
+        if c.max_positions is not None and c.max_positions - special < 2:
+            raise ValueError(
+                f"models: {c.model} has {c.max_positions} positions, {special} special tokens "
+                f"around a text; allowed: {special + 2} positions at least"
+                + (", or special_tokens: none" if special else "")
+            )
     changes: dict[str, int] = {}
     if _is_default(protocol, "length") and min(contexts, default=protocol.length) < protocol.length:
         changes["length"] = min(contexts)
@@ -53,6 +63,36 @@ def fitted(
         room[name] = min(most, room.get(name, most))
     cut = {n: m for n, m in room.items() if _is_default(protocol, n) and m < getattr(protocol, n)}
     return dataclasses.replace(protocol, **cut)
+
+
+def with_sequences(
+    protocol: Protocol, error: TooFewError, asked: Protocol, spectroscopy: Spectroscopy
+) -> Protocol:
+    """The protocol with as many sequences as a probe has, where nobody set their number.
+
+    Args:
+        protocol: that asks for more.
+        error: of the probe.
+        asked: of the config.
+        spectroscopy: of the config, whose samples are taken out of the probe.
+
+    Returns:
+        The protocol; its number of blocks follows where nobody set it.
+
+    Raises:
+        ValueError: that of the probe, where the number was set, or where fewer than two are left;
+            and where a sample of the spectroscopy is larger.
+    """
+    if not _is_default(asked, "sequences") or error.allowed < LEAST_SEQUENCES:
+        raise error
+    for name in ("curvature", "sampling"):
+        section = getattr(spectroscopy, name)
+        if section is not None and section.sequences > error.allowed:
+            raise ValueError(f"{name}.sequences: got {section.sequences}; {error}") from error
+    blocks = protocol.blocks
+    if _is_default(asked, "blocks"):
+        blocks = min(blocks, error.allowed)
+    return dataclasses.replace(protocol, sequences=error.allowed, blocks=blocks)
 
 
 def changes_of(asked: Protocol, made: Protocol) -> tuple[str, ...]:

@@ -212,16 +212,18 @@ class Target:
         tokens: digest of the probe's tokens.
         shuffle_seed: permute the tokens within each sequence, None leaves them in order.
         paths: kind -> file to write.
-        beginning: special tokens at the start of every sequence, which are not permuted.
-        left_out: of them, those that are not looked at.
-        sanity: the loss of its first sequences is asked for, before anything is captured.
+        around: counts of the special tokens at the start and at the end of every sequence, which
+            are not permuted.
+        left_out: of those at the start, the ones that are not looked at.
+        sanity: the loss of its first sequences is asked for, before anything is captured where the
+            model is whole in memory.
     """
 
     probe: str
     tokens: str
     shuffle_seed: int | None
     paths: Mapping[str, str]
-    beginning: int = 0
+    around: tuple[int, int] = (0, 0)
     left_out: int = 0
     sanity: bool = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,9 +80,25 @@ def jobs_for(
             digests=_digests(m, sources),
         )
         jobs.append(job)
-    captures = [_capture_job(plan, group, config, scratch) for group in passes.values()]
+    captures = _asked_once([
+        _capture_job(plan, group, config, scratch) for group in passes.values()
+    ])
     tokens = {t.digest: t.tokens_ST for t in plan.tokens.values()}
     return Work(captures, jobs, tokens)
+
+
+def _asked_once(jobs: Sequence[CaptureJob]) -> list[CaptureJob]:
+    """The jobs, of which one alone says what a model pays for a probe: one of a forward pass."""
+    wanted = [(job, target) for job in jobs for target in job.targets if target.sanity]
+    wanted.sort(key=lambda of: any(KINDS[kind].section for kind in of[1].paths))
+    first: dict[tuple[str, str], Target] = {}
+    for job, target in wanted:
+        first.setdefault((job.weights.checkpoint.weights_digest, target.tokens), target)
+    asks = {id(target) for target in first.values()}
+    return [
+        replace(job, targets=tuple(replace(t, sanity=id(t) in asks) for t in job.targets))
+        for job in jobs
+    ]
 
 
 class WantedCapture(NamedTuple):
@@ -125,7 +142,8 @@ def _capture_job(
         made_of[tokens.digest] = tokens
         paths[m.probe, tokens.digest, shuffle][m.kind] = str(scratch / f"{m.capture_key}.arrow")
     c = unit.checkpoint
-    judged = unit.variant == "trained" and KINDS["token_losses"].exists(c) and c in plan.last
+    predicts = any(KINDS[kind].exists(c) for kind in ("token_losses", "masked_losses"))
+    judged = unit.variant == "trained" and predicts and c in plan.last
     asked = config.spectroscopy()
     observed = (name for m in group for name in KINDS[m.kind].observed_by(asked))
     return CaptureJob(
@@ -136,7 +154,7 @@ def _capture_job(
                 read,
                 shuffle,
                 to,
-                made_of[read].beginning,
+                made_of[read].around,
                 made_of[read].left_out,
                 sanity=judged and shuffle is None and made_of[read].known_text,
             )

@@ -33,10 +33,12 @@ from scaleinv_ray.plan.fitting import (
     fitted,
     fitted_points,
     points_of,
+    with_sequences,
 )
 from scaleinv_ray.plan.grouping import pairs_of, trajectories_of
-from scaleinv_ray.plan.tokens import given_tokens, num_before, probe_tokens, tokenizers_of
+from scaleinv_ray.plan.tokens import given_tokens, num_around, probe_tokens, tokenizers_of
 from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Reading, Unit, digest
+from scaleinv_ray.probes import TooFewError
 from scaleinv_ray.protocols import Spectroscopy, digest_of
 from scaleinv_ray.records import Protocol
 
@@ -66,16 +68,9 @@ def make_plan(config: RunConfig, given: np.ndarray | None = None) -> Plan:
     made = {kind for kind in kinds if KINDS[kind].is_asked(spectroscopy)}
     on_tokens = live if made & of_tokens() else []
     _check_captured(on_tokens, config)
-    before = num_before(config, on_tokens)
-    protocol = fitted(config.protocol, on_tokens, made, before=before)
-    check_captures(on_tokens, protocol, made, spectroscopy)
-    _check_parameters(asked, protocol)
     tokenizers = tokenizers_of(live)
-    tokens = (
-        probe_tokens(config, on_tokens, protocol, named=tokenizers)
-        if given is None
-        else given_tokens(given, on_tokens, protocol)
-    )
+    protocol, tokens = _read(config, on_tokens, made, tokenizers, given)
+    _check_parameters(asked, protocol)
     _check_observed(config, tokens)
     rows = distinct_rows(tokens.values(), protocol.position)
     chosen = {n: fitted_points(REGISTRY[n], p, rows) for n, p in asked.items()}
@@ -107,6 +102,30 @@ def make_plan(config: RunConfig, given: np.ndarray | None = None) -> Plan:
         tokenizers=tokenizers,
         fitted=(*changes_of(config.protocol, protocol), *points_of(asked, chosen, rows)),
     )
+
+
+def _read(
+    config: RunConfig,
+    checkpoints: Sequence[Checkpoint],
+    kinds: set[str],
+    tokenizers: Mapping[str, str],
+    given: np.ndarray | None,
+) -> tuple[Protocol, dict[tuple[str, str], ProbeTokens]]:
+    """The protocol that the series has room for, and the tokens by it.
+
+    How many sequences a text gives is known when it is read: where nobody set their number, it is
+    as many as every probe has in every tokenizer.
+    """
+    wanted, special = config.protocol, num_around(config, checkpoints)
+    while True:
+        protocol = fitted(wanted, checkpoints, kinds, special=special)
+        check_captures(checkpoints, protocol, kinds, config.spectroscopy())
+        if given is not None:
+            return protocol, given_tokens(given, checkpoints, protocol)
+        try:
+            return protocol, probe_tokens(config, checkpoints, protocol, named=tokenizers)
+        except TooFewError as error:
+            wanted = with_sequences(wanted, error, config.protocol, config.spectroscopy())
 
 
 def _check_observed(config: RunConfig, tokens: Mapping[tuple[str, str], ProbeTokens]) -> None:

@@ -27,6 +27,18 @@ _SHIFT = 32
 """Ids take the bits below, the bytes that a token covers those above."""
 
 
+class Around(NamedTuple):
+    """Ids of the special tokens of a sequence: those before its text, and those behind it."""
+
+    before: tuple[int, ...] = ()
+    behind: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Tokens in all."""
+        return len(self.before) + len(self.behind)
+
+
 class PerToken(NamedTuple):
     """Bytes of text that a predicted token covers: the mean, and its error over sequences."""
 
@@ -101,15 +113,22 @@ def _encoding(tokenizer: Tokenizer, file: Path, text: str) -> tokenizers.Encodin
         raise ValueError(f"{file}: cannot encode {text[:20]!r} ({said})") from error
 
 
-def beginning_of(
-    tokenizer: Tokenizer, file: Path, asked: str | Sequence[str], bos: str | int | None
-) -> tuple[int, ...]:
-    """Ids that stand before a text, once a sequence.
+def around(
+    tokenizer: Tokenizer,
+    file: Path,
+    asked: str | Sequence[str],
+    bos: str | int | None,
+    *,
+    encoder: bool = False,
+) -> Around:
+    """Ids that stand before a text, once a sequence, and behind it.
 
     Args:
         asked: 'none'; 'auto' for what the tokenizer puts there itself, by its post-processor or
-            else by its settings; or names of tokens.
+            else by its settings; or names of tokens that stand before it.
         bos: what its settings put there.
+        encoder: of a model that sees what stands behind a text, and so is given it; another one is
+            cut, not ended.
 
     Returns:
         The ids, in order.
@@ -118,27 +137,31 @@ def beginning_of(
         ValueError: naming the file, for a token that the vocabulary does not have.
     """
     if asked == "none":
-        return ()
+        return Around()
     if asked != "auto":
-        return tuple(_id_of(tokenizer, file, name) for name in asked)
-    own = _own_beginning(tokenizer, file)
-    if own or bos is None:
+        return Around(tuple(_id_of(tokenizer, file, name) for name in asked))
+    own = _own_around(tokenizer, file)
+    if not encoder:
+        own = own._replace(behind=())
+    if own.before or bos is None:
         return own
-    return (bos,) if isinstance(bos, int) else (_id_of(tokenizer, file, bos),)
+    first = bos if isinstance(bos, int) else _id_of(tokenizer, file, bos)
+    return own._replace(before=(first,))
 
 
-def _own_beginning(tokenizer: Tokenizer, file: Path) -> tuple[int, ...]:
-    """What the post-processor puts before a text that is not empty."""
+def _own_around(tokenizer: Tokenizer, file: Path) -> Around:
+    """What the post-processor puts around a text that is not empty."""
     if tokenizer.post_processor is None:
-        return ()
+        return Around()
     by_id = sorted(tokenizer.get_vocab(with_added_tokens=False).values())
     texts = ("a", "A", *(tokenizer.decode([i]) for i in by_id))
     text = next((t for t in texts if t.strip() and _spells(tokenizer, file, t)), None)
     if text is None:
-        return ()
+        return Around()
     found = tokenizer.encode(text)
-    first = next((i for i, added in enumerate(found.special_tokens_mask) if not added), 0)
-    return tuple(found.ids[:first])
+    own = [i for i, added in enumerate(found.special_tokens_mask) if not added]
+    first, last = (own[0], own[-1]) if own else (0, len(found.ids))
+    return Around(tuple(found.ids[:first]), tuple(found.ids[last + 1 :]))
 
 
 def _spells(tokenizer: Tokenizer, file: Path, text: str) -> bool:
@@ -201,6 +224,7 @@ def bytes_per_token(
     tokens_ST: np.ndarray,
     *,
     before: int = 0,
+    behind: int = 0,
 ) -> PerToken | None:
     """Bytes of text that the predicted tokens of a probe cover, a token.
 
@@ -213,6 +237,7 @@ def bytes_per_token(
         request: with which its tokens were made; its generator in the state of then.
         tokens_ST: those tokens.
         before: tokens without text that stand before them and are predicted but for the first.
+        behind: those that stand behind them.
 
     Returns:
         Mean over sequences and its standard error; None where tokens stand for no text: drawn from
@@ -228,7 +253,7 @@ def bytes_per_token(
         or not bytes_ST.any(axis=1).all()
     ):
         return None
-    per_S = np.pad(bytes_ST, ((0, 0), (before, 0)))[:, 1:].mean(axis=1)
+    per_S = np.pad(bytes_ST, ((0, 0), (before, behind)))[:, 1:].mean(axis=1)
     error = float(per_S.std(ddof=1) / np.sqrt(len(per_S))) if len(per_S) > 1 else 0.0
     return PerToken(float(per_S.mean()), error)
 

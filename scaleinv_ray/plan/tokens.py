@@ -18,7 +18,8 @@ from scaleinv_ray.config import RunConfig
 from scaleinv_ray.config.run import ProbeFile, ProbeTokenFile
 from scaleinv_ray.kinds import digest_for
 from scaleinv_ray.plan.tokenizer import (
-    beginning_of,
+    Around,
+    around,
     bytes_per_token,
     encode,
     names_of,
@@ -50,18 +51,22 @@ def tokenizers_of(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
     })
 
 
-def num_before(config: RunConfig, checkpoints: Sequence[Checkpoint]) -> int:
-    """Most tokens that stand before a text, and that the length of sequences does not count."""
+def num_around(config: RunConfig, checkpoints: Sequence[Checkpoint]) -> int:
+    """Most tokens that stand around a text, and that the length of sequences does not count."""
     if config.measure_special_tokens:
         return 0
     first = {c.tokenization: c for c in checkpoints}.values()
     read = [(c, c.tokenizer_file, c.tokenizer_digest) for c in first]
     of = [
-        beginning_of(read_tokenizer(file, known), file, config.special_tokens, c.bos)
+        _around(config, c, read_tokenizer(file, known), file)
         for c, file, known in read
         if file is not None and known is not None
     ]
-    return max(map(len, of), default=0)
+    return max((special.size for special in of), default=0)
+
+
+def _around(config: RunConfig, c: Checkpoint, tokenizer: Tokenizer, file: Path) -> Around:
+    return around(tokenizer, file, config.special_tokens, c.bos, encoder=c.encoder)
 
 
 def probe_tokens(
@@ -170,22 +175,29 @@ class _Making:
             special_ids=frozenset(special),
         )
 
-    def check_room(self, first: Sequence[int], measured: int) -> None:
-        """Refuses models that lack a token before the text, or positions for all of it."""
-        beginning = len(first)
+    def check_room(self, special: Around, measured: int) -> None:
+        """Refuses models that lack a token around the text, or positions for all of it."""
+        highest = max((*special.before, *special.behind), default=0)
+        length, where = self.protocol.length, "around" if special.behind else "before"
         for c in self.checkpoints:
-            if max(first, default=0) >= c.vocab_size:
+            if highest >= c.vocab_size:
                 raise ValueError(
-                    f"special_tokens: got token {max(first)} before a text, model {c.model} has "
+                    f"special_tokens: got token {highest} {where} a text, model {c.model} has "
                     f"tokens 0..{c.vocab_size - 1}; allowed: special_tokens: none"
                 )
-            most = None if c.max_positions is None else c.max_positions - beginning + measured
-            if beginning and most is not None and self.protocol.length > most:
+            most = None if c.max_positions is None else c.max_positions - special.size + measured
+            if special.size and most is not None and length > most:
+                room = f"1..{most}, or " if most > 1 else ""
                 raise ValueError(
-                    f"protocol.length: got {self.protocol.length} behind {beginning} special "
-                    f"tokens, model {c.model} has {c.max_positions} positions; allowed 1..{most}, "
-                    "or special_tokens: none"
+                    f"protocol.length: got {length} with {special.size} special tokens {where} "
+                    f"it, model {c.model} has {c.max_positions} positions; allowed: {room}"
+                    "special_tokens: none"
                 )
+        if measured >= length:
+            raise ValueError(
+                f"protocol.length: got {length}, all of it special tokens, allowed "
+                f"{measured + 1}.. (measure_special_tokens)"
+            )
 
 
 def _made(making: _Making, *, count: bool) -> ProbeTokens:
@@ -193,22 +205,23 @@ def _made(making: _Making, *, count: bool) -> ProbeTokens:
     probe, c = making.probe, making.checkpoints[0]
     if probe.of_ids:
         text_ST = _built(probe, making.request(making.protocol.length, None), probe.description)
-        return _begun(making, text_ST, (), 0)
+        return _begun(making, text_ST, Around())
     if c.tokenizer_file is None or c.tokenizer_digest is None:
         raise ValueError(
             f"model {c.model}: got no tokenizer.json in {c.where}, needed by the probes"
         )
     file, tokenizer = c.tokenizer_file, read_tokenizer(c.tokenizer_file, c.tokenizer_digest)
-    first = beginning_of(tokenizer, file, making.config.special_tokens, c.bos)
-    measured = len(first) if making.config.measure_special_tokens else 0
-    making.check_room(first, measured)
+    special = _around(making.config, c, tokenizer, file)
+    before, behind = map(len, special) if making.config.measure_special_tokens else (0, 0)
+    measured = before + behind
+    making.check_room(special, measured)
     ask = partial(making.request, making.protocol.length - measured, (tokenizer, file))
     text_ST = _built(probe, ask(), file)
     _check_spelled(tokenizer, file, probe, text_ST)
-    found = _begun(making, text_ST, first, len(first) - measured)
+    found = _begun(making, text_ST, special)
     if not count:
         return found
-    covered = bytes_per_token(tokenizer, file, probe, ask(), text_ST, before=measured)
+    covered = bytes_per_token(tokenizer, file, probe, ask(), text_ST, before=before, behind=behind)
     return replace(found, bytes_per_token=covered)
 
 
@@ -221,19 +234,21 @@ def _built(probe: ProbeSet, request: ProbeRequest, where: object) -> np.ndarray:
         raise
 
 
-def _begun(
-    making: _Making, text_ST: np.ndarray, first: tuple[int, ...], left_out: int
-) -> ProbeTokens:
-    """The text behind what stands before it; without that its digest is that of the text."""
-    row = np.array(first, dtype=text_ST.dtype)
-    tokens_ST = np.concatenate([np.tile(row, (len(text_ST), 1)), text_ST], axis=1)
+def _begun(making: _Making, text_ST: np.ndarray, special: Around) -> ProbeTokens:
+    """The text with what stands around it; without that its digest is that of the text."""
+    before, behind = (
+        np.tile(np.array(ids, dtype=text_ST.dtype), (len(text_ST), 1)) for ids in special
+    )
+    tokens_ST = np.concatenate([before, text_ST, behind], axis=1)
     content = hashlib.sha256(np.ascontiguousarray(tokens_ST).tobytes()).hexdigest()[:20]
+    measured, (first, last) = making.config.measure_special_tokens, map(len, special)
+    counts = (first, 0 if measured else first, *((last, measured) if last else ()))
     return ProbeTokens(
         making.probe.name,
         tokens_ST,
-        digest(content, len(first), left_out) if first else content,
-        beginning=len(first),
-        left_out=left_out,
+        digest(content, *counts) if special.size else content,
+        around=(first, last),
+        measured=measured,
         known_text=making.probe.layout is not None,
         of_ids=making.probe.of_ids,
         said=tuple(making.said),

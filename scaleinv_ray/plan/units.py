@@ -70,13 +70,13 @@ class ProbeTokens:
 
     Attributes:
         name: of the probe.
-        tokens_ST: int32 [sequences, length], the beginning tokens before them.
+        tokens_ST: int32 [sequences, length], special tokens around them.
         digest: of the tokens.
         bytes_per_token: text that a predicted token covers; counted where a series has several
             tokenizers, and None where tokens stand for no text.
-        beginning: special tokens at the start of every sequence; they stay there whatever is done
-            to the text.
-        left_out: of them, those that captures do not look at: all, or none.
+        around: counts of the special tokens at the start and at the end of every sequence; they
+            stay there whatever is done to the text.
+        measured: captures look at these tokens too.
         known_text: a model of this kind of text should predict it better than its frequencies do.
         of_ids: ids of a file, which no tokenizer has made.
         said: what was left out of it.
@@ -86,8 +86,8 @@ class ProbeTokens:
     tokens_ST: np.ndarray
     digest: str
     bytes_per_token: PerToken | None = None
-    beginning: int = 0
-    left_out: int = 0
+    around: tuple[int, int] = (0, 0)
+    measured: bool = False
     known_text: bool = False
     of_ids: bool = False
     said: tuple[str, ...] = ()
@@ -95,7 +95,13 @@ class ProbeTokens:
     @property
     def text_ST(self) -> np.ndarray:
         """The tokens that captures look at."""
-        return self.tokens_ST[:, self.left_out :]
+        behind = 0 if self.measured else self.around[1]
+        return self.tokens_ST[:, self.left_out : self.tokens_ST.shape[1] - behind]
+
+    @property
+    def left_out(self) -> int:
+        """Tokens at the start of every sequence that captures do not look at."""
+        return 0 if self.measured else self.around[0]
 
 
 class Reading(NamedTuple):

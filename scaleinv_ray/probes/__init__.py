@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from scaleinv_ray.probes.corpus import Corpus, load_corpus
-from scaleinv_ray.probes.registry import PROBES, ProbeRequest, ProbeSet
+from scaleinv_ray.probes.registry import PROBES, ProbeRequest, ProbeSet, TooFewError
 from scaleinv_ray.probes.token_files import token_file
 from scaleinv_ray.probes.user import text_file
 
@@ -26,6 +26,7 @@ __all__ = [
     "Corpus",
     "ProbeRequest",
     "ProbeSet",
+    "TooFewError",
     "build_tokens",
     "find",
     "load_corpus",

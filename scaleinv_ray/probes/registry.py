@@ -14,6 +14,19 @@ from scaleinv_ray.probes.corpus import Corpus
 Layout = Literal["packed", "documents"]
 
 
+class TooFewError(ValueError):
+    """A probe has fewer sequences than are wanted.
+
+    Attributes:
+        allowed: how many it has.
+    """
+
+    def __init__(self, text: str, *, allowed: int) -> None:
+        """Keeps the number beside what is said of it."""
+        super().__init__(text)
+        self.allowed = allowed
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProbeRequest:
     """What a probe set is asked for; see `build_tokens` for the meaning of the fields."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from scaleinv_ray.probes.corpus import Document, Kind
-from scaleinv_ray.probes.registry import ProbeRequest, probe_set
+from scaleinv_ray.probes.registry import ProbeRequest, TooFewError, probe_set
 
 _PIECE = 1 << 16  # characters tokenised at once: a huge file is read no further than needed
 JOIN = "\n\n"
@@ -73,7 +73,7 @@ def packed(request: ProbeRequest, documents: Sequence[Document], *, what: str) -
         int64 tokens [sequences, length].
 
     Raises:
-        ValueError: where they have too few tokens.
+        TooFewError: where they have too few tokens.
     """
     # Sequences of one document stay neighbours: replicates are blocks of consecutive sequences,
     # and what is correlated has to lie within a block.
@@ -86,9 +86,12 @@ def packed(request: ProbeRequest, documents: Sequence[Document], *, what: str) -
             got += len(parts[-1])
             if got >= needed:
                 return np.concatenate(parts)[:needed].reshape(request.sequences, request.length)
-    raise ValueError(
+    most = got // request.length
+    raise TooFewError(
         f"sequences: got {got} tokens of {what}, {request.sequences} sequences of "
-        f"{request.length} tokens need {needed}; allowed up to {got // request.length} sequences"
+        f"{request.length} tokens need {needed}; allowed up to {most} (protocol.sequences), a "
+        "smaller protocol.length, or more text (corpus: [folder], or the probe's own file)",
+        allowed=most,
     )
 
 
@@ -146,12 +149,13 @@ def enough(request: ProbeRequest, long: int, known: int, *, what: str) -> None:
         what: they are.
 
     Raises:
-        ValueError: where fewer are long enough than sequences are wanted.
+        TooFewError: where fewer are long enough than sequences are wanted.
     """
     line = f"{long} of {known} {what} have {request.length} tokens or more"
     if long < request.sequences:
-        raise ValueError(
+        raise TooFewError(
             f"sequences: got {request.sequences}, {line}; allowed up to {long} sequences, or a "
-            "smaller protocol.length"
+            "smaller protocol.length",
+            allowed=long,
         )
     request.said.append(f"{line}, {request.sequences} of them are read")

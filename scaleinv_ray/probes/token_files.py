@@ -5,8 +5,10 @@ Shape suffixes: N sequences of the file, S sequences wanted, T tokens of a seque
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,14 +47,19 @@ def token_file(name: str, file: str | Path, *, field: str = "input_ids") -> Prob
 def _tokens(file: Path, field: str, request: ProbeRequest) -> np.ndarray:
     with reading(file):
         check_plain("probes", file)
-        rows = _array(file) if file.suffix == ".npy" else _lists(file, field)
+        if file.suffix not in _READ:
+            raise ValueError(f"probes: got {str(file)!r}, allowed: {', '.join(_READ)}")
+        rows = _READ[file.suffix](file, field)
         long = [n for n, row in enumerate(rows) if len(row) >= request.length]
         enough(request, len(long), len(rows), what=f"sequences in {file}")
         chosen = long[: request.sequences]
-        return np.stack([np.asarray(rows[n][: request.length], dtype=np.int64) for n in chosen])
+        text_ST = np.stack([rows[n][: request.length] for n in chosen])
+        if text_ST.dtype == np.uint64:  # what is beyond int64 stays beyond any vocabulary
+            text_ST = np.minimum(text_ST, np.uint64(2**63 - 1))
+        return text_ST.astype(np.int64)
 
 
-def _array(file: Path) -> np.ndarray:
+def _array(file: Path, _: str) -> np.ndarray:
     try:
         ids_NT = np.load(file, mmap_mode="r", allow_pickle=False)
     except OSError as error:
@@ -83,3 +90,6 @@ def _lists(file: Path, field: str) -> list[np.ndarray]:
     ids_M = found.flatten().to_numpy(zero_copy_only=False)
     size_N = pa.compute.list_value_length(found).to_numpy(zero_copy_only=False)
     return np.split(ids_M, np.cumsum(size_N)[:-1]) if len(size_N) else []
+
+
+_READ: dict[str, Callable[[Path, str], Any]] = {".npy": _array, ".parquet": _lists}

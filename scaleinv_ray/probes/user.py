@@ -67,7 +67,10 @@ def _documents(file: Path, field: str, layout: Layout) -> Iterator[Document]:
     except OSError as error:
         raise ValueError(f"probes: got {str(file)!r}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"probes: got {str(file)!r}, allowed UTF-8 text ({error})") from error
+        raise ValueError(
+            f"probes: got {str(file)!r}, allowed: .txt or JSON lines in UTF-8, .parquet "
+            f"({error.reason} at byte {error.start})"
+        ) from error
     plain = file.suffix == ".txt"
     lines = [text] if plain and layout == "packed" else text.split("\n")
     for number, line in enumerate(lines, start=1):
@@ -78,6 +81,8 @@ def _documents(file: Path, field: str, layout: Layout) -> Iterator[Document]:
 
 def _column(file: Path, field: str) -> Iterator[Document]:
     found = column_of(file, field)
+    if str(found.type).startswith("dictionary<values=string"):  # a column of categories
+        found = found.cast("string")
     if str(found.type) not in {"string", "large_string", "string_view"}:
         raise ValueError(f"{file}: {field}: got {found.type}, allowed texts")
     for number, text in enumerate(found.to_pylist()):
@@ -91,7 +96,9 @@ def _text(line: str, field: str, where: str) -> str:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: got {line[:40]!r}, allowed JSON ({error.msg})") from error
+        raise ValueError(
+            f"{where}: got {line[:40]!r}, allowed: a JSON object, or another file (.txt, .parquet)"
+        ) from error
     except ValueError as error:  # a number of more digits than Python reads
         raise ValueError(f"{where}: got {line[:40]!r}, allowed JSON ({error!s:.60})") from error
     except RecursionError as error:

@@ -41,6 +41,7 @@ from scaleinv_ray.plan.jobs_from_plan import jobs_for
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.runs.fitting import check_models
 from scaleinv_ray.runs.leftovers import left_behind, recorded
+from scaleinv_ray.runs.reach import reach_lines
 from scaleinv_ray.runs.run_lock import alone
 from scaleinv_ray.store import Store
 
@@ -213,9 +214,11 @@ def run(
     check_folder("out", out or checked.out)
     store = Store(out or checked.out)
     plan = make_plan(checked)
+    # as fitted: who comes back with more models is to find the same protocol, or be told
+    checked = checked.model_copy(update={"protocol": plan.protocol})
     notes = notes_of(checked, plan)  # raises: files are read after the work, and would be its end
     with alone(store):
-        if (line := left_behind(store)) is not None:
+        for line in filter(None, [*reach_lines(plan), left_behind(store)]):
             print(line, file=sys.stderr)
         check_claim(store, checked)
         done = tidied(store, concluded_files())

@@ -26,7 +26,7 @@ from scaleinv_ray.cost_model import matrix_work
 from scaleinv_ray.kinds import KINDS, one_pass_kinds
 from scaleinv_ray.measure.measuring import MeasuredRows, rows_of, write_measurement
 from scaleinv_ray.plan.jobs import MeasureJob
-from scaleinv_ray.records import Protocol, Record, WeightMatrix
+from scaleinv_ray.records import MaskedLosses, Protocol, Record, WeightMatrix, num_masked
 from scaleinv_ray.store import Store, read_records, write_records
 
 assert scaleinv_ray.invariants
@@ -110,10 +110,21 @@ def capture_constants(root: Path) -> tuple[dict[str, Any], dict[str, float], dic
         side = SIDES[width]
         weights = WeightMatrix(w_OI=rng.normal(size=(4 * side, side)), layer=0, num_layers=LAYERS)
         write_records(folder / "weights.arrow", [weights, weights], kind="weights", facts={})
+        write_records(folder / "masked_losses.arrow", [masked(rng)], kind="masked_losses", facts={})
     device = device_of(forward, jacobian, *wide_forward(root, tokens_ST[:32]))
     constants = {**build_seconds(root), **write_seconds(root, rng), "start_s": 8.0}
     print(f"forward {forward}, jacobians {jacobian}", device, constants, flush=True)
     return device, constants, folders
+
+
+def masked(rng: np.random.Generator) -> MaskedLosses:
+    """Losses of an encoder: what is done with them depends on their number alone."""
+    shape = PROTOCOL.sequences, num_masked(PROTOCOL.length)
+    position_SM = np.tile(np.arange(shape[1], dtype=np.int32), (shape[0], 1))
+    return MaskedLosses(
+        loss_SM=rng.gamma(2.0, size=shape).astype(np.float32), position_SM=position_SM,
+        num_layers=LAYERS,
+    )  # fmt: skip
 
 
 def captured(model: Path, tokens_ST: np.ndarray, folder: Path) -> tuple[float, float]:

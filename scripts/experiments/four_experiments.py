@@ -1,9 +1,9 @@
-"""Four questions to ladders of one's own: exponents, topology, residues, the emergence of copying.
+"""Four questions to ladders of one's own: exponents, topology, residues, emergence of copying.
 
 Trains GPT-2 over width (five seeds), over depth and Llama over width (three seeds each), measures
-them alike, writes down what the smaller widths predict for the largest, trains that one, and compares.
-Every stage goes on where it was ended. Without the last stage it stops when the predictions are
-written: they are to be kept (a commit) before the held-out width is trained (`--held-out`).
+them alike, writes down what the smaller widths predict for the largest, trains that one, compares.
+Every stage goes on where it was ended. Without `--held-out` it stops when the predictions are
+written: they are to be kept (a commit) before the largest width is trained.
 """
 
 import argparse

@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers as tf
 
+from scaleinv_ray.capture.by_kind.attention import attention_records
 from scaleinv_ray.capture.by_kind.jacobians import jacobian_records
 from scaleinv_ray.capture.by_kind.masked_losses import masked_losses
 from scaleinv_ray.capture.curvature.products import language_loss
@@ -107,10 +108,45 @@ def test_losses_of_curvature_and_chains_are_those_of_the_text(model, begun_ST):
     assert mean == pytest.approx(loss_ST.mean(), abs=2e-6)
 
 
-def test_shuffled_text_keeps_what_stands_before_it(tokens_ST, begun_ST):
-    mixed_ST = shuffle_tokens(begun_ST, 4, keep=2)
-    assert (mixed_ST[:, :2] == FIRST).all()
-    np.testing.assert_array_equal(mixed_ST[:, 2:], shuffle_tokens(tokens_ST, 4))
+def test_shuffled_text_keeps_what_stands_around_it(tokens_ST, begun_ST):
+    ended_ST = np.concatenate([begun_ST, np.full((len(begun_ST), 1), 9)], axis=1)
+    mixed_ST = shuffle_tokens(ended_ST, 4, keep=(2, 1))
+    assert (mixed_ST[:, :2] == FIRST).all() and (mixed_ST[:, -1] == 9).all()
+    np.testing.assert_array_equal(mixed_ST[:, 2:-1], shuffle_tokens(tokens_ST, 4))
+
+
+def test_encoders_read_what_stands_behind_a_text_and_nobody_looks_at_it(tokens_ST, begun_ST):
+    torch.manual_seed(0)
+    net = tf.AutoModelForMaskedLM.from_config(CONFIGS["bert"]()).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    length = PROTOCOL.length
+    ended_ST = np.concatenate([begun_ST, np.full((len(begun_ST), 1), 9)], axis=1)
+    kinds = frozenset({"cloud", "moments", "stream"})
+    found = forward_records(net, ended_ST, PROTOCOL, kinds=kinds, batch_size=64, left_out=2)
+    with torch.inference_mode():
+        out = net(input_ids=torch.from_numpy(ended_ST), output_hidden_states=True).hidden_states
+    text_LSTD = torch.stack(out)[:, :, 2 : 2 + length].numpy()
+    for record, x_STD in zip(found["cloud"], text_LSTD, strict=True):
+        np.testing.assert_allclose(record.x_TD, x_STD[:, PROTOCOL.position], atol=5e-6)
+    moments = found["moments"][0]
+    used = moments.count_B.sum() // length
+    mean_D = moments.count_B / moments.count_B.sum() @ moments.mean_BD
+    np.testing.assert_allclose(mean_D, text_LSTD[1][:used].mean(axis=(0, 1)), atol=5e-6)
+    asked = PassRequest(net, ended_ST, PROTOCOL, mask_id=5, left_out=2)
+    (ended,), (cut,) = masked_losses(asked), masked_losses(replace(asked, tokens_ST=begun_ST))
+    np.testing.assert_array_equal(ended.position_SM, cut.position_SM)
+    assert not np.allclose(ended.loss_SM, cut.loss_SM)
+    (jacobian, *_) = jacobian_records(net, ended_ST, PROTOCOL, left_out=2)
+    np.testing.assert_allclose(
+        jacobian.h_TD, text_LSTD[0][: PROTOCOL.jacobian_positions, PROTOCOL.position], atol=5e-6
+    )
+    (pattern, *_) = attention_records(net, ended_ST, PROTOCOL, left_out=2)
+    assert pattern.a_STT.shape[1:] == (length + 3, length + 3)
+    causal = tf.AutoModelForCausalLM.from_config(CONFIGS["gpt2"]()).eval()
+    with pytest.raises(ValueError, match=r"tokens_ST: got shape .*allowed"):
+        forward_records(causal, ended_ST, PROTOCOL, kinds=kinds, batch_size=64, left_out=2)
 
 
 def test_hidden_tokens_of_encoders_are_those_of_the_text(tokens_ST, begun_ST):

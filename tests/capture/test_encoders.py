@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, models
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForMaskedLM,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     T5Config,
@@ -32,6 +35,8 @@ from scaleinv_ray.checkpoints.files.headers import read_tensors
 from scaleinv_ray.checkpoints.weights.fits import check_tensors, needed_by
 from scaleinv_ray.checkpoints.weights.loading import load_model
 from scaleinv_ray.checkpoints.weights.matrices import iter_weights
+from scaleinv_ray.cost_model import price
+from scaleinv_ray.inspection import inspect
 from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.plan import make_plan
 from scaleinv_ray.records import Jacobians, Protocol
@@ -72,10 +77,10 @@ def letters_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
-def encoder(folder: Path, kind: str, *, head: bool = True) -> Path:
+def encoder(folder: Path, kind: str, *, head: bool = True, **more: Any) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = AutoConfig.for_model(kind, **(SIZES | KINDS_OF[kind]))
+        config = AutoConfig.for_model(kind, **(SIZES | KINDS_OF.get(kind, {}) | more))
         of_class = AutoModelForMaskedLM if head else AutoModel
         perturbed(of_class.from_config(config)).save_pretrained(folder)
     letters_tokenizer().save_pretrained(folder)
@@ -194,6 +199,32 @@ def test_what_an_encoder_does_not_have_is_refused(tmp_path: Path, tokens_ST: np.
         StreamedModel.open(tmp_path / "body")
 
 
+def test_xlm_roberta_counts_positions_from_behind_its_padding(
+    tmp_path: Path, letters: Path
+) -> None:
+    """514 positions of which two stand for padding and what is before it; one kind of segment."""
+    sizes = {"type_vocab_size": 1, "max_position_embeddings": 18, "layer_norm_eps": 1e-5}
+    folder = encoder(tmp_path / "x", "xlm-roberta", **sizes)
+    (c,) = checkpoints.from_folder(folder, cache_dir=tmp_path / "cache")
+    assert (c.encoder, c.max_positions, c.mask_id, c.broken) == (True, 16, MASK, None)
+    tokens_ST = np.random.default_rng(1).integers(len(SPECIAL), VOCABULARY, size=(40, 16))
+    model = load_model(folder)
+    kinds = frozenset({"cloud"})
+    records = forward_records(model, tokens_ST, PROTOCOL, kinds=kinds, batch_size=7)
+    table = model.base_model.embeddings
+    at = torch.from_numpy(tokens_ST[:, PROTOCOL.position])
+    with torch.no_grad():
+        by_hand = table.LayerNorm(
+            table.word_embeddings(at)
+            + table.position_embeddings.weight[PROTOCOL.position + table.padding_idx + 1]
+            + table.token_type_embeddings.weight[0]
+        )
+    np.testing.assert_allclose(records["cloud"][0].x_TD, by_hand, atol=1e-6)
+    asked = config_of(letters, folder, protocol={"sequences": 128, "length": 17, "position": 9})
+    with pytest.raises(ValueError, match=r"length: got 17, allowed 1\.\.16 \(positions of model x"):
+        make_plan(asked)
+
+
 def test_positions_begin_behind_padding(tmp_path: Path) -> None:
     longest = {}
     for kind in ENCODERS:
@@ -204,6 +235,20 @@ def test_positions_begin_behind_padding(tmp_path: Path) -> None:
     body = encoder(tmp_path / "body", "bert", head=False)
     (c,) = checkpoints.from_folder(body, cache_dir=tmp_path / "cache")
     assert c.encoder and c.mask_id is None and c.broken is None
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_parameters_are_counted_once_and_buffers_not_at_all(kind: str, tmp_path: Path) -> None:
+    folder = encoder(tmp_path / kind, kind, tie_word_embeddings=True)
+    model = AutoModelForMaskedLM.from_pretrained(folder)
+    held = load_file(folder / "model.safetensors")
+    head = "cls.predictions" if kind == "bert" else "lm_head"
+    (table,) = (name for name in held if name.endswith("word_embeddings.weight"))
+    twice = {f"{head}.decoder.weight": held[table], f"{head}.decoder.bias": held[f"{head}.bias"]}
+    for more in ({}, {k: v.copy() for k, v in twice.items()}):  # as older files have them
+        save_file(held | more, folder / "model.safetensors", metadata={"format": "pt"})
+        (c,) = checkpoints.from_folder(folder, cache_dir=tmp_path / "cache")
+        assert c.n_params == model.num_parameters()
 
 
 @pytest.mark.parametrize(("kind", "head"), [("bert", False), ("roberta", True), ("esm", True)])
@@ -217,6 +262,7 @@ def test_everything_of_an_encoder_is_planned_and_measured(
     causal = {"token_losses", "hessian", "ggn", "chains"}
     kinds = set(KINDS) - causal - (set() if head else {"masked_losses"})
     assert {m.kind for m in plan.measurements} == kinds
+    assert "behaviour.masked_prediction" not in price(plan, plan.measurements).unpriced
     counts = made(config, plan, tmp_path / "run")
     assert counts["failed"] == 0 and counts["ok"] > 100
     named = config_of(letters, folder, invariants=["behaviour.capabilities"], protocol=protocol)
@@ -253,8 +299,27 @@ def test_a_trained_encoder_knows_its_text(tmp_path: Path) -> None:
     assert record.loss_SM.mean() < 0.3 < np.log(len(LETTERS)), "the entropy of a letter"
 
 
+def test_inspection_of_an_encoder_has_its_loss(tmp_path: Path) -> None:
+    ids_ST = np.random.default_rng(0).integers(len(SPECIAL), VOCABULARY, size=(24, 16))
+    found = inspect(encoder(tmp_path / "m", "bert"), tokens=ids_ST, budget_s=20)
+    (loss,) = [line for line in found.lines if line.at.quantity == "masked_loss"]
+    assert 2 < loss.value.value < 4
+
+
+def test_encoders_of_other_kinds_give_their_weights(tmp_path: Path, letters: Path) -> None:
+    config = DistilBertConfig(dim=16, hidden_dim=24, n_layers=1, n_heads=2, vocab_size=VOCABULARY,
+                              tie_word_embeddings=False)  # fmt: skip
+    DistilBertForMaskedLM(config).save_pretrained(tmp_path / "d")
+    letters_tokenizer().save_pretrained(tmp_path / "d")
+    asked = config_of(letters, tmp_path / "d", invariants=["weights.weight_tail"])
+    assert made(asked, make_plan(asked), tmp_path / "run")["failed"] == 0
+    with pytest.raises(ValueError, match=r"model_type: got 'distilbert', .*weights alone"):
+        make_plan(config_of(letters, tmp_path / "d"))
+
+
 def test_encoder_and_decoder_is_refused_with_the_reason(tmp_path: Path, letters: Path) -> None:
-    config = T5Config(d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2, vocab_size=VOCABULARY)
+    config = T5Config(d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2, vocab_size=VOCABULARY,
+                      tie_word_embeddings=False)  # fmt: skip
     T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5")
     letters_tokenizer().save_pretrained(tmp_path / "t5")
     asked = config_of(letters, tmp_path / "t5", invariants=["topology.persistence"])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -100,6 +101,28 @@ def test_a_pickle_that_asks_for_code_runs_none(tmp_path: Path) -> None:
     assert len(str(done.exception).splitlines()) == 1
     assert not (tmp_path / "harm").exists() and not (tmp_path / "new").exists()
     assert sorted(p.name for p in (tmp_path / "old").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ({"a": Harm(Path("harm"))}, r"it calls posix\.system, allowed: tensors alone"),
+        ({"a": np.zeros(3)}, r"it calls numpy\.\w+\.multiarray\._reconstruct, allowed"),
+        (b"hello", "damaged, or none of torch"),
+        (b"", "damaged, or none of torch"),
+    ],
+)
+def test_a_refusal_says_what_was_asked_for_and_advises_nothing(
+    held: Any, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "pytorch_model.bin"
+    if isinstance(held, bytes):
+        file.write_bytes(held)
+    else:
+        torch.save(held, file)
+    with pytest.raises(ValueError, match=said) as refused:
+        unpickling._tensors(file)
+    assert "trust" not in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_the_command_says_what_it_did(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.cluster.conftest import run_config
 pytestmark = pytest.mark.ray
 CURVATURE = {"sequences": 8, "batch": 4, "num_steps": 4, "num_probes": 2, "sketch": 64}
 SAMPLING = {
-    "sequences": 16, "batch": 8, "chains": 2, "draws": 8, "burn_in": 4, "nbetas": [30.0],
+    "sequences": 16, "batch": 8, "chains": 2, "draws": 12, "burn_in": 4, "nbetas": [30.0],
     "localisers": [1.0],
     "observed": ["induction"],
 }  # fmt: skip

@@ -91,6 +91,46 @@ def test_controls_streams_and_models_without_losses_are_not_asked(
     assert asked == [("trained", "mine", None)]
 
 
+def test_each_model_is_asked_once(
+    tmp_path: Path, probe: dict[str, Any], model: Callable[..., Path]
+) -> None:
+    """Chains and curvature have jobs of their own, each of which loads the model again."""
+    names = ["degeneracy.learning_coefficient", "curvature.ggn_density", "behaviour.capabilities"]
+    sampling = {"sequences": 8, "batch": 4, "draws": 20, "burn_in": 8}
+    more = {"invariants": names, "curvature": {"sequences": 4}, "sampling": sampling}
+    chosen = config(model(), probe, tmp_path, **more)
+    plan = make_plan(chosen)
+    work = jobs_for(plan, plan.measurements, chosen, scratch=tmp_path, run_id="r")
+    asked = {frozenset(t.paths): t.sanity for job in work.captures for t in job.targets}
+    assert asked == {
+        frozenset({"token_losses"}): True, frozenset({"chains"}): False, frozenset({"ggn"}): False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["behaviour.capabilities", "representation.participation", "attention.attention_topology"],
+)
+def test_streamed_models_are_asked_while_they_are_captured(
+    tmp_path: Path, probe: dict[str, Any], model: Callable[..., Path], name: str
+) -> None:
+    found = {}
+    for load in ("resident", "streamed"):
+        asked = {"invariants": [name], "cluster": {"load": load}}
+        chosen = config(model(), probe, tmp_path / load, **asked)
+        plan = make_plan(chosen)
+        work = jobs_for(plan, plan.measurements, chosen, scratch=tmp_path / load, run_id="r")
+        (job,) = work.captures
+        outcome = Capturer(num_threads=1, num_gpus=0).capture(job, work.tokens)
+        assert outcome.load == load
+        assert {*outcome.written, *outcome.failed} == {*job.paths()}
+        found[load] = outcome.losses
+    if name == "attention.attention_topology":  # it needs the whole model
+        assert found["streamed"] == {}
+    else:
+        assert found["streamed"] == pytest.approx(found["resident"], abs=1e-6)
+
+
 @pytest.mark.slow
 def test_a_series_that_knows_its_text_and_one_that_does_not(
     tmp_path: Path, probe: dict[str, Any], model: Callable[..., Path]

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from scaleinv_ray.cluster.actors import Capturer
 from scaleinv_ray.config import RunConfig, load_run_config
-from scaleinv_ray.kinds import KINDS, digest_for
+from scaleinv_ray.kinds import KINDS, TOKENS_PER_UNIT, digest_for
 from scaleinv_ray.measure.measuring import measure
 from scaleinv_ray.plan import Plan, make_plan
 from scaleinv_ray.plan.jobs_from_plan import jobs_for
@@ -119,6 +119,34 @@ def test_what_was_set_is_refused(
     folder = letters_model(tmp_path / "gpt2", "gpt2")
     with pytest.raises(ValueError, match=said):
         make_plan(config_of(letters, folder, protocol={"sequences": 128} | protocol))
+
+
+def test_streams_fit_the_tokens_there_are(letters: Path, tmp_path: Path) -> None:
+    folder = letters_model(tmp_path / "gpt2", "gpt2", n_positions=8)
+    config = config_of(letters, folder)
+    plan = make_plan(config)
+    assert (plan.protocol.length, plan.protocol.stream_units) == (8, 128 * 8 // TOKENS_PER_UNIT)
+    assert made(config, plan, tmp_path / "run")["failed"] == 0
+
+
+@pytest.mark.parametrize("positions", [1, 2])
+def test_a_context_without_room_for_a_text_is_refused(
+    positions: int, letters: Path, tmp_path: Path
+) -> None:
+    folder = letters_model(tmp_path / "gpt2", "gpt2", n_positions=positions)
+    said = rf"models: gpt2 has {positions} positions, 1 special tokens .*allowed: 3 positions"
+    with pytest.raises(ValueError, match=said):
+        make_plan(config_of(letters, folder, special_tokens=["A"]))
+
+
+def test_chains_that_would_say_nothing_are_refused(letters: Path, tmp_path: Path) -> None:
+    folder = letters_model(tmp_path / "gpt2", "gpt2")
+    chains = {"sequences": 4, "batch": 2, "chains": 2, "draws": 12}
+    make_plan(config_of(letters, folder, sampling=chains | {"burn_in": 4}))
+    with pytest.raises(
+        ValueError, match=r"sampling.draws: got 12 with burn_in 5, allowed: burn_in"
+    ):
+        make_plan(config_of(letters, folder, sampling=chains | {"burn_in": 5}))
 
 
 def test_points_follow_the_rows_of_the_smallest_cloud(letters: Path, tmp_path: Path) -> None:

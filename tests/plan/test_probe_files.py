@@ -33,6 +33,14 @@ def test_texts_of_parquet_and_plain_text(
     (tmp_path / "a.txt").write_text("\n".join(texts) + "\n\n")
     column = probe | {"file": str(tmp_path / "a.parquet"), "field": "sequence"}
     plain = probe | {"file": str(tmp_path / "a.txt")}
+    categories = pa.array(texts).dictionary_encode()
+    pq.write_table(pa.table({"text": categories}), tmp_path / "categories.parquet")
+    (tmp_path / "crlf.txt").write_bytes("\r\n".join(texts).encode())
+    for name in ("categories.parquet", "crlf.txt"):
+        other = given(make_plan(config(model(), probe | {"file": str(tmp_path / name)}, tmp_path)))
+        np.testing.assert_array_equal(
+            other.tokens_ST, given(make_plan(config(model(), probe, tmp_path))).tokens_ST
+        )
     lines, of_column, of_lines = (
         given(make_plan(config(model(), p, tmp_path))) for p in (probe, column, plain)
     )
@@ -82,6 +90,9 @@ def _written(folder: Path, name: str, what: Any) -> Path:
         ("a.npy", np.zeros((50, 60), dtype=object), "allowed .npy .*objects"),
         ("a.npy", np.full((50, 60), 33), r"probe m: token ids: got 33..33, allowed 0..32"),
         ("a.npy", np.full((50, 60), -1), r"token ids: got -1..-1"),
+        ("a.npy", np.full((50, 60), 2**64 - 1, np.uint64), r"token ids: got 9\d+\.\.9\d+, allowed"),
+        ("a.npz", b"PK", r"a.npz', allowed: .npy, .parquet"),
+        ("a.txt", b"1 2 3", r"a.txt', allowed: .npy, .parquet"),
         ("a.npy", np.zeros((50, 20), dtype=int), "sequences: got 40, 0 of 50 sequences in .*sm"),
         ("a.npy", np.zeros((5, 60), dtype=int), "got 40, 5 of 5 sequences in"),
         ("a.parquet", b"PAR1", "allowed Parquet"),

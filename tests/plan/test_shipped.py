@@ -1,9 +1,13 @@
-"""The configs that are shipped, planned on the models that they name: headers without weights."""
+"""The configs that are shipped, planned on the models that they name: headers without weights.
+
+Those of the hub are run too, on small models in its place; of ladders see tests/cluster.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, PreTrainedConfig
 
+from scaleinv_ray import tables
 from scaleinv_ray.cluster.train import spec_of
+from scaleinv_ray.conclude.concluding import conclude
 from scaleinv_ray.config import RunConfig, load_run_config, load_train_config
 from scaleinv_ray.config.reader import parse_yaml
 from scaleinv_ray.contract import REGISTRY
@@ -20,7 +26,9 @@ from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.ladder.architectures import model_config
 from scaleinv_ray.ladder.spec import rungs
 from scaleinv_ray.ladder.tokenizer import byte_tokenizer
-from scaleinv_ray.plan import make_plan
+from scaleinv_ray.plan import make_plan, plan_rows
+from scaleinv_ray.store import Store
+from tests.plan.test_odd_shapes import made
 
 SERIES = Path(__file__).parents[2] / "jobs" / "series"
 PYTHIA = {  # Biderman et al. 2023, table 1: blocks, width, heads, padded vocabulary
@@ -47,7 +55,20 @@ def write_headers(folder: Path, config: PreTrainedConfig, step: int) -> None:
         file.truncate(8 + len(text) + end)
 
 
-def cached(hub: Path, repo: str, revisions: dict[str, PreTrainedConfig]) -> None:
+def write_model(folder: Path, config: PreTrainedConfig, step: int) -> None:
+    """The same with weights, of a seed that is the step."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(step)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+
+
+def cached(
+    hub: Path,
+    repo: str,
+    revisions: dict[str, PreTrainedConfig],
+    write: Callable[[Path, PreTrainedConfig, int], None] = write_headers,
+) -> None:
     """A repository in the cache of the hub: blobs by hash, snapshots of links, refs by name."""
     root = hub / f"models--{repo.replace('/', '--')}"
     (root / "blobs").mkdir(parents=True)
@@ -55,7 +76,7 @@ def cached(hub: Path, repo: str, revisions: dict[str, PreTrainedConfig]) -> None
     for i, (name, config) in enumerate(revisions.items()):
         commit = hashlib.sha1(f"{repo} {name}".encode()).hexdigest()
         snapshot = root / "snapshots" / commit
-        write_headers(snapshot, config, i)
+        write(snapshot, config, i)
         for file in list(snapshot.iterdir()):
             # the weights are a hole of gigabytes: they are not read for their name
             blob = (
@@ -81,13 +102,28 @@ def check_everything_is_planned(config: RunConfig) -> None:
     assert max(points) <= rows
 
 
-def test_pythia_is_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from huggingface_hub import constants
 
-    hub, text = tmp_path / "hub", tmp_path / "text"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "hub"
+
+
+def words(folder: Path, bytes_each: int) -> list[str]:
+    """A folder of prose and code; a tenth of the files is held out."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        letters = rng.integers(26, size=(bytes_each // 4, 4), dtype=np.uint8) + 97
+        letters[:, 3] = 32
+        (folder / f"{i}.{'py' if i % 2 else 'txt'}").write_text(letters.tobytes().decode())
+    return [str(folder)]
+
+
+def test_pythia_is_planned(hub: Path, tmp_path: Path) -> None:
     for size, (blocks, width, heads, vocabulary) in PYTHIA.items():
         config = GPTNeoXConfig(
             num_hidden_layers=blocks, hidden_size=width, num_attention_heads=heads,
@@ -95,13 +131,33 @@ def test_pythia_is_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         )  # fmt: skip
         steps = {f"step{step}": config for step in (0, 512, 1000, 3000, 143000)}
         cached(hub, f"EleutherAI/pythia-{size}", steps)
-    text.mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(40):  # a tenth of it is held out: 2^20 bytes of prose, and of code
-        words = rng.integers(26, size=(150_000, 4), dtype=np.uint8) + 97
-        words[:, 3] = 32
-        (text / f"{i}.{'py' if i % 2 else 'txt'}").write_text(words.tobytes().decode())
-    check_everything_is_planned(shipped("pythia.yaml", corpus=[str(text)]))
+    corpus = words(tmp_path / "text", 600_000)  # 2^20 bytes of prose are held out, and of code
+    check_everything_is_planned(shipped("pythia.yaml", corpus=corpus))
+
+
+@pytest.mark.slow
+def test_pythia_is_run_on_small_models(hub: Path, tmp_path: Path) -> None:
+    names = list(PYTHIA)[:2]
+    models = [{"hub": f"EleutherAI/pythia-{n}", "revision": "step{step}", "steps": [0, 143000],
+               "seed": 0, "tokens_per_step": 2097152} for n in names]  # fmt: skip
+    for name, width in zip(names, (16, 32), strict=True):
+        config = GPTNeoXConfig(
+            num_hidden_layers=3, hidden_size=width, num_attention_heads=2,
+            intermediate_size=4 * width, vocab_size=256, max_position_embeddings=64,
+        )  # fmt: skip
+        revisions = {f"step{step}": config for step in (0, 143000)}
+        cached(hub, f"EleutherAI/pythia-{name}", revisions, write_model)
+    chosen = shipped(
+        "pythia.yaml", models=models, corpus=words(tmp_path / "text", 8_000),
+        protocol={"sequences": 160, "length": 24, "position": 12}, out=str(tmp_path / "run"),
+    )  # fmt: skip
+    plan, store = make_plan(chosen), Store(chosen.out)
+    counts = made(chosen, plan, tmp_path / "run")
+    assert counts["failed"] == 0
+    assert {m.unit.variant for m in plan.measurements} == {*chosen.variants}
+    store.write_table("plan.parquet", tables.encode(plan_rows(plan, set()), tables.PLAN))
+    assert conclude(store, chosen).num_rows > 0
+    assert store.exists("report.html")
 
 
 def test_spectroscopy_of_the_ladder_is_planned(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What stands before a text: as the tokenizer says, or as the run does."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,10 @@ import pytest
 import transformers as tf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 from scaleinv_ray.plan import ProbeTokens, make_plan
 from scaleinv_ray.plan.jobs_from_plan import jobs_for
-from scaleinv_ray.plan.tokenizer import beginning_of
+from scaleinv_ray.plan.tokenizer import Around, around
 from tests.plan.document_models import (
     LENGTH,
     PROTOCOL,
@@ -22,8 +24,10 @@ from tests.plan.document_models import (
     given,
     saved,
 )
+from tests.plan.encoder_models import CLS, SEP, saved_encoder
 
 BOS = VOCABULARY["[BOS]"]
+MASKED = ["behaviour.masked_prediction"]
 
 
 Change = Callable[[Tokenizer], None]
@@ -79,7 +83,7 @@ def test_sequences_begin_as_the_tokenizer_begins_a_text(
         tuple(auto(json.loads(line)["text"]).input_ids[: first + LENGTH])
         for line in texts.read_text().splitlines()
     }
-    assert found.left_out == found.beginning == first
+    assert found.left_out == found.around[0] == first and found.around[1] == 0
     assert found.tokens_ST.shape == (40, first + LENGTH)
     assert {tuple(row) for row in found.tokens_ST.tolist()} <= known
 
@@ -98,7 +102,7 @@ def test_what_stands_before_a_text_can_be_chosen(
         np.testing.assert_array_equal(tokens.text_ST, bare.tokens_ST)
     assert bare.digest == made(model(template=False)).digest, "as without a template"
     counted = made(model(), measure_special_tokens=True)
-    assert (counted.left_out, counted.beginning) == (0, 1)
+    assert (counted.left_out, counted.around) == (0, (1, 0))
     np.testing.assert_array_equal(counted.tokens_ST, auto.tokens_ST[:, :LENGTH])
     assert len({t.digest for t in (auto, bare, other, counted)}) == 4
 
@@ -128,7 +132,7 @@ def test_settings_of_a_tokenizer_count_where_it_has_no_template(
         ({"special_tokens": ["[BOX]"]}, r"^special_tokens: got '\[BOX\]', .* has \[UNK\], \[BOS\]"),
         (
             {"protocol": PROTOCOL | {"length": LENGTH + 2}},
-            r"got 50 behind 1 special tokens, model .* has 50 positions; allowed 1..49",
+            r"got 50 with 1 special tokens before it, model .* has 50 positions; allowed: 1..49",
         ),
     ],
 )
@@ -143,6 +147,18 @@ def test_what_does_not_fit_before_a_text_is_refused(
 def test_special_tokens_are_a_word_or_names(tmp_path: Path, wrong: Any) -> None:
     with pytest.raises(ValueError, match=r"special_tokens: got .*allowed: 'auto', 'none' or a lis"):
         config(tmp_path, {"name": "a", "file": "b"}, tmp_path, special_tokens=wrong)
+
+
+def test_a_tokenizer_without_a_template_leaves_keys_as_they_are(
+    tmp_path: Path, probe: dict[str, Any]
+) -> None:
+    """As that of ladders, whose captures and measurements are not made again."""
+    whole = byte_tokenizer().backend_tokenizer
+    assert around(whole, tmp_path / "tokenizer.json", "auto", None, encoder=True) == Around()
+    found = given(
+        make_plan(config(saved(tmp_path / "m", alphabet(template=False)), probe, tmp_path))
+    )
+    assert found.digest == hashlib.sha256(found.text_ST.tobytes()).hexdigest()[:20]
 
 
 def test_a_token_that_the_model_lacks_is_refused(tmp_path: Path, probe: dict[str, Any]) -> None:
@@ -160,8 +176,8 @@ def test_a_vocabulary_of_other_letters_has_a_beginning_too(tmp_path: Path) -> No
         single="<s> $A", special_tokens=[("<s>", 0)]
     )
     file = tmp_path / "tokenizer.json"
-    assert beginning_of(made, file, "auto", None) == (0,)
-    assert beginning_of(made, file, "none", "<s>") == ()
+    assert around(made, file, "auto", None) == Around((0,))
+    assert around(made, file, "none", "<s>") == Around()
 
 
 def test_shuffled_text_stays_behind_its_beginning(
@@ -174,7 +190,7 @@ def test_shuffled_text_stays_behind_its_beginning(
         work = jobs_for(plan, plan.measurements, chosen, scratch=tmp_path, run_id="r")
         (job,) = work.captures
         assert {t.shuffle_seed for t in job.targets} == {None, 0}
-        assert {(t.beginning, t.left_out) for t in job.targets} == {(1, int(not measured))}
+        assert {(t.around, t.left_out) for t in job.targets} == {((1, 0), int(not measured))}
 
 
 def test_the_default_length_leaves_room_for_what_stands_before(
@@ -184,3 +200,45 @@ def test_the_default_length_leaves_room_for_what_stands_before(
     for more, length in (({}, LENGTH + 1), ({"special_tokens": "none"}, LENGTH + 2)):
         chosen = config(model(), probe, tmp_path, probes=["induction"], protocol=short, **more)
         assert make_plan(chosen).protocol.length == length
+
+
+def test_encoders_are_given_what_stands_behind_a_text_too(
+    tmp_path: Path, texts: Path, probe: dict[str, Any]
+) -> None:
+    folder = saved_encoder(tmp_path / "m")
+    auto = tf.AutoTokenizer.from_pretrained(folder)
+    written = [json.loads(line)["text"] for line in texts.read_text().splitlines()]
+    known = {tuple(auto(text[:LENGTH]).input_ids) for text in written if len(text) >= LENGTH}
+    found = given(make_plan(config(folder, probe, tmp_path, invariants=MASKED)))
+    assert (found.around, found.left_out) == ((1, 1), 1)
+    assert {tuple(row) for row in found.tokens_ST.tolist()} <= known
+    assert found.text_ST.shape == (40, LENGTH) and (found.tokens_ST[:, -1] == SEP).all()
+    bare = given(
+        make_plan(config(folder, probe, tmp_path, invariants=MASKED, special_tokens="none"))
+    )
+    np.testing.assert_array_equal(bare.tokens_ST, found.text_ST)
+    more = {"invariants": MASKED, "measure_special_tokens": True}
+    counted = given(make_plan(config(folder, probe, tmp_path, **more)))
+    assert counted.tokens_ST.shape == counted.text_ST.shape == (40, LENGTH)
+    assert {*counted.tokens_ST[:, 0].tolist()} == {CLS} and counted.left_out == 0
+    assert len({t.digest for t in (bare, found, counted)}) == 3
+    long = PROTOCOL | {"length": LENGTH + 1}
+    said = r"got 49 with 2 special tokens around it, model m has 50 positions; allowed: 1\.\.48"
+    with pytest.raises(ValueError, match=said):
+        make_plan(config(folder, probe, tmp_path, invariants=MASKED, protocol=long))
+    short = PROTOCOL | {"length": 2, "position": 1}
+    with pytest.raises(ValueError, match=r"protocol.length: got 2, all of it special tokens"):
+        make_plan(config(folder, probe, tmp_path, protocol=short, **more))
+
+
+def test_shuffled_text_stays_between_what_stands_around_it(
+    tmp_path: Path, probe: dict[str, Any]
+) -> None:
+    chosen = config(
+        saved_encoder(tmp_path / "m"), probe, tmp_path,
+        invariants=MASKED, variants=["trained", "shuffled_tokens"],
+    )  # fmt: skip
+    plan = make_plan(chosen)
+    work = jobs_for(plan, plan.measurements, chosen, scratch=tmp_path, run_id="r")
+    (job,) = work.captures
+    assert {(t.around, t.left_out) for t in job.targets} == {((1, 1), 1)}

@@ -58,7 +58,10 @@ def test_another_field_and_empty_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b'{"text": "a"}\n{"text": \n', r"a.jsonl, line 2: got '\{\"text\": ', allowed JSON"),
+        (
+            b'{"text": "a"}\n{"text": \n',
+            r"a.jsonl, line 2: got '\{\"text\": ', allowed: a JSON object",
+        ),
         (b'{"text": "a"}\n["text"]\n', "line 2: got .*allowed a JSON object"),
         (b'{"txt": "a"}\n', r"line 1: got fields \['txt'\], needs 'text'"),
         (b'{"text": 3}\n', "line 1: text: got 3, allowed a text"),
@@ -67,7 +70,7 @@ def test_another_field_and_empty_lines(tmp_path: Path) -> None:
             r"got 4 tokens of field 'text' in .*4 sequences of 16 tokens need 64",
         ),
         (b"", "got 0 tokens of field 'text'"),
-        (b"\xff\xfe", "a.jsonl', allowed UTF-8 text"),
+        (b"\xff\xfe", "a.jsonl', allowed: .txt or JSON lines in UTF-8, .parquet"),
         (b'{"text": "a\\ud800"}\n', "line 1: text: allowed Unicode text .*surrogates"),
     ],
 )

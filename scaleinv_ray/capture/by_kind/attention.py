@@ -56,11 +56,11 @@ def attention_records(
             finite.
     """
     check_tokens(model, tokens_ST)
-    check_shape(tokens_ST, protocol, left_out)
+    architecture = architecture_of(model.config)
+    check_shape(tokens_ST, protocol, left_out, causal=architecture.causal)
     wanted = protocol.attention_sequences
     if wanted > len(tokens_ST):
         raise ValueError(f"attention_sequences: got {wanted}, allowed <= {len(tokens_ST)}")
-    architecture = architecture_of(model.config)
     a_HSTT: dict[int, np.ndarray] = {}
 
     def keep(layer: int, _module: Any, _args: Any, output: Any) -> None:

@@ -263,8 +263,8 @@ def _check(
     model: PreTrainedModel, tokens_ST: np.ndarray, protocol: Protocol, left_out: int
 ) -> Architecture:
     check_tokens(model, tokens_ST)
-    check_shape(tokens_ST, protocol, left_out)
     architecture = architecture_of(model.config)
+    check_shape(tokens_ST, protocol, left_out, causal=architecture.causal)
     if is_offloaded(model):
         raise ValueError("model: got an offloaded model, whose backward passes are incomplete")
     if model.config._attn_implementation not in {"sdpa", "eager"}:

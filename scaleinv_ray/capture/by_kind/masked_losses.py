@@ -55,7 +55,7 @@ def masked_losses(asked: PassRequest) -> Iterator[MaskedLosses]:
     """
     model, tokens_ST = asked.model, asked.tokens_ST
     check_tokens(model, tokens_ST)
-    check_shape(tokens_ST, asked.protocol, asked.left_out)
+    check_shape(tokens_ST, asked.protocol, asked.left_out, causal=asked.architecture.causal)
     if asked.mask_id is None or asked.architecture.causal or model.base_model is model:
         raise ValueError("kinds: got 'masked_losses' of a model without a head of masked tokens")
     sequences, length = asked.text_ST.shape

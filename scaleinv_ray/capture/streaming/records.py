@@ -76,7 +76,7 @@ class PartialPass(Pass):
                 self._by_block.append(_ByBlock(own, new, lambda of: records_of(asked, [of]), keep))
             else:
                 wanted.append(new())
-        super().__init__(wanted + self._by_block, (0, 0), asked.left_out)
+        super().__init__(wanted + self._by_block, (0, 0), asked.text)
 
     def watched(self) -> AbstractContextManager[None]:
         """Hooks on the blocks, while it is open."""

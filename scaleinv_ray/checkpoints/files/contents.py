@@ -21,7 +21,7 @@ from scaleinv_ray.inputs.json_files import short
 _MASK = re.compile(r"(^|\.)(attn|attention)\.bias$")
 # DeepSeek's correction of its router's scores is a buffer of its class
 _BUFFER = re.compile(
-    r"(^|\.)(masked_bias|rotary_emb\.inv_freq|position_ids|e_score_correction_bias)$"
+    r"(^|\.)(masked_bias|rotary_emb(eddings)?\.inv_freq|position_ids|e_score_correction_bias)$"
 )
 _NARROW = ("F8_", "F6_", "F4")
 # narrow integers, which may stand for weights: 64 bits are indices, one is a mask

@@ -10,8 +10,8 @@ from scaleinv_ray.inputs.json_files import short, whole
 
 _NAMES = {  # first key that config.json has
     "n_layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
-    "d_model": ("hidden_size", "n_embd", "d_model"),
-    "d_mlp": ("intermediate_size", "n_inner", "ffn_dim"),
+    "d_model": ("hidden_size", "n_embd", "d_model", "dim"),
+    "d_mlp": ("intermediate_size", "n_inner", "ffn_dim", "hidden_dim"),
     "vocab_size": ("vocab_size",),
     "max_positions": ("max_position_embeddings", "n_positions", "max_seq_len"),
     "num_query": ("num_attention_heads", "n_head", "n_heads"),

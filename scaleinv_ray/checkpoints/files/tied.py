@@ -12,11 +12,13 @@ from typing import Any
 
 from scaleinv_ray.checkpoints.files.contents import in_block
 from scaleinv_ray.checkpoints.files.header_format import TensorHeader
-from scaleinv_ray.checkpoints.files.roles import canonical_name, tensor_role
+from scaleinv_ray.checkpoints.files.roles import CAPTURED, canonical_name, tensor_role
 
 _ENDS = {"embedding", "unembedding"}
 _PATIENCE_S = 120
 _ASKED = "scaleinv_ray.checkpoints.weights.ties"
+_BIAS = re.compile(r"(predictions|lm_head)(\.decoder)?\.bias$")
+"""Of the head of an encoder, under its own name and that of its last layer."""
 _HEAD = re.compile(r"head|output|decoder|unembed", re.IGNORECASE)
 
 
@@ -57,8 +59,8 @@ def stored_again(
         return set()
     alike: dict[tuple[int, ...], list[str]] = {}
     for name, tensor in parameters.items():
-        a_row_each = len(tensor.shape) in {1, 2} and tensor.shape[0] >= vocab_size
-        if a_row_each and not in_block(name):
+        long = len(tensor.shape) in {1, 2} and tensor.shape[0] >= vocab_size
+        if long and _has_a_row_each(name, config["model_type"]):
             alike.setdefault(tensor.shape, []).append(name)
     again: set[str] = set()
     for names in alike.values():
@@ -67,9 +69,22 @@ def stored_again(
     return again
 
 
+def _has_a_row_each(name: str, model_type: str) -> bool:
+    """Whether a long tensor may have a row a token, and is not as long by chance.
+
+    A vocabulary of 33 is shorter than norms are wide.
+    """
+    if in_block(name):
+        return False
+    ends = tensor_role(name, model_type).role in _ENDS or _BIAS.search(name)
+    return model_type not in CAPTURED or bool(ends)
+
+
 def _again(names: list[str], config: Mapping[str, Any]) -> set[str]:
     """Of tensors of one shape those that are another of them."""
     model_type, told = config["model_type"], config.get("tie_word_embeddings")
+    if model_type in CAPTURED and all(map(_BIAS.search, names)):
+        return set(names[1:])
     ends = {tensor_role(name, model_type).role: name for name in names}
     if told and len(names) == 2 and ends.keys() == _ENDS:
         return {ends["unembedding"]}

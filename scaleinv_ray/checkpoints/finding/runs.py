@@ -91,7 +91,7 @@ def told_of(folder: Path) -> Told:
     tokens = whole(training, "train_tokens", ours)
     return told._replace(
         step=told.step if step is None else step,
-        seed=whole(training, "seed", ours, least=None),
+        seed=whole(training, "seed", ours),
         train_tokens=told.train_tokens if tokens is None else tokens,
         eval_loss=real(training, "eval_loss", ours),
     )

@@ -34,12 +34,14 @@ def is_offloaded(model: PreTrainedModel) -> bool:
     return any(p.is_meta for p in model.parameters())
 
 
-def shuffle_tokens(tokens_ST: np.ndarray, seed: int, *, keep: int = 0) -> np.ndarray:
+def shuffle_tokens(
+    tokens_ST: np.ndarray, seed: int, *, keep: tuple[int, int] = (0, 0)
+) -> np.ndarray:
     """Permutes the tokens within each sequence, every sequence by its own permutation.
 
     Args:
         tokens_ST: token ids.
-        keep: tokens at the beginning of every sequence that stay where they are.
+        keep: counts of the tokens at the start and at the end of every sequence that stay there.
 
     Returns:
         A new array of the same shape and dtype.
@@ -47,8 +49,9 @@ def shuffle_tokens(tokens_ST: np.ndarray, seed: int, *, keep: int = 0) -> np.nda
     >>> sorted(shuffle_tokens(np.array([[3, 1, 2]]), seed=0)[0].tolist())
     [1, 2, 3]
     """
-    mixed_ST = np.random.default_rng(seed).permuted(tokens_ST[:, keep:], axis=1)
-    return np.concatenate([tokens_ST[:, :keep], mixed_ST], axis=1)
+    start, stop = keep[0], tokens_ST.shape[1] - keep[1]
+    mixed_ST = np.random.default_rng(seed).permuted(tokens_ST[:, start:stop], axis=1)
+    return np.concatenate([tokens_ST[:, :start], mixed_ST, tokens_ST[:, stop:]], axis=1)
 
 
 def shuffle_weights_(model: PreTrainedModel, seed: int) -> None:

@@ -37,6 +37,8 @@ def tied_names(config: Mapping[str, Any]) -> list[list[str]]:
     """
     options = {k: v for k, v in config.items() if k not in {"model_type", "auto_map"}}
     settings = AutoConfig.for_model(config["model_type"], **options)
+    if getattr(settings, "vocab_size", 0) is None:  # of ESM: any number does
+        settings.vocab_size = 1
     with torch.device("meta"):
         model = _built(settings, config.get("architectures"))
     names: dict[int, list[str]] = defaultdict(list)

@@ -119,6 +119,16 @@ def _weights(root: Path, shards: list[str], part: Path) -> list[str]:
     return said
 
 
+def _why(error: Exception) -> str:
+    """What is wrong with a file, without the advice of torch to read it all the same."""
+    asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if asked is not None:
+        return f"it calls {asked[1][:80]}, allowed: tensors alone"
+    if isinstance(error, (RuntimeError, OSError)) and str(error).strip():
+        return clipped(str(error).strip().splitlines()[0], 150)
+    return "damaged, or none of torch"
+
+
 def _tensors(file: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Tensors by name, each with memory of its own, and the names of what is none."""
     try:
@@ -126,8 +136,7 @@ def _tensors(file: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
         held: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, LookupError, TypeError,
             ValueError, PermissionError, OSError) as error:  # fmt: skip
-        why = clipped(str(error).strip().splitlines()[0] if str(error).strip() else "damaged", 150)
-        raise ValueError(f"{file}: not read with weights_only=True ({why})") from error
+        raise ValueError(f"{file}: not read with weights_only=True ({_why(error)})") from error
     left_out: list[str] = []
     while isinstance(held, Mapping) and (at := _nested(held)) is not None:
         left_out += [str(name) for name in held if name != at]

@@ -30,13 +30,15 @@ from scaleinv_ray.conclude.conservation.prediction import (
     means_of,
     predict_held_out,
 )
+from scaleinv_ray.conclude.conservation.requirements import (
+    LEAST_SIZES,
+    SEEDS_WANTED,
+    missing_for_verdict,
+)
 from scaleinv_ray.conclude.conservation.value_scale import Series, series_of
 from scaleinv_ray.conclude.conservation.verdict import Verdict, Verdicts
 
 ALPHA = 0.05
-LEAST_SIZES = 4
-LEAST_RATIO = 8.0
-SEEDS_WANTED = 3
 CLEAR = 1e-3
 """Of a threshold: what lies nearer is not decided by fits of many series at once."""
 _WITH_LAW = (Verdicts.SCALES, Verdicts.CONSERVED_DRIFTING)
@@ -153,18 +155,7 @@ def fits_no_law(series: Series, given: SampleMoments, *, delta: float) -> bool:
 
 
 def _missing(series: Series) -> str:
-    parts = []
-    if len(series.x_K) < LEAST_SIZES:
-        parts.append(f"{len(series.x_K)} sizes, needs {LEAST_SIZES}")
-    ratio = float(series.n_params_K[-1] / series.n_params_K[0])
-    if ratio < LEAST_RATIO:
-        parts.append(f"largest / smallest size is {ratio:.3g}, needs {LEAST_RATIO:g}")
-    single = int((series.count_K < 2).sum())
-    if single:
-        parts.append(
-            f"one seed at {single} of {len(series.x_K)} sizes, needs 2 ({SEEDS_WANTED} wanted)"
-        )
-    return "; ".join(parts)
+    return missing_for_verdict(series.n_params_K.tolist(), series.count_K.tolist())
 
 
 def _decide(case: _Case) -> Verdicts:

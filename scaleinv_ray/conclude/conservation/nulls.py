@@ -14,8 +14,9 @@ import numpy as np
 from scipy import special
 
 from scaleinv_ray.conclude.conservation.hypothesis_tests import SampleMoments, moments
-from scaleinv_ray.conclude.conservation.judging import LEAST_SIZES, fits_no_law, verdict_alone
+from scaleinv_ray.conclude.conservation.judging import fits_no_law, verdict_alone
 from scaleinv_ray.conclude.conservation.power import seeds_for_conserved
+from scaleinv_ray.conclude.conservation.requirements import LEAST_SIZES
 from scaleinv_ray.conclude.conservation.value_scale import Series, series_of
 from scaleinv_ray.conclude.conservation.verdict import Verdict, Verdicts
 

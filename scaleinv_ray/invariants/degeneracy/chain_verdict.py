@@ -23,6 +23,7 @@ from scaleinv_ray.invariants.degeneracy.chain_diagnostics import (
     rank_rhat,
     split_rhat,
 )
+from scaleinv_ray.protocols import FEWEST_KEPT
 from scaleinv_ray.records import Chains
 
 RHAT_OK, RHAT_WARN = 1.02, 1.05
@@ -194,8 +195,8 @@ def _check(chains: Chains) -> None:
         if (value_N < 0 if name == "gamma_N" else value_N <= 0).any():
             raise Refused(f"{name}: got {value_N.tolist()}, allowed finite and positive")
     num_draws = chains.loss_NCS.shape[2]
-    if not 0 <= chains.burn_in <= num_draws - 8:
-        allowed = f"0..{num_draws - 8} of {num_draws}"
+    if not 0 <= chains.burn_in <= num_draws - FEWEST_KEPT:
+        allowed = f"0..{num_draws - FEWEST_KEPT} of {num_draws}"
         raise Refused(f"burn_in: got {chains.burn_in}, allowed {allowed}")
     for name in ("dim", "num_samples", "batch"):
         if getattr(chains, name) < 1:
