@@ -12,6 +12,7 @@ import pyarrow as pa
 from plotly.offline import get_plotlyjs
 
 from scaleinv_ray import tables as schemas
+from scaleinv_ray.conclude.aggregation.completeness import CHOICES
 from scaleinv_ray.conclude.aggregation.value_rows import ValueRow
 from scaleinv_ray.contract import Invariant
 from scaleinv_ray.report.conclusions import data_of, section_of
@@ -23,7 +24,6 @@ from scaleinv_ray.report.figures.forest import forest
 from scaleinv_ray.report.figures.over_scale import over_seeds, with_drawn_runs
 from scaleinv_ray.report.figures.single_rows import row_details
 from scaleinv_ray.report.figures.spectroscopy import spectroscopy
-from scaleinv_ray.report.findings import CHOICES
 from scaleinv_ray.report.pack import as_json, column, packed, packed_text, plain
 from scaleinv_ray.report.skeleton import PAGE
 from scaleinv_ray.report.summary import Reason, judged, paired, paragraph, spoken, without_value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,10 @@ import numpy as np
 
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import Replicate
 
+CHOICES = re.compile(r"needs max_dimension|^probe: got|[:;] probe: got")
+"""Reasons that say what the config did not ask for: no refusal of a number that was asked for."""
+FAILURES = re.compile(r"^[A-Z]\w*(Error|Exception): ")
+"""Reasons that are an error's: the number may be had when it is measured anew."""
 Build = tuple[int, int | None, str | None]
 """Size, number of layers, architecture: models that agree in them have the same locations."""
 

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from scaleinv_ray.conclude.aggregation.cells import Group, by_size, gather
+from scaleinv_ray.conclude.aggregation.completeness import CHOICES, FAILURES
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import COMPARISONS, Replicate
 from scaleinv_ray.conclude.aggregation.places import AtPlace, at_place
 from scaleinv_ray.conclude.aggregation.values import Comparison, Value
@@ -64,7 +65,8 @@ def judge_table(
     Returns:
         Verdicts and predictions. n_models counts sizes, n_seeds the
         seeds of the size with the fewest, n_refused the models dropped because a row of the place
-        was refused or failed. A place without any value is undetermined, in one row. `q` is the
+        was refused or failed. A place without any value is in one row: not asked (the config does
+        not ask for it), refused, or undetermined (an error, or no models). `q` is the
         Benjamini-Hochberg value of the test that carries the verdict (equivalence, slope,
         heterogeneity), within that test, the family of invariants, the comparison, and the whole
         depth apart from its thirds, without controls; it changes no verdict. Errors of
@@ -186,7 +188,7 @@ def _verdict(sample: _Sample, comparison: Comparison, quantity: Quantity) -> Ver
     assert quantity.margin is not None
     if not comparison.trained:
         reason = comparison.impossible or "no model has a value"
-        return Verdict(Verdicts.UNDETERMINED, reason, quantity.margin, None)
+        return Verdict(_without_value(comparison.refused.values()), reason, quantity.margin, None)
     try:
         return judge(sample.n_params, sample.values, margin=quantity.margin, unit=quantity.unit)
     except ValueError as error:
@@ -198,6 +200,14 @@ def _verdict(sample: _Sample, comparison: Comparison, quantity: Quantity) -> Ver
             num_sizes=len(sample.n_params),
             num_seeds=min(len(seeds) for seeds in sample.values),
         )
+
+
+def _without_value(reasons: Collection[str]) -> Verdicts:
+    """Undetermined where measuring may help: no models, or an error."""
+    if not reasons or any(FAILURES.match(reason) for reason in reasons):
+        return Verdicts.UNDETERMINED
+    chosen = all(CHOICES.search(reason) for reason in reasons)
+    return Verdicts.NOT_ASKED if chosen else Verdicts.REFUSED
 
 
 def _row(

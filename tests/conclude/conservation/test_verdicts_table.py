@@ -238,17 +238,41 @@ def test_a_dropped_seed_is_counted_and_the_reason_given():
     assert (late["n_seeds"], late["n_refused"]) == (3, 0)
 
 
-def test_a_place_without_any_value_is_one_undetermined_row():
+def test_a_place_without_any_value_is_one_refused_row():
     rows = losses(refuse(measured("a", lambda v, i: 1.0)))
     verdicts, predictions = judge_table(rows, quantities={})
     (found,) = verdicts
-    assert (found["verdict"], found["comparison"]) == ("undetermined", "equal_steps")
+    assert (found["verdict"], found["comparison"]) == ("refused", "equal_steps")
     assert (found["depth_bin"], found["step"], found["n_refused"]) == ("all", 200, 12)
     assert "12 of 12 models dropped: too few" in found["reason"]
     assert found["conservation_error"] is None
     assert found["q"] is None
     assert predictions == []
     assert tables.encode(verdicts, SCHEMAS["verdicts"]).num_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        ("probe: got 'prose', defined on 'induction'", "not_asked"),
+        ("needs max_dimension 2, got 1", "not_asked"),
+        ("distinct rows: got 52 of 512", "refused"),
+        ("OSError: No space left on device", "undetermined"),
+    ],
+)
+def test_what_nobody_asked_for_is_apart_from_what_could_not_be_had(error, verdict):
+    verdicts, _ = judge_table(refuse(measured("a", lambda v, i: 1.0), error), quantities={})
+    assert {found["verdict"] for found in verdicts} == {verdict}
+
+
+def test_the_error_of_conservation_is_in_units_where_one_is_declared():
+    rows = measured("a", lambda v, i: 0.01 + i * 1e-9 if v == "trained" else 1.0)
+    for row in rows:
+        row["value"] += row["n_params"] * 1e-3
+    units = {("spectra.rank", "a"): Quantity(law="none", unit=2.0)}
+    (found,) = at(judge_table(rows, quantities=units)[0], depth_bin="all")
+    assert found["conservation_error"] == pytest.approx(1e-3 * (SIZES[-1] - SIZES[0]) / 2, rel=1e-3)
+
 
 
 def test_what_the_configuration_excludes_is_not_missing():
