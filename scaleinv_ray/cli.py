@@ -49,12 +49,16 @@ def inspect(
     against: Annotated[
         str | None, typer.Option(help="URI of a run folder, instead of the packaged demo's series")
     ] = None,
+    parent: Annotated[
+        str | None, typer.Option(help="Model that it was made of: what has changed, pair by pair")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Of a model on the hub")] = None,
     probe: Annotated[
         list[str] | None, typer.Option(help="Instead of the series' probes; may be repeated")
     ] = None,
     tokens: Annotated[
-        str | None, typer.Option(help="File of token ids (.npy or .json), for a model without text")
+        str | None,
+        typer.Option(help="File of token ids (.npy or .parquet), for a model without text"),
     ] = None,
     budget: Annotated[
         float, typer.Option(help="Seconds on one core; what takes longer is left")
@@ -70,6 +74,7 @@ def inspect(
     found = inspected(
         model,
         against=against,
+        parent=parent,
         revision=revision,
         probes=probe or None,
         tokens=tokens,

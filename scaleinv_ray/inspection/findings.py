@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from scaleinv_ray.conclude.aggregation.rows import Rows
 from scaleinv_ray.conclude.aggregation.value_rows import value_rows
 from scaleinv_ray.conclude.aggregation.values import Value
 from scaleinv_ray.conclude.assessment.conformal import Card, Interval, Quantities, assess
+from scaleinv_ray.conclude.assessment.paired import Placed
 from scaleinv_ray.conclude.concluding import JUDGED
 from scaleinv_ray.contract import REGISTRY, Quantity
 from scaleinv_ray.inspection.reference import At, Reference
@@ -120,6 +121,30 @@ def lines_of(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Line], list[Refusa
             )
         )
     return sorted(lines, key=lambda line: (line.family, line.at[:2])), refused
+
+
+def by_place(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[Hashable, Placed]]:
+    """The values of a trained model, quantity by quantity, at each layer, head or tensor.
+
+    Args:
+        rows: of tables.MEASUREMENTS, of one model.
+
+    Returns:
+        Quantity in words -> place -> value; all weights of the blocks together, controls left out.
+    """
+    found: dict[str, dict[Hashable, Placed]] = {}
+    for row in rows:
+        is_kept = row["status"] == "ok" and row["variant"] == "trained"
+        of_blocks = row["probe"] is not None or row["layer"] is not None
+        if not (is_kept and of_blocks):
+            continue
+        at = At(row["invariant"], row["quantity"], row["site"], row["probe"])
+        if _claimed(at).control:
+            continue
+        samples = row["samples"] and tuple(row["samples"])
+        placed = Placed(row["value"], samples, row["error_kind"] == "jackknife")
+        found.setdefault(named(at), {})[row["layer"], row["role"], row["head"]] = placed
+    return found
 
 
 def assessed(

@@ -24,7 +24,7 @@ def printed(found: Inspection) -> Group:
     if found.step is not None:
         title += f", step {found.step}"
     parts: list[Text | Table] = [Text(title, style="bold"), _values(found)]
-    parts += [*_said(found), *_card(found), *_missing(found)]
+    parts += [*_said(found), *_card(found), *_paired(found), *_missing(found)]
     return Group(*parts, Text(f"{found.seconds:.0f} s", style="dim"))
 
 
@@ -121,6 +121,19 @@ def _card(found: Inspection) -> list[Text]:
             lines.append(Text(f"p without the losses: {assessment.p_beyond_behaviour:.3g}"))
     lines += [Text(f"note: {note}") for note in assessment.notes]
     return lines
+
+
+def _paired(found: Inspection) -> list[Text]:
+    """What has changed since the parent, the surest first."""
+    if found.parent is None:
+        return []
+    lines = [Text.assemble(("parent: ", "bold"), found.paired)]
+    lines += [
+        Text(f"  {c.name}: {c.difference:+.3g} ± {c.stderr:.2g}, t = {c.t:+.1f} ({c.n} {c.over})")
+        for c in found.changed[:_REASONS]
+    ]
+    more = len(found.changed) - _REASONS
+    return [*lines, Text(f"  and {more} more: --json has them all")] if more > 0 else lines
 
 
 def _missing(found: Inspection) -> list[Text]:

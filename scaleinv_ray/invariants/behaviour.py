@@ -14,8 +14,8 @@ from scaleinv_ray.records import MaskedLosses, TokenLosses
 
 MIN_LENGTH = 16
 NATS = 0.05
-"""Change of a loss that counts as none: a third of what twice the parameters gain at a loss of 3, as
-L ~ N^-0.076 (Kaplan et al. 2020, arXiv 2001.08361, eq. 1.1)."""
+"""Change of a loss that counts as none: a third of what twice the parameters gain at a loss of 3,
+as L ~ N^-0.076 (Kaplan et al. 2020, arXiv 2001.08361, eq. 1.1)."""
 NUM_SAMPLES = 8
 """Blocks of sequences whose means are kept with a row, to compare two models on the same ones."""
 BRACKET_DEPTH = 4

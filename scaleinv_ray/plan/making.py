@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from scaleinv_ray import invariants
 from scaleinv_ray.checkpoints import (
     CAPTURED,
@@ -35,7 +33,7 @@ from scaleinv_ray.plan.fitting import (
     points_of,
 )
 from scaleinv_ray.plan.grouping import pairs_of, trajectories_of
-from scaleinv_ray.plan.tokens import given_tokens, num_before, probe_tokens, tokenizers_of
+from scaleinv_ray.plan.tokens import num_before, probe_tokens, tokenizers_of
 from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Reading, Unit, digest
 from scaleinv_ray.protocols import Spectroscopy, digest_of
 from scaleinv_ray.records import Protocol
@@ -43,11 +41,8 @@ from scaleinv_ray.records import Protocol
 assert invariants, "importing the package registers the invariants"
 
 
-def make_plan(config: RunConfig, given: np.ndarray | None = None) -> Plan:
+def make_plan(config: RunConfig) -> Plan:
     """Resolves models, builds the probes' tokens, checks everything, and derives all keys.
-
-    Args:
-        given: token ids [sequences, length] instead of the probes, for models without a tokenizer.
 
     Returns:
         The plan; nothing has been captured or computed.
@@ -71,11 +66,7 @@ def make_plan(config: RunConfig, given: np.ndarray | None = None) -> Plan:
     check_captures(on_tokens, protocol, made, spectroscopy)
     _check_parameters(asked, protocol)
     tokenizers = tokenizers_of(live)
-    tokens = (
-        probe_tokens(config, on_tokens, protocol, named=tokenizers)
-        if given is None
-        else given_tokens(given, on_tokens, protocol)
-    )
+    tokens = probe_tokens(config, on_tokens, protocol, named=tokenizers)
     _check_observed(config, tokens)
     rows = distinct_rows(tokens.values(), protocol.position)
     chosen = {n: fitted_points(REGISTRY[n], p, rows) for n, p in asked.items()}

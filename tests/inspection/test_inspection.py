@@ -278,19 +278,18 @@ def test_a_model_without_text_reads_token_ids(
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("[[1, 2], [3]]", "allowed: .npy or .json with whole numbers"),
-        ("[1, 2, 3]", r"got int64 of shape \(3,\)"),
-        ("[[1, 2.5]]", "got float64"),
-        ("[[1, 400]]", r"got ids 1..400, allowed 0..256 \(vocabulary of the model\)"),
+        (np.arange(12), r"ids.npy: got 1-d int64, allowed integers \[sequences, tokens\]"),
+        (np.ones((2, 30)), "ids.npy: got 2-d float64"),
+        (np.full((12, 30), 400), r"token ids: got 400..400, allowed 0..256 \(vocab_size\)"),
     ],
 )
 def test_token_ids_that_are_none_are_refused(
-    written: str, message: str, model: GPT2LMHeadModel, series: Reference, tmp_path: Path
+    written: np.ndarray, message: str, model: GPT2LMHeadModel, series: Reference, tmp_path: Path
 ) -> None:
-    file = tmp_path / "ids.json"
-    file.write_text(written)
-    with pytest.raises(ValueError, match=rf"^tokens: .*{message}"):
-        si.inspect(model, against=series, tokens=str(file), budget_s=1)
+    file = tmp_path / "ids.npy"
+    np.save(file, written)
+    with pytest.raises(ValueError, match=message):
+        si.inspect(model, against=series, tokens=file, budget_s=1)
 
 
 @pytest.mark.parametrize(

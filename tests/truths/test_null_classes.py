@@ -21,7 +21,7 @@ REPEATS = [pytest.param(80, id="quick"), pytest.param(1000, id="full", marks=pyt
 def simulate(
     trained_K, untrained_K, *, repeats, seed_sd=SEED_SD, null_sd=SEED_SD, scatter=0.0, seeds=3
 ):
-    """Share of each class among series whose trained verdict is a law; sizes of the null scatter."""
+    """Share of each class where the trained verdict is a law; sizes of the null scatter."""
     rng = np.random.default_rng(31)
 
     def drawn(mean_K, sd):

@@ -229,8 +229,9 @@ def transitions_table(
     transition at all (`Transition.claim_p`), over all curves searched, the whole depth apart from
     its thirds, without controls. All rows of a curve carry it: further transitions were searched
     only after the first. `n_agree` of the `n_seeds` of a size have a transition of that kind whose
-    interval has a step in common with this one's; it is no test. The statistic is even in the errors of a curve, so curves of one run
-    depend positively whichever sign their errors have in common, and runs are independent.
+    interval has a step in common with this one's; it is no test. The statistic is even in the
+    errors of a curve, so curves of one run depend positively whichever sign their errors have in
+    common, and runs are independent.
     `by_chance` is how many of the `n_asked` curves would have a transition by chance, at most: of
     lines some are left to the smooth curve. No kind depends on either.
 

@@ -274,7 +274,6 @@ def test_the_error_of_conservation_is_in_units_where_one_is_declared():
     assert found["conservation_error"] == pytest.approx(1e-3 * (SIZES[-1] - SIZES[0]) / 2, rel=1e-3)
 
 
-
 def test_what_the_configuration_excludes_is_not_missing():
     rows = refuse(measured("a", lambda v, i: 1.0), "a: needs max_dimension 2, got 1")
     assert judge_table(rows, quantities={}) == ([], [])
