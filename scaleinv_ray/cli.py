@@ -47,7 +47,10 @@ Address = Annotated[str | None, typer.Option(help="Ray cluster; none embeds Ray"
 def inspect(
     model: Annotated[str, typer.Argument(help="Folder of a checkpoint, or organisation/name")],
     against: Annotated[
-        str | None, typer.Option(help="URI of a run folder, instead of the packaged demo's series")
+        str | None,
+        typer.Option(
+            help="Run folder, or Parquet table of measurements; by default the demo's series"
+        ),
     ] = None,
     parent: Annotated[
         str | None, typer.Option(help="Model that it was made of: what has changed, pair by pair")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scaleinv_ray.conclude.assessment.conformal import needed
 from scaleinv_ray.conclude.assessment.paired import Change, changes
@@ -23,7 +23,7 @@ from scaleinv_ray.inspection.findings import (
     sentences,
     with_intervals,
 )
-from scaleinv_ray.inspection.reference import Reference, of_run, packaged
+from scaleinv_ray.inspection.reference import Reference, of_series, packaged
 from scaleinv_ray.inspection.working import measured
 
 BUDGET_S = 60.0
@@ -103,6 +103,18 @@ class Inspection:
             f"raised for at most {self.level:.0%} of healthy models"
         )
 
+    @property
+    def at_loss(self) -> str:
+        """One line: whether it is out of the family of models of its size that predict as well."""
+        found = self.assessment.at_loss
+        if found is None:
+            return f"cannot say: {self.assessment.no_loss or self.assessment.impossible}"
+        said = "out of family" if found.rank.p <= self.level else "in family"
+        return (
+            f"{said}: p = {found.rank.p:.3g} (smallest possible {1 / (found.num_models + 1):.3g}); "
+            f"furthest {found.rank.worst}, t = {found.t:+.1f}"
+        )
+
     def rows(self) -> list[dict[str, Any]]:
         """The values as rows, for a table."""
         return [_row(line) for line in self.lines]
@@ -130,6 +142,8 @@ class Inspection:
                     "ranked": card and card.ranked,
                     "num_ranked": card and card.num_ranked,
                     "p_beyond_behaviour": found.p_beyond_behaviour,
+                    "p_given_loss": found.at_loss and found.at_loss.rank.p,
+                    "given_loss": self.at_loss,
                     "families": card and {name: rank.p for name, rank in card.groups.items()},
                     "notes": list(found.notes),
                 },
@@ -205,7 +219,8 @@ def inspect(
         model: a folder (of several steps the last), `organisation/name` of the hub, or a model of
             transformers in memory.
         tokenizer: of a model in memory; without one its weights alone are measured.
-        against: URI of a run folder, or a reference; the packaged series of the demo by default.
+        against: URI of a run folder or of a table of measurements, or a reference; the packaged
+            series of the demo by default.
         parent: the model that it was made of (fine-tuned, rounded, pruned): both are measured, and
             their differences judged pair by pair.
         revision: of a model of the hub.
@@ -245,8 +260,9 @@ def inspect(
         lines,
         reference,
         n_params=c.n_params,
-        weights=c.weights_digest,
+        weights={c.weights_digest} | ({since.weights} if since else set()),
         tokenizer=asked.plan.tokenizer_of(unit),
+        tokens={probe: of.digest for (probe, _), of in asked.plan.tokens.items()},
     )
     if found.card is not None:
         lines = with_intervals(lines, found.card)
@@ -261,8 +277,17 @@ def inspect(
         found,
         level,
         seconds,
-        *(since or ()),
+        since and since.parent,
+        since.changes if since else (),
     )
+
+
+class _Since(NamedTuple):
+    """Name of the parent, digest of its weights, and what has changed since."""
+
+    parent: str
+    weights: str
+    changes: tuple[Change, ...]
 
 
 def _since(
@@ -271,16 +296,16 @@ def _since(
     asked: Asked,
     rows: Sequence[Mapping[str, Any]],
     say: Callable[[str], None],
-) -> tuple[str, tuple[Change, ...]]:
-    """Name of the parent, and what has changed since."""
+) -> _Since:
     with at_hand(parent, tokenizer=tokenizer, revision=None) as source:
         beside = ask_parent(source, asked)
         say(f"parent {beside.plan.units[0].checkpoint.model}")
         theirs = by_place(measured(beside, say))
-    return beside.plan.units[0].checkpoint.model, tuple(changes(by_place(rows), theirs))
+    c = beside.plan.units[0].checkpoint
+    return _Since(c.model, c.weights_digest, tuple(changes(by_place(rows), theirs)))
 
 
 def _reference(against: str | Reference | None) -> Reference:
     if against is None:
         return packaged()
-    return against if isinstance(against, Reference) else of_run(against)
+    return against if isinstance(against, Reference) else of_series(against)

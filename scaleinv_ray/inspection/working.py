@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,7 @@ def _written(
     job: CaptureJob,
     tokens: Mapping[str, np.ndarray],
     target: Target,
-    kinds: Collection[str],
+    kinds: frozenset[str],
 ) -> dict[str, str]:
     """Writes the files of one pass; empty where it could be made, else each with the error."""
     labels = {"probe": target.probe, "protocol": job.protocol.digest()}

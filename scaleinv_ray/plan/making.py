@@ -285,6 +285,7 @@ def plan_rows(plan: Plan, done: set[str]) -> Iterator[dict[str, Any]]:
     seen: set[str] = set()
     for m in plan.measurements:
         c = m.unit.checkpoint
+        text = plan.tokens.get((m.probe or "", c.tokenization))
         size = 0
         for unit, capture_key in m.readings:
             if capture_key not in seen and not unit.checkpoint.captures:
@@ -296,7 +297,7 @@ def plan_rows(plan: Plan, done: set[str]) -> Iterator[dict[str, Any]]:
             "model": c.model, "n_params": c.n_params, "seed": c.seed, "step": c.step,
             "variant": m.unit.variant, "probe": m.probe, "kind": m.kind,
             "invariant": m.invariant, "params": m.params, "bytes": size, "done": m.key in done,
-            "tokenizer": plan.tokenizer_of(m.unit),
+            "tokens": text.digest if text else None, "tokenizer": plan.tokenizer_of(m.unit),
         }  # fmt: skip
 
 

@@ -98,7 +98,9 @@ def _change(name: str, pairs: Sequence[tuple[Placed, Placed]]) -> Change | None:
         return None
     counts = {len(one.samples or ()) for pair in pairs for one in pair}
     if len(counts) == 1 and (num := counts.pop()) >= LEAST:
-        d_LB = np.array([np.subtract(one.samples, other.samples) for one, other in pairs])
+        d_LB = np.array([
+            np.subtract(one.samples or (), other.samples or ()) for one, other in pairs
+        ])
         d_B = d_LB.mean(axis=0)
         # of a mean of blocks, or of leave-one-out values, which vary 1 / (B - 1) as much
         jackknife = pairs[0][0].jackknife

@@ -6,7 +6,7 @@ Shape suffixes: K checkpoints, W widths, C middles, D shapes, R runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -285,7 +285,7 @@ def order_table(
                 found[replicate] = finder.find(steps, y)
         if found:
             out.append(_row(group.place, found))
-    tests = {
+    tests: dict[Hashable, Question] = {
         i: Question(row["p"], 1 - LEVEL, (row["series"], row["depth_bin"] == "all"))
         for i, row in enumerate(out)
         if row["p"] is not None and not _is_control(quantities, row)
