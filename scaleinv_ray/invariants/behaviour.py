@@ -57,7 +57,7 @@ BRACKET_DEPTH = 4
             ),
         ),
     },
-    curves=("loss_by_position",),
+    curves={"loss_by_position": "Loss, nats a token; position in the sequence"},
 )
 def capabilities(losses: TokenLosses, *, rng: np.random.Generator) -> Measured:
     """Loss, gain from context, copying of a repeated half, and closing of brackets, in nats.

@@ -129,13 +129,7 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
     quantity announces it.</p>
   <div id="capabilities-body"><p class="waiting note">Opens when it comes into view.</p></div>
 </section>
-<section id="spectroscopy" class="later" aria-labelledby="spectroscopy-title">
-  <h2 id="spectroscopy-title">Neural spectroscopy</h2>
-  <p class="sub">Densities of states and learning coefficients over training, and what
-    changed in behaviour at the same time.</p>
-  <div id="spectroscopy-body"><p class="waiting note">Opens when it comes into view.</p></div>
-</section>
-%%OTHERS%%<section id="model" class="later" aria-labelledby="model-title">
+%%SPECTRA%%%%OTHERS%%<section id="model" class="later" aria-labelledby="model-title">
   <h2 id="model-title">One model against the series</h2>
   <p class="sub">Every quantity of one model, beside what all other
     models of its series predict for its size.</p>
@@ -175,3 +169,12 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
 </body>
 </html>
 """
+SPECTRA = """\
+<section id="spectroscopy" class="later" aria-labelledby="spectroscopy-title">
+  <h2 id="spectroscopy-title">Neural spectroscopy</h2>
+  <p class="sub">Densities of states and learning coefficients over training, and what
+    changed in behaviour at the same time.</p>
+  <div id="spectroscopy-body"><p class="waiting note">Opens when it comes into view.</p></div>
+</section>
+"""
+"""A section that a run has where curvature, bands or chains were asked for."""

@@ -13,7 +13,7 @@ from scipy import stats
 from scaleinv_ray.conclude.aggregation.cells import Group, by_size, gather
 from scaleinv_ray.conclude.aggregation.completeness import CHOICES, FAILURES
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import COMPARISONS, Replicate
-from scaleinv_ray.conclude.aggregation.places import AtPlace, at_place
+from scaleinv_ray.conclude.aggregation.places import AtPlace, at_place, is_pooled
 from scaleinv_ray.conclude.aggregation.values import Comparison, Value
 from scaleinv_ray.conclude.aggregation.values import comparisons as compared
 from scaleinv_ray.conclude.conservation.hypothesis_tests import moments
@@ -53,6 +53,7 @@ def judge_table(
     quantities: Mapping[tuple[str, str], Quantity],
     margin: float = 0.10,
     comparisons: Collection[str] = COMPARISONS,
+    by_role: bool = False,
 ) -> tuple[list[VerdictRow], list[PredictionRow]]:
     """Judges every quantity at every place of a run, and predicts every size from the smaller ones.
 
@@ -61,6 +62,7 @@ def judge_table(
         quantities: (invariant, quantity) -> what is claimed of it in advance.
         margin: relative change that counts as conserved for quantities that declare none.
         comparisons: those wanted, out of equal_steps, equal_tokens, equal_loss and final.
+        by_role: whether quantities that are judged pooled are judged role by role, too.
 
     Returns:
         Verdicts and predictions. n_models counts sizes, n_seeds the
@@ -82,6 +84,8 @@ def judge_table(
     predictions: list[PredictionRow] = []
     for group in gather(rows):
         quantity = _claimed(quantities, group, margin)
+        if quantity.pooled and not (by_role or is_pooled(group.place)):
+            continue
         for comparison in compared(group):
             if not comparison.is_among(comparisons) or not _is_reported(group, comparison):
                 continue

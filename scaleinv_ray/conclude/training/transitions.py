@@ -17,7 +17,7 @@ from scipy import special
 
 from scaleinv_ray.conclude.aggregation.cells import TRAINED, Group, gather, in_order
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Replicate
-from scaleinv_ray.conclude.aggregation.places import Place, at_place
+from scaleinv_ray.conclude.aggregation.places import Place, at_place, is_pooled
 from scaleinv_ray.conclude.aggregation.values import whole_over_training
 from scaleinv_ray.conclude.conservation.fits import TIED
 from scaleinv_ray.conclude.training.change_points import (
@@ -222,7 +222,8 @@ def transitions_table(
 ) -> list[TransitionRow]:
     """Transitions of every run (model and seed) in every quantity at every place.
 
-    Values are those of the verdicts (means over layers, roles and heads), as ln|I| where a run
+    Without single roles and thirds of the depth where a quantity is judged pooled. Values are those
+    of the verdicts (means over layers, roles and heads), as ln|I| where a run
     has one sign and no unit is declared, else over the unit (or as they are).
 
     Many curves are searched. `q` is the Benjamini-Hochberg value of the claim that a curve has a
@@ -249,6 +250,8 @@ def transitions_table(
     for group in gather(rows):
         place = group.place
         claim = quantities.get((place.invariant, place.quantity), Quantity(law="none"))
+        if claim.pooled and not is_pooled(place):
+            continue
         for replicate, curve in run_values(group).items():
             steps = [step for step in curve if step != NO_STEP]
             if not steps:
