@@ -298,7 +298,7 @@ def _reason(case: _Case, verdict: Verdicts, law: _Law | None) -> str:
 
 def _change(series: Series, width: float) -> str:
     certified = _certified(series, width)
-    return f"{certified:.3g} units" if series.unit is not None else f"{certified:.2%}"
+    return f"{certified:.2%}" if series.unit is None else f"{certified * series.unit:.3g}"
 
 
 def _headline(series: Series, margin: float, verdict: Verdicts, reason: str) -> Verdict:

@@ -170,7 +170,9 @@ class VerdictRow(AtPlace):
     lack_of_fit_p: Annotated[float | None, "p of the form"]
     held_out_error: Annotated[float | None, "error of the largest size predicted from the others"]
     naive_error: Annotated[float | None, "error of the better of two guesses without a law"]
-    estimator_share: Annotated[float | None, "variance within models over that over seeds"]
+    estimator_share: Annotated[
+        float | None, "variance within models, that they do not share, over that over seeds"
+    ]
     null_class: Annotated[str | None, "what untrained networks do beside it"]
     null_verdict: Annotated[str | None, "the verdict on untrained networks"]
     slope_beyond_null: Annotated[float | None, "slope over ln N less that of untrained networks"]

@@ -189,7 +189,7 @@ function startTransitions(rows) {
   const help = el("p", { class: "note" }, "p: of the transition where it was looked for; q: of the claim that its curve has any, Benjamini-Hochberg over all curves searched. Seeds that agree: of the same size, with the same kind in an interval that meets this one.");
   $("transitions-body").replaceChildren(el("p", {}, `${sentence} ${chance} ${agreementText(found)}`), table.frame, help);
   const shared = (r) => (r.n_agree ?? 0) / (r.n_seeds || 1);
-  table.show(found.length ? found.slice().sort((r, s) => (r.q ?? 2) - (s.q ?? 2) || shared(s) - shared(r)) : rows);
+  table.show(found.length ? found.slice().sort((r, s) => (r.q ?? 2) - (s.q ?? 2) || shared(s) - shared(r) || (s.depth_bin === "all") - (r.depth_bin === "all")) : rows);
   tableOf("orders").then((orders) => $("transitions-body").append(...ordersOf(records(orders))));
 }
 
