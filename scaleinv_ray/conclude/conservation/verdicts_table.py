@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
-import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -17,6 +16,7 @@ from scaleinv_ray.conclude.aggregation.matched_checkpoints import COMPARISONS, R
 from scaleinv_ray.conclude.aggregation.places import AtPlace, at_place, is_pooled
 from scaleinv_ray.conclude.aggregation.values import Comparison, Value
 from scaleinv_ray.conclude.aggregation.values import comparisons as compared
+from scaleinv_ray.conclude.conservation.estimator_share import estimator_share
 from scaleinv_ray.conclude.conservation.hypothesis_tests import moments
 from scaleinv_ray.conclude.conservation.judging import judge
 from scaleinv_ray.conclude.conservation.nulls import NullComparison, compare_with_null
@@ -44,8 +44,7 @@ class _Sample:
 
     n_params: list[int]
     values: list[list[float]]
-    stderrs: list[list[float | None]]
-    deviations: list[list[np.ndarray | None]]
+    found: list[list[Value]]
     models: list[list[str]]
 
 
@@ -186,8 +185,7 @@ def _sample(values: Mapping[Replicate, Value]) -> _Sample:
     return _Sample(
         n_params=list(sizes),
         values=[[values[r].value for r in size] for size in seeds],
-        stderrs=[[values[r].stderr for r in size] for size in seeds],
-        deviations=[[values[r].deviations for r in size] for size in seeds],
+        found=[[values[r] for r in size] for size in seeds],
         models=[sorted({r.model for r in size}) for size in seeds],
     )
 
@@ -252,7 +250,12 @@ def _row(
         "lack_of_fit_p": verdict.lack_of_fit_p,
         "held_out_error": verdict.held_out_error,
         "naive_error": verdict.naive_error,
-        "estimator_share": _estimator_share(sample, verdict, quantity, key["probe"] is not None),
+        "estimator_share": estimator_share(
+            sample.found,
+            seed_variance=verdict.seed_variance,
+            unit=quantity.unit,
+            on_probe=key["probe"] is not None,
+        ),
         **_beside(made.get(UNTRAINED)),
         "fragile": None if verdict.stable is None else not verdict.stable,
         "seeds_needed": verdict.seeds_needed,
@@ -308,43 +311,6 @@ def _caveats(verdict: Verdict) -> list[str]:
         counts = ", ".join(f"{name} {count}" for name, count in sorted(others.items()))
         said.append(f"with one of {len(verdict.left_out)} seeds left out: {counts}")
     return said
-
-
-def _estimator_share(
-    sample: _Sample, verdict: Verdict, quantity: Quantity, on_probe: bool
-) -> float | None:
-    """Variance within models over that over seeds: of models on one probe, what they do not share.
-
-    Models read the same sequences: an error common to the seeds of a size cancels between them and
-    is no part of their variance. Of the deviations block by block the mean over seeds is left out.
-    """
-    if not verdict.seed_variance:
-        return None
-    if not on_probe:
-        return _independent(sample, quantity, verdict.seed_variance)
-    squares, free = 0.0, 0
-    for values, deviations in zip(sample.values, sample.deviations, strict=True):
-        known = [
-            d / (quantity.unit or abs(v))
-            for d, v in zip(deviations, values, strict=True)
-            if d is not None
-        ]
-        if len(known) < len(values) or len({len(d) for d in known}) != 1:
-            return None
-        squares += float(((known - np.mean(known, axis=0)) ** 2).sum())
-        free += len(known) - 1
-    return squares / free / verdict.seed_variance if free else None
-
-
-def _independent(sample: _Sample, quantity: Quantity, seed_variance: float) -> float | None:
-    """Of errors that no two models have in common, as those of weights."""
-    squares = []
-    for values, stderrs in zip(sample.values, sample.stderrs, strict=True):
-        for value, stderr in zip(values, stderrs, strict=True):
-            if stderr is None:
-                return None
-            squares.append((stderr / (quantity.unit or abs(value))) ** 2)
-    return sum(squares) / len(squares) / seed_variance
 
 
 def _predictions(

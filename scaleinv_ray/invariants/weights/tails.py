@@ -98,9 +98,7 @@ DECADE_MARGIN = math.log10(1.1)
         ),
     },
     symmetries=("rotation", "permutation", "transpose"),
-    curves={
-        "spectral_density": "Share of eigenvalues, a decade; log10 of the eigenvalue over the mean"
-    },
+    curves={"spectral_density": "Share of eigenvalues, a decade; log10 of it over the mean"},
     version=2,
 )
 def weight_tail(
