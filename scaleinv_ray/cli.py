@@ -47,14 +47,21 @@ Address = Annotated[str | None, typer.Option(help="Ray cluster; none embeds Ray"
 def inspect(
     model: Annotated[str, typer.Argument(help="Folder of a checkpoint, or organisation/name")],
     against: Annotated[
-        str | None, typer.Option(help="URI of a run folder, instead of the packaged demo's series")
+        str | None,
+        typer.Option(
+            help="Run folder, or Parquet table of measurements; by default the demo's series"
+        ),
+    ] = None,
+    parent: Annotated[
+        str | None, typer.Option(help="Model that it was made of: what has changed, pair by pair")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Of a model on the hub")] = None,
     probe: Annotated[
         list[str] | None, typer.Option(help="Instead of the series' probes; may be repeated")
     ] = None,
     tokens: Annotated[
-        str | None, typer.Option(help="File of token ids (.npy or .json), for a model without text")
+        str | None,
+        typer.Option(help="File of token ids (.npy or .parquet), for a model without text"),
     ] = None,
     budget: Annotated[
         float, typer.Option(help="Seconds on one core; what takes longer is left")
@@ -70,6 +77,7 @@ def inspect(
     found = inspected(
         model,
         against=against,
+        parent=parent,
         revision=revision,
         probes=probe or None,
         tokens=tokens,

@@ -54,6 +54,8 @@ class Quantity:
             sign (None: differences of ln|value|).
         control: measured to be read beside another quantity (a null model's value, a rotated
             basis), not a finding of its own.
+        pooled: judged over all weights of the blocks together, at all depths: of a single matrix
+            it scatters over seeds by more than any margin.
         nats: whether the value is in nats a token, which models with another tokenizer do not
             share. The mean over all predicted tokens can be had in nats a byte of their text;
             what is of single tokens, or of parameters by a token's loss, cannot.
@@ -65,6 +67,7 @@ class Quantity:
     margin: float | None = None
     unit: float | None = None
     control: bool = False
+    pooled: bool = False
     nats: Literal["no", "mean_per_token", "per_token"] = "no"
     meaning: str = ""
 
@@ -142,7 +145,7 @@ class Invariant:
         record: class of record it reads.
         kind: kind of capture (a key of kinds.KINDS).
         quantities: what it returns, with the claims.
-        curves: names of the curves it may return.
+        curves: the curves it may return, each with what stands on its axes: y, a semicolon, x.
         symmetries: transformations of the record that leave the values unchanged.
         version: raised whenever the numbers change.
         parameters: keyword-only parameters with the values a plan uses by default.
@@ -157,7 +160,7 @@ class Invariant:
     record: type[Record]
     kind: str
     quantities: Mapping[str, Quantity]
-    curves: tuple[str, ...]
+    curves: Mapping[str, str]
     symmetries: tuple[str, ...]
     version: int
     parameters: Mapping[str, Any]
@@ -240,7 +243,7 @@ def invariant(
     symmetries: tuple[str, ...] = (),
     version: int = 1,
     scheme: str | None = None,
-    curves: tuple[str, ...] = (),
+    curves: Mapping[str, str] | Sequence[str] = (),
     planned: Mapping[str, Any] | None = None,
     bounds: Mapping[str, Range] | None = None,
 ) -> Callable[[F], F]:
@@ -252,7 +255,7 @@ def invariant(
         version: raised whenever the numbers change.
         scheme: which kind of capture is read, where several have such records (clouds and
             streams, the operators of Lanczos).
-        curves: names of the curves returned.
+        curves: names of the curves returned, each with what stands on its axes: y, a semicolon, x.
         planned: values that a plan gives to parameters without default (assumptions that a
             caller has to state).
         bounds: of parameters whose range is not that of their name in `bounds.BOUNDS`.
@@ -278,7 +281,9 @@ def invariant(
             record=record,
             kind=_kind_of(record, scheme),
             quantities=MappingProxyType(dict(quantities)),
-            curves=curves,
+            curves=MappingProxyType(
+                dict(curves) if isinstance(curves, Mapping) else dict.fromkeys(curves, "")
+            ),
             symmetries=symmetries,
             version=version,
             parameters=MappingProxyType(_parameters(function, planned or {})),

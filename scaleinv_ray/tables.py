@@ -55,7 +55,7 @@ DIAGRAMS = pa.schema(
 PLAN = pa.schema(
     _fields(
         """key:s capture_key:s unit:s unit_b:s series:s model:s n_params:i seed:i step:i variant:s
-        probe:s kind:s invariant:s params:s bytes:i done:b tokenizer:s""",
+        probe:s kind:s invariant:s params:s bytes:i done:b tokens:s tokenizer:s""",
         _TYPES,
     )
 )

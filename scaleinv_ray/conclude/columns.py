@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from scaleinv_ray.conclude.aggregation.rows import ROW_BY_ROW, Column, Rows
 from scaleinv_ray.tables import shared
@@ -20,6 +21,20 @@ def rows_of(table: pa.Table, names: Iterable[str]) -> Rows:
         names: the columns wanted.
     """
     return Rows({name: _column(name, table[name].combine_chunks()) for name in names})
+
+
+def samples_of(table: pa.Table) -> Column:
+    """The samples of trained models, which alone are compared block by block.
+
+    Args:
+        table: of `tables.MEASUREMENTS`.
+    """
+    is_trained = pc.equal(table["variant"], "trained")
+    kept_R = pc.and_(is_trained, pc.is_valid(table["samples"])).to_numpy(zero_copy_only=False)
+    found = _arrays(table["samples"].combine_chunks().filter(pa.array(kept_R)))
+    place_R = np.full(len(kept_R), len(found))
+    place_R[kept_R] = np.arange(len(found))
+    return Column(place_R, [*found, None])
 
 
 def table_of(rows: Rows, schema: pa.Schema) -> pa.Table:

@@ -18,7 +18,7 @@ from scaleinv_ray.conclude.aggregation.tokenizers import (
     several_tokenizers,
     tokenizer_notes,
 )
-from scaleinv_ray.conclude.columns import rows_of
+from scaleinv_ray.conclude.columns import rows_of, samples_of
 from scaleinv_ray.conclude.evaluations import capability_digest
 from scaleinv_ray.conclude.evidence import Evidence
 from scaleinv_ray.conclude.sanity import sanity_notes
@@ -204,7 +204,8 @@ def _judged(
         for name, quantity in spec.quantities.items()
     }
     made_with = tokenized(store)
-    measured = made_with.marked(rows_of(whole["measurements"], JUDGED))
+    table = whole["measurements"]
+    measured = made_with.marked(rows_of(table, JUDGED)).beside("samples", samples_of(table))
     several = several_tokenizers(measured)
     rows = measured
     if several:

@@ -115,7 +115,7 @@ CONCLUSIONS: tuple[Conclusion, ...] = (
     Conclusion("collapses", CollapseRow, lambda of: collapse_table(of.curves_between), "collapses"),
     Conclusion("transitions", TransitionRow, lambda of: of.transitions, "transitions"),
     Conclusion("stages", StageRow, _stages, "spectroscopy"),
-    Conclusion("orders", OrderRow, _orders, "spectroscopy"),
+    Conclusion("orders", OrderRow, _orders, "transitions"),
     Conclusion("matches", MatchRow, _matches, "spectroscopy"),
     Conclusion("capabilities", CapabilityRow, _capabilities, "capabilities"),
     Conclusion("emergence", EmergenceRow, _emergence, "capabilities"),

@@ -90,6 +90,7 @@ class Evidence:
             quantities=self.quantities,
             margin=asked.margin,
             comparisons=self.config.comparisons,
+            by_role=asked.by_role,
         )
         if asked.held_out == "none":
             predictions = []

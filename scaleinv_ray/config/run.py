@@ -214,6 +214,8 @@ class ConservationOptions(Options):
         held_out: what prediction leaves out.
         comparisons: at equal what the sizes are compared; final is each model's last checkpoint,
             which stands in for steps where the models have none in common.
+        by_role: whether exponents of tails, which scatter over seeds by more than any margin where
+            they are of one matrix, are judged role by role and in thirds of the depth, too.
         predict: larger models to predict from those measured.
     """
 
@@ -224,6 +226,7 @@ class ConservationOptions(Options):
         Field(min_length=1),
         AfterValidator(distinct),
     ] = ("steps", "tokens", "loss")
+    by_role: Bool = False
     predict: Annotated[tuple[PredictedModel, ...], AfterValidator(_each_once)] = ()
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from typing import Protocol as Shape
-
-import numpy as np
 
 from scaleinv_ray import invariants
 from scaleinv_ray.checkpoints import CAPTURED, Checkpoint, resolve
@@ -25,6 +22,7 @@ from scaleinv_ray.inspection.reference import Settings
 from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.plan import Measurement, Plan, make_plan
 from scaleinv_ray.plan.costs import available_memory, choose_loading, model_bytes
+from scaleinv_ray.probes.token_files import shape_of
 from scaleinv_ray.records import Protocol
 
 assert invariants, "importing the package registers the invariants"
@@ -110,40 +108,23 @@ def at_hand(
         yield {"path": folder, "steps": "last", "name": re.sub(r"[^A-Za-z0-9._-]", "-", name)}
 
 
-def read_tokens(file: str) -> np.ndarray:
-    """Token ids of a file, [sequences, length].
+def on_tokens(settings: Settings, file: str | Path) -> Settings:
+    """The settings with the ids of a file as the only probe, and a protocol that they fill.
 
     Args:
-        file: .npy, or .json with a list of lists of equal length.
-
-    Returns:
-        The array, as it stands there.
+        file: .npy or .parquet, as of a config's probes.
 
     Raises:
-        ValueError: naming the file, where it holds no such array.
+        ValueError: naming the file, where it holds no sequences of ids.
     """
-    path = Path(expanded(file))
-    allowed = "allowed: .npy or .json with whole numbers, [sequences, length]"
-    if not path.is_file():
-        raise ValueError(f"tokens: got {shown(file)}, no such file; {allowed}")
-    try:
-        read = np.load(path) if path.suffix == ".npy" else np.array(json.loads(path.read_bytes()))
-    except ValueError as error:
-        raise ValueError(f"tokens: {path}: {clipped(error, 100)}; {allowed}") from error
-    if read.ndim != 2 or not read.size or not np.issubdtype(read.dtype, np.integer):
-        raise ValueError(f"tokens: {path}: got {read.dtype} of shape {read.shape}; {allowed}")
-    return read
-
-
-def of_tokens(settings: Settings, tokens_ST: np.ndarray) -> Settings:
-    """The settings with a protocol that these tokens fill."""
-    sequences, length = tokens_ST.shape
+    sequences, length = shape_of(file)
     fits = {"blocks": sequences, "jacobian_positions": sequences, "attention_sequences": sequences}
     fits |= {"position": length - 1}
     known = settings.protocol
     smaller = {name: min(known[name], most) for name, most in fits.items()}
     protocol = {**known, **smaller, "sequences": sequences, "length": length}
-    return replace(settings, protocol=protocol)
+    probe = {"name": "tokens", "tokens": str(expanded(file).absolute())}
+    return replace(settings, protocol=protocol, probes=(probe,))
 
 
 def ask(
@@ -151,7 +132,7 @@ def ask(
     settings: Settings,
     *,
     budget_s: float,
-    tokens_ST: np.ndarray | None = None,
+    variants: Sequence[str] = ("trained", *TWINS),
 ) -> Asked:
     """Plans what can be had of one model in the time.
 
@@ -162,7 +143,7 @@ def ask(
         source: of the model.
         settings: protocol, probes and parameters.
         budget_s: seconds on one core of the machine of the cost model.
-        tokens_ST: instead of the probes, for a model whose vocabulary has no text.
+        variants: the model, and what stands beside it.
 
     Returns:
         The plan.
@@ -173,7 +154,7 @@ def ask(
     base = {
         "name": "inspect",
         "models": [source],
-        "variants": ["trained", *TWINS],
+        "variants": list(variants),
         "probes": list(settings.probes),
         "protocol": dict(settings.protocol),
         "corpus": settings.corpus,
@@ -183,6 +164,7 @@ def ask(
     }
     (checkpoint,) = resolve(load_run_config(base).models)
     protocol = Protocol(**settings.protocol)
+    given = all(isinstance(probe, Mapping) and "tokens" in probe for probe in settings.probes)
     left_out: dict[str, str] = {}
     chosen: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys([*settings.invariants, *REGISTRY]):
@@ -190,7 +172,7 @@ def ask(
         if spec is None or spec.signature != "one" or KINDS[spec.kind].section is not None:
             continue  # of pairs, of runs, and what takes hours
         params = _fitting(spec, settings.invariants.get(name, spec.parameters), protocol)
-        why = _lacking(checkpoint, spec.kind, protocol, is_given=tokens_ST is not None)
+        why = _lacking(checkpoint, spec.kind, protocol, is_given=given)
         if why := why or _unfit(spec, params):
             left_out[name] = why
         else:
@@ -198,10 +180,41 @@ def ask(
     if not chosen:
         raise ValueError(f"model: got nothing to measure: {clipped(next(iter(left_out.values())))}")
     config = load_run_config(base | {"invariants": chosen})
-    plan = make_plan(config, tokens_ST)
+    plan = make_plan(config)
     within = _within(plan, set(settings.invariants), budget_s)
     made = [m for m in plan.measurements if m.invariant in within.names]
     return Asked(config, plan, made, left_out | within.left_out, within.seconds)
+
+
+def ask_parent(source: Mapping[str, Any], asked: Asked) -> Asked:
+    """Plans the same measurements of a model's parent, without twins.
+
+    Args:
+        source: of the parent.
+        asked: what is measured of the model.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: for a parent of another shape or tokenizer.
+    """
+    update = {"models": [source], "variants": ["trained"]}
+    config = load_run_config(asked.config.model_dump(mode="json") | update)
+    plan = make_plan(config)
+    ours, theirs = asked.plan.units[0].checkpoint, plan.units[0].checkpoint
+    for what, got, allowed in (
+        ("parameters", theirs.n_params, ours.n_params),
+        ("layers", theirs.n_layers, ours.n_layers),
+        ("tokens", *(sorted(t.digest for t in of.tokens.values()) for of in (plan, asked.plan))),
+    ):
+        if got != allowed:
+            raise ValueError(
+                f"parent: got {theirs.model} with other {what} ({clipped(str(got), 40)}), allowed "
+                f"those of the model ({clipped(str(allowed), 40)})"
+            )
+    made = {m.invariant for m in asked.measurements}
+    return Asked(config, plan, [m for m in plan.measurements if m.invariant in made], {}, 0.0)
 
 
 def _lacking(checkpoint: Checkpoint, kind: str, protocol: Protocol, *, is_given: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -14,6 +14,8 @@ from scaleinv_ray.conclude.aggregation.rows import Rows
 from scaleinv_ray.conclude.aggregation.value_rows import value_rows
 from scaleinv_ray.conclude.aggregation.values import Value
 from scaleinv_ray.conclude.assessment.conformal import Card, Interval, Quantities, assess
+from scaleinv_ray.conclude.assessment.given_loss import AtLosses, GivenLoss, given_loss
+from scaleinv_ray.conclude.assessment.paired import Placed
 from scaleinv_ray.conclude.concluding import JUDGED
 from scaleinv_ray.contract import REGISTRY, Quantity
 from scaleinv_ray.inspection.reference import At, Reference
@@ -78,6 +80,8 @@ class Assessment:
         impossible: why not.
         notes: what was left out of it.
         p_beyond_behaviour: of all quantities but the losses, which alone see most; None without.
+        at_loss: what is said given its size and loss; None where nothing can be.
+        no_loss: why not.
     """
 
     reference: Reference
@@ -85,6 +89,8 @@ class Assessment:
     impossible: str
     notes: tuple[str, ...]
     p_beyond_behaviour: float | None = None
+    at_loss: GivenLoss | None = None
+    no_loss: str = ""
 
 
 def lines_of(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Line], list[Refusal]]:
@@ -122,36 +128,67 @@ def lines_of(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Line], list[Refusa
     return sorted(lines, key=lambda line: (line.family, line.at[:2])), refused
 
 
+def by_place(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[Hashable, Placed]]:
+    """The values of a trained model, quantity by quantity, at each layer, head or tensor.
+
+    Args:
+        rows: of tables.MEASUREMENTS, of one model.
+
+    Returns:
+        Quantity in words -> place -> value; all weights of the blocks together, controls left out.
+    """
+    found: dict[str, dict[Hashable, Placed]] = {}
+    for row in rows:
+        is_kept = row["status"] == "ok" and row["variant"] == "trained"
+        of_blocks = row["probe"] is not None or row["layer"] is not None
+        if not (is_kept and of_blocks):
+            continue
+        at = At(row["invariant"], row["quantity"], row["site"], row["probe"])
+        if _claimed(at).control:
+            continue
+        samples = row["samples"] and tuple(row["samples"])
+        placed = Placed(row["value"], samples, row["error_kind"] == "jackknife")
+        found.setdefault(named(at), {})[row["layer"], row["role"], row["head"]] = placed
+    return found
+
+
 def assessed(
     lines: Sequence[Line],
     reference: Reference,
     *,
     n_params: int,
-    weights: str,
+    weights: Collection[str],
     tokenizer: str | None,
+    tokens: Mapping[str, str],
 ) -> Assessment:
     """The model beside a series, of which it is left out where it is one of it.
 
     Args:
         lines: of the model.
         n_params: its parameters.
-        weights: digest of its weights.
+        weights: digests of its weights, and of its parent's, which would vouch for it.
         tokenizer: name of its tokenizer.
+        tokens: probe -> digest of its tokens.
 
     Returns:
         The assessment; why there is none where the series says nothing of this size.
     """
-    others = [i for i, m in enumerate(reference.members) if m.weights != weights]
+    others = [i for i, m in enumerate(reference.members) if m.weights not in weights]
     notes = []
     if len(others) < len(reference.members):
-        notes.append("the model is one of the series and was left out of it")
+        notes.append("the model, or its parent, is one of the series and was left out of it")
     same_tokens = tokenizer is None or set(reference.tokenizers) <= {tokenizer}
     if not same_tokens:
         notes.append("another tokenizer than the series': values in nats a token are left out")
+    known = reference.tokens.items() if same_tokens else ()
+    other = {probe for probe, of in known if tokens.get(probe, of[0]) not in of}
+    if other:
+        notes.append(f"other text than the series': values on {', '.join(sorted(other))} left out")
     chosen = [
         line
         for line in lines
         if _comparable(line, reference, same_tokens=same_tokens)
+        and line.at.probe not in other
         and all(reference.values[line.at][i] is not None for i in others)
     ]
     if not chosen:
@@ -162,7 +199,61 @@ def assessed(
         return Assessment(reference, None, str(error), tuple(notes))
     beyond = [line for line in chosen if line.family != BEHAVIOUR]
     p = _card(beyond, reference, others, n_params).whole.p if beyond else None
-    return Assessment(reference, card, "", tuple(notes), p)
+    said = Assessment(reference, card, "", tuple(notes), p)
+    try:
+        return replace(said, at_loss=_given_loss(lines, beyond, reference, others, n_params))
+    except ValueError as error:
+        return replace(said, no_loss=str(error))
+
+
+def _given_loss(
+    lines: Sequence[Line],
+    beyond: Sequence[Line],
+    reference: Reference,
+    others: Sequence[int],
+    n_params: int,
+) -> GivenLoss:
+    """The model among those of its size and loss, by the checkpoints of the series."""
+    steps = [*reference.earlier, reference.values]
+
+    def over(line: Line) -> np.ndarray | None:
+        values_SN = [[of.get(line.at, [None] * (i + 1))[i] for i in others] for of in steps]
+        found = np.array(values_SN, dtype=np.float64)
+        return found if np.isfinite(found).all() else None
+
+    losses = [line for line in lines if _claimed(line.at).nats == "mean_per_token"]
+    known = [(line, loss_SN) for line in losses if (loss_SN := over(line)) is not None]
+    if not known:
+        raise ValueError("the loss of the model, or of the series over training, is not known")
+    named_values = [
+        (named(line.at), *_judged(values_SN, line.value.value, _claimed(line.at).unit))
+        for line in beyond
+        if line.brief and (values_SN := over(line)) is not None
+    ]
+    if not named_values:
+        raise ValueError("no quantity beside the loss is known of the series over training")
+    (line, loss_SN), *_ = known
+    return given_loss(
+        AtLosses(
+            names=[name for name, _, _ in named_values],
+            n_params_N=np.array([reference.members[i].n_params for i in others], dtype=np.float64),
+            loss_SN=loss_SN,
+            values_SNF=np
+            .array([of for _, of, _ in named_values])
+            .reshape(-1, *loss_SN.shape)
+            .transpose(1, 2, 0),
+            n_params=float(n_params),
+            loss=line.value.value,
+            values_F=np.array([value for _, _, value in named_values]),
+        )
+    )
+
+
+def _judged(values_SN: np.ndarray, value: float, unit: float | None) -> tuple[np.ndarray, float]:
+    """On the scale on which they are judged: ln|value| where all have one sign and no unit."""
+    if unit is None and (values_SN * value > 0).all():
+        return np.log(np.abs(values_SN)), math.log(abs(value))
+    return values_SN, value
 
 
 def with_intervals(lines: Sequence[Line], card: Card) -> list[Line]:

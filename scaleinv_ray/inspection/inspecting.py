@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from scaleinv_ray.conclude.assessment.conformal import needed
-from scaleinv_ray.inspection.asking import Saved, ask, at_hand, of_tokens, read_tokens
+from scaleinv_ray.conclude.assessment.paired import Change, changes
+from scaleinv_ray.inspection.asking import Asked, Saved, ask, ask_parent, at_hand, on_tokens
 from scaleinv_ray.inspection.findings import (
     Assessment,
     Line,
     Refusal,
     assessed,
+    by_place,
     lines_of,
     sentences,
     with_intervals,
 )
-from scaleinv_ray.inspection.reference import Reference, of_run, packaged
+from scaleinv_ray.inspection.reference import Reference, of_series, packaged
 from scaleinv_ray.inspection.working import measured
 
 BUDGET_S = 60.0
@@ -44,6 +45,8 @@ class Inspection:
         assessment: beside the series.
         level: of false alarms that an alarm may have.
         seconds: it took.
+        parent: name of the model that it is compared with in pairs, None without one.
+        changes: against the parent, the surest first.
     """
 
     model: str
@@ -55,6 +58,26 @@ class Inspection:
     assessment: Assessment
     level: float
     seconds: float
+    parent: str | None = None
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def changed(self) -> tuple[Change, ...]:
+        """What differs from the parent at a false discovery rate of the level."""
+        return tuple(change for change in self.changes if change.q <= self.level)
+
+    @property
+    def paired(self) -> str:
+        """One line: what has changed since the parent; empty without one."""
+        if self.parent is None:
+            return ""
+        if not self.changes:
+            return f"beside its parent {self.parent}: cannot say, nothing measured keeps replicates"
+        of = f"{len(self.changed)} of {len(self.changes)} quantities"
+        return (
+            f"beside its parent {self.parent}, on the same sequences and tensors: {of} changed "
+            f"(false discovery rate {self.level:g})"
+        )
 
     @property
     def sentences(self) -> dict[str, str]:
@@ -78,6 +101,18 @@ class Inspection:
         return (
             f"{said}: p = {card.whole.p:.3g} ({rate}){where}; an alarm at p <= {self.level:g} is "
             f"raised for at most {self.level:.0%} of healthy models"
+        )
+
+    @property
+    def at_loss(self) -> str:
+        """One line: whether it is out of the family of models of its size that predict as well."""
+        found = self.assessment.at_loss
+        if found is None:
+            return f"cannot say: {self.assessment.no_loss or self.assessment.impossible}"
+        said = "out of family" if found.rank.p <= self.level else "in family"
+        return (
+            f"{said}: p = {found.rank.p:.3g} (smallest possible {1 / (found.num_models + 1):.3g}); "
+            f"furthest {found.rank.worst}, t = {found.t:+.1f}"
         )
 
     def rows(self) -> list[dict[str, Any]]:
@@ -107,8 +142,16 @@ class Inspection:
                     "ranked": card and card.ranked,
                     "num_ranked": card and card.num_ranked,
                     "p_beyond_behaviour": found.p_beyond_behaviour,
+                    "p_given_loss": found.at_loss and found.at_loss.rank.p,
+                    "given_loss": self.at_loss,
                     "families": card and {name: rank.p for name, rank in card.groups.items()},
                     "notes": list(found.notes),
+                },
+                "parent": self.parent
+                and {
+                    "name": self.parent,
+                    "verdict": self.paired,
+                    "changes": [_finite(change) for change in self.changes],
                 },
             },
             indent=1,
@@ -127,6 +170,11 @@ class Inspection:
         from scaleinv_ray.inspection.printing import as_html
 
         return as_html(self)
+
+
+def _finite(change: Change) -> dict[str, Any]:
+    """As JSON has it: without infinity."""
+    return change._asdict() | {"t": change.t if math.isfinite(change.t) else None}
 
 
 def _row(line: Line) -> dict[str, Any]:
@@ -154,9 +202,10 @@ def inspect(
     *,
     tokenizer: Saved | None = None,
     against: str | Reference | None = None,
+    parent: str | Path | Saved | None = None,
     revision: str | None = None,
     probes: Sequence[Any] | None = None,
-    tokens: str | np.ndarray | None = None,
+    tokens: str | Path | None = None,
     budget_s: float = BUDGET_S,
     level: float = LEVEL,
     say: Callable[[str], None] = lambda text: None,
@@ -170,11 +219,14 @@ def inspect(
         model: a folder (of several steps the last), `organisation/name` of the hub, or a model of
             transformers in memory.
         tokenizer: of a model in memory; without one its weights alone are measured.
-        against: URI of a run folder, or a reference; the packaged series of the demo by default.
+        against: URI of a run folder or of a table of measurements, or a reference; the packaged
+            series of the demo by default.
+        parent: the model that it was made of (fine-tuned, rounded, pruned): both are measured, and
+            their differences judged pair by pair.
         revision: of a model of the hub.
         probes: instead of the series'; values on them stand beside the twins alone.
-        tokens: ids [sequences, length], or a file of them, instead of the probes: for a model whose
-            vocabulary has no text.
+        tokens: file of ids (.npy [sequences, length], or .parquet with a column `input_ids`)
+            instead of the probes: for a model whose vocabulary has no text.
         budget_s: seconds on one core; what would take longer is left out, and said to be.
         level: rate of false alarms that an alarm may have.
         say: is told what is being done.
@@ -183,7 +235,8 @@ def inspect(
         What was found.
 
     Raises:
-        ValueError: for a model or a series that cannot be read, and numbers out of range.
+        ValueError: for a model, a parent or a series that cannot be read or compared, and numbers
+            out of range.
     """
     for name, got, most in (("budget", budget_s, 1e6), ("level", level, 0.5)):
         if not 0 < got <= most:
@@ -193,20 +246,23 @@ def inspect(
     settings = reference.settings
     if probes is not None:
         settings = replace(settings, probes=tuple(probes))
-    tokens_ST = read_tokens(tokens) if isinstance(tokens, str) else tokens
-    if tokens_ST is not None:
-        settings = of_tokens(settings, tokens_ST)
+    if tokens is not None:
+        settings = on_tokens(settings, tokens)
     with at_hand(model, tokenizer=tokenizer, revision=revision) as source:
-        asked = ask(source, settings, budget_s=budget_s, tokens_ST=tokens_ST)
-        lines, refused = lines_of(measured(asked, say))
+        # a parent is a fourth model beside this one and its twins
+        asked = ask(source, settings, budget_s=budget_s * (1.0 if parent is None else 0.75))
+        rows = measured(asked, say)
+        since = None if parent is None else _since(parent, tokenizer, asked, rows, say)
+    lines, refused = lines_of(rows)
     unit = asked.plan.units[0]
     c = unit.checkpoint
     found = assessed(
         lines,
         reference,
         n_params=c.n_params,
-        weights=c.weights_digest,
+        weights={c.weights_digest} | ({since.weights} if since else set()),
         tokenizer=asked.plan.tokenizer_of(unit),
+        tokens={probe: of.digest for (probe, _), of in asked.plan.tokens.items()},
     )
     if found.card is not None:
         lines = with_intervals(lines, found.card)
@@ -221,10 +277,35 @@ def inspect(
         found,
         level,
         seconds,
+        since and since.parent,
+        since.changes if since else (),
     )
+
+
+class _Since(NamedTuple):
+    """Name of the parent, digest of its weights, and what has changed since."""
+
+    parent: str
+    weights: str
+    changes: tuple[Change, ...]
+
+
+def _since(
+    parent: str | Path | Saved,
+    tokenizer: Saved | None,
+    asked: Asked,
+    rows: Sequence[Mapping[str, Any]],
+    say: Callable[[str], None],
+) -> _Since:
+    with at_hand(parent, tokenizer=tokenizer, revision=None) as source:
+        beside = ask_parent(source, asked)
+        say(f"parent {beside.plan.units[0].checkpoint.model}")
+        theirs = by_place(measured(beside, say))
+    c = beside.plan.units[0].checkpoint
+    return _Since(c.model, c.weights_digest, tuple(changes(by_place(rows), theirs)))
 
 
 def _reference(against: str | Reference | None) -> Reference:
     if against is None:
         return packaged()
-    return against if isinstance(against, Reference) else of_run(against)
+    return against if isinstance(against, Reference) else of_series(against)

@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from scaleinv_ray.conclude.aggregation.values import Value
+from scaleinv_ray.conclude.assessment.conformal import Interval
 from scaleinv_ray.inspection.asking import BEYOND
-from scaleinv_ray.inspection.findings import Line, commonest
+from scaleinv_ray.inspection.findings import Line, commonest, named
 from scaleinv_ray.inspection.inspecting import Inspection
 
 _REASONS = 6
@@ -24,7 +25,7 @@ def printed(found: Inspection) -> Group:
     if found.step is not None:
         title += f", step {found.step}"
     parts: list[Text | Table] = [Text(title, style="bold"), _values(found)]
-    parts += [*_said(found), *_card(found), *_missing(found)]
+    parts += [*_said(found), *_card(found), *_paired(found), *_missing(found)]
     return Group(*parts, Text(f"{found.seconds:.0f} s", style="dim"))
 
 
@@ -114,13 +115,34 @@ def _card(found: Inspection) -> list[Text]:
         usual = card.usual_outside
         beside = f"; models of the series left out: {usual[0]} to {usual[1]}" if usual else ""
         lines.append(Text(f"outside: {len(outside)} of {len(card.intervals)} quantities{beside}"))
-        lines += [Text(f"  {i.name}: {i.value:.3g}, t = {i.t:+.1f}") for i in outside[:_REASONS]]
+        verdicts = {named(at): verdict for at, verdict in reference.verdicts.items()}
+        lines += [_outside(i, verdicts.get(i.name)) for i in outside[:_REASONS]]
         families = ", ".join(f"{name} {rank.p:.3g}" for name, rank in card.groups.items())
         lines.append(Text(f"p by family, each alone: {families}"))
         if assessment.p_beyond_behaviour is not None:
             lines.append(Text(f"p without the losses: {assessment.p_beyond_behaviour:.3g}"))
+        lines.append(Text(f"given its size and loss: {found.at_loss}"))
     lines += [Text(f"note: {note}") for note in assessment.notes]
     return lines
+
+
+def _outside(found: Interval, verdict: str | None) -> Text:
+    """A quantity outside its interval, and what the series says of it."""
+    said = f" ({verdict.replace('_', ' ')} in the series)" if verdict else ""
+    return Text(f"  {found.name}: {found.value:.3g}, t = {found.t:+.1f}{said}")
+
+
+def _paired(found: Inspection) -> list[Text]:
+    """What has changed since the parent, the surest first."""
+    if found.parent is None:
+        return []
+    lines = [Text.assemble(("parent: ", "bold"), found.paired)]
+    lines += [
+        Text(f"  {c.name}: {c.difference:+.3g} ± {c.stderr:.2g}, t = {c.t:+.1f} ({c.n} {c.over})")
+        for c in found.changed[:_REASONS]
+    ]
+    more = len(found.changed) - _REASONS
+    return [*lines, Text(f"  and {more} more: --json has them all")] if more > 0 else lines
 
 
 def _missing(found: Inspection) -> list[Text]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -17,9 +17,13 @@ from scaleinv_ray.conclude.concluding import JUDGED, read_planned
 from scaleinv_ray.conclude.tokenized import tokenized
 from scaleinv_ray.config import RunConfig, load_run_config
 from scaleinv_ray.measure.written_config import written_config
+from scaleinv_ray.records import Protocol
 from scaleinv_ray.store import Store
+from scaleinv_ray.tables import MEASUREMENTS
 
 _DIGITS = 7
+_FEW_DIGITS = 5
+"""Of values before the last step: they give a scatter, and nobody reads them."""
 PACKAGED = "demo_series.json"
 
 
@@ -85,6 +89,10 @@ class Reference:
         step: of the models.
         members: the models.
         values: at each place the value of every model, None where it has none.
+        earlier: the same at each step before, the first ones left out where nothing is trained; of
+            weights all roles together alone.
+        tokens: probe -> digests of its tokens; none where they are not known.
+        verdicts: at each place what was said of the series, where it was judged.
     """
 
     name: str
@@ -95,6 +103,9 @@ class Reference:
     step: int | None
     members: Sequence[Member]
     values: Mapping[At, Sequence[float | None]]
+    earlier: Sequence[Mapping[At, Sequence[float | None]]] = ()
+    tokens: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    verdicts: Mapping[At, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """As text, which `from_json` reads: a line a place."""
@@ -106,12 +117,18 @@ class Reference:
             "tokenizers": list(self.tokenizers),
             "step": self.step,
             "members": [list(member) for member in self.members],
+            "tokens": {probe: list(of) for probe, of in self.tokens.items()},
+            "verdicts": [[*at, verdict] for at, verdict in self.verdicts.items()],
         }
         lines = ",\n".join(
-            json.dumps([list(at), [v if v is None else float(f"{v:.{_DIGITS}g}") for v in of]])
+            json.dumps([list(at), _short(of, _DIGITS), *self._before(at)])
             for at, of in self.values.items()
         )
         return f'{json.dumps(head)[:-1]},\n"values": [\n{lines}\n]}}\n'
+
+    def _before(self, at: At) -> list[list[float | None]]:
+        """The values of a place at each step before, where they are kept."""
+        return [_short(of[at], _FEW_DIGITS) for of in self.earlier if at in of]
 
     @classmethod
     def from_json(cls, text: str) -> Reference:
@@ -119,13 +136,53 @@ class Reference:
         held = json.loads(text)
         held["settings"] = Settings(**held["settings"])
         held["members"] = [Member(*member) for member in held["members"]]
-        held["values"] = {At(*at): of for at, of in held["values"]}
+        places = [(At(*at), of) for at, *of in held["values"]]
+        held["values"] = {at: of for at, (of, *_) in places}
+        num_steps = max(len(of) for _, of in places) - 1
+        kept = [(at, before) for at, (_, *before) in places if len(before) == num_steps]
+        held["earlier"] = [{at: of[step] for at, of in kept} for step in range(num_steps)]
+        held["verdicts"] = {At(*at): verdict for *at, verdict in held["verdicts"]}
         return cls(**held)
 
 
 def packaged() -> Reference:
     """The demo's series: four sizes from 67,328 to 859,136 parameters, three seeds each."""
     return Reference.from_json((files(__package__) / PACKAGED).read_text(encoding="utf-8"))
+
+
+def of_series(uri: str) -> Reference:
+    """A series by the folder of its run, or by its table of measurements.
+
+    Args:
+        uri: of the folder, local or s3://; or of a Parquet file of `tables.MEASUREMENTS`, beside
+            which verdicts.parquet and config.yaml are read where they are.
+
+    Returns:
+        The reference: the trained models at the last step that all have.
+
+    Raises:
+        ValueError: where there is no such thing, or none of a trained model; where no config.yaml
+            says what the protocol was, and it is not the packaged series'.
+    """
+    if not uri.endswith(".parquet"):
+        return of_run(uri)
+    folder, _, name = uri.rpartition("/")
+    store = Store(folder or ".")
+    table = store.read_table(name, schema=MEASUREMENTS)
+    if store.exists("config.yaml"):
+        config = _config(store)
+        return _reference(store, config.name, Settings.of(config), table, uri=uri)
+    settings, own = packaged().settings, _distinct(table, "protocol")
+    known = Protocol(**settings.protocol).digest()
+    if unknown := [of for (of,) in own if of not in {None, known}]:
+        raise ValueError(
+            f"against: got {uri!r} of protocol {unknown[0]} without config.yaml beside it; "
+            f"allowed: with it, or of protocol {known}"
+        )
+    chosen = {i: json.loads(params) for i, params in _distinct(table, "invariant", "params")}
+    named = sorted({series for (series,) in _distinct(table, "series") if series})
+    settings = replace(settings, invariants=chosen)
+    return _reference(store, ", ".join(named) or name, settings, table, uri=uri)
 
 
 def of_run(uri: str) -> Reference:
@@ -141,29 +198,70 @@ def of_run(uri: str) -> Reference:
         ValueError: where there is no run, or none of a trained model.
     """
     store = Store(uri)
+    config = _config(store)
+    table = read_planned(store, "measurements")
+    return _reference(store, config.name, Settings.of(config), table, uri=uri)
+
+
+def _config(store: Store) -> RunConfig:
     written = written_config(store)
     try:
-        config = load_run_config(written)
+        return load_run_config(written)
     except ValueError as error:
         raise ValueError(f"{store.path('config.yaml')}: {error}") from error
-    table = read_planned(store, "measurements")
+
+
+def _reference(
+    store: Store, name: str, settings: Settings, table: pa.Table, *, uri: str
+) -> Reference:
+    """Of the trained models of a table, with what the folder says besides."""
     table = table.filter(pc.equal(table["variant"], "trained"))
     if not table.num_rows:
         raise ValueError(f"against: got {uri!r} without measurements, allowed: a run that has them")
     step = pc.max(table["step"]).as_py()
-    if step is not None:
-        table = table.filter(pc.equal(table["step"], step))
-    members = _members(table)
+    last = table if step is None else table.filter(pc.equal(table["step"], step))
+    members = _members(last)
+    values = _values(table, members)
     return Reference(
-        name=config.name,
-        provenance=f"{uri}, step {step}, {_code(table)}",
-        settings=Settings.of(config),
-        versions=dict(_distinct(table, "invariant", "version")),
+        name=name,
+        provenance=f"{uri}, step {step}, {_code(last)}",
+        settings=settings,
+        versions=dict(_distinct(last, "invariant", "version")),
         tokenizers=sorted(set(tokenized(store).of_key.values())),
         step=step,
         members=members,
-        values=_values(table, members),
+        values=values[step],
+        earlier=[_over_roles(values[s]) for s in sorted(s for s in values if s and s != step)],
+        tokens=_tokens(store),
+        verdicts=_verdicts(store),
     )
+
+
+def _tokens(store: Store) -> dict[str, list[str]]:
+    """Digests of the probes' tokens, where the folder's plan says them."""
+    if not store.exists("plan.parquet"):
+        return {}
+    plan = store.read_table("plan.parquet")
+    if "tokens" not in plan.column_names:
+        return {}
+    found: dict[str, list[str]] = {}
+    for probe, digest in _distinct(plan, "probe", "tokens"):
+        if probe and digest:
+            found.setdefault(probe, []).append(digest)
+    return found
+
+
+def _verdicts(store: Store) -> dict[At, str]:
+    """What the folder's verdicts say over the whole depth, at equal steps."""
+    if not store.exists("verdicts.parquet"):
+        return {}
+    columns = [*At._fields, "depth_bin", "comparison", "verdict"]
+    rows = store.read_table("verdicts.parquet", columns).to_pylist()
+    return {
+        At(*(row[name] for name in At._fields)): row["verdict"]
+        for row in rows
+        if row["depth_bin"] == "all" and row["comparison"] == "equal_steps"
+    }
 
 
 def _distinct(table: pa.Table, *names: str) -> list[tuple[Any, ...]]:
@@ -180,12 +278,25 @@ def _members(table: pa.Table) -> list[Member]:
     return sorted(found, key=lambda m: (m.n_params, m.model))
 
 
-def _values(table: pa.Table, members: Sequence[Member]) -> dict[At, list[float | None]]:
+def _values(
+    table: pa.Table, members: Sequence[Member]
+) -> dict[int | None, dict[At, list[float | None]]]:
+    """Step -> place -> a value a member."""
     place_of = {(m.model, m.seed): i for i, m in enumerate(members)}
-    values: dict[At, list[float | None]] = {}
+    values: dict[int | None, dict[At, list[float | None]]] = {}
     for row in value_rows(rows_of(table, JUDGED)):
-        if row["depth_bin"] == "all" and row["comparison"] == "equal_steps":
+        is_whole = row["depth_bin"] == "all" and row["comparison"] == "equal_steps"
+        member = place_of.get((row["model"], row["seed"]))
+        if is_whole and member is not None and row["value"] is not None:
             at = At(row["invariant"], row["quantity"], row["site"], row["probe"])
-            mine = values.setdefault(at, [None] * len(members))
-            mine[place_of[row["model"], row["seed"]]] = row["value"]
-    return {at: of for at, of in values.items() if any(v is not None for v in of)}
+            of_step = values.setdefault(row["step"], {})
+            of_step.setdefault(at, [None] * len(members))[member] = row["value"]
+    return values
+
+
+def _over_roles(values: Mapping[At, list[float | None]]) -> dict[At, list[float | None]]:
+    return {at: of for at, of in values.items() if at.probe is not None or at.site == "all"}
+
+
+def _short(values: Sequence[float | None], digits: int) -> list[float | None]:
+    return [None if v is None else float(f"{v:.{digits}g}") for v in values]

@@ -55,7 +55,10 @@ _FEWEST = 4
             meaning="Share of attention at the first position were it uniform",
         ),
     },
-    curves=("mass", "mass_uniform"),
+    curves={
+        "mass": "Attention paid at a distance; distance in tokens",
+        "mass_uniform": "Attention paid at a distance, were it even; distance in tokens",
+    },
     version=2,
 )
 def attention_decay(
@@ -141,7 +144,10 @@ def attention_decay(
             meaning="Length of the longest loop of the attention graph, in attention weight",
         ),
     },
-    curves=("betti_0", "betti_1"),
+    curves={
+        "betti_0": "Number of components; attention from which tokens are joined",
+        "betti_1": "Number of loops; attention from which tokens are joined",
+    },
 )
 def attention_topology(
     attention: Attention,

@@ -13,6 +13,11 @@ from scaleinv_ray.invariants.common.soundness import sound
 from scaleinv_ray.records import MaskedLosses, TokenLosses
 
 MIN_LENGTH = 16
+NATS = 0.05
+"""Change of a loss that counts as none: a third of what twice the parameters gain at a loss of 3,
+as L ~ N^-0.076 (Kaplan et al. 2020, arXiv 2001.08361, eq. 1.1)."""
+NUM_SAMPLES = 8
+"""Blocks of sequences whose means are kept with a row, to compare two models on the same ones."""
 BRACKET_DEPTH = 4
 """Of the probe `brackets`: four opening brackets, then the four that close them."""
 
@@ -21,6 +26,8 @@ BRACKET_DEPTH = 4
     quantities={
         "loss": Quantity(
             law="power_law",
+            unit=1.0,
+            margin=NATS,
             nats="mean_per_token",
             meaning="Mean cross-entropy of the next token, nats a token; lower is better",
         ),
@@ -50,7 +57,7 @@ BRACKET_DEPTH = 4
             ),
         ),
     },
-    curves=("loss_by_position",),
+    curves={"loss_by_position": "Loss, nats a token; position in the sequence"},
 )
 def capabilities(losses: TokenLosses, *, rng: np.random.Generator) -> Measured:
     """Loss, gain from context, copying of a repeated half, and closing of brackets, in nats.
@@ -101,6 +108,8 @@ def capabilities(losses: TokenLosses, *, rng: np.random.Generator) -> Measured:
     quantities={
         "masked_loss": Quantity(
             law="power_law",
+            unit=1.0,
+            margin=NATS,
             nats="mean_per_token",
             meaning="Mean cross-entropy of hidden tokens, nats a token; lower is better",
         )
@@ -132,12 +141,14 @@ def masked_prediction(losses: MaskedLosses, *, rng: np.random.Generator) -> Meas
 
 
 def _mean(value_S: np.ndarray) -> Estimate:
-    """The mean over sequences; thousands of samples are not kept with the row."""
+    """The mean over sequences; of thousands the means of a few blocks are kept with the row."""
+    blocks = np.array_split(value_S, min(NUM_SAMPLES, len(value_S)))
     return Estimate(
         float(value_S.mean()),
         float(value_S.std(ddof=1) / np.sqrt(len(value_S))),
         len(value_S),
         "sequences",
+        tuple(float(block.mean()) for block in blocks),
     )
 
 

@@ -34,7 +34,7 @@ from scaleinv_ray.records import WeightMatrix
         ),
     },
     symmetries=("rotation", "scale", "permutation", "transpose"),
-    curves=("drift",),
+    curves={"drift": "Distance from the first checkpoint, over its norm; number of the checkpoint"},
 )
 def drift(steps: Sequence[WeightMatrix], *, rng: np.random.Generator) -> Measured:
     """Relative drift of a matrix from its first step, and what is left of its norm.

@@ -90,7 +90,7 @@ SHARED = {
     },
     scheme="hessian",
     version=2,
-    curves=("density",),
+    curves={"density": "Share of the parameters; eigenvalue of the curvature"},
 )
 def hessian_density(
     lanczos: Lanczos, *, rng: np.random.Generator, flat: float = 1e-3, num_null: int = 20
@@ -151,7 +151,7 @@ def hessian_density(
     quantities=SHARED,
     scheme="ggn",
     version=2,
-    curves=("density",),
+    curves={"density": "Share of the parameters; eigenvalue of the curvature"},
 )
 def ggn_density(
     lanczos: Lanczos, *, rng: np.random.Generator, flat: float = 1e-3, num_null: int = 20

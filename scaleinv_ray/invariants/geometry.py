@@ -108,7 +108,7 @@ def gride_dimension(distance_PK: np.ndarray, *, neighbour_order: int) -> float:
             ),
         ),
     },
-    curves=("gride_profile",),
+    curves={"gride_profile": "Intrinsic dimension; order of the nearer neighbour"},
     symmetries=_SYMMETRIES,
 )
 def neighbour_dimension(

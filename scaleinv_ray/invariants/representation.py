@@ -46,7 +46,9 @@ CURVE_POINTS = 128
         ),
     },
     symmetries=("rotation", "permutation", "scale", "translation", "mean_shift"),
-    curves=("eigenvalues",),
+    curves={
+        "eigenvalues": "Variance along a principal axis, over the mean; its rank over the width"
+    },
     version=2,
 )
 def covariance_decay(moments: Moments, *, rng: np.random.Generator) -> Measured:

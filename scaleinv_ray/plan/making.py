@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from scaleinv_ray import invariants
 from scaleinv_ray.checkpoints import (
     CAPTURED,
@@ -36,7 +34,7 @@ from scaleinv_ray.plan.fitting import (
     with_sequences,
 )
 from scaleinv_ray.plan.grouping import pairs_of, trajectories_of
-from scaleinv_ray.plan.tokens import given_tokens, num_around, probe_tokens, tokenizers_of
+from scaleinv_ray.plan.tokens import num_around, probe_tokens, tokenizers_of
 from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Reading, Unit, digest
 from scaleinv_ray.probes import TooFewError
 from scaleinv_ray.protocols import Spectroscopy, digest_of
@@ -45,11 +43,8 @@ from scaleinv_ray.records import Protocol
 assert invariants, "importing the package registers the invariants"
 
 
-def make_plan(config: RunConfig, given: np.ndarray | None = None) -> Plan:
+def make_plan(config: RunConfig) -> Plan:
     """Resolves models, builds the probes' tokens, checks everything, and derives all keys.
-
-    Args:
-        given: token ids [sequences, length] instead of the probes, for models without a tokenizer.
 
     Returns:
         The plan; nothing has been captured or computed.
@@ -69,7 +64,7 @@ def make_plan(config: RunConfig, given: np.ndarray | None = None) -> Plan:
     on_tokens = live if made & of_tokens() else []
     _check_captured(on_tokens, config)
     tokenizers = tokenizers_of(live)
-    protocol, tokens = _read(config, on_tokens, made, tokenizers, given)
+    protocol, tokens = _read(config, on_tokens, made, tokenizers)
     _check_parameters(asked, protocol)
     _check_observed(config, tokens)
     rows = distinct_rows(tokens.values(), protocol.position)
@@ -109,7 +104,6 @@ def _read(
     checkpoints: Sequence[Checkpoint],
     kinds: set[str],
     tokenizers: Mapping[str, str],
-    given: np.ndarray | None,
 ) -> tuple[Protocol, dict[tuple[str, str], ProbeTokens]]:
     """The protocol that the series has room for, and the tokens by it.
 
@@ -120,8 +114,6 @@ def _read(
     while True:
         protocol = fitted(wanted, checkpoints, kinds, special=special)
         check_captures(checkpoints, protocol, kinds, config.spectroscopy())
-        if given is not None:
-            return protocol, given_tokens(given, checkpoints, protocol)
         try:
             return protocol, probe_tokens(config, checkpoints, protocol, named=tokenizers)
         except TooFewError as error:
@@ -313,6 +305,7 @@ def plan_rows(plan: Plan, done: set[str]) -> Iterator[dict[str, Any]]:
     seen: set[str] = set()
     for m in plan.measurements:
         c = m.unit.checkpoint
+        text = plan.tokens.get((m.probe or "", c.tokenization))
         size = 0
         for unit, capture_key in m.readings:
             if capture_key not in seen and not unit.checkpoint.captures:
@@ -324,7 +317,7 @@ def plan_rows(plan: Plan, done: set[str]) -> Iterator[dict[str, Any]]:
             "model": c.model, "n_params": c.n_params, "seed": c.seed, "step": c.step,
             "variant": m.unit.variant, "probe": m.probe, "kind": m.kind,
             "invariant": m.invariant, "params": m.params, "bytes": size, "done": m.key in done,
-            "tokenizer": plan.tokenizer_of(m.unit),
+            "tokens": text.digest if text else None, "tokenizer": plan.tokenizer_of(m.unit),
         }  # fmt: skip
 
 

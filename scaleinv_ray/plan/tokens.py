@@ -32,8 +32,6 @@ from scaleinv_ray.probes.corpus import Corpus, load_corpus
 from scaleinv_ray.probes.text import JOIN
 from scaleinv_ray.records import Protocol
 
-GIVEN = "tokens"
-"""Name of the probe that a user's token ids are."""
 MOST_UNKNOWN = 1e-3
 """Share of a probe that the vocabulary may fail to spell."""
 
@@ -99,39 +97,6 @@ def probe_tokens(
         for made, group in groups.items()
         for probe in _probe_sets(config)
     }
-
-
-def given_tokens(
-    tokens_ST: np.ndarray, checkpoints: Sequence[Checkpoint], protocol: Protocol
-) -> dict[tuple[str, str], ProbeTokens]:
-    """Token ids that a user has, as the only probe.
-
-    Args:
-        tokens_ST: ids, of the protocol's shape.
-        checkpoints: that are to read them.
-
-    Returns:
-        As `probe_tokens`, of a probe named `tokens`.
-
-    Raises:
-        ValueError: for another shape, and for ids that a checkpoint has not.
-    """
-    shape = protocol.sequences, protocol.length
-    if tokens_ST.shape != shape or not np.issubdtype(tokens_ST.dtype, np.integer):
-        raise ValueError(
-            f"tokens: got {tokens_ST.dtype} of shape {tokens_ST.shape}, allowed: whole numbers, "
-            f"{shape} (sequences, length)"
-        )
-    vocab = min((c.vocab_size for c in checkpoints), default=None)
-    if vocab is not None and not 0 <= tokens_ST.min() <= tokens_ST.max() < vocab:
-        raise ValueError(
-            f"tokens: got ids {tokens_ST.min()}..{tokens_ST.max()}, allowed 0..{vocab - 1} "
-            "(vocabulary of the model)"
-        )
-    ids_ST = np.ascontiguousarray(tokens_ST, dtype=np.int32)
-    content = hashlib.sha256(ids_ST.tobytes()).hexdigest()[:20]
-    found = ProbeTokens(GIVEN, ids_ST, content)
-    return {(GIVEN, c.tokenization): found for c in checkpoints}
 
 
 @dataclass(frozen=True)

@@ -44,12 +44,37 @@ def token_file(name: str, file: str | Path, *, field: str = "input_ids") -> Prob
     )
 
 
+def shape_of(file: str | Path, *, field: str = "input_ids") -> tuple[int, int]:
+    """Sequences of a file, and the length that all of them have.
+
+    Args:
+        file: as of `token_file`.
+        field: as of `token_file`.
+
+    Returns:
+        Their number and the tokens of the shortest.
+
+    Raises:
+        ValueError: naming the file, where it holds no such sequences.
+    """
+    path = expanded(file)
+    with reading(path):
+        rows = _rows(path, field)
+        if not len(rows):
+            raise ValueError(f"{path}: got no sequences, allowed one or more")
+        return len(rows), min(map(len, rows))
+
+
+def _rows(file: Path, field: str) -> np.ndarray | list[np.ndarray]:
+    check_plain("probes", file)
+    if file.suffix not in _READ:
+        raise ValueError(f"probes: got {str(file)!r}, allowed: {', '.join(_READ)}")
+    return _READ[file.suffix](file, field)
+
+
 def _tokens(file: Path, field: str, request: ProbeRequest) -> np.ndarray:
     with reading(file):
-        check_plain("probes", file)
-        if file.suffix not in _READ:
-            raise ValueError(f"probes: got {str(file)!r}, allowed: {', '.join(_READ)}")
-        rows = _READ[file.suffix](file, field)
+        rows = _rows(file, field)
         long = [n for n, row in enumerate(rows) if len(row) >= request.length]
         enough(request, len(long), len(rows), what=f"sequences in {file}")
         chosen = long[: request.sequences]

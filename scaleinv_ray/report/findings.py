@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +13,6 @@ from scaleinv_ray.contract import Quantity
 MOST_NAMED = 4
 """Findings that are named with their numbers; the others are counted."""
 UNTRAINED = "random_init"
-CHOICES = re.compile(r"needs max_dimension|^probe: got|[:;] probe: got")
-"""What the config did not ask for, which is no refusal of a number that was asked for."""
 _KEPT_CAPITALS = ("Euler", "Gaussian", "Hessian")
 _PLACE = ("series", "probe", "invariant", "quantity", "site", "depth_bin")
 NEEDED = (*_PLACE, "comparison", "variant", "n_params", "step", "value", "counted")
@@ -231,15 +228,17 @@ def _without(rows: Sequence[Row]) -> str:
     lost = [row for row in rows if not row["n_models"]]
     if not lost:
         return ""
-    choices = [row for row in lost if CHOICES.search(row["reason"] or "")]
-    refused = [row for row in lost if row not in choices]
+    kinds = Counter(row["verdict_kind"] for row in lost)
+    refused = [row for row in lost if row["verdict_kind"] == "refused"]
     parts = []
     if refused:
         causes = Counter(_cause(row["reason"] or "") for row in refused)
         cause, _ = causes.most_common(1)[0]
         parts.append(f"{len(refused):,} refused" + (f" (most often {cause!r})" if cause else ""))
-    if choices:
-        parts.append(f"{len(choices):,} not asked for by the config")
+    if kinds["not asked"]:
+        parts.append(f"{kinds['not asked']:,} not asked for by the config")
+    if kinds["undetermined"]:
+        parts.append(f"{kinds['undetermined']:,} without a model to compare")
     return f"Without a value, hence not judged: {len(lost):,}; {join(parts)}."
 
 

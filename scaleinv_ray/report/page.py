@@ -12,6 +12,7 @@ import pyarrow as pa
 from plotly.offline import get_plotlyjs
 
 from scaleinv_ray import tables as schemas
+from scaleinv_ray.conclude.aggregation.completeness import CHOICES
 from scaleinv_ray.conclude.aggregation.value_rows import ValueRow
 from scaleinv_ray.contract import Invariant
 from scaleinv_ray.report.conclusions import data_of, section_of
@@ -23,9 +24,8 @@ from scaleinv_ray.report.figures.forest import forest
 from scaleinv_ray.report.figures.over_scale import over_seeds, with_drawn_runs
 from scaleinv_ray.report.figures.single_rows import row_details
 from scaleinv_ray.report.figures.spectroscopy import spectroscopy
-from scaleinv_ray.report.findings import CHOICES
 from scaleinv_ray.report.pack import as_json, column, packed, packed_text, plain
-from scaleinv_ray.report.skeleton import PAGE
+from scaleinv_ray.report.skeleton import PAGE, SPECTRA
 from scaleinv_ray.report.summary import Reason, judged, paired, paragraph, spoken, without_value
 
 SCHEMAS: Mapping[str, pa.Schema] = {
@@ -62,6 +62,17 @@ def _meanings(rows: list[dict[str, Any]], known: Mapping[str, Invariant]) -> lis
     ]
 
 
+def _axes(curves: list[dict[str, Any]], known: Mapping[str, Invariant]) -> list[dict[str, str]]:
+    """Of every curve that is drawn: what stands on its axes."""
+    drawn = sorted({(curve["invariant"], curve["curve"]) for curve in curves})
+    said = [(i, c, known[i].curves.get(c, "")) for i, c in drawn if i in known]
+    return [
+        {"invariant": invariant, "curve": curve, "y": y.strip(), "x": x.strip()}
+        for invariant, curve, (y, _, x) in ((i, c, text.partition(";")) for i, c, text in said)
+        if x
+    ]
+
+
 def _first_view(
     rows: list[dict[str, Any]], slices: list[dict[str, Any]], others: Any, paired: int
 ) -> dict[str, Any]:
@@ -87,14 +98,16 @@ def _data(
     profiles = depth_profiles(tables["measurements"], tables["values"])
     curves, bars = mean_curves(tables["curves"]), barcodes(tables["diagrams"])
     slices, runs = with_drawn_runs(points)
+    spectra = spectroscopy(tables["curves"], tables["measurements"])
     others = [*profiles, *curves, *bars]
     first = _first_view(rows, points, others, paired(tables["measurements"]))
     return {
         "DATA": as_json(first | {"meanings": _meanings(rows, known)}),
         "POINTS": packed({"slices": slices, "runs": runs, "profiles": profiles}),
-        "CURVES": packed({"curves": curves, "bars": bars}),
+        "CURVES": packed({"curves": curves, "bars": bars, "axes": _axes(curves, known)}),
         "MODELS": packed(against_series(points, rows)),
-        "SPECTROSCOPY": packed(spectroscopy(tables["curves"], tables["measurements"])),
+        "SPECTRA": SPECTRA if any(spectra.values()) else "",
+        "SPECTROSCOPY": packed(spectra),
         "ROWS": packed(row_details(tables["measurements"])),
     }
 

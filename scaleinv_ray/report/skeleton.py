@@ -46,7 +46,8 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
     <summary>How to read this table</summary>
     <dl>
       <dt>Conservation error</dt><dd>|I<sub>smallest</sub> − I<sub>largest</sub>| /
-        |I<sub>smallest</sub>|. A headline; it decides nothing.</dd>
+        |I<sub>smallest</sub>|, or an amount beside the declared unit. A headline; it decides
+        nothing.</dd>
       <dt>Certified change</dt><dd>The largest change between any two sizes that the seeds do not
         exclude (95 %). Below the margin the quantity is conserved. Relative; where a quantity may
         vanish or change sign, an amount beside the unit declared for it.</dd>
@@ -59,16 +60,19 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
       <dt>Not conserved</dt><dd>Differs between sizes without a law that fits.</dd>
       <dt>Undetermined</dt><dd>The seeds do not decide; “needs” says how many would. With one
         seed a size nothing better is possible.</dd>
+      <dt>Refused, not asked</dt><dd>No model has a value: it could not honestly be had, or the
+        config does not ask for it. No number of seeds changes either.</dd>
       <dt>Trivial</dt><dd>Untrained networks of the same size give the same value. Architectural:
         before training too, at another value or by another law. Learned: only in trained
         networks.</dd>
       <dt>Laws beside nulls</dt><dd>A law is trivial where untrained networks follow the same,
-        architectural where they follow another, learned where they are flat or follow none.</dd>
+        architectural where they follow another, learned where they are flat.</dd>
       <dt>Fragile</dt><dd>With one of the models left out the verdict is another.</dd>
       <dt>Held-out and naive error</dt><dd>Of the largest size predicted by the law from the
         others, and by the better of two guesses without a law.</dd>
-      <dt>Estimator's share</dt><dd>Variance within a model over that between seeds; above 100 %
-        measuring more of each model helps more than seeds.</dd>
+      <dt>Estimator's share</dt><dd>Variance within a model over that between seeds, without what
+        models share that read the same sequences; near 100 % measuring more of each model helps
+        more than seeds.</dd>
       <dt>I², ρ</dt><dd>Share of the variance that is between sizes; range over the series over the
         distance from untrained networks.</dd>
       <dt>q</dt><dd>Benjamini-Hochberg within the invariant family; it filters and never changes
@@ -129,13 +133,7 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
     quantity announces it.</p>
   <div id="capabilities-body"><p class="waiting note">Opens when it comes into view.</p></div>
 </section>
-<section id="spectroscopy" class="later" aria-labelledby="spectroscopy-title">
-  <h2 id="spectroscopy-title">Neural spectroscopy</h2>
-  <p class="sub">Densities of states and learning coefficients over training, and what
-    changed in behaviour at the same time.</p>
-  <div id="spectroscopy-body"><p class="waiting note">Opens when it comes into view.</p></div>
-</section>
-%%OTHERS%%<section id="model" class="later" aria-labelledby="model-title">
+%%SPECTRA%%%%OTHERS%%<section id="model" class="later" aria-labelledby="model-title">
   <h2 id="model-title">One model against the series</h2>
   <p class="sub">Every quantity of one model, beside what all other
     models of its series predict for its size.</p>
@@ -175,3 +173,12 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
 </body>
 </html>
 """
+SPECTRA = """\
+<section id="spectroscopy" class="later" aria-labelledby="spectroscopy-title">
+  <h2 id="spectroscopy-title">Neural spectroscopy</h2>
+  <p class="sub">Densities of states and learning coefficients over training, and what
+    changed in behaviour at the same time.</p>
+  <div id="spectroscopy-body"><p class="waiting note">Opens when it comes into view.</p></div>
+</section>
+"""
+"""A section that a run has where curvature, bands or chains were asked for."""

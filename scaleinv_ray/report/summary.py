@@ -13,7 +13,9 @@ from scaleinv_ray.report.brief import brief
 from scaleinv_ray.report.figures.forest import Line, lines_of
 from scaleinv_ray.report.findings import NEEDED, Quantities, findings, join, number_of
 
-VERDICTS: tuple[str, ...] = ("conserved", "scales", "not conserved", "undetermined", "refused")
+VERDICTS: tuple[str, ...] = (
+    "conserved", "scales", "not conserved", "undetermined", "refused", "not asked",
+)  # fmt: skip
 NULLS: tuple[str, ...] = ("trivial", "architectural", "learned", "undetermined")
 
 

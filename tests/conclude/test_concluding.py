@@ -15,7 +15,7 @@ from scaleinv_ray.conclude.evidence import Evidence
 from scaleinv_ray.config import load_run_config
 from scaleinv_ray.measure.measuring import failed_rows, write_measurement
 from scaleinv_ray.plan.jobs import MeasureJob
-from scaleinv_ray.report.skeleton import PAGE
+from scaleinv_ray.report.skeleton import PAGE, SPECTRA
 from scaleinv_ray.store import Store
 from tests.report.pages import unpacked
 
@@ -155,7 +155,7 @@ def test_every_conclusion_says_what_it_is_and_has_a_place_in_the_page() -> None:
     assert len(set(names)) == len(names)
     for of in CONCLUSIONS:
         assert tables.says(of.schema).endswith(".") and len(tables.says(of.schema)) < 120
-        assert of.figure is None or f'id="{of.figure}"' in PAGE
+        assert of.figure is None or f'id="{of.figure}"' in PAGE + SPECTRA
 
 
 def test_a_class_of_rows_has_types_and_meanings_of_its_own() -> None:

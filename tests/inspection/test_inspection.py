@@ -1,7 +1,9 @@
 """One checkpoint in one call, beside its twins and a series; nothing here needs a cluster."""
 
+import copy
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from scaleinv_ray.config.reader import write_yaml
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.inspection import Inspection
 from scaleinv_ray.inspection.findings import Assessment, assessed
-from scaleinv_ray.inspection.reference import At, Member, Reference, Settings, of_run, packaged
+from scaleinv_ray.inspection.reference import At, Member, Reference, Settings, of_series, packaged
 from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 from scaleinv_ray.measure.written_config import sealed
 from scaleinv_ray.store import Store
@@ -134,8 +136,8 @@ def around(
     return replace(series, members=members, values=values)
 
 
-def beside(found: Inspection, series: Reference, **of: str) -> Assessment:
-    given = {"weights": "new", "tokenizer": TOKENIZER} | of
+def beside(found: Inspection, series: Reference, **of: Any) -> Assessment:
+    given = {"weights": "new", "tokenizer": TOKENIZER, "tokens": {}} | of
     return assessed(found.lines, series, n_params=found.n_params, **given)
 
 
@@ -171,7 +173,9 @@ def test_a_model_of_the_series_is_not_compared_with_itself(
     itself = beside(found, near, weights=near.members[7].weights)
     assert itself.card is not None
     assert itself.card.num_ranked == 11
-    assert itself.notes == ("the model is one of the series and was left out of it",)
+    assert itself.notes == (
+        "the model, or its parent, is one of the series and was left out of it",
+    )
 
 
 def test_losses_in_other_tokens_and_values_of_other_versions_are_not_compared(
@@ -193,6 +197,61 @@ def test_a_series_is_the_same_when_it_is_read_again(found: Inspection, series: R
     assert again.members == near.members
     assert again.settings.invariants == near.settings.invariants
     assert again.values[NORM] == pytest.approx(near.values[NORM], rel=1e-6)
+
+
+def test_values_on_another_text_are_not_compared(found: Inspection, series: Reference) -> None:
+    near = replace(around(found, series), tokens={"prose": ["one"]})
+    same = beside(found, near, tokens={"prose": "one"})
+    other = beside(found, near, tokens={"prose": "two"})
+    assert same.card is not None and other.card is not None
+    assert (set(same.card.groups), same.notes) == ({"weights", "behaviour"}, ())
+    assert set(other.card.groups) == {"weights"}
+    assert other.notes == ("other text than the series': values on prose left out",)
+
+
+def rounded(model: GPT2LMHeadModel, levels: int) -> GPT2LMHeadModel:
+    """The model with the rows of its matrices rounded to so many levels on either side of zero."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, w in other.named_parameters():
+            if w.ndim == 2 and ".h." in name:
+                step = w.abs().amax(dim=1, keepdim=True) / levels
+                w.copy_((w / step).round() * step)
+    return other
+
+
+def test_rounding_to_eight_bits_is_seen_beside_the_parent_alone(series: Reference) -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_layer=2, n_embd=32, n_head=2, vocab_size=257, n_positions=64,
+        bos_token_id=None, eos_token_id=None, initializer_range=0.1,
+    )  # fmt: skip
+    parent = GPT2LMHeadModel(config).eval()
+    many = replace(series, settings=replace(
+        series.settings,
+        protocol={**series.settings.protocol, "sequences": 300, "blocks": 8},
+        corpus="python-stdlib",
+    ))  # fmt: skip
+    given = {"tokenizer": byte_tokenizer(), "against": many, "budget_s": 1.0}
+    small = si.inspect(rounded(parent, 127), parent=parent, **given)
+    (loss, *_) = small.changed
+    assert loss.name == "behaviour.capabilities loss at logits on prose"
+    assert "quantities changed (false discovery rate 0.1)" in small.paired
+    # each has an error of its own, far above the difference
+    (now,) = (line.value for line in small.lines if line.at == LOSS)
+    assert now.stderr is not None and abs(loss.difference) < now.stderr / 4
+    itself = si.inspect(parent, parent=parent, **given)
+    assert not itself.changed
+    assert {change.p for change in itself.changes} == {1.0}
+    said = json.loads(small.to_json())["parent"]
+    assert (said["name"], len(said["changes"])) == ("GPT2LMHeadModel", len(small.changes))
+    assert "changed (false discovery rate 0.1)" in " ".join(small._repr_html_().split())
+
+
+def test_a_parent_of_another_shape_is_refused(folder: Path, series: Reference) -> None:
+    other = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=257))
+    with pytest.raises(ValueError, match="^parent: got GPT2LMHeadModel with other parameters"):
+        si.inspect(folder, parent=other, tokenizer=byte_tokenizer(), against=series, budget_s=1)
 
 
 def test_a_live_model_is_what_its_folder_is(
@@ -232,14 +291,21 @@ def test_a_run_folder_is_a_series(found: Inspection, series: Reference, tmp_path
     store.write_bytes("config.yaml", sealed(write_yaml(config)))
     store.write_table("measurements/all-known.parquet", tables.encode(rows, tables.MEASUREMENTS))
     plan = [
-        dict.fromkeys(tables.PLAN.names) | {"key": key, "tokenizer": TOKENIZER}
+        dict.fromkeys(tables.PLAN.names)
+        | {"key": key, "tokenizer": TOKENIZER, "probe": "prose", "tokens": "t"}
         for key in sorted({row["key"] for row in rows})
     ]
     store.write_table("plan.parquet", tables.encode(plan, tables.PLAN))
-    read = of_run(str(tmp_path))
+    (table,) = (tmp_path / "measurements").iterdir()
+    with pytest.raises(ValueError, match="^against: got .* of protocol p without config.yaml"):
+        of_series(str(table))
+    alone = shutil.copy(table, tmp_path / "series.parquet")
+    assert of_series(str(alone)).values[LOSS] == near.values[LOSS]
+    read = of_series(str(tmp_path))
     assert (read.name, read.step, read.tokenizers) == ("known", 7, [TOKENIZER])
     assert list(read.members) == near.members
     assert read.versions == near.versions
+    assert read.tokens == {"prose": ["t"]}
     assert read.values[LOSS] == near.values[LOSS]
     assert read.settings.protocol == said.protocol
     card = beside(found, read).card
@@ -278,19 +344,18 @@ def test_a_model_without_text_reads_token_ids(
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("[[1, 2], [3]]", "allowed: .npy or .json with whole numbers"),
-        ("[1, 2, 3]", r"got int64 of shape \(3,\)"),
-        ("[[1, 2.5]]", "got float64"),
-        ("[[1, 400]]", r"got ids 1..400, allowed 0..256 \(vocabulary of the model\)"),
+        (np.arange(12), r"ids.npy: got 1-d int64, allowed integers \[sequences, tokens\]"),
+        (np.ones((2, 30)), "ids.npy: got 2-d float64"),
+        (np.full((12, 30), 400), r"token ids: got 400..400, allowed 0..256 \(vocab_size\)"),
     ],
 )
 def test_token_ids_that_are_none_are_refused(
-    written: str, message: str, model: GPT2LMHeadModel, series: Reference, tmp_path: Path
+    written: np.ndarray, message: str, model: GPT2LMHeadModel, series: Reference, tmp_path: Path
 ) -> None:
-    file = tmp_path / "ids.json"
-    file.write_text(written)
-    with pytest.raises(ValueError, match=rf"^tokens: .*{message}"):
-        si.inspect(model, against=series, tokens=str(file), budget_s=1)
+    file = tmp_path / "ids.npy"
+    np.save(file, written)
+    with pytest.raises(ValueError, match=message):
+        si.inspect(model, against=series, tokens=file, budget_s=1)
 
 
 @pytest.mark.parametrize(

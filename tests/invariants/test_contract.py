@@ -371,6 +371,10 @@ def test_every_number_has_a_range_that_its_planned_value_is_in(spec: Invariant) 
 
 @pytest.mark.parametrize("spec", REGISTRY.values(), ids=REGISTRY)
 def test_every_quantity_says_in_one_line_what_it_means(spec: Invariant) -> None:
+    for said in spec.curves.values():
+        # both axes, short enough to stand beside a figure
+        y, x = said.split("; ")
+        assert y[0].isupper() and 0 < len(x) < 60 > len(y)
     meanings = [quantity.meaning for quantity in spec.quantities.values()]
     assert len(set(meanings)) == len(meanings)
     for meaning in meanings:

@@ -42,7 +42,7 @@ def transition(**changes: Any) -> dict[str, Any]:
         "invariant": "topology.persistence", "quantity": "total_persistence_0", "site": SITE,
         "depth_bin": "all", "kind": "break", "step": JUMP, "step_low": 10.0, "step_high": 100.0,
         "slope_before": 0.1, "slope_after": 0.9, "p": 0.001, "q": 0.002,
-        "n_asked": 24, "by_chance": 1.2, "reason": "",
+        "n_asked": 24, "by_chance": 1.2, "n_seeds": 3, "n_agree": 3, "reason": "",
     }  # fmt: skip
     return {**row, **changes}
 
@@ -51,7 +51,15 @@ def _transitions() -> Iterator[dict[str, Any]]:
     for width in SIZES:
         for seed in SEEDS:
             yield transition(model=f"d{width}", seed=seed)
-            nothing = dict.fromkeys(("step", "step_low", "step_high", "slope_before", "p", "q"))
+            nothing = dict.fromkeys((
+                "step",
+                "step_low",
+                "step_high",
+                "slope_before",
+                "p",
+                "q",
+                "n_agree",
+            ))
             yield transition(
                 model=f"d{width}", seed=seed, quantity="betti_peak_1", invariant="topology.betti",
                 kind="none", **nothing,

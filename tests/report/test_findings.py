@@ -99,9 +99,24 @@ def test_claims_are_counted_as_held_or_refuted() -> None:
 def test_what_was_never_measured_is_not_undetermined() -> None:
     lost = "no model has a value; 3 of 3 models dropped: "
     rows = rows_of(
-        verdict(quantity="a", n_models=0, reason=f"{lost}distinct rows: got 5, needs 9 (why)"),
-        verdict(quantity="b", n_models=0, reason=f"{lost}probe: got 'prose', defined on 'x'"),
-        verdict(quantity="c", n_models=0, reason=f"{lost}c: needs max_dimension 2, got 1"),
+        verdict(
+            quantity="a",
+            verdict="refused",
+            n_models=0,
+            reason=f"{lost}distinct rows: got 5, needs 9 (why)",
+        ),
+        verdict(
+            quantity="b",
+            verdict="not_asked",
+            n_models=0,
+            reason=f"{lost}probe: got 'prose', defined on 'x'",
+        ),
+        verdict(
+            quantity="c",
+            verdict="not_asked",
+            n_models=0,
+            reason=f"{lost}c: needs max_dimension 2, got 1",
+        ),
         verdict(quantity="d", seeds_needed=7),
         verdict(quantity="e", seeds_needed=None),
     )

@@ -44,7 +44,12 @@ def page(board: Any) -> Any:
 
 
 def changes(found: list[str]) -> list[float]:
-    return [float(text.removesuffix(" %")) for text in found]
+    """In per cent of the value, or of the unit declared."""
+    parts = [text.partition(" (unit ") for text in found]
+    return [
+        100 * float(value) / float(unit.removesuffix(")")) if unit else float(value[:-2])
+        for value, _, unit in parts
+    ]
 
 
 def head(page: Any, name: str) -> Any:
@@ -167,13 +172,21 @@ NOTHING = {"step": None, "form": None, "margin": None, "n_models": 0, "n_seeds":
 JUDGED = (
     verdict(quantity="sqrt", comparison="equal_loss", step=None, **LAW),
     verdict(quantity="sqrt", **LAW),
-    verdict(quantity="amount", unit=0.5, certified_change=0.072, exponent=0.02, exponent_low=0.0),
+    verdict(
+        quantity="amount",
+        unit=0.5,
+        certified_change=0.072,
+        conservation_error=17.7,
+        exponent=0.02,
+        exponent_low=0.0,
+    ),
     verdict(quantity="logarithm", form="log", exponent=0.5),
     # slope 2 units of 0.25 per ln N, through the arithmetic mean 300 * 1.105
     verdict(quantity="line", form="log", exponent=2.0, unit=0.25),
     verdict(quantity="level", form="constant", exponent=0.0),
     verdict(quantity="null", control=True),
-    verdict(quantity="lost", n_refused=12, **NOTHING),
+    verdict(quantity="lost", verdict="refused", n_refused=12, **NOTHING),
+    verdict(quantity="elsewhere", verdict="not_asked", **NOTHING),
 )
 POWERS = {"sqrt": 0.5, "amount": 0.5, "logarithm": 0.02, "line": 0.0, "level": 0.0}
 
@@ -228,6 +241,16 @@ def test_with_a_unit_changes_are_amounts(cases: Any) -> None:
     assert "0.0100 per ln N" in column(page, "Exponent / slope")[0]
     card = chosen(page, "amount").locator(".card").inner_text()
     assert "0.0500 (unit 0.5)" in card and "Slope per ln N" in card and "%" not in card
+    assert "8.85 (unit 0.5)" in card  # the error of conservation: a ratio would be 1770 %
+
+
+def test_what_has_no_value_says_whether_it_was_asked_for(cases: Any) -> None:
+    for quantity, kind in (("lost", "refused"), ("elsewhere", "not asked")):
+        page = searched(cases, quantity)
+        assert page.locator(f"#verdict-table .badge.{kind.replace(' ', '-')}").count() == 1
+        page.locator("#filter-verdict").select_option(kind)
+        assert column(page, "Quantity")[0].startswith(quantity)
+        page.locator("#filter-verdict").select_option("")
 
 
 def test_controls_are_shown_on_request(cases: Any) -> None:

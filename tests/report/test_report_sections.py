@@ -10,10 +10,12 @@ import pytest
 
 from scaleinv_ray import tables
 from scaleinv_ray.conclude.conclusions import SCHEMAS
+from scaleinv_ray.contract import REGISTRY
+from scaleinv_ray.report import render
 from tests.report.in_browser import drawn, figure, in_view, opened
 from tests.report.pages import FIGURES, write_report
 from tests.report.synthetic_across import EMERGENCE_ROWS, JUMP
-from tests.report.synthetic_tables import LAYERS, SEEDS, SIZES, STEPS
+from tests.report.synthetic_tables import LAYERS, SEEDS, SIZES, STEPS, synthetic
 
 pytestmark = pytest.mark.browser
 DATA = "(node) => node.querySelector('.plot').data.map(({name, x, y}) => ({name, x, y}))"
@@ -222,10 +224,37 @@ def test_collapses_and_transitions_are_tables(page: Any) -> None:
     assert "12 transitions in 24 runs" in said
     assert "of 24 curves asked at most 1.2 would have a transition on average" in said
     assert "12 of the 12 here have q at most 0.05" in said
+    assert "12 of these are in every seed of their size as well" in said
+    assert "3 of 3" in transitions.locator("tbody tr").first.inner_text()
     transitions.locator("tbody tr").first.click()
     quantity = page.locator("#family-topology select[data-key=quantity]")
     page.wait_for_function("location.hash || true")
     assert quantity.input_value().endswith("total_persistence_0")
+
+
+def test_the_axes_of_a_curve_say_what_stands_on_them(browser: Any, tmp_path: Path) -> None:
+    given = synthetic()
+    rows = given["curves"].to_pylist()
+    own = [
+        row | {"invariant": "topology.persistence", "curve": curve}
+        for row in rows
+        if row["curve"] == "betti_curve_1"
+        for curve in ("betti_1", "of_old")
+    ]
+    given["curves"] = tables.encode(own, tables.CURVES)
+    out = tmp_path / "report.html"
+    made = render(given, title="axes", facts={}, figures=FIGURES, invariants=REGISTRY)
+    out.write_bytes(made)
+    with opened(browser, out) as (page, _):
+        card = figure(in_view(page, "topology"), "Curves over sizes")
+        titles = drawn(card).locator(".xtitle, .ytitle")
+        choice = card.locator("select").first
+        said = {}
+        for name in ("betti_1", "of_old"):
+            choice.select_option(label=f"persistence · {name}")
+            said[name] = " ".join(titles.all_text_contents()).replace("\xa0", " ")
+    assert said["betti_1"] == "scale at which points are joined Number of loops"
+    assert said["of_old"] == "x of old"
 
 
 def test_absent_tables_are_said_to_be_absent(browser: Any, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from scaleinv_ray.report.figures.spectroscopy import (
 )
 from tests.report.in_browser import drawn, figure, opened, until
 from tests.report.pages import write_report
+from tests.report.synthetic_across import transition
 from tests.report.synthetic_spectroscopy import coefficients as coefficient_rows
 from tests.report.synthetic_spectroscopy import curves, matches, operators, stages
 from tests.report.synthetic_tables import STEPS
@@ -129,8 +130,8 @@ SPARE = "(node) => node.clientWidth - node.querySelector('.main-svg').clientWidt
 """Width of a figure that its drawing leaves empty."""
 
 
-def section_of(page: Any) -> Any:
-    section = page.locator("#spectroscopy")
+def section_of(page: Any, name: str = "spectroscopy") -> Any:
+    section = page.locator(f"#{name}")
     section.evaluate("(node) => node.scrollIntoView({ behavior: 'instant' })")
     section.locator(".waiting").wait_for(state="detached")
     return section
@@ -165,10 +166,11 @@ def test_the_section_draws_ridge_bands_and_coefficients(browser: Any, report: Pa
 
 
 @pytest.mark.browser
-def test_a_run_without_spectroscopy_says_so(browser: Any, tmp_path: Path) -> None:
+def test_a_run_without_spectroscopy_has_no_such_section(browser: Any, tmp_path: Path) -> None:
     path = write_report({}, title="none", facts={}, out=tmp_path / "report.html")
     with opened(browser, path) as (page, _heard):
-        assert "no densities of states" in section_of(page).inner_text()
+        assert page.locator("#spectroscopy").count() == 0
+        assert "spectroscopy" not in page.locator("#contents").inner_text()
 
 
 @pytest.mark.browser
@@ -184,18 +186,22 @@ def test_a_figure_alone_is_as_wide_as_the_page(browser: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.browser
-def test_orders_are_shown_without_spectra_and_stages(browser: Any, tmp_path: Path) -> None:
+def test_orders_stand_beside_their_transitions(browser: Any, tmp_path: Path) -> None:
     row = dict.fromkeys(SCHEMAS["orders"].names) | {
         "series": "ladder", "family": "topology", "invariant": "topology.persistence",
         "quantity": "betti_peak_1", "depth_bin": "all", "n_runs": 3, "n_sizes": 3,
         "n_sigmoid": 3, "n_power_law": 0, "bic": 9.0, "outcome": "keeps its width",
         "reason": "no slope established",
     }  # fmt: skip
-    given = {"orders": tables.encode([row], SCHEMAS["orders"])}
+    given = {
+        "orders": tables.encode([row], SCHEMAS["orders"]),
+        "transitions": tables.encode([transition()], SCHEMAS["transitions"]),
+    }
     path = write_report(given, title="orders", facts={}, out=tmp_path / "report.html")
     with opened(browser, path) as (page, _heard):
-        text = section_of(page).inner_text()
-        assert "no densities of states" in text and "keeps its width" in text
+        section = section_of(page, "transitions")
+        section.get_by_text("keeps its width").wait_for()
+        assert "does a transition sharpen with size?" in section.inner_text()
 
 
 @pytest.mark.browser

@@ -18,8 +18,10 @@ SEED_SD = 0.02
 REPEATS = [pytest.param(80, id="quick"), pytest.param(1000, id="full", marks=pytest.mark.slow)]
 
 
-def simulate(trained_K, untrained_K, *, repeats, seed_sd=SEED_SD, null_sd=SEED_SD, seeds=3):
-    """Share of each class among series whose trained verdict is a law."""
+def simulate(
+    trained_K, untrained_K, *, repeats, seed_sd=SEED_SD, null_sd=SEED_SD, scatter=0.0, seeds=3
+):
+    """Share of each class where the trained verdict is a law; sizes of the null scatter."""
     rng = np.random.default_rng(31)
 
     def drawn(mean_K, sd):
@@ -28,7 +30,8 @@ def simulate(trained_K, untrained_K, *, repeats, seed_sd=SEED_SD, null_sd=SEED_S
 
     counts = Counter()
     for _ in range(repeats):
-        trained, untrained = drawn(trained_K, seed_sd), drawn(untrained_K, null_sd)
+        null_K = untrained_K + scatter * rng.normal(size=5)
+        trained, untrained = drawn(trained_K, seed_sd), drawn(null_K, null_sd)
         verdict = judge(SIZES, trained)
         if verdict.verdict is Verdicts.SCALES:
             found = compare_with_null(SIZES, trained, untrained, verdict=verdict)
@@ -64,6 +67,10 @@ def least(rate, repeats):
             {"null_sd": [0.2, 0.1, 0.05, 0.02, 0.01]},
             id="unequal, falling",
         ),
+        pytest.param(TRIPLES_K, math.log(2) * SPAN_K, {"scatter": 0.05}, id="sizes scatter"),
+        pytest.param(TRIPLES_K, math.log(1.3) * SPAN_K, {"scatter": 0.1}, id="sizes scatter more"),
+        pytest.param(TRIPLES_K, math.log(1.15) * SPAN_K, {"scatter": 0.05}, id="weak, scattered"),
+        pytest.param(TRIPLES_K, TRIPLES_K, {"scatter": 0.05}, id="the same, scattered"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("repeats", REPEATS)
@@ -87,13 +94,17 @@ def test_another_law_is_architectural(untrained_K, repeats):
     assert rates[NullClass.TRIVIAL] == 0
 
 
-@pytest.mark.parametrize(
-    "untrained_K", [0 * SPAN_K, 0.4 * (2 * SPAN_K - 1) ** 2], ids=["flat", "valley"]
-)
 @pytest.mark.parametrize("repeats", REPEATS)
-def test_a_law_that_only_trained_models_follow_is_learned(untrained_K, repeats):
-    rates, judged = simulate(TRIPLES_K, untrained_K, repeats=repeats)
+def test_a_law_beside_a_flat_null_is_learned(repeats):
+    rates, judged = simulate(TRIPLES_K, 0 * SPAN_K, repeats=repeats)
     assert rates[NullClass.LEARNED] > least(0.93, judged)
+
+
+@pytest.mark.parametrize("repeats", REPEATS)
+def test_a_null_that_changes_without_a_law_decides_nothing(repeats):
+    valley_K = 0.4 * (2 * SPAN_K - 1) ** 2
+    rates, _ = simulate(TRIPLES_K, valley_K, repeats=repeats)
+    assert rates[NullClass.NULL_UNDETERMINED] == 1
 
 
 @pytest.mark.parametrize("repeats", REPEATS)

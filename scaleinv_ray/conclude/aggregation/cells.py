@@ -145,6 +145,12 @@ def _source(
         said: str = error.values[error.place_R[row]] or status.values[status.place_R[row]]
         return said
 
+    samples = columns.get("samples")
+
+    def samples_of(row: int) -> np.ndarray | None:
+        found = samples and samples.values[samples.place_R[row]]
+        return None if found is None else np.asarray(found, dtype=np.float64)
+
     return Sorted(
         locations=[Location(*at) for at in locations],
         location_E=location_E,
@@ -154,6 +160,7 @@ def _source(
         has_value_R=table.known("value") & table.equal(status="ok"),
         has_stderr_R=table.known("stderr"),
         reason_of=reason_of,
+        samples_of=samples_of,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,10 @@ import numpy as np
 
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import Replicate
 
+CHOICES = re.compile(r"needs max_dimension|^probe: got|[:;] probe: got")
+"""Reasons that say what the config did not ask for: no refusal of a number that was asked for."""
+FAILURES = re.compile(r"^[A-Z]\w*(Error|Exception): ")
+"""Reasons that are an error's: the number may be had when it is measured anew."""
 Build = tuple[int, int | None, str | None]
 """Size, number of layers, architecture: models that agree in them have the same locations."""
 
@@ -46,6 +51,7 @@ class Sorted:
         has_value_R: whether a row has a value.
         has_stderr_R: whether its error is known.
         reason_of: says why a row has no value.
+        samples_of: the replicates of a row, None where none are kept.
     """
 
     locations: list[Location]
@@ -56,6 +62,7 @@ class Sorted:
     has_value_R: np.ndarray
     has_stderr_R: np.ndarray
     reason_of: Callable[[int], str]
+    samples_of: Callable[[int], np.ndarray | None]
     _layouts: dict[bytes, bytes] = field(default_factory=dict)
     _counts: dict[bytes, dict[Location, int]] = field(default_factory=dict)
 
@@ -183,16 +190,45 @@ class Whole:
         Returns:
             Mean and standard error, None where one is unknown.
         """
-        source, rows = cell.source, cell.row_E
-        if cell.layout not in self.layouts.get(build, ()):
-            kept = [at in self.rows[build] for at in source.locations]
-            rows = rows[np.array(kept)[source.location_E[cell.start : cell.stop]]]
+        source, rows = cell.source, self._rows(build, cell)
         mean = math.fsum(source.value_R[rows].tolist()) / len(rows)
         if not source.has_stderr_R[rows].all():
             return mean, None
         errors = source.stderr_R[rows].tolist()
         total = math.sqrt(math.fsum(e * e for e in errors)) if independent else math.fsum(errors)
         return mean, total / len(rows)
+
+    def deviations(self, build: Build, cell: Cell) -> np.ndarray | None:
+        """What each block of sequences adds to the error of the mean over the rows of a unit.
+
+        Args:
+            cell: rows of a unit that lacks none.
+
+        Returns:
+            The samples about their mean, scaled so that their squares sum to that of the standard
+            error, [blocks]; None where a row has no samples, or another number of them.
+        """
+        source, found = cell.source, []
+        for row in self._rows(build, cell).tolist():
+            samples = source.samples_of(row)
+            if samples is None or not source.has_stderr_R[row]:
+                return None
+            away = samples - samples.mean()
+            norm = float(np.linalg.norm(away))
+            found.append(away * (float(source.stderr_R[row]) / norm) if norm > 0 else away)
+        if len({len(away) for away in found}) != 1:
+            return None
+        deviations: np.ndarray = np.mean(found, axis=0)
+        return deviations
+
+    def _rows(self, build: Build, cell: Cell) -> np.ndarray:
+        """Rows of a cell at the locations that count."""
+        source, rows = cell.source, cell.row_E
+        if cell.layout in self.layouts.get(build, ()):
+            return rows
+        kept = [at in self.rows[build] for at in source.locations]
+        chosen: np.ndarray = rows[np.array(kept)[source.location_E[cell.start : cell.stop]]]
+        return chosen
 
 
 def whole_of(cells: Iterable[tuple[Build, Cell]]) -> Whole:

@@ -59,6 +59,12 @@ def place_of(row: AtPlace) -> Place:
     )
 
 
+def is_pooled(place: Place) -> bool:
+    """Whether everything is together here: all weights of the blocks, or a site, at all depths."""
+    of_role = place.probe is None and place.site not in {None, "all"}
+    return place.depth_bin == "all" and not of_role
+
+
 def depth_bin_of(depth: float | None) -> str | None:
     """Third of the depth: early up to 1/3, middle up to 2/3, late; None without a depth.
 

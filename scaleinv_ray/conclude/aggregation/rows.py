@@ -107,6 +107,10 @@ class Rows:
         place_R, found = self.distinct(names)
         return np.array([combination in wanted for combination in found], dtype=bool)[place_R]
 
+    def beside(self, name: str, column: Column) -> Rows:
+        """The rows with a column more."""
+        return Rows({**self.columns, name: column})
+
     def with_column(self, name: str, of: str, made: Callable[[Any], Any]) -> Rows:
         """These rows with a further column, made of the values of another."""
         if not len(self):

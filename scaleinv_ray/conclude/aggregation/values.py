@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from scaleinv_ray.conclude.aggregation.cells import TRAINED, Group, in_order
 from scaleinv_ray.conclude.aggregation.completeness import Cell, Whole, whole_of
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Choice, Pick, Replicate
@@ -26,10 +28,13 @@ class Value(NamedTuple):
         value: mean over rows.
         stderr: its error; None where one is unknown. Rows of a probe share their sequences: their
             errors are averaged, an upper bound. Those of weights are independent.
+        deviations: what each block of sequences adds to the error (`Whole.deviations`), None where
+            that is not known.
     """
 
     value: float
     stderr: float | None
+    deviations: np.ndarray | None = None
 
 
 class Null(NamedTuple):
@@ -201,7 +206,11 @@ def _value(
     if len(errors) == len(found):
         stderr = math.hypot(*errors) if independent else math.fsum(errors)
     value = math.fsum(s * v for s, (v, _) in zip(shares, found, strict=True))
-    return Value(value, stderr)
+    away = [whole.deviations(replicate.build, cell) for cell in cells]
+    known = [s * d for s, d in zip(shares, away, strict=True) if d is not None]
+    alike = len(known) == len(cells) and len({len(d) for d in known}) == 1
+    deviations: np.ndarray | None = np.sum(known, axis=0) if alike else None
+    return Value(value, stderr, deviations)
 
 
 def _beside(

@@ -1,1 +1,1 @@
-"""One model against a series: prediction intervals, and one conformal p value for all of them."""
+"""One model against a series, by intervals and one conformal p value; and against its parent."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special
+from scipy import optimize
 
 TIED = 4.0
 """Differences of AICc below this do not tell two forms apart."""
@@ -357,28 +357,3 @@ def select(fits: Sequence[Fit], held_out_errors: Sequence[float]) -> int:
     best = min((score for score in scores if score is not None), default=math.inf)
     tied = [i for i, score in enumerate(scores) if score is None or score < best + TIED]
     return min(tied, key=lambda i: held_out_errors[i])
-
-
-def lack_of_fit_unequal_p(fitted: Fit, variance_K: np.ndarray) -> float:
-    """Lack of fit where sizes have different variances over seeds, as F* of Brown and Forsythe.
-
-    Q = sum s r^2 over its expectation sum (1 - h_k) v_k, h the leverage, on Satterthwaite df above
-    and below. The pooled F rejects up to .10 to .22 of true forms there.
-
-    Args:
-        variance_K: variance over the seeds of each size, two seeds or more.
-
-    Returns:
-        p; 0 where no size has any spread.
-    """
-    root_K = np.sqrt(fitted.weight_K)
-    q_KC = np.linalg.qr(root_K[:, None] * fitted.gradient_KC)[0]
-    left_KK = np.eye(len(root_K)) - q_KC @ q_KC.T
-    expected_K = np.diag(left_KK) * variance_K
-    expected = float(expected_K.sum())
-    if expected == 0:
-        return 0.0
-    above = expected**2 / float((left_KK**2 * np.outer(variance_K, variance_K)).sum())
-    below = expected**2 / float((expected_K**2 / (fitted.weight_K - 1)).sum())
-    f = float((fitted.weight_K * fitted.residual_K**2).sum()) / expected
-    return float(special.fdtrc(above, below, f))

@@ -13,7 +13,6 @@ from scaleinv_ray.conclude.conservation.fits import (
     Fit,
     candidates,
     fit,
-    lack_of_fit_unequal_p,
     refit,
     select,
 )
@@ -61,7 +60,6 @@ class _Law:
     fitted: Fit
     held_out_error: float
     lack_of_fit_p: float
-    is_near: bool
     stands: bool
 
 
@@ -141,17 +139,6 @@ def verdict_alone(series: Series, given: SampleMoments, *, delta: float) -> Verd
     if series.all_equal:
         return Verdicts.CONSERVED_EXACT
     return _decide(_Case(series, given, evidence(series.x_K, given, delta=delta), delta))
-
-
-def fits_no_law(series: Series, given: SampleMoments, *, delta: float) -> bool:
-    """Whether every form of a law has lack of fit: evidence against a law, not want of one."""
-    case = _Case(series, given, evidence(series.x_K, given, delta=delta), delta)
-    laws = [_law(case, 0, name) for name in _laws(case)]
-    if any(law.is_near for law in laws):
-        return False
-    unequal = (lack_of_fit_unequal_p(law.fitted, given.variance_BK[0]) for law in laws)
-    p_values = unequal if given.unequal_B[0] else (law.lack_of_fit_p for law in laws)
-    return all(p <= ALPHA for p in p_values)
 
 
 def _missing(series: Series) -> str:
@@ -242,7 +229,7 @@ def _law(case: _Case, row: int, name: str, known: _Law | None = None) -> _Law:
     rms = math.sqrt(float((fitted.residual_K**2).mean()))
     naive = min(case.found.naive_last_error_B[row], case.found.naive_mean_error_B[row])
     is_near = rms < case.delta / 4
-    return _Law(fitted, error, p, is_near, bool((p > ALPHA or is_near) and error <= naive))
+    return _Law(fitted, error, p, bool((p > ALPHA or is_near) and error <= naive))
 
 
 def _stands_again(case: _Case, rows: np.ndarray, known: _Law) -> np.ndarray:
@@ -302,7 +289,7 @@ def _reason(case: _Case, verdict: Verdicts, law: _Law | None) -> str:
 
 def _change(series: Series, width: float) -> str:
     certified = _certified(series, width)
-    return f"{certified:.3g} units" if series.unit is not None else f"{certified:.2%}"
+    return f"{certified:.2%}" if series.unit is None else f"{certified * series.unit:.3g}"
 
 
 def _headline(series: Series, margin: float, verdict: Verdicts, reason: str) -> Verdict:

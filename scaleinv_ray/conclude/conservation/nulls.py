@@ -6,7 +6,7 @@ Shape suffixes: K sizes, S seeds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,7 +14,7 @@ import numpy as np
 from scipy import special
 
 from scaleinv_ray.conclude.conservation.hypothesis_tests import SampleMoments, moments
-from scaleinv_ray.conclude.conservation.judging import fits_no_law, verdict_alone
+from scaleinv_ray.conclude.conservation.judging import verdict_alone
 from scaleinv_ray.conclude.conservation.power import seeds_for_conserved
 from scaleinv_ray.conclude.conservation.requirements import LEAST_SIZES
 from scaleinv_ray.conclude.conservation.value_scale import Series, series_of
@@ -91,12 +91,11 @@ class _Gap:
 
 @dataclass(frozen=True)
 class _Beside:
-    """What the null says: its distance, its steepness, its verdict, and whether no law fits it."""
+    """What the null says: its distance, its steepness and its verdict."""
 
     gap: _Gap
     slope: SlopeDifference | None
     untrained: Verdicts
-    lawless: Callable[[], bool]
 
     def is_for_seeds(self, trained: Verdicts) -> bool:
         """Whether more seeds can decide: not where the trained series is neither, nor the null."""
@@ -120,9 +119,9 @@ def compare_with_null(
     difference lies beyond +-delta with 95 % confidence, learned where the null is not conserved or
     scales. One that scales is architectural where the null scales too, by another law: the slopes
     differ (95 %), or the mean difference lies beyond +-delta; learned where the slopes differ and
-    the null is conserved, or is not conserved and fits no law (every form has lack of fit).
-    Anything else is null_undetermined: an undetermined null is no evidence (noise alone would make
-    71 to 99 % of series learned), nor is a law that was merely not found.
+    the null is conserved. Anything else is null_undetermined: an undetermined null is no evidence
+    (noise alone would make 71 to 99 % of series learned), nor is a null that changes by no law that
+    was found: sizes that scatter about a law by 5 % have lack of fit of every form.
 
     Args:
         n_params: total parameters of each size.
@@ -155,7 +154,6 @@ def compare_with_null(
         gap=_gap(given, null_given),
         slope=_slope(ours.x_K, given, null_given) if len(ours.x_K) >= LEAST_SIZES else None,
         untrained=verdict_alone(theirs, null_given, delta=delta),
-        lawless=lambda: fits_no_law(theirs, null_given, delta=delta),
     )
     null_class, reason = _class(verdict.verdict, beside, delta)
     needed = None
@@ -304,15 +302,11 @@ def _class_of_law(beside: _Beside, delta: float) -> tuple[NullClass, str]:
         return NullClass.NULL_UNDETERMINED, reason
     if untrained is Verdicts.UNDETERMINED:
         return NullClass.NULL_UNDETERMINED, f"the null is {untrained.words}"
-    if untrained is Verdicts.NOT_CONSERVED and not beside.lawless():
+    if not untrained.is_conserved:
         return NullClass.NULL_UNDETERMINED, "the null changes, and a law of it is not excluded"
     if not differs:
-        return (
-            NullClass.NULL_UNDETERMINED,
-            f"the null is {untrained.words}, and slopes may be equal",
-        )
-    flat = untrained.is_conserved
-    return NullClass.LEARNED, "the null is flat" if flat else "the null follows no law"
+        return NullClass.NULL_UNDETERMINED, "the null is conserved, and slopes may be equal"
+    return NullClass.LEARNED, "the null is flat"
 
 
 def _rho(ours: Series, theirs: Series) -> float | None:

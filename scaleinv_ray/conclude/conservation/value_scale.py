@@ -45,8 +45,14 @@ class Series:
 
     @property
     def conservation_error(self) -> float | None:
-        """|I_small - I_large| / |I_small| of the mean values; None where the small one is zero."""
+        """|I_small - I_large| / |I_small| of the mean values; with a unit, over that instead.
+
+        A quantity with a unit may be near zero, where a ratio says nothing. Without a unit there is
+        none where the small one is zero.
+        """
         small, large = np.nanmean(self.raw_KS[[0, -1]], axis=1).tolist()
+        if self.unit is not None:
+            return float(abs(small - large) / self.unit)
         if small == large:
             return 0.0
         return abs(small - large) / abs(small) if small != 0 else None

@@ -14,7 +14,7 @@ from scaleinv_ray.inputs.html import table
 
 
 class Verdicts(StrEnum):
-    """What can be said of a series of sizes."""
+    """What can be said of a series of sizes; the last two where no model has a value."""
 
     CONSERVED = "conserved"
     CONSERVED_DRIFTING = "conserved_drifting"
@@ -22,6 +22,8 @@ class Verdicts(StrEnum):
     SCALES = "scales"
     NOT_CONSERVED = "not_conserved"
     UNDETERMINED = "undetermined"
+    REFUSED = "refused"
+    NOT_ASKED = "not_asked"
 
     @property
     def is_conserved(self) -> bool:
@@ -42,8 +44,8 @@ class Verdict:
         verdict: the verdict.
         reason: in words, what decided or what is missing.
         margin: relative change (or change in units) that still counts as conserved.
-        conservation_error: |I_small - I_large| / |I_small| of the mean raw values: the headline,
-            which decides nothing.
+        conservation_error: |I_small - I_large| / |I_small| of the mean raw values, or over the
+            declared unit: the headline, which decides nothing.
         certified_change: exp(W) - 1, or W in units: the change that the data exclude.
         tost_p: p of the equivalence test (largest over the pairs of sizes).
         form: constant, power, log or offset_power; None where none stands (fits and predicts).
@@ -152,7 +154,9 @@ class VerdictRow(AtPlace):
     control: Annotated[bool, "whether it is a control of another quantity"]
     unit: Annotated[float | None, "unit in which changes are judged; none where relative"]
     margin: Annotated[float | None, "change that still counts as conserved"]
-    conservation_error: Annotated[float | None, "|I_small - I_large| / |I_small|"]
+    conservation_error: Annotated[
+        float | None, "|I_small - I_large| / |I_small|, or over the unit where one is declared"
+    ]
     certified_change: Annotated[float | None, "largest change that the seeds do not exclude"]
     verdict: Annotated[str, "the verdict"]
     form: Annotated[str | None, "law that stands: constant, power, log or offset_power"]
@@ -166,7 +170,9 @@ class VerdictRow(AtPlace):
     lack_of_fit_p: Annotated[float | None, "p of the form"]
     held_out_error: Annotated[float | None, "error of the largest size predicted from the others"]
     naive_error: Annotated[float | None, "error of the better of two guesses without a law"]
-    estimator_share: Annotated[float | None, "variance within models over that over seeds"]
+    estimator_share: Annotated[
+        float | None, "variance within models, that they do not share, over that over seeds"
+    ]
     null_class: Annotated[str | None, "what untrained networks do beside it"]
     null_verdict: Annotated[str | None, "the verdict on untrained networks"]
     slope_beyond_null: Annotated[float | None, "slope over ln N less that of untrained networks"]

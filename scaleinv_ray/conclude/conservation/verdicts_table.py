@@ -11,10 +11,12 @@ import pandas as pd
 from scipy import stats
 
 from scaleinv_ray.conclude.aggregation.cells import Group, by_size, gather
+from scaleinv_ray.conclude.aggregation.completeness import CHOICES, FAILURES
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import COMPARISONS, Replicate
-from scaleinv_ray.conclude.aggregation.places import AtPlace, at_place
+from scaleinv_ray.conclude.aggregation.places import AtPlace, at_place, is_pooled
 from scaleinv_ray.conclude.aggregation.values import Comparison, Value
 from scaleinv_ray.conclude.aggregation.values import comparisons as compared
+from scaleinv_ray.conclude.conservation.estimator_share import estimator_share
 from scaleinv_ray.conclude.conservation.hypothesis_tests import moments
 from scaleinv_ray.conclude.conservation.judging import judge
 from scaleinv_ray.conclude.conservation.nulls import NullComparison, compare_with_null
@@ -42,7 +44,7 @@ class _Sample:
 
     n_params: list[int]
     values: list[list[float]]
-    stderrs: list[list[float | None]]
+    found: list[list[Value]]
     models: list[list[str]]
 
 
@@ -52,6 +54,7 @@ def judge_table(
     quantities: Mapping[tuple[str, str], Quantity],
     margin: float = 0.10,
     comparisons: Collection[str] = COMPARISONS,
+    by_role: bool = False,
 ) -> tuple[list[VerdictRow], list[PredictionRow]]:
     """Judges every quantity at every place of a run, and predicts every size from the smaller ones.
 
@@ -60,16 +63,19 @@ def judge_table(
         quantities: (invariant, quantity) -> what is claimed of it in advance.
         margin: relative change that counts as conserved for quantities that declare none.
         comparisons: those wanted, out of equal_steps, equal_tokens, equal_loss and final.
+        by_role: whether quantities that are judged pooled are judged role by role, too.
 
     Returns:
         Verdicts and predictions. n_models counts sizes, n_seeds the
         seeds of the size with the fewest, n_refused the models dropped because a row of the place
-        was refused or failed. A place without any value is undetermined, in one row. `q` is the
+        was refused or failed. A place without any value is in one row: not asked (the config does
+        not ask for it), refused, or undetermined (an error, or no models). `q` is the
         Benjamini-Hochberg value of the test that carries the verdict (equivalence, slope,
         heterogeneity), within that test, the family of invariants, the comparison, and the whole
         depth apart from its thirds, without controls; it changes no verdict. Errors of
         predictions are on the judged scale (ln, or units). estimator_share is the mean squared
-        error within models / variance over seeds.
+        error within models / variance over seeds, without what models share that read the same
+        sequences; none where no blocks of sequences are kept.
 
     Raises:
         ValueError: where one place mixes protocols, versions or parameters, and for comparisons
@@ -80,6 +86,8 @@ def judge_table(
     predictions: list[PredictionRow] = []
     for group in gather(rows):
         quantity = _claimed(quantities, group, margin)
+        if quantity.pooled and not (by_role or is_pooled(group.place)):
+            continue
         for comparison in compared(group):
             if not comparison.is_among(comparisons) or not _is_reported(group, comparison):
                 continue
@@ -177,7 +185,7 @@ def _sample(values: Mapping[Replicate, Value]) -> _Sample:
     return _Sample(
         n_params=list(sizes),
         values=[[values[r].value for r in size] for size in seeds],
-        stderrs=[[values[r].stderr for r in size] for size in seeds],
+        found=[[values[r] for r in size] for size in seeds],
         models=[sorted({r.model for r in size}) for size in seeds],
     )
 
@@ -186,7 +194,7 @@ def _verdict(sample: _Sample, comparison: Comparison, quantity: Quantity) -> Ver
     assert quantity.margin is not None
     if not comparison.trained:
         reason = comparison.impossible or "no model has a value"
-        return Verdict(Verdicts.UNDETERMINED, reason, quantity.margin, None)
+        return Verdict(_without_value(comparison.refused.values()), reason, quantity.margin, None)
     try:
         return judge(sample.n_params, sample.values, margin=quantity.margin, unit=quantity.unit)
     except ValueError as error:
@@ -198,6 +206,14 @@ def _verdict(sample: _Sample, comparison: Comparison, quantity: Quantity) -> Ver
             num_sizes=len(sample.n_params),
             num_seeds=min(len(seeds) for seeds in sample.values),
         )
+
+
+def _without_value(reasons: Collection[str]) -> Verdicts:
+    """Undetermined where measuring may help: no models, or an error."""
+    if not reasons or any(FAILURES.match(reason) for reason in reasons):
+        return Verdicts.UNDETERMINED
+    chosen = all(CHOICES.search(reason) for reason in reasons)
+    return Verdicts.NOT_ASKED if chosen else Verdicts.REFUSED
 
 
 def _row(
@@ -234,7 +250,12 @@ def _row(
         "lack_of_fit_p": verdict.lack_of_fit_p,
         "held_out_error": verdict.held_out_error,
         "naive_error": verdict.naive_error,
-        "estimator_share": _estimator_share(sample, verdict, quantity),
+        "estimator_share": estimator_share(
+            sample.found,
+            seed_variance=verdict.seed_variance,
+            unit=quantity.unit,
+            on_probe=key["probe"] is not None,
+        ),
         **_beside(made.get(UNTRAINED)),
         "fragile": None if verdict.stable is None else not verdict.stable,
         "seeds_needed": verdict.seeds_needed,
@@ -290,18 +311,6 @@ def _caveats(verdict: Verdict) -> list[str]:
         counts = ", ".join(f"{name} {count}" for name, count in sorted(others.items()))
         said.append(f"with one of {len(verdict.left_out)} seeds left out: {counts}")
     return said
-
-
-def _estimator_share(sample: _Sample, verdict: Verdict, quantity: Quantity) -> float | None:
-    if not verdict.seed_variance:
-        return None
-    squares = []
-    for values, stderrs in zip(sample.values, sample.stderrs, strict=True):
-        for value, stderr in zip(values, stderrs, strict=True):
-            if stderr is None:
-                return None
-            squares.append((stderr / (quantity.unit or abs(value))) ** 2)
-    return sum(squares) / len(squares) / verdict.seed_variance
 
 
 def _predictions(

@@ -6,7 +6,7 @@ Shape suffixes: K checkpoints, W widths, C middles, D shapes, R runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -19,6 +19,7 @@ from scaleinv_ray.conclude.aggregation.cells import Place, gather
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Replicate
 from scaleinv_ray.conclude.aggregation.places import AtPlace, at_place, place_of
 from scaleinv_ray.conclude.training.change_points import Shapes, best_shape, rss_by_shape, shapes_of
+from scaleinv_ray.conclude.training.discoveries import Question, asked_columns, asked_of
 from scaleinv_ray.conclude.training.transitions import (
     ProgressKind,
     TransitionRow,
@@ -55,6 +56,9 @@ class OrderRow(AtPlace):
     slope_low: Annotated[float | None, "lower end of its 95 % interval"]
     slope_high: Annotated[float | None, "upper end of it"]
     p: Annotated[float | None, "of no slope"]
+    q: float | None
+    n_asked: int | None
+    by_chance: float | None
     outcome: str
     reason: str
 
@@ -262,7 +266,8 @@ def order_table(
         Rows by place. All runs of the place with seven checkpoints count (those alone
         that are sharp enough to be a transition would be a choice by width); width and middle are
         medians over those that are sigmoids. The slope is that of the sigmoids whose width the
-        checkpoints resolve; the reason counts the others.
+        checkpoints resolve; the reason counts the others. `q` is the Benjamini-Yekutieli value of
+        the slope over all places asked, the whole depth apart from its thirds, without controls.
     """
     moving = {ProgressKind.BREAK.value, ProgressKind.JUMP.value}
     moved = {place_of(row) for row in transitions if row["kind"] in moving}
@@ -280,7 +285,18 @@ def order_table(
                 found[replicate] = finder.find(steps, y)
         if found:
             out.append(_row(group.place, found))
-    return out
+    tests: dict[Hashable, Question] = {
+        i: Question(row["p"], 1 - LEVEL, (row["series"], row["depth_bin"] == "all"))
+        for i, row in enumerate(out)
+        if row["p"] is not None and not _is_control(quantities, row)
+    }
+    asked = asked_of(tests, method="by")
+    return [{**row, **asked_columns(asked.get(i))} for i, row in enumerate(out)]
+
+
+def _is_control(quantities: Mapping[tuple[str, str], Quantity], row: OrderRow) -> bool:
+    claim = quantities.get((row["invariant"], row["quantity"]))
+    return claim is not None and claim.control
 
 
 def _row(place: Place, found: Mapping[Replicate, Order]) -> OrderRow:
@@ -299,6 +315,7 @@ def _row(place: Place, found: Mapping[Replicate, Order]) -> OrderRow:
         "slope_low": size.low if size else None,
         "slope_high": size.high if size else None,
         "p": size.p if size else None,
+        **asked_columns(None),  # among all rows
         "outcome": sharpening.value,
         "reason": reason,
     }

@@ -6,7 +6,7 @@ Shape suffixes: K checkpoints, D positions.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
@@ -17,7 +17,7 @@ from scipy import special
 
 from scaleinv_ray.conclude.aggregation.cells import TRAINED, Group, gather, in_order
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Replicate
-from scaleinv_ray.conclude.aggregation.places import Place, at_place
+from scaleinv_ray.conclude.aggregation.places import Place, at_place, is_pooled
 from scaleinv_ray.conclude.aggregation.values import whole_over_training
 from scaleinv_ray.conclude.conservation.fits import TIED
 from scaleinv_ray.conclude.training.change_points import (
@@ -61,6 +61,8 @@ class TransitionRow(TypedDict):
     q: Annotated[float | None, "false discovery rate of the claim that the curve has any"]
     n_asked: Annotated[int | None, "curves searched"]
     by_chance: Annotated[float | None, "of these, how many would have a transition by chance"]
+    n_seeds: Annotated[int, "seeds of the model's size that were searched here, this one too"]
+    n_agree: Annotated[int | None, "of them, how many have the same kind in an interval that meets"]
     reason: str
 
 
@@ -220,14 +222,17 @@ def transitions_table(
 ) -> list[TransitionRow]:
     """Transitions of every run (model and seed) in every quantity at every place.
 
-    Values are those of the verdicts (means over layers, roles and heads), as ln|I| where a run
+    Without single roles and thirds of the depth where a quantity is judged pooled. Values are those
+    of the verdicts (means over layers, roles and heads), as ln|I| where a run
     has one sign and no unit is declared, else over the unit (or as they are).
 
     Many curves are searched. `q` is the Benjamini-Hochberg value of the claim that a curve has a
     transition at all (`Transition.claim_p`), over all curves searched, the whole depth apart from
     its thirds, without controls. All rows of a curve carry it: further transitions were searched
-    only after the first. The statistic is even in the errors of a curve, so curves of one run
-    depend positively whichever sign their errors have in common, and runs are independent.
+    only after the first. `n_agree` of the `n_seeds` of a size have a transition of that kind whose
+    interval has a step in common with this one's; it is no test. The statistic is even in the
+    errors of a curve, so curves of one run depend positively whichever sign their errors have in
+    common, and runs are independent.
     `by_chance` is how many of the `n_asked` curves would have a transition by chance, at most: of
     lines some are left to the smooth curve. No kind depends on either.
 
@@ -245,6 +250,8 @@ def transitions_table(
     for group in gather(rows):
         place = group.place
         claim = quantities.get((place.invariant, place.quantity), Quantity(law="none"))
+        if claim.pooled and not is_pooled(place):
+            continue
         for replicate, curve in run_values(group).items():
             steps = [step for step in curve if step != NO_STEP]
             if not steps:
@@ -256,7 +263,13 @@ def transitions_table(
                 tests[curve_at] = Question(p, ALPHA, (place.series, place.depth_bin == "all"))
             found += [(place, replicate, transition, curve_at) for transition in transitions]
     asked = asked_of(tests, method="bh")
-    return [_row(at, run, moved, asked.get(curve)) for at, run, moved, curve in found]
+    of_size: dict[tuple[Place, int], dict[Replicate, list[Transition]]] = {}
+    for at, run, moved, _ in found:
+        of_size.setdefault((at, run.n_params), {}).setdefault(run, []).append(moved)
+    return [
+        _row(at, run, moved, asked.get(curve), of_size[at, run.n_params].values())
+        for at, run, moved, curve in found
+    ]
 
 
 def run_values(group: Group) -> dict[Replicate, dict[int, float]]:
@@ -342,8 +355,13 @@ def _described(
 
 
 def _row(
-    place: Place, replicate: Replicate, found: Transition, asked: Asked | None
+    place: Place,
+    replicate: Replicate,
+    found: Transition,
+    asked: Asked | None,
+    of_seeds: Collection[Sequence[Transition]],
 ) -> TransitionRow:
+    agree = sum(any(_meets(found, other) for other in seed) for seed in of_seeds)
     return {
         **at_place(place),
         "model": replicate.model,
@@ -357,4 +375,15 @@ def _row(
         "p": found.p,
         "reason": found.reason,
         **asked_columns(asked),
+        "n_seeds": len(of_seeds),
+        "n_agree": agree if found.step is not None else None,
     }
+
+
+def _meets(one: Transition, other: Transition) -> bool:
+    """Whether two transitions of a kind may be at the same step."""
+    if one.kind is not other.kind or one.step is None or other.step is None:
+        return False
+    assert one.step_low is not None and one.step_high is not None, "a transition has an interval"
+    assert other.step_low is not None and other.step_high is not None, "a transition has one"
+    return one.step_low < other.step_high and other.step_low < one.step_high

@@ -50,7 +50,7 @@ QUANTITIES = {
         meaning="Growth of the largest band: d ln(eigenvalue) / d ln(1 + step); constant at 0",
     ),
 }
-CURVES = tuple(f"band_{i}" for i in range(1, NUM_CURVES + 1))
+CURVES = {f"band_{i}": "Eigenvalue of the band; training step" for i in range(1, NUM_CURVES + 1)}
 
 
 @invariant(quantities=QUANTITIES, scheme="hessian", curves=CURVES)

@@ -100,7 +100,11 @@ from scaleinv_ray.records import Chains
             ),
         ),
     },
-    curves=("lambda_of_nbeta", "lambda_hat_t_of_nbeta", "trace"),
+    curves={
+        "lambda_of_nbeta": "Learning coefficient; inverse temperature n beta",
+        "lambda_hat_t_of_nbeta": "Conditional learning coefficient; inverse temperature n beta",
+        "trace": "Loss above the start, mean over chains; draw",
+    },
 )
 def learning_coefficient(chains: Chains, *, rng: np.random.Generator) -> Measured:
     """Local learning coefficient, its bracket in the multiplicity, and whether to believe it.

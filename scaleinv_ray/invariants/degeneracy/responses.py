@@ -61,7 +61,10 @@ MOST_ADDED = 0.1
             ),
         ),
     },
-    curves=("susceptibilities", "susceptibilities_t"),
+    curves={
+        "susceptibilities": "Susceptibility; number of the pair",
+        "susceptibilities_t": "Conditional susceptibility; number of the pair",
+    },
 )
 def susceptibilities(chains: Chains, *, rng: np.random.Generator) -> Measured:
     """How the posterior around the minimum answers to more of other data.
@@ -140,7 +143,10 @@ def susceptibilities(chains: Chains, *, rng: np.random.Generator) -> Measured:
             ),
         ),
     },
-    curves=("influences", "influences_t"),
+    curves={
+        "influences": "Influence; number of the pair",
+        "influences_t": "Conditional influence; number of the pair",
+    },
 )
 def bayesian_influences(chains: Chains, *, rng: np.random.Generator) -> Measured:
     """How the losses of probes move each other in the posterior around the minimum.

@@ -50,7 +50,10 @@ DEPTH_BLOCKS = 8
     quantities=quantities.RESOLVENT_COUNTS,
     symmetries=("rotation", "permutation"),
     version=2,
-    curves=("radial_count", "poles"),
+    curves={
+        "radial_count": "Share of eigenvalues nearer to zero; distance from zero",
+        "poles": "Imaginary part of an eigenvalue; real part",
+    },
     planned={"near_radius": 0.1},
 )
 def resolvent_counts(
@@ -261,7 +264,7 @@ def covariance_poles(moments: Moments, *, rng: np.random.Generator) -> Measured:
 @invariant(
     quantities=quantities.DEPTH_MODES,
     symmetries=("rotation", "permutation", "scale", "translation"),
-    curves=("moduli",),
+    curves={"moduli": "Modulus of an eigenvalue of the step in depth; its rank"},
     planned={"rank": 10, "near_radius": 0.1},
 )
 def depth_modes(

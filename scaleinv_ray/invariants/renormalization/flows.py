@@ -49,7 +49,10 @@ from scaleinv_ray.resample import sequence_blocks
     quantities=quantities.CRITICAL_EXPONENTS,
     symmetries=("permutation", "scale", "mean_shift"),
     scheme="stream",
-    curves=("variance_flow", "cluster_spectrum"),
+    curves={
+        "variance_flow": "Variance of a cluster, over that of one unit; units in a cluster",
+        "cluster_spectrum": "Eigenvalue within a cluster; its rank over the units of a cluster",
+    },
     planned={"skip_positions": 1},
     version=3,
 )
@@ -138,7 +141,10 @@ def critical_exponents(
     quantities=quantities.SIZE_FLOW,
     symmetries=("permutation", "scale", "translation", "mean_shift"),
     scheme="stream",
-    curves=("alpha_by_size", "mu_by_size"),
+    curves={
+        "alpha_by_size": "Exponent of the variance; number of units",
+        "mu_by_size": "Exponent of the spectrum; number of units",
+    },
     planned={"skip_positions": 1},
     version=2,
 )
@@ -214,7 +220,7 @@ def size_flow(
     quantities=quantities.KURTOSIS_FLOW,
     symmetries=("permutation", "scale", "translation", "mean_shift"),
     scheme="stream",
-    curves=("kurtosis_flow",),
+    curves={"kurtosis_flow": "Kurtosis of a coarse mode; share of the modes kept"},
     planned={"skip_positions": 1},
     version=2,
 )
@@ -278,7 +284,11 @@ def kurtosis_flow(
 @invariant(
     quantities=quantities.DEPTH_FLOW,
     symmetries=("permutation", "scale", "translation", "mean_shift"),
-    curves=("alpha_by_depth", "mu_by_depth", "participation_by_depth"),
+    curves={
+        "alpha_by_depth": "Exponent of the variance; depth l / L",
+        "mu_by_depth": "Exponent of the spectrum; depth l / L",
+        "participation_by_depth": "Participation ratio over the width; depth l / L",
+    },
     version=2,
 )
 def depth_flow(

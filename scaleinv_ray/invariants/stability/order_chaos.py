@@ -65,7 +65,7 @@ MAX_STRUCTURAL_RESIDUAL = 0.05
         ),
     },
     symmetries=("rotation", "permutation"),
-    curves=("log_singular_values",),
+    curves={"log_singular_values": "Log of a singular value of the layer; its rank over the width"},
 )
 def order_chaos(jacobians: Jacobians, *, rng: np.random.Generator) -> Measured:
     """Stretching of small changes by one layer: mean square, mean logarithm and largest.

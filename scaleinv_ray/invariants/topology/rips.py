@@ -50,7 +50,12 @@ _LEAST_BARS = 10
 @invariant(
     scheme="cloud",
     quantities=quantities.PERSISTENCE,
-    curves=("betti_0", "betti_1", "betti_2", "euler_truncated"),
+    curves={
+        "betti_0": "Number of components; scale at which points are joined",
+        "betti_1": "Number of loops; scale at which points are joined",
+        "betti_2": "Number of voids; scale at which points are joined",
+        "euler_truncated": "Components less loops (and voids); scale at which points are joined",
+    },
     symmetries=_SYMMETRIES,
     version=2,
 )
@@ -131,7 +136,11 @@ def persistence(
 @invariant(
     scheme="cloud",
     quantities=quantities.ORDER_COMPLEX,
-    curves=("betti_0", "betti_1", "betti_1_gaussian"),
+    curves={
+        "betti_0": "Number of components; share of the pairs that are joined",
+        "betti_1": "Number of loops; share of the pairs that are joined",
+        "betti_1_gaussian": "Number of loops, Gaussian clouds; share of the pairs that are joined",
+    },
     symmetries=_SYMMETRIES,
 )
 def order_complex(

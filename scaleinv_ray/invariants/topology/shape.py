@@ -63,7 +63,7 @@ _SYMMETRIES = ("rotation", "scale", "translation", "mean_shift", "permutation")
             ),
         ),
     },
-    curves=("merge_heights",),
+    curves={"merge_heights": "Distance at which a component is joined; quantile"},
     symmetries=_SYMMETRIES,
 )
 def merge_tree(
@@ -248,7 +248,7 @@ def spectral_persistence(
             meaning="Integral of the Euler characteristic less 1 over the radius, per point",
         ),
     },
-    curves=("euler",),
+    curves={"euler": "Euler characteristic, a point; scale at which points are joined"},
     symmetries=_SYMMETRIES,
     bounds={"num_points": Range(5, 1_000_000)},
 )

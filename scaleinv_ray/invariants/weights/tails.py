@@ -53,18 +53,21 @@ DECADE_MARGIN = math.log10(1.1)
 @invariant(
     quantities={
         "alpha": Quantity(
+            pooled=True,
             law="constant",
             meaning=(
                 "Power-law exponent of the tail of the eigenvalues of W W^T; smaller is heavier"
             ),
         ),
         "alpha_weighted": Quantity(
+            pooled=True,
             law="none",
             margin=DECADE_MARGIN,
             unit=1.0,
             meaning="Tail exponent times log10 of the largest eigenvalue of W W^T",
         ),
         "alpha_null_z": Quantity(
+            pooled=True,
             law="none",
             margin=1.0,
             unit=1.0,
@@ -95,7 +98,7 @@ DECADE_MARGIN = math.log10(1.1)
         ),
     },
     symmetries=("rotation", "permutation", "transpose"),
-    curves=("spectral_density",),
+    curves={"spectral_density": "Share of eigenvalues, a decade; log10 of it over the mean"},
     version=2,
 )
 def weight_tail(
@@ -269,6 +272,7 @@ def fixed_aspect_tail(
 @invariant(
     quantities={
         "alpha_shuffle_z": Quantity(
+            pooled=True,
             law="none",
             margin=1.0,
             unit=1.0,

@@ -1,7 +1,7 @@
 /* The verdict board: filters, search, sorting, keys, CSV. */
 
 const BADGES = {
-  conserved: "●", scales: "↗", "not conserved": "✕", undetermined: "?", refused: "–",
+  conserved: "●", scales: "↗", "not conserved": "✕", undetermined: "?", refused: "–", "not asked": "·",
   trivial: "○", architectural: "▢", learned: "◆",
 };
 
@@ -74,7 +74,7 @@ function reasonCell(row) {
   return el("details", { class: "reason" }, el("summary", {}, row.brief), row.reason);
 }
 
-const RANK = ["conserved", "scales", "not conserved", "undetermined", "refused"];
+const RANK = ["conserved", "scales", "not conserved", "undetermined", "refused", "not asked"];
 
 const COLUMNS = [
   { head: "Verdict", value: (r) => RANK.indexOf(r.verdict_kind), cell: verdictCell },
@@ -84,7 +84,7 @@ const COLUMNS = [
   { head: "Certified change", value: (r) => r.certified_change, cell: (r) => amount(r, r.certified_change), number: true },
   { head: "Form", value: (r) => words(r.form), cell: (r) => words(r.form) || "–" },
   { head: "Exponent / slope", value: (r) => r.exponent, cell: exponentCell, number: true },
-  { head: "Conservation error", value: (r) => r.conservation_error, cell: (r) => percent(r.conservation_error), number: true },
+  { head: "Conservation error", value: (r) => r.conservation_error, cell: (r) => amount(r, r.conservation_error), number: true },
   { head: "Site", value: (r) => r.site || "" },
   { head: "Depth", value: (r) => r.depth_bin, cell: (r) => binText(r.depth_bin) },
   { head: "Probe", value: (r) => r.probe || "" },

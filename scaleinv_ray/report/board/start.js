@@ -8,7 +8,7 @@ function loadPoints() {
     const [points, curves] = await Promise.all([load("points"), load("curves")]);
     const [predictions, transitions, collapses] = await Promise.all(["predictions", "transitions", "collapses"].map(tableOf));
     Object.assign(POINTS, {
-      slices: points.slices, runs: points.runs, profiles: points.profiles, curves: curves.curves, bars: curves.bars,
+      slices: points.slices, runs: points.runs, profiles: points.profiles, curves: curves.curves, bars: curves.bars, axes: curves.axes,
       predictions: records(predictions), transitions: records(transitions), collapses: records(collapses),
       hasTransitions: transitions !== null, hasCollapses: collapses !== null,
     });

@@ -177,16 +177,47 @@ function startTransitions(rows) {
       ...WHERE, { head: "Quantity", value: (r) => r.quantity, cell: (r) => breakable(r.quantity) }, { head: "Model", value: (r) => r.model },
       { head: "Seed", value: (r) => r.seed, cell: (r) => String(r.seed ?? "–"), number: true }, ...PLACES,
       { head: "Kind", value: (r) => r.kind }, { head: "Step", value: (r) => r.step, cell: stepCell, number: true }, { head: "95 % interval", value: (r) => r.step_low, cell: interval, number: true },
-      { head: "Slope before", value: (r) => r.slope_before, number: true }, { head: "after", value: (r) => r.slope_after, number: true }, { head: "p", value: (r) => r.p, number: true }, Q_COLUMN, REASON,
+      { head: "Seeds that agree", value: (r) => (r.n_agree === null ? null : r.n_agree / r.n_seeds), cell: agreement, number: true },
+      { head: "p", value: (r) => r.p, number: true }, Q_COLUMN,
+      { head: "Slope before", value: (r) => r.slope_before, number: true }, { head: "after", value: (r) => r.slope_after, number: true }, REASON,
     ],
   });
   const found = rows.filter((r) => r.step !== null);
   const runs = distinct(rows.map((r) => [r.model, r.seed, r.invariant, r.quantity, r.site, r.depth_bin, r.probe].join("\n"))).length;
   const sentence = `${count(found.length)} transitions in ${count(runs)} runs of a quantity. Enter on a row leads to its figure over training.`;
   const chance = chanceText(found, "curves", "would have a transition").join(" ");
-  const help = el("p", { class: "note" }, "p: of the transition where it was looked for; q: of the claim that its curve has any, Benjamini-Hochberg over all curves searched.");
-  $("transitions-body").replaceChildren(el("p", {}, `${sentence} ${chance}`), table.frame, help);
-  table.show(found.length ? found : rows);
+  const help = el("p", { class: "note" }, "p: of the transition where it was looked for; q: of the claim that its curve has any, Benjamini-Hochberg over all curves searched. Seeds that agree: of the same size, with the same kind in an interval that meets this one.");
+  $("transitions-body").replaceChildren(el("p", {}, `${sentence} ${chance} ${agreementText(found)}`), table.frame, help);
+  const shared = (r) => (r.n_agree ?? 0) / (r.n_seeds || 1);
+  table.show(found.length ? found.slice().sort((r, s) => (r.q ?? 2) - (s.q ?? 2) || shared(s) - shared(r) || (s.depth_bin === "all") - (r.depth_bin === "all")) : rows);
+  tableOf("orders").then((orders) => $("transitions-body").append(...ordersOf(records(orders))));
+}
+
+const agreement = (r) => (r.n_agree === null ? "–" : `${r.n_agree} of ${r.n_seeds}`);
+
+/* How many are in every seed of their size: a single run has transitions of its own. */
+function agreementText(found) {
+  const several = found.filter((r) => r.n_seeds > 1);
+  if (!several.length) return "With one seed a size nothing is said of what seeds have in common.";
+  const shared = several.filter((r) => r.n_agree === r.n_seeds && r.q !== null && r.q <= 0.05);
+  return `${count(shared.length)} of these are in every seed of their size as well.`;
+}
+
+function ordersOf(rows) {
+  if (!rows.length) return [];
+  const slope = (r) => (r.slope === null ? "–" : `${num(r.slope)}${r.slope_low === null ? "" : ` [${num(r.slope_low)}, ${num(r.slope_high)}]`}`);
+  const table = new DataTable({
+    name: "Order of transitions", limit: 20, csv: Object.keys(rows[0]), open: (row) => goTo(row), columns: [
+      ...WHERE, { head: "Quantity", value: (r) => r.quantity, cell: (r) => breakable(r.quantity) }, ...PLACES,
+      { head: "Outcome", value: (r) => words(r.outcome) }, { head: "Runs: sigmoid, power law", value: (r) => r.n_sigmoid, cell: (r) => `${r.n_sigmoid}, ${r.n_power_law} of ${r.n_runs}`, number: true },
+      { head: "Width, ln(1 + step)", value: (r) => r.width, number: true }, { head: "d ln width / d ln N", value: (r) => r.slope, cell: slope, number: true },
+      { head: "p", value: (r) => r.p, number: true }, Q_COLUMN, REASON,
+    ],
+  });
+  table.show(rows);
+  const chance = chanceText(rows, "places", "would have a slope").join(" ");
+  const help = missing("A sigmoid or a power law of the step is fitted to every run. The width of a sigmoid is in ln (1 + step), a median over runs; its slope over ln N, with a 95 % interval, is below zero where a transition sharpens with size. q: Benjamini-Yekutieli over all places asked.");
+  return [el("h3", {}, "Order: does a transition sharpen with size?"), el("p", {}, chance), help, table.frame];
 }
 
 const ACROSS = {

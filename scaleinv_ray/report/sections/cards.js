@@ -14,7 +14,7 @@ function comparisonText(row) {
 
 function verdictCard(row) {
   const facts = [
-    ["Conservation error", percent(row.conservation_error)], ["Certified change", amount(row, row.certified_change)],
+    ["Conservation error", amount(row, row.conservation_error)], ["Certified change", amount(row, row.certified_change)],
     ["Margin", amount(row, row.margin)], [hasUnit(row) ? "Slope per ln N" : "Exponent", exponentText(row)], ["Form", words(row.form) || "–"],
     ["Slope p", num(row.slope_p)], ["Heterogeneity p", num(row.heterogeneity_p)], ["Lack of fit p", num(row.lack_of_fit_p)],
     ["q", num(row.q)], ["I²", num(row.I2)], ["Held-out error", amount(row, row.held_out_error, num)],

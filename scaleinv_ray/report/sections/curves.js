@@ -43,6 +43,12 @@ function collapseText(found) {
   return ` Quality of collapse S = ${num(found.S)} as measured${better} (about 1: sizes agree within their errors)${ratio}.`;
 }
 
+/* What stands on the axes of a curve; its name where its invariant does not say. */
+function axesOf(curve) {
+  const found = POINTS.axes.find((of) => of.invariant === curve.invariant && of.curve === curve.curve);
+  return found || { x: "x", y: words(curve.curve) };
+}
+
 function buildCurve(family) {
   const curve = family.curveAt(family.curveSelect);
   const found = collapseOf(curve);
@@ -53,12 +59,14 @@ function buildCurve(family) {
   const lines = moved ? curve.lines.map((line) => collapsed(line, found, centre)) : curve.lines;
   const lost = curve.left_out ? ` ${curve.left_out} sizes left out: their grids share no range.` : "";
   const place = placeText(curve);
+  const said = axesOf(curve);
+  const over = (text, exponent) => safe(moved ? `${text} · (N / N₀)^${num(-exponent)}` : text);
   return {
     name: curve.curve,
     traces: lines.flatMap((line, i) => curveTraces(line, sizeStyle(i, lines.length))),
     layout: layout({
-      height: 360, xaxis: axis(moved ? `x · (N / N₀)^${num(-found.exponent_x)}` : "x", { type: family.logX.checked ? "log" : "linear" }),
-      yaxis: axis(safe(moved ? `${curve.curve} · (N / N₀)^${num(-found.exponent_y)}` : curve.curve), { type: family.logY.checked ? "log" : "linear" }),
+      height: 360, xaxis: axis(over(said.x, found && found.exponent_x), { type: family.logX.checked ? "log" : "linear" }),
+      yaxis: axis(over(said.y, found && found.exponent_y), { type: family.logY.checked ? "log" : "linear" }),
     }),
     note: `${place ? `${place}. ` : ""}${whenText(curve)}; mean over seeds, bands one standard deviation between seeds.${lost}${lostText(curve)}${collapseText(found)}`,
   };

@@ -23,12 +23,8 @@ class SpectroscopyPage {
   constructor(data) {
     this.data = data;
     this.everything = [...data.ridges, ...data.left_out, ...data.tracks, ...data.coefficients, ...data.absent];
-    const over = [...stagesOf(data.stages), ...ordersOf(data.orders)];
+    const over = stagesOf(data.stages);
     const body = $("spectroscopy-body");
-    if (!this.everything.length) {
-      body.replaceChildren(missing("This run measured no densities of states, no bands and no learning coefficients: they need the sections “curvature” and “sampling” of its config."), ...over);
-      return;
-    }
     const figures = el("div", { class: "figures" });
     this.absences = el("div", { role: "status" });
     const controls = this.controls();
@@ -221,7 +217,7 @@ class SpectroscopyPage {
   }
 }
 
-const NOTHING_MOVED = "No stages: no quantity of a spectrum or of behaviour has a transition in any run (runs of fewer than six checkpoints are not searched).";
+const NOTHING_MOVED = "No stages: no quantity of a spectrum has a transition in any run (runs of fewer than six checkpoints are not searched).";
 
 const NO_STAGES = "This run has no table of stages: what moved when was not put together.";
 
@@ -270,25 +266,9 @@ function movedList(names, changes) {
   return el("div", {}, list(order.slice(0, 4)), el("details", {}, el("summary", {}, `${order.length - 4} more`), list(order.slice(4))));
 }
 
-function ordersOf(rows) {
-  if (!rows.length) return [];
-  const slope = (r) => (r.slope === null ? "–" : `${num(r.slope)}${r.slope_low === null ? "" : ` [${num(r.slope_low)}, ${num(r.slope_high)}]`}`);
-  const table = new DataTable({
-    name: "Order of transitions", limit: 20, csv: Object.keys(rows[0]), open: (row) => goTo(row), columns: [
-      ...WHERE, { head: "Quantity", value: (r) => r.quantity, cell: (r) => breakable(r.quantity) }, ...PLACES,
-      { head: "Outcome", value: (r) => words(r.outcome) }, { head: "Runs: sigmoid, power law", value: (r) => r.n_sigmoid, cell: (r) => `${r.n_sigmoid}, ${r.n_power_law} of ${r.n_runs}`, number: true },
-      { head: "Width, ln(1 + step)", value: (r) => r.width, number: true }, { head: "d ln width / d ln N", value: (r) => r.slope, cell: slope, number: true },
-      { head: "p", value: (r) => r.p, number: true }, REASON,
-    ],
-  });
-  table.show(rows);
-  const help = missing("A sigmoid or a power law of the step is fitted to every run. The width of a sigmoid is in ln (1 + step), a median over runs; its slope over ln N, with a 95 % interval, is below zero where a transition sharpens with size.");
-  return [el("h3", {}, "Order: does a transition sharpen with size?"), help, table.frame];
-}
-
 async function startSpectroscopy() {
-  const [data, stages, orders, matches] = await Promise.all([load("spectroscopy-data"), ...["stages", "orders", "matches"].map(tableOf)]);
-  new SpectroscopyPage({ ...data, stages: records(stages), hasStages: stages !== null, orders: records(orders), matches: records(matches) });
+  const [data, stages, matches] = await Promise.all([load("spectroscopy-data"), ...["stages", "matches"].map(tableOf)]);
+  new SpectroscopyPage({ ...data, stages: records(stages).filter((r) => (r.spectrum || []).length), hasStages: stages !== null, matches: records(matches) });
 }
 
 STARTS.spectroscopy = startSpectroscopy;

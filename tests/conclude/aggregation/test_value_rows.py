@@ -102,10 +102,12 @@ def test_every_value_that_is_judged_is_a_row() -> None:
                 told |= {"n_params": replicate.n_params, "counted": True}
                 mine = [row for row in own if told.items() <= row.items()]
                 mine = [r for r in mine if found.name != "equal_steps" or r["step"] == found.step]
-                assert [(r["value"], r["stderr"]) for r in mine] == [tuple(value)]
+                assert [(r["value"], r["stderr"]) for r in mine] == [(value.value, value.stderr)]
             for variant, values in found.nulls.items():
                 nulls = [row for row in own if row["variant"] == variant and row["counted"]]
-                assert set(values.values()) <= {(row["value"], row["stderr"]) for row in nulls}
+                assert {(v.value, v.stderr) for v in values.values()} <= {
+                    (row["value"], row["stderr"]) for row in nulls
+                }
     assert names == {"equal_steps", "equal_tokens", "equal_loss"}
 
 

@@ -93,10 +93,43 @@ def test_the_judge_sees_one_value_a_model(tabled):
     assert found["exponent"] == pytest.approx(alone.exponent)
     assert found["certified_change"] == pytest.approx(alone.certified_change)
     assert (found["n_models"], found["n_seeds"], found["step"]) == (4, 3, 100)
-    share = (0.003**2) / alone.seed_variance
-    assert found["estimator_share"] == pytest.approx(share, rel=1e-6)
-    (over_layers,) = at(verdicts, quantity="law", depth_bin="all")
-    assert over_layers["estimator_share"] == pytest.approx(share, rel=1e-6)
+    assert found["estimator_share"] is None  # no blocks of sequences are kept
+
+
+def with_blocks(rows, blocks_of):
+    """Rows with samples: value times (1 + blocks), whose error is theirs."""
+    made = []
+    for row in rows:
+        samples = row["value"] * (1 + blocks_of(row))
+        stderr = float(samples.std(ddof=1) / np.sqrt(len(samples)))
+        made.append(row | {"samples": samples.tolist(), "stderr": stderr})
+    return made
+
+
+def test_the_share_of_the_estimator_is_what_models_do_not_share():
+    rng = np.random.default_rng(5)
+    common, own = 0.1 * rng.normal(size=8), {}
+
+    def of_model(row):
+        return own.setdefault((row["n_params"], row["seed"]), 0.02 * rng.normal(size=8))
+
+    rows = measured("law", lambda v, i: 3.0 * 2.0**i)
+    found = {
+        name: at(judge_table(with_blocks(rows, blocks), quantities={})[0], depth_bin="all")[0]
+        for name, blocks in (
+            ("shared", lambda row: common),
+            ("own", of_model),
+            ("both", lambda row: common + of_model(row)),
+        )
+    }
+    values = [[r["value"] for r in at(rows, n_params=n, layer=0)] for n in SIZES]
+    away = np.array([own[n, s] for n in SIZES for s in range(3)]).reshape(4, 3, 8)
+    left = away - away.mean(axis=2, keepdims=True)
+    left -= left.mean(axis=1, keepdims=True)
+    share = (left**2).sum() / 8 / 7 / (4 * 2) / judge(SIZES, values).seed_variance
+    assert found["shared"]["estimator_share"] == pytest.approx(0, abs=1e-9)
+    for name in ("own", "both"):
+        assert found[name]["estimator_share"] == pytest.approx(share, rel=1e-6)
 
 
 def test_random_init_gives_the_class_and_the_others_are_reported(tabled):
@@ -238,17 +271,40 @@ def test_a_dropped_seed_is_counted_and_the_reason_given():
     assert (late["n_seeds"], late["n_refused"]) == (3, 0)
 
 
-def test_a_place_without_any_value_is_one_undetermined_row():
+def test_a_place_without_any_value_is_one_refused_row():
     rows = losses(refuse(measured("a", lambda v, i: 1.0)))
     verdicts, predictions = judge_table(rows, quantities={})
     (found,) = verdicts
-    assert (found["verdict"], found["comparison"]) == ("undetermined", "equal_steps")
+    assert (found["verdict"], found["comparison"]) == ("refused", "equal_steps")
     assert (found["depth_bin"], found["step"], found["n_refused"]) == ("all", 200, 12)
     assert "12 of 12 models dropped: too few" in found["reason"]
     assert found["conservation_error"] is None
     assert found["q"] is None
     assert predictions == []
     assert tables.encode(verdicts, SCHEMAS["verdicts"]).num_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        ("probe: got 'prose', defined on 'induction'", "not_asked"),
+        ("needs max_dimension 2, got 1", "not_asked"),
+        ("distinct rows: got 52 of 512", "refused"),
+        ("OSError: No space left on device", "undetermined"),
+    ],
+)
+def test_what_nobody_asked_for_is_apart_from_what_could_not_be_had(error, verdict):
+    verdicts, _ = judge_table(refuse(measured("a", lambda v, i: 1.0), error), quantities={})
+    assert {found["verdict"] for found in verdicts} == {verdict}
+
+
+def test_the_error_of_conservation_is_in_units_where_one_is_declared():
+    rows = measured("a", lambda v, i: 0.01 + i * 1e-9 if v == "trained" else 1.0)
+    for row in rows:
+        row["value"] += row["n_params"] * 1e-3
+    units = {("spectra.rank", "a"): Quantity(law="none", unit=2.0)}
+    (found,) = at(judge_table(rows, quantities=units)[0], depth_bin="all")
+    assert found["conservation_error"] == pytest.approx(1e-3 * (SIZES[-1] - SIZES[0]) / 2, rel=1e-3)
 
 
 def test_what_the_configuration_excludes_is_not_missing():
