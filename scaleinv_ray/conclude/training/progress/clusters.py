@@ -25,18 +25,6 @@ class Partition(NamedTuple):
     label_BE: np.ndarray
 
 
-class Strength(NamedTuple):
-    """How well clusters of the other runs predict those of held-out runs.
-
-    Attributes:
-        value: mean over folds of the least share of pairs kept together.
-        held_E: cluster that the other folds give each event, by the labels of the whole.
-    """
-
-    value: float
-    held_E: np.ndarray
-
-
 def k_means(
     x_BED: np.ndarray, k: int, *, rng: np.random.Generator, restarts: int = RESTARTS
 ) -> Partition:
@@ -98,8 +86,8 @@ def _first_centres(
 
 
 def prediction_strength(
-    x_ED: np.ndarray, label_E: np.ndarray, fold_E: np.ndarray, *, rng: np.random.Generator
-) -> Strength:
+    x_ED: np.ndarray, k: int, fold_E: np.ndarray, *, rng: np.random.Generator
+) -> float:
     """Prediction strength over held-out folds (Tibshirani & Walther 2005, equation 2.1).
 
     A fold is clustered alone, and the other folds alone; of each cluster of the fold the share of
@@ -108,35 +96,28 @@ def prediction_strength(
 
     Args:
         x_ED: events.
-        label_E: their clusters, of all folds together.
+        k: clusters.
         fold_E: fold of each, as its seed.
 
     Returns:
-        Strength; of value 0 where a fold has fewer events than there are clusters.
+        The strength, a fold with fewer events than clusters counting 0.
 
-    >>> x_ED = np.array([[0.0], [5.0], [0.1], [5.1]])
-    >>> prediction_strength(
-    ...     x_ED, np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), rng=np.random.default_rng(0)
-    ... ).value
+    >>> x_ED, fold_E = np.array([[0.0], [5.0], [0.1], [5.1]]), np.array([0, 0, 1, 1])
+    >>> prediction_strength(x_ED, 2, fold_E, rng=np.random.default_rng(0))
     1.0
     """
-    k = int(label_E.max()) + 1
-    held_E, shares = label_E.copy(), []
+    shares = []
     for fold in np.unique(fold_E):
-        out_E = fold_E == fold
-        rest_ED, own_ED = x_ED[~out_E], x_ED[out_E]
+        rest_ED, own_ED = x_ED[fold_E != fold], x_ED[fold_E == fold]
         if min(len(rest_ED), len(own_ED)) < k:
             shares.append(0.0)
             continue
         rest_E = k_means(rest_ED[None], k, rng=rng).label_BE[0]
         own_E = k_means(own_ED[None], k, rng=rng).label_BE[0]
-        names = np.unique(rest_E)
-        centre_KD = np.stack([rest_ED[rest_E == j].mean(0) for j in names])
-        given_E = names[((own_ED[:, None] - centre_KD) ** 2).sum(-1).argmin(1)]
+        centre_KD = np.stack([rest_ED[rest_E == j].mean(0) for j in np.unique(rest_E)])
+        given_E = ((own_ED[:, None] - centre_KD) ** 2).sum(-1).argmin(1)
         shares.append(min(map(_kept, (given_E[own_E == j] for j in np.unique(own_E)))))
-        in_whole = {j: int(np.bincount(label_E[~out_E][rest_E == j]).argmax()) for j in names}
-        held_E[out_E] = [in_whole[j] for j in given_E]
-    return Strength(float(np.mean(shares)), held_E)
+    return float(np.mean(shares))
 
 
 def _kept(given_E: np.ndarray) -> float:

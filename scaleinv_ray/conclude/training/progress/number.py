@@ -4,7 +4,7 @@ The seeds of a size share what its intervals are like, so that any split of a ti
 again in held-out seeds: replication alone counts too many. Surrogates have random effects for the
 cells (size and interval) besides those of the seeds.
 
-Shape suffixes: B surrogates, E events, D dimensions, K kinds, U units (a kind in a cell).
+Shape suffixes: B surrogates, E events, D dimensions, K kinds.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scaleinv_ray.conclude.training.progress.clusters import k_means, prediction_strength
+from scaleinv_ray.conclude.training.progress.surrogates import surrogates, unit
 
 NUM_SURROGATES = 19
 MOST_KINDS = 6
@@ -27,13 +28,11 @@ class Kinds(NamedTuple):
 
     Attributes:
         label_E: kind of each event, 0 the one with most of them.
-        held_E: the kind that the other seeds give it.
         strength: prediction strength over held-out seeds; None of a single kind.
         p: of a single kind, the least being 1 / 20.
     """
 
     label_E: np.ndarray
-    held_E: np.ndarray
     strength: float | None
     p: float
 
@@ -68,7 +67,7 @@ def number_of_kinds(
         ValueError: for one seed alone, fewer than six cells, or an event that does not move.
     """
     _check(x_ED, seed_E, cell_E)
-    unit_ED = _unit(x_ED)
+    unit_ED = unit(x_ED)
     # surrogates lie in the span of the events
     unit_ED = unit_ED @ np.linalg.svd(unit_ED, full_matrices=False)[2].T
     most = min(MOST_KINDS, len(np.unique(cell_E)) - 1)
@@ -77,20 +76,20 @@ def number_of_kinds(
     within_K = np.array([partition.within_B[0] for partition in found])
     p, reached = 1.0, 1
     for j in range(1, most):
-        drawn_BED = _surrogates(unit_ED, found[j - 1].label_BE[0], cell_E, rng)
-        null_BK = _within(_components(_unit(drawn_BED), most - 1), most, rng)
+        drawn_BED = surrogates(
+            unit_ED, found[j - 1].label_BE[0], cell_E, count=NUM_SURROGATES, rng=rng
+        )
+        null_BK = _within(_components(drawn_BED, most - 1), most, rng)
         here = _p_of(within_K, null_BK, j)
         p = here if j == 1 else p
         if here > 1 / (1 + NUM_SURROGATES):
             break
         reached = j + 1
     for k in range(reached, 1, -1):
-        label_E = _by_size(found[k - 1].label_BE[0])
-        strength = prediction_strength(score_ED, label_E, seed_E, rng=rng)
-        if strength.value >= LEAST_STRENGTH:
-            return Kinds(label_E, strength.held_E, strength.value, p)
-    one_E = np.zeros(len(x_ED), dtype=np.int64)
-    return Kinds(one_E, one_E, None, p)
+        strength = prediction_strength(score_ED, k, seed_E, rng=rng)
+        if strength >= LEAST_STRENGTH:
+            return Kinds(_by_size(found[k - 1].label_BE[0]), strength, p)
+    return Kinds(np.zeros(len(x_ED), dtype=np.int64), None, p)
 
 
 def _check(x_ED: np.ndarray, seed_E: np.ndarray, cell_E: np.ndarray) -> None:
@@ -103,10 +102,6 @@ def _check(x_ED: np.ndarray, seed_E: np.ndarray, cell_E: np.ndarray) -> None:
         )
     if not np.isfinite(x_ED).all() or not (x_ED != 0).any(axis=1).all():
         raise ValueError("changes: got an event that is not finite or does not move at all")
-
-
-def _unit(x_ED: np.ndarray) -> np.ndarray:
-    return x_ED / np.linalg.norm(x_ED, axis=-1, keepdims=True)
 
 
 def _by_size(label_E: np.ndarray) -> np.ndarray:
@@ -128,35 +123,8 @@ def _within(x_BED: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarra
     return np.stack([k_means(x_BED, k, rng=rng).within_B for k in range(1, most + 1)], axis=1)
 
 
-def _surrogates(
-    x_ED: np.ndarray, label_E: np.ndarray, cell_E: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Data sets with the same centres and Gaussian effects of units and of events, [B, E, D]."""
-    num_kinds = int(label_E.max()) + 1
-    centre_KD = np.stack([x_ED[label_E == j].mean(0) for j in range(num_kinds)])
-    residual_ED = x_ED - centre_KD[label_E]
-    _, unit_E = np.unique(cell_E * num_kinds + label_E, return_inverse=True)
-    count_U = np.bincount(unit_E)
-    mean_UD = np.zeros((len(count_U), x_ED.shape[1]))
-    np.add.at(mean_UD, unit_E, residual_ED)
-    mean_UD /= count_U[:, None]
-    shared_BUD = _drawn(mean_UD, len(count_U) - num_kinds, len(count_U), rng)
-    own_BED = _drawn(residual_ED - mean_UD[unit_E], len(x_ED) - len(count_U), len(x_ED), rng)
-    drawn: np.ndarray = centre_KD[label_E] + shared_BUD[:, unit_E] + own_BED
-    return drawn
-
-
-def _drawn(
-    residual_ND: np.ndarray, free: int, count: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Gaussian vectors with the covariance of residuals of so many degrees of freedom."""
-    factor_DD = np.linalg.qr(residual_ND, mode="r") / np.sqrt(max(free, 1))
-    normal: np.ndarray = rng.standard_normal((NUM_SURROGATES, count, len(factor_DD)))
-    return normal @ factor_DD
-
-
 def _p_of(within_K: np.ndarray, null_BK: np.ndarray, j: int) -> float:
-    """p of j kinds: how many surrogates fall as far with more than j clusters."""
+    """P of j kinds: how many surrogates fall as far with more than j clusters."""
     all_BK = np.log(np.maximum(np.vstack([within_K, null_BK]), 1e-300))
     fall_BK = all_BK[:, j:] - all_BK[:, j - 1 : j]
     scale_K = np.maximum(fall_BK.std(axis=0), 1e-12)
