@@ -1,6 +1,7 @@
 """The search for a design: bracketing in one dimension, else a tree-structured Parzen estimator.
 
-Seeds are the noise: a point is measured with the same few seeds each time.
+Seeds are the noise, and every point has its own: what many points say together is better known than
+what one says, and the luckiest of them is not the best.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from scaleinv_ray.design.closed_forms import UnreachableError
 from scaleinv_ray.design.space import Choices, Interval, Point, Space
 
 NEAR = 0.2
 """Share of the margin within which a search stops."""
+WINDOW = 0.35
+"""Points are fitted whose |ln(mean / target)| is below it."""
+LEAST_NEAR = 4
 BATCH = 4
 
 
@@ -49,6 +55,19 @@ class Scored:
         return self.distance < 1
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a search ends with.
+
+    Attributes:
+        measured: points measured here, in order.
+        point: the one chosen; None where all failed.
+    """
+
+    measured: list[Scored]
+    point: Point | None
+
+
 Measure = Callable[[Sequence[Point]], list[Scored]]
 
 
@@ -57,8 +76,11 @@ def best_of(scored: Sequence[Scored]) -> Scored | None:
     return min((s for s in scored if s.error is None), key=lambda s: s.distance, default=None)
 
 
-def search(space: Space, known: Sequence[Scored], measure: Measure, *, budget: int) -> list[Scored]:
+def search(space: Space, known: Sequence[Scored], measure: Measure, *, budget: int) -> Found:
     """Measures points until one is well within all margins, or the budget is spent.
+
+    One interval and one target: the target is enclosed, and then a curve through all that was
+    measured near it says where it is crossed, with an error. Else the nearest point is chosen.
 
     Args:
         space: what may be chosen.
@@ -67,55 +89,88 @@ def search(space: Space, known: Sequence[Scored], measure: Measure, *, budget: i
         budget: points it may still measure.
 
     Returns:
-        What was measured here, in order.
+        Found.
 
     Raises:
-        UnreachableError: where one dimension is searched and both ends lie on one side.
+        UnreachableError: where one interval is searched and both ends lie on one side.
     """
-    found = best_of(known)
-    if found is not None and found.distance < NEAR:
-        return []
     [(name, only), *more] = space.items()
     if not more and isinstance(only, Interval) and all(len(s.margin) == 1 for s in known):
         return _bracketed(name, only, known, measure, budget)
     if not more and isinstance(only, Choices) and len(only.values) <= budget:
         seen = {s.point[name] for s in known}
-        return measure([{name: value} for value in only.values if value not in seen])
-    return _estimated(space, known, measure, budget)
+        new = measure([{name: value} for value in only.values if value not in seen])
+    else:
+        new = _estimated(space, known, measure, budget)
+    best = best_of([*known, *new])
+    return Found(new, best.point if best else None)
 
 
 def _bracketed(
     name: str, interval: Interval, known: Sequence[Scored], measure: Measure, budget: int
-) -> list[Scored]:
-    """Regula falsi between the nearest points on either side of the target."""
+) -> Found:
+    """Regula falsi until there are points enough near the target, then the root of a fit."""
     new: list[Scored] = []
 
     def add(*shares: float) -> None:
         new.extend(measure([{name: interval.at(share)} for share in shares]))
 
-    def bracket() -> tuple[Scored, Scored] | None:
-        line = sorted(
-            (s for s in (*known, *new) if s.error is None), key=lambda s: float(s.point[name])
+    def line() -> list[tuple[float, Scored]]:
+        held = [s for s in (*known, *new) if s.error is None]
+        return sorted(
+            ((interval.share(float(s.point[name])), s) for s in held), key=lambda at: at[0]
         )
-        crossing = [(a, b) for a, b in pairwise(line) if a.off[0] * b.off[0] <= 0]
-        return min(crossing, key=lambda ab: ab[0].distance + ab[1].distance, default=None)
 
-    if bracket() is None and budget >= 2:
+    if _enclosing(line()) is None and budget >= 2:
         add(0.0, 1.0)
-    while len(new) < budget:
-        ends = bracket()
+    while True:
+        ends = _enclosing(line())
         if ends is None:
             raise UnreachableError(_told(name, [*known, *new]))
-        best = best_of([*known, *new])
-        if best is not None and best.distance < NEAR:
+        (low, below), (high, above) = ends
+        share = low + (high - low) * below.off[0] / (below.off[0] - above.off[0])
+        near = [(at, s.off[0]) for at, s in line() if abs(s.off[0]) < WINDOW]
+        if len(near) >= LEAST_NEAR:
+            share, stderr = _root(near, between=share)
+            if stderr < NEAR * below.margin[0]:
+                break
+        if len(new) >= budget:
             break
-        low, high = (interval.share(float(end.point[name])) for end in ends)
-        if high - low < 1e-3:  # nearer than seeds can tell
-            break
-        share = ends[0].off[0] / (ends[0].off[0] - ends[1].off[0])
-        # a step at either end would leave the bracket as it is
-        add(low + (high - low) * min(max(share, 0.1), 0.9))
-    return new
+        add(share)
+    return Found(new, {name: interval.at(share)})
+
+
+def _enclosing(
+    line: Sequence[tuple[float, Scored]],
+) -> tuple[tuple[float, Scored], tuple[float, Scored]] | None:
+    """The nearest neighbours that lie on either side of the target."""
+    crossing = [(a, b) for a, b in pairwise(line) if a[1].off[0] * b[1].off[0] <= 0]
+    return min(crossing, key=lambda ab: ab[0][1].distance + ab[1][1].distance, default=None)
+
+
+def _root(near: Sequence[tuple[float, float]], *, between: float) -> tuple[float, float]:
+    """Where a parabola through noisy points is zero, and the error of its value there.
+
+    Args:
+        near: (share, off) of each.
+        between: where it is taken to be zero at first.
+
+    Returns:
+        Share of the interval, and the standard error of off.
+    """
+    share_N, off_N = np.array(near).T
+    degree = 2 if len(near) > LEAST_NEAR else 1
+    design_NC = np.vander(share_N, degree + 1)
+    coefficient_C = np.linalg.lstsq(design_NC, off_N)[0]
+    roots = [r.real for r in np.roots(coefficient_C) if abs(r.imag) < 1e-12]
+    low, high = share_N.min(), share_N.max()
+    inside = [r for r in roots if low <= r <= high]
+    share = min(inside, key=lambda r: abs(r - between), default=between)
+    residual_N = off_N - design_NC @ coefficient_C
+    variance = float(residual_N @ residual_N) / (len(near) - degree - 1)
+    at_C = np.vander([share], degree + 1)[0]
+    leverage = float(at_C @ np.linalg.pinv(design_NC.T @ design_NC) @ at_C)
+    return float(share), math.sqrt(variance * leverage)
 
 
 def _told(name: str, scored: Sequence[Scored]) -> str:

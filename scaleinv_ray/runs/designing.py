@@ -17,7 +17,7 @@ from scaleinv_ray.config import DesignConfig
 from scaleinv_ray.config.design import is_interval
 from scaleinv_ray.design.certificate import Certificate, certify
 from scaleinv_ray.design.closed_forms import NoFormulaError
-from scaleinv_ray.design.search import Scored, best_of, search
+from scaleinv_ray.design.search import Scored, search
 from scaleinv_ray.design.space import Choices, Interval, Point, Space, random_point
 from scaleinv_ray.design.theory import Asked, predicted, solutions
 from scaleinv_ray.ladder.spec import OptimizerSpec, TrainSpec, run_config, rungs
@@ -26,8 +26,8 @@ from scaleinv_ray.runs.run_lock import alone
 from scaleinv_ray.store import Store
 
 TABLE = "evaluations.parquet"
-FIRST_UNSEEN = 1000
-"""Seeds that certify begin here, those of the search at 0."""
+FIRST_UNSEEN = 100_000
+"""Seeds that certify begin here, those of the search lie below."""
 MOST_SOLUTIONS = 3
 """Points of theory that are measured."""
 
@@ -55,8 +55,8 @@ class Designed:
         theory: what theory says, in words.
         default: the model where nothing was chosen.
         random: random configurations.
-        best: the nearest found.
-        certificates: one a target, of the best on unseen seeds; none where nothing was found.
+        point: what was chosen; None where nothing could be measured.
+        certificates: one a target, of that on unseen seeds.
         measured: configurations measured in the search.
         store: of the folder.
     """
@@ -65,7 +65,7 @@ class Designed:
     theory: str
     default: Scored
     random: list[Scored]
-    best: Scored | None
+    point: dict[str, Any] | None
     certificates: tuple[Certificate, ...]
     measured: int
     store: Store
@@ -82,9 +82,9 @@ class Designed:
         if self.random:
             told.append(f"random configurations: {passing} of {len(self.random)} pass")
         told.append(f"search: {self.measured} configurations measured")
-        if self.best is None:
+        if self.point is None:
             return [*told, "not certified: no configuration could be measured"]
-        told.append(f"best: {_told(self.best, self.asked)}")
+        told.append(f"chosen: {_at(self.point)}")
         return [*told, *map(_verdict, self.asked, self.certificates)]
 
 
@@ -121,9 +121,9 @@ def design(config: DesignConfig, *, address: str | None = None) -> Designed:
         whole = default_point(config, space)
         beginnings = [*known, *random, *([replace(default, point=whole)] if whole else [])]
         found = search(space, beginnings, ledger.searched, budget=config.budget.evaluations)
-        best = best_of([*beginnings, *found])
-        certificates = ledger.certificates(best.point) if best else ()
-    return Designed(asked, theory, default, random, best, certificates, len(found), store)
+        certificates = ledger.certificates(found.point) if found.point else ()
+    point = None if found.point is None else dict(found.point)
+    return Designed(asked, theory, default, random, point, certificates, len(found.measured), store)
 
 
 def space_of(config: DesignConfig) -> Space:
@@ -162,8 +162,7 @@ def _theory(
         return str(error), []
     if not points:
         return "the closed form does not reach the target in this space: measured", []
-    first = ", ".join(f"{name} {_short(value)}" for name, value in points[0].items())
-    return f"the closed form puts the target at {first}", points[:MOST_SOLUTIONS]
+    return f"the closed form puts the target at {_at(points[0])}", points[:MOST_SOLUTIONS]
 
 
 def _model(config: DesignConfig, point: Point) -> dict[str, Any]:
@@ -195,14 +194,21 @@ class _Ledger:
 
     def measure(self, points: Sequence[Point], purpose: str) -> list[Scored]:
         """Measures points with the seeds of the search."""
-        seeds = range(self._config.seeds.search)
-        found = self._tried(points, seeds, purpose)
+        found = self._tried([(point, self._seeds(point)) for point in points], purpose)
         return [self._scored(point, tried) for point, tried in zip(points, found, strict=True)]
+
+    def _seeds(self, point: Point) -> range:
+        """Seeds of a point, others of each, the same whenever it is measured."""
+        model = json.dumps(_model(self._config, point), sort_keys=True)
+        first = int(hashlib.sha256(model.encode()).hexdigest()[:8], 16)
+        first %= FIRST_UNSEEN - self._config.seeds.search
+        return range(first, first + self._config.seeds.search)
 
     def certificates(self, point: Point) -> tuple[Certificate, ...]:
         """Equivalence tests on seeds that the search never saw."""
         count = self._config.seeds.certify
-        [tried] = self._tried([point], range(FIRST_UNSEEN, FIRST_UNSEEN + count), "certificate")
+        unseen = range(FIRST_UNSEEN, FIRST_UNSEEN + count)
+        [tried] = self._tried([(point, unseen)], "certificate")
         if lost := next((t.error for t in tried if t.error), None):
             raise ValueError(f"seeds: the best configuration has no value with another: {lost}")
         columns = zip(*(t.values for t in tried), strict=True)
@@ -212,15 +218,15 @@ class _Ledger:
         )
 
     def _tried(
-        self, points: Sequence[Point], seeds: Sequence[int], purpose: str
+        self, wanted: Sequence[tuple[Point, Sequence[int]]], purpose: str
     ) -> list[list[Tried]]:
-        trials = [[self._trial(point, seed) for seed in seeds] for point in points]
-        at = {t.key: (p, s) for p, row in zip(points, trials, strict=True)
-              for t, s in zip(row, seeds, strict=True)}  # fmt: skip
+        """What came of points with seeds; those that were tried before are not tried again."""
+        trials = [[self._trial(point, seed) for seed in seeds] for point, seeds in wanted]
+        points = {t.key: at for (at, _), row in zip(wanted, trials, strict=True) for t in row}
         missing = {t.key: t for row in trials for t in row if t.key not in self.seen}
         for trial, tried in try_all(list(missing.values())):
             self.seen[trial.key] = tried
-            self._rows += self._rows_of(trial, tried, *at[trial.key], purpose)
+            self._rows += self._rows_of(trial, tried, points[trial.key], purpose)
             self._store.write_table(
                 TABLE, tables.encode(self._rows, tables.schema_of(EvaluationRow))
             )
@@ -254,7 +260,7 @@ class _Ledger:
         return Trial(key, spec, config.at, self._asked, config.text, config.sequences, config.out)
 
     def _rows_of(
-        self, trial: Trial, tried: Tried, point: Point, seed: int, purpose: str
+        self, trial: Trial, tried: Tried, point: Point, purpose: str
     ) -> list[EvaluationRow]:
         values = tried.values or (None,) * len(self._asked)
         return [
@@ -262,7 +268,7 @@ class _Ledger:
                 "key": trial.key,
                 "purpose": purpose,
                 "point": json.dumps(dict(point), sort_keys=True),
-                "seed": seed,
+                "seed": trial.spec.seeds[0],
                 "target": str(asked),
                 "wanted": asked.value,
                 "predicted": _prediction(asked, _model(self._config, point)),
@@ -296,15 +302,18 @@ def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _at(point: Point) -> str:
+    return ", ".join(f"{name} {_short(value)}" for name, value in point.items()) or "as given"
+
+
 def _told(scored: Scored, asked: Sequence[Asked]) -> str:
-    point = ", ".join(f"{name} {_short(value)}" for name, value in scored.point.items())
     if scored.error is not None:
-        return f"{point or 'as given'}: {scored.error}"
+        return f"{_at(scored.point)}: {scored.error}"
     means = ", ".join(
         f"{one.value * math.exp(off):.4g} +- {one.value * math.exp(off) * stderr:.2g}"
         for one, off, stderr in zip(asked, scored.off, scored.stderr, strict=True)
     )
-    return f"{point or 'as given'}: {means} (wanted {', '.join(_short(a.value) for a in asked)})"
+    return f"{_at(scored.point)}: {means} (wanted {', '.join(_short(a.value) for a in asked)})"
 
 
 def _verdict(asked: Asked, found: Certificate) -> str:
