@@ -111,8 +111,10 @@ def _checkpoint(trial: Trial) -> Generator[Path]:
     from scaleinv_ray.ladder.train import train_run
 
     out = Path(trial.out) / "models" / trial.key
-    yield step_folder(train_run(trial.spec, rung, out), trial.step)
-    shutil.rmtree(out, ignore_errors=True)  # one that was interrupted goes on from what is there
+    try:
+        yield step_folder(train_run(trial.spec, rung, out), trial.step)
+    finally:  # a worker that is killed leaves its checkpoints, from which the next one goes on
+        shutil.rmtree(out, ignore_errors=True)
 
 
 def _initial(spec: TrainSpec, rung: Rung) -> Any:

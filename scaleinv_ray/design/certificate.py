@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 ALPHA = 0.05
 POWER = 0.80
@@ -65,9 +65,9 @@ def certify(values: Sequence[float], *, target: float, margin: float) -> Certifi
     off, sd, df = float(log_y.mean()), float(log_y.std(ddof=1)), len(y) - 1
     se = sd / math.sqrt(len(y))
     room = margin - abs(off)
-    p = float(stats.t.sf(room / se, df)) if se > 0 else float(room <= 0)
+    p = float(special.stdtr(df, -room / se)) if se > 0 else float(room <= 0)
     mean = target * math.exp(off)
-    half = float(stats.t.ppf(1 - ALPHA, df)) * se
+    half = float(special.stdtrit(df, 1 - ALPHA)) * se
     return Certificate(mean, mean * se, off, half, p, _seeds(sd, room))
 
 
@@ -75,8 +75,10 @@ def _seeds(sd: float, room: float) -> int | None:
     """Least number whose interval is expected to lie within the room left, with power .8."""
     if room <= 0:
         return None
-    for n in range(2, MOST_SEEDS):
-        t = float(stats.t.ppf(1 - ALPHA, n - 1) + stats.t.ppf(POWER, n - 1))
+    normal = special.ndtri(1 - ALPHA) + special.ndtri(POWER)
+    least = min(max(2, math.floor((normal * sd / room) ** 2)), MOST_SEEDS)
+    for n in range(least, MOST_SEEDS):
+        t = special.stdtrit(n - 1, 1 - ALPHA) + special.stdtrit(n - 1, POWER)
         if t * sd / math.sqrt(n) <= room:
             return n
     return MOST_SEEDS

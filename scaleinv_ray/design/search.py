@@ -21,7 +21,9 @@ NEAR = 0.2
 """Share of the margin within which a search stops."""
 WINDOW = 0.35
 """Points are fitted whose |ln(mean / target)| is below it."""
-LEAST_NEAR = 4
+LEAST_NEAR = 5
+BEYOND = 0.1
+"""Share of the interval."""
 BATCH = 4
 
 
@@ -43,6 +45,25 @@ class Scored:
     margin: tuple[float, ...]
     error: str | None = None
 
+    @classmethod
+    def of(
+        cls,
+        point: Point,
+        values: Sequence[Sequence[float]],
+        *,
+        target: Sequence[float],
+        margin: Sequence[float],
+    ) -> Scored:
+        """The score of values [seed][target], two seeds or more."""
+        value_ST = np.asarray(values, dtype=np.float64)
+        if not (value_ST > 0).all():
+            error = f"got {value_ST.min():.3g}, values beside a target above zero are above zero"
+            return cls(point, (), (), tuple(margin), error)
+        log_ST = np.log(value_ST / np.asarray(target))
+        stderr_T = log_ST.std(axis=0, ddof=1) / math.sqrt(len(log_ST))
+        mean = tuple(log_ST.mean(axis=0).tolist())
+        return cls(point, mean, tuple(stderr_T.tolist()), tuple(margin))
+
     @property
     def distance(self) -> float:
         """Largest |off| over its margin; infinite where a measurement failed."""
@@ -53,6 +74,14 @@ class Scored:
     def passes(self) -> bool:
         """Whether the means are within the margins."""
         return self.distance < 1
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the means are within the margins, and off by no more than two errors."""
+        if not self.passes:
+            return False
+        pairs = zip(self.off, self.stderr, strict=True)
+        return all(abs(off) <= 2 * stderr for off, stderr in pairs)
 
 
 @dataclass(frozen=True)
@@ -128,49 +157,59 @@ def _bracketed(
         if ends is None:
             raise UnreachableError(_told(name, [*known, *new]))
         (low, below), (high, above) = ends
-        share = low + (high - low) * below.off[0] / (below.off[0] - above.off[0])
-        near = [(at, s.off[0]) for at, s in line() if abs(s.off[0]) < WINDOW]
+        slope = (above.off[0] - below.off[0]) / (high - low)
+        share = low - below.off[0] / slope if slope else (low + high) / 2
+        near = [(at, s.off[0], s.stderr[0]) for at, s in line() if abs(s.off[0]) < WINDOW]
         if len(near) >= LEAST_NEAR:
-            share, stderr = _root(near, between=share)
-            if stderr < NEAR * below.margin[0]:
+            share, stderr = _root(near)
+            if near[0][0] <= share <= near[-1][0] and stderr < NEAR * below.margin[0]:
                 break
         if len(new) >= budget:
             break
-        add(share)
-    return Found(new, {name: interval.at(share)})
+        # on either side in turn, about a margin away by the slope of the whole: points that lie at
+        # one place say nothing of where a curve is zero
+        (first, start), *_, (last, end) = line()
+        rise = abs(end.off[0] - start.off[0]) / (last - first)
+        aside = min(below.margin[0] / rise, 0.1) if rise else 0.1
+        add(min(max(share + aside * (1 + len(new) / 4) * (-1) ** len(new), 0.0), 1.0))
+    return Found(new, {name: interval.at(min(max(share, 0.0), 1.0))})
 
 
 def _enclosing(
     line: Sequence[tuple[float, Scored]],
 ) -> tuple[tuple[float, Scored], tuple[float, Scored]] | None:
     """The nearest neighbours that lie on either side of the target."""
-    crossing = [(a, b) for a, b in pairwise(line) if a[1].off[0] * b[1].off[0] <= 0]
+    crossing = [(a, b) for a, b in pairwise(line) if a[0] < b[0] and a[1].off[0] * b[1].off[0] <= 0]
     return min(crossing, key=lambda ab: ab[0][1].distance + ab[1][1].distance, default=None)
 
 
-def _root(near: Sequence[tuple[float, float]], *, between: float) -> tuple[float, float]:
+def _root(near: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
     """Where a parabola through noisy points is zero, and the error of its value there.
 
+    Of its roots that which is nearest to a line's; the line's own where it has none there; no
+    farther than `BEYOND` from the points.
+
     Args:
-        near: (share, off) of each.
-        between: where it is taken to be zero at first.
+        near: (share, off, stderr) of each.
 
     Returns:
-        Share of the interval, and the standard error of off.
+        Share of the interval, and the standard error of off: of the scatter round the parabola, or
+        of the seeds where that is more.
     """
-    share_N, off_N = np.array(near).T
-    degree = 2 if len(near) > LEAST_NEAR else 1
-    design_NC = np.vander(share_N, degree + 1)
-    coefficient_C = np.linalg.lstsq(design_NC, off_N)[0]
-    roots = [r.real for r in np.roots(coefficient_C) if abs(r.imag) < 1e-12]
-    low, high = share_N.min(), share_N.max()
-    inside = [r for r in roots if low <= r <= high]
-    share = min(inside, key=lambda r: abs(r - between), default=between)
-    residual_N = off_N - design_NC @ coefficient_C
-    variance = float(residual_N @ residual_N) / (len(near) - degree - 1)
-    at_C = np.vander([share], degree + 1)[0]
+    share_N, off_N, stderr_N = np.array(near).T
+    low, high = share_N.min() - BEYOND, share_N.max() + BEYOND
+    centre = float(share_N.mean())
+    design_NC = np.vander(share_N - centre, 3)
+    slope, level = np.linalg.lstsq(design_NC[:, 1:], off_N)[0].tolist()
+    share = float(np.clip(centre - level / slope, low, high)) if slope else centre
+    curve_C = np.linalg.lstsq(design_NC, off_N)[0]
+    real = [centre + float(r.real) for r in np.roots(curve_C) if not r.imag]
+    share = min((r for r in real if low <= r <= high), key=lambda r: abs(r - share), default=share)
+    residual_N = off_N - design_NC @ curve_C
+    scatter = float(residual_N @ residual_N) / (len(near) - 3)
+    at_C = np.vander([share - centre], 3)[0]
     leverage = float(at_C @ np.linalg.pinv(design_NC.T @ design_NC) @ at_C)
-    return float(share), math.sqrt(variance * leverage)
+    return share, math.sqrt(max(scatter, float((stderr_N**2).mean())) * leverage)
 
 
 def _told(name: str, scored: Sequence[Scored]) -> str:

@@ -57,15 +57,16 @@ class Choices:
 Space = Mapping[str, Interval | Choices]
 
 
-def random_point(space: Space, rng: np.random.Generator) -> dict[str, Value]:
-    """A point, uniform in every dimension."""
-    point: dict[str, Value] = {}
-    for name, of in space.items():
-        if isinstance(of, Interval):
-            point[name] = of.at(float(rng.random()))
-        else:
-            point[name] = of.values[int(rng.integers(len(of.values)))]
-    return point
+def random_points(space: Space, count: int, *, seed: int) -> list[dict[str, Value]]:
+    """Points, uniform in every dimension."""
+    rng = np.random.default_rng(seed)
+    return [{name: _drawn(of, rng) for name, of in space.items()} for _ in range(count)]
+
+
+def _drawn(of: Interval | Choices, rng: np.random.Generator) -> Value:
+    if isinstance(of, Interval):
+        return of.at(float(rng.random()))
+    return of.values[int(rng.integers(len(of.values)))]
 
 
 def choices_of(space: Space) -> Iterator[dict[str, Value]]:
