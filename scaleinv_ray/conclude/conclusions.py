@@ -119,7 +119,7 @@ CONCLUSIONS: tuple[Conclusion, ...] = (
     Conclusion("classes", ClassRow, _classes, "classes"),
     Conclusion("collapses", CollapseRow, lambda of: collapse_table(of.curves_between), "collapses"),
     Conclusion("transitions", TransitionRow, lambda of: of.transitions, "transitions"),
-    Conclusion("kinds", KindRow, _kinds),
+    Conclusion("kinds", KindRow, _kinds, "kinds"),
     Conclusion("stages", StageRow, _stages, "spectroscopy"),
     Conclusion("orders", OrderRow, _orders, "spectroscopy"),
     Conclusion("matches", MatchRow, _matches, "spectroscopy"),

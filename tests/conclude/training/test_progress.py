@@ -53,23 +53,25 @@ def test_what_moves_in_a_kind_in_which_runs_and_when() -> None:
     assert first["n_runs"] == second["n_runs"] == 12
     assert first["intervals"][0] == "1-4 (12)"
     assert first["intervals"][-1] == "1024-4096 (3)"
-    assert "d80 seed 2 1024-4096" in first["members"]
+    spans = zip(first["runs"], first["step_low"], first["step_high"], strict=True)
+    assert ("d80, seed 2", 1024.0, 4096.0) in list(spans)
     leading = {name.split()[1] for name in first["moves"][:2]}
     assert leading == {"participation_ratio", "participation_dimensions"}
+    assert min(first["moves_z"][:2]) > 10 * max(map(abs, first["moves_z"][2:]))
     assert {name.split()[1] for name in second["moves"][:2]} == {"exponent", "rankme"}
-    assert first["behaviour"][0].startswith("held-out loss -")
-    assert len(first["z"]) == len(first["moves"]) + len(first["behaviour"])
+    assert first["behaviour"] == ["held-out loss"]
+    assert first["behaviour_z"][0] < -5
     assert first["strength"] == 1.0
     assert first["p"] == 1 / 20
     assert first["calendar"] is False
-    assert "comes between other checkpoints in other runs" in first["reason"]
+    assert first["reason"].endswith("it comes between other checkpoints in other runs")
 
 
 def test_what_all_runs_do_at_the_same_time_is_the_calendar() -> None:
     rows = kinds_of(rows_of(3, dict.fromkeys((10, 20, 40, 80), 4)))
     assert [row["calendar"] for row in rows] == [True, True]
     assert [row["by_interval"] for row in rows] == [1.0, 1.0]
-    assert rows[0]["reason"].startswith("a stage of the calendar, no kind: 0 of 84 lie off")
+    assert rows[0]["reason"].startswith("0 of 84 intervals lie off the rule 'all runs or none'")
 
 
 def test_seeds_are_needed() -> None:

@@ -162,8 +162,17 @@ def _series(
         np.array(list(probes))[known_Q].tolist(),
         probe_EQ[:, known_Q] / probe_scale_Q[known_Q],
         np.array([losses.get(e.run, {}).get(e.step_low, np.nan) for e in events]),
-        f"left out: {lacking[0]} quantities, {lacking[1]} intervals" if any(lacking) else "",
+        _left_out(*lacking),
     )
+
+
+def _left_out(num_quantities: int, num_intervals: int) -> str:
+    parts = [
+        f"{num_quantities} quantities that no seed changes or that are not known everywhere",
+        f"{num_intervals} intervals without all others",
+    ]
+    lost = [part for part, n in zip(parts, (num_quantities, num_intervals), strict=True) if n]
+    return f"left out: {', '.join(lost)}" if lost else ""
 
 
 def _order(event: Event) -> tuple[Any, ...]:

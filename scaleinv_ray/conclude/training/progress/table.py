@@ -29,17 +29,22 @@ class KindRow(TypedDict):
     """
 
     series: str
-    progress: Annotated[int | None, "number of the kind, 1 the one with most intervals"]
+    progress: Annotated[int | None, "number of the kind, in the order in which they come"]
     n_kinds: Annotated[int | None, "kinds that can be claimed"]
     p: Annotated[float | None, "p of a single kind, the least being 1 / 20"]
     strength: Annotated[float | None, "share of pairs that held-out seeds keep together"]
     n_events: Annotated[int, "intervals of single runs that are of this kind"]
     n_runs: Annotated[int, "runs that have it"]
     intervals: Annotated[list[str], "steps between which it comes, and in how many runs"]
-    members: Annotated[list[str], "runs and steps between which each has it"]
-    moves: Annotated[list[str], "what moves most in the mean, in units of the scatter of seeds"]
-    behaviour: Annotated[list[str], "how losses and gains change meanwhile, in the same units"]
-    z: Annotated[list[float], "the numbers of what moves, then of behaviour"]
+    runs: Annotated[list[str], "run of every one of its intervals"]
+    step_low: Annotated[list[float], "checkpoint at which each begins"]
+    step_high: Annotated[list[float], "checkpoint at which each ends"]
+    moves: Annotated[list[str], "what moves most"]
+    moves_z: Annotated[list[float], "by how much in the mean, over the scatter of seeds"]
+    behaviour: Annotated[list[str], "losses and gains"]
+    behaviour_z: Annotated[
+        list[float], "by how much they move meanwhile, over the scatter of seeds"
+    ]
     by_interval: Annotated[float | None, "share of its information that the interval gives"]
     by_loss: Annotated[float | None, "share that the held-out loss at the beginning gives"]
     p_calendar: Annotated[float | None, "p of its being an interval of the calendar"]
@@ -78,6 +83,7 @@ def kinds_table(
         except ValueError as error:
             out.append(_refused(series, str(error)))
             continue
+        found = found._replace(label_E=_in_time(found.label_E, changes))
         out += [_row(series, changes, found, kind, rng) for kind in range(found.number)]
     return out
 
@@ -99,6 +105,13 @@ def share_of_information(in_kind_E: np.ndarray, bin_E: np.ndarray) -> float | No
 
 def _entropy(share: float) -> float:
     return float(entropy([share, 1 - share]))
+
+
+def _in_time(label_E: np.ndarray, changes: Changes) -> np.ndarray:
+    """The same kinds, in the order in which they come."""
+    begin_E = np.log1p([e.step_low for e in changes.events])
+    mean_K = np.bincount(label_E, weights=begin_E) / np.bincount(label_E)
+    return np.argsort(np.argsort(mean_K))[label_E]
 
 
 def _row(
@@ -128,10 +141,13 @@ def _row(
         "n_events": len(members),
         "n_runs": len({e.run for e in members}),
         "intervals": _when(members),
-        "members": [_told(e) for e in members],
-        "moves": [f"{name} {z:+.2g}" for name, z in moves],
-        "behaviour": [f"{name} {z:+.2g}" for name, z in behaviour],
-        "z": [z for _, z in (*moves, *behaviour)],
+        "runs": [_told(e) for e in members],
+        "step_low": [float(e.step_low) for e in members],
+        "step_high": [float(e.step_high) for e in members],
+        "moves": [name for name, _ in moves],
+        "moves_z": [z for _, z in moves],
+        "behaviour": [name for name, _ in behaviour],
+        "behaviour_z": [z for _, z in behaviour],
         "by_interval": share_of_information(in_kind_E, interval_E),
         "by_loss": _by_loss(in_kind_E, changes.loss_E, len(known)),
         "p_calendar": calendar.p if calendar else None,
@@ -145,10 +161,10 @@ def _row(
 def _why(calendar: Calendar | None, num_events: int) -> str:
     if calendar is None:
         return "one kind alone can be claimed: surrogates that have one fall apart as well"
-    off = f"{calendar.off} of {num_events} lie off 'in an interval all runs or none'"
+    off = f"{calendar.off} of {num_events} intervals lie off the rule 'all runs or none'"
     if calendar.p >= ALPHA:
-        return f"a stage of the calendar, no kind: {off}, as by chance"
-    return f"comes between other checkpoints in other runs: {off}"
+        return f"{off}, no more than by chance"
+    return f"{off}: it comes between other checkpoints in other runs"
 
 
 def _leading(names: Sequence[str], change_EQ: np.ndarray) -> list[tuple[str, float]]:
@@ -175,8 +191,8 @@ def _when(members: Sequence[Event]) -> list[str]:
 
 
 def _told(event: Event) -> str:
-    seed = "" if event.run.seed is None else f" seed {event.run.seed}"
-    return f"{event.run.model}{seed} {event.step_low}-{event.step_high}"
+    seed = "" if event.run.seed is None else f", seed {event.run.seed}"
+    return f"{event.run.model}{seed}"
 
 
 def _refused(series: str, reason: str) -> KindRow:
@@ -189,10 +205,13 @@ def _refused(series: str, reason: str) -> KindRow:
         "n_events": 0,
         "n_runs": 0,
         "intervals": [],
-        "members": [],
+        "runs": [],
+        "step_low": [],
+        "step_high": [],
         "moves": [],
+        "moves_z": [],
         "behaviour": [],
-        "z": [],
+        "behaviour_z": [],
         "by_interval": None,
         "by_loss": None,
         "p_calendar": None,
