@@ -106,6 +106,7 @@ def design(config: Config, address: Address = None) -> None:
     found = designed(load_design_config(config), address=address)
     for line in found.lines():
         typer.echo(line)
+    typer.echo(f"page: {found.store.path('design.html')}")
     if not found.certified:
         raise typer.Exit(3)
 

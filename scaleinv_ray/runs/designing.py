@@ -12,12 +12,14 @@ from scaleinv_ray.config.design import is_interval
 from scaleinv_ray.design.certificate import Certificate
 from scaleinv_ray.design.closed_forms import NoFormulaError
 from scaleinv_ray.design.search import Found, Scored, search
-from scaleinv_ray.design.space import Choices, Interval, Point, Space, random_points
+from scaleinv_ray.design.space import Choices, Interval, Point, Space, intervals_of, random_points
 from scaleinv_ray.design.theory import Asked, solutions
+from scaleinv_ray.report.designed import design_page
 from scaleinv_ray.runs.evaluations import FIRST_UNSEEN, Ledger, model_of
 from scaleinv_ray.runs.run_lock import alone
 from scaleinv_ray.store import Store
 
+PAGE = "design.html"
 MOST_SOLUTIONS = 3
 """Points of theory that are measured."""
 
@@ -105,8 +107,21 @@ def design(config: DesignConfig, *, address: str | None = None) -> Designed:
             # those of theory are seen by now
             unseen = FIRST_UNSEEN + config.seeds.certify * len(certificates[:1])
             certificates = ledger.certificates(found.point, unseen=unseen) if found.point else ()
-    point = None if found.point is None else dict(found.point)
-    return Designed(asked, theory, default, random, point, certificates, len(found.measured), store)
+        point = None if found.point is None else dict(found.point)
+        count = len(found.measured)
+        made = Designed(asked, theory, default, random, point, certificates, count, store)
+        store.write_bytes(PAGE, _page(config, made, ledger, space))
+    return made
+
+
+def _page(config: DesignConfig, made: Designed, ledger: Ledger, space: Space) -> bytes:
+    return design_page(
+        ledger.rows,
+        made.lines(),
+        title=config.name,
+        margins={str(asked): asked.margin for asked in made.asked},
+        log={name: of.log for name, of in intervals_of(space).items()},
+    )
 
 
 def space_of(config: DesignConfig) -> Space:

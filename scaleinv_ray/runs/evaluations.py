@@ -52,13 +52,13 @@ class Ledger:
 
     def __init__(self, config: DesignConfig, asked: tuple[Asked, ...], store: Store) -> None:
         self._config, self._asked, self._store = config, asked, store
-        self._rows: list[EvaluationRow] = []
+        self.rows: list[EvaluationRow] = []
         self.seen: dict[str, Tried] = {}
         if store.exists(TABLE):
             rows = tables.decode(store.read_table(TABLE, schema=tables.schema_of(EvaluationRow)))
-            self._rows = [EvaluationRow(**row) for row in rows]  # type: ignore[typeddict-item]
-            for key in dict.fromkeys(row["key"] for row in self._rows):
-                mine = [row for row in self._rows if row["key"] == key]
+            self.rows = [EvaluationRow(**row) for row in rows]  # type: ignore[typeddict-item]
+            for key in dict.fromkeys(row["key"] for row in self.rows):
+                mine = [row for row in self.rows if row["key"] == key]
                 values = tuple(r["value"] for r in mine if r["value"] is not None)
                 self.seen[key] = Tried(values, mine[0]["error"])
 
@@ -99,9 +99,9 @@ class Ledger:
         missing = {t.key: t for row in trials for t in row if t.key not in self.seen}
         for trial, tried in try_all(list(missing.values())):
             self.seen[trial.key] = tried
-            self._rows += self._rows_of(trial, tried, points[trial.key], purpose)
+            self.rows += self._rows_of(trial, tried, points[trial.key], purpose)
             self._store.write_table(
-                TABLE, tables.encode(self._rows, tables.schema_of(EvaluationRow))
+                TABLE, tables.encode(self.rows, tables.schema_of(EvaluationRow))
             )
         return [[self.seen[t.key] for t in row] for row in trials]
 
