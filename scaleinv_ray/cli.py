@@ -1,4 +1,4 @@
-"""The command line: demo, inspect, train, plan, run, status, report, convert, invariants."""
+"""The command line: demo, inspect, train, design, plan, run, status, report, convert and more."""
 
 from __future__ import annotations
 

@@ -80,7 +80,9 @@ def _figure(
     said = sorted({(place(r), r["predicted"]) for r in rows if r["predicted"] and place(r)})
     if alone and len(said) > 1:
         x, y = zip(*said, strict=True)
-        figure.add_scatter(x=x, y=y, name="closed form", line={"color": "#00795a", "dash": "dot"})
+        figure.add_scatter(
+            x=x, y=y, name="closed form", mode="lines", line={"color": "#00795a", "dash": "dot"}
+        )
     for purpose, (label, color, symbol) in PURPOSES.items():
         own = [r for r in rows if r["purpose"] == purpose and r["value"] is not None]
         own = [r for r in own if place(r) is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from scaleinv_ray.config import DesignConfig
@@ -59,7 +59,8 @@ class Designed:
         told = [f"theory: {self.theory}", f"default: {_told(self.default, self.asked)}"]
         if self.random:
             told.append(f"random configurations: {passing} of {len(self.random)} pass")
-        told.append(f"search: {self.measured or 'no'} configurations measured")
+        measured = f"{self.measured} configurations measured" if self.measured else "not needed"
+        told.append(f"search: {measured}")
         if self.point is None:
             return [*told, "not certified: no configuration could be measured"]
         told.append(f"chosen: {_at(self.point)}")
@@ -92,11 +93,11 @@ def design(config: DesignConfig, *, address: str | None = None) -> Designed:
     store = Store(config.out)
     with alone(store), connected(address):
         ledger = Ledger(config, asked, store)
-        [default] = ledger.measure([{}], "default")
+        whole = default_point(config, space)
+        [default] = ledger.measure([whole or {}], "default")
         known = ledger.measure(starts, "theory")
         random = ledger.measure(random_points(space, config.budget.random, seed=0), "random")
-        whole = default_point(config, space)
-        beginnings = [*known, *random, *([replace(default, point=whole)] if whole else [])]
+        beginnings = [*known, *random, *([default] if whole else [])]
         found = Found([], None)
         certificates: tuple[Certificate, ...] = ()
         if known and known[0].agrees:

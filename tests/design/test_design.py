@@ -85,6 +85,12 @@ def test_a_wrong_design_is_told_its_field(tmp_path: Path, more: dict[str, Any], 
         load_design_config(of(tmp_path, **more))
 
 
+def test_the_job_is_a_design() -> None:
+    config = load_design_config(Path(__file__).parents[2] / "jobs" / "design.yaml")
+    assert config.over == {"init_scale": (0.5, 2.0, "log")}
+    assert config.at == 0
+
+
 def measured(invariant: str, quantity: str, spec: TrainSpec, step: int, out: Path) -> float:
     asked = Asked(invariant, quantity, 1.0, 0.05, layer=0 if quantity == "chi" else None)
     text, sequences = ("train", 1) if step else ("held_out", 16)
@@ -148,7 +154,7 @@ def test_sharpness_is_designed_by_the_learning_rate(ray_session: None, tmp_path:
             "corpus": [str(corpus_of_one_sequence(tmp_path / "text", 256))],
             "optimizer": {"name": "sgd", "schedule": "constant", "lr": 0.04},
         },
-        budget={"evaluations": 4, "random": 0}, seeds={"search": 2, "certify": 5},
+        budget={"evaluations": 4, "random": 0}, seeds={"search": 2, "certify": 4},
     )))  # fmt: skip
     assert "puts the target at lr 0.02" in found.theory
     assert found.certified, found.lines()
