@@ -74,6 +74,23 @@ def test_of_one_kind_or_none_more_are_claimed_in_at_most_a_twentieth(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [0.0, 1.0], ids=["none", "one"])
+def test_quantities_that_move_together_are_no_kinds(kind: float) -> None:
+    # four combinations of quantities have most of what sizes and intervals have of their own
+    strong_Q = np.r_[6.0, 4.0, 3.0, 2.0, np.ones(QUANTITIES - 4)]
+    more = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        effect_CQ = rng.standard_normal((SIZES * SPANS, QUANTITIES)) * strong_Q
+        effect_CQ /= np.sqrt((effect_CQ**2).sum(1).mean())
+        way_Q = kind * np.linalg.qr(rng.standard_normal((QUANTITIES, 1)))[0][:, 0]
+        x_EQ = 8.0 * np.repeat(way_Q + effect_CQ, SEEDS, axis=0)
+        x_EQ += rng.standard_normal(x_EQ.shape)
+        more += number_of_kinds(x_EQ, SEED_E, CELL_E, rng=rng).number > 1
+    assert more <= 5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind_C", [TWO, THREE], ids=["two", "three"])
 @pytest.mark.parametrize(("signal", "cell"), [(6, 0.5), (8, 0.7), (15, 0.5)])
 def test_two_and_three_kinds_are_recovered_in_four_of_five(

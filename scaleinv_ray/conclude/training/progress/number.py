@@ -50,10 +50,13 @@ def number_of_kinds(
     Events are scaled to norm 1 and projected on as many principal components as kinds can span.
     For j = 1, 2, .. the k-means sums of squares W_k are compared with those of 19 surrogates that
     have j kinds: the same centres, and round them Gaussian effects of cells and of seeds with the
-    covariances of the residuals. The statistic is the least over k > j of ln (W_k / W_j),
-    standardised over data and surrogates (three kinds at equal angles are no two). While the data
-    beat all surrogates (level .05) j goes on. Of the numbers reached the largest is claimed whose
-    prediction strength over held-out seeds is .8 or more.
+    covariances of the residuals. There are two such sets, with the effects of the directions and
+    with those of the changes as they are: on a sphere effects are not Gaussian where a few of them
+    are large (without the second set 17 % of such data without kinds had two). The statistic is
+    the least over k > j of ln (W_k / W_j), standardised over data and surrogates (three kinds at
+    equal angles are no two). While the data beat all surrogates of both (level .05) j goes on. Of
+    the numbers reached the largest is claimed whose prediction strength over held-out seeds is .8
+    or more.
 
     Args:
         x_ED: changes in units of the scatter of seeds.
@@ -67,22 +70,21 @@ def number_of_kinds(
         ValueError: for one seed alone, fewer than six cells, or an event that does not move.
     """
     _check(x_ED, seed_E, cell_E)
-    unit_ED = unit(x_ED)
     # surrogates lie in the span of the events
-    unit_ED = unit_ED @ np.linalg.svd(unit_ED, full_matrices=False)[2].T
+    x_ED = x_ED @ np.linalg.svd(x_ED, full_matrices=False)[2].T
     most = min(MOST_KINDS, len(np.unique(cell_E)) - 1)
-    score_ED = _components(unit_ED[None], most - 1)[0]
+    score_ED = _components(unit(x_ED)[None], most - 1)[0]
     found = [k_means(score_ED[None], k, rng=rng, restarts=32) for k in range(1, most + 1)]
     within_K = np.array([partition.within_B[0] for partition in found])
     p, reached = 1.0, 1
     for j in range(1, most):
-        drawn_BED = surrogates(
-            unit_ED, found[j - 1].label_BE[0], cell_E, count=NUM_SURROGATES, rng=rng
-        )
-        null_BK = _within(_components(drawn_BED, most - 1), most, rng)
-        here = _p_of(within_K, null_BK, j)
-        p = here if j == 1 else p
-        if here > 1 / (1 + NUM_SURROGATES):
+        label_E, worst = found[j - 1].label_BE[0], 0.0
+        for events_ED in (unit(x_ED), x_ED):
+            drawn_BED = surrogates(events_ED, label_E, cell_E, count=NUM_SURROGATES, rng=rng)
+            null_BK = _within(_components(drawn_BED, most - 1), most, rng)
+            worst = max(worst, _p_of(within_K, null_BK, j))
+        p = worst if j == 1 else p
+        if worst > 1 / (1 + NUM_SURROGATES):
             break
         reached = j + 1
     for k in range(reached, 1, -1):

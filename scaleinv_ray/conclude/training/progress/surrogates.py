@@ -45,7 +45,7 @@ def surrogates(
     degrees of freedom (that of the means holds a part of the other: conservative).
 
     Args:
-        x_ED: events of norm 1.
+        x_ED: events, of norm 1 or as they are.
         label_E: kind of each.
         cell_E: cell of each, as an integer.
         count: data sets.
