@@ -1,4 +1,4 @@
-"""The command line: demo, inspect, train, plan, run, status, report, convert, invariants."""
+"""The command line: demo, inspect, train, design, plan, run, status, report, convert and more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from typing import Annotated
 import typer
 
 from scaleinv_ray.checkpoints import listed, unused
-from scaleinv_ray.config import RunConfig, load_run_config, load_train_config
+from scaleinv_ray.config import (
+    RunConfig,
+    load_design_config,
+    load_run_config,
+    load_train_config,
+)
 from scaleinv_ray.config.reader import read_mapping
 from scaleinv_ray.cost_model import cost_lines, price
 from scaleinv_ray.entry import enter
@@ -99,6 +104,19 @@ def train(config: Config, address: Address = None) -> None:
     folders = train_ladder(load_train_config(config), address=address)
     for folder in folders:
         typer.echo(folder)
+
+
+@app.command()
+def design(config: Config, address: Address = None) -> None:
+    """Looks for a model with a wanted value of an invariant, and certifies it on unseen seeds."""
+    from scaleinv_ray.runs.designing import design as designed
+
+    found = designed(load_design_config(config), address=address)
+    for line in found.lines():
+        typer.echo(line)
+    typer.echo(f"page: {found.store.path('design.html')}")
+    if not found.certified:
+        raise typer.Exit(3)
 
 
 @app.command()

@@ -27,6 +27,7 @@ from scaleinv_ray.conclude.evaluations import (
 from scaleinv_ray.conclude.evidence import BEHAVIOUR, Evidence
 from scaleinv_ray.conclude.training.emergence_over_runs import EmergenceRow, emergence_table
 from scaleinv_ray.conclude.training.order import OrderRow, order_table
+from scaleinv_ray.conclude.training.progress.table import KindRow, kinds_table
 from scaleinv_ray.conclude.training.stages import StageRow, stages_table
 from scaleinv_ray.conclude.training.transitions import TransitionRow
 from scaleinv_ray.conclude.universality.classes import ClassRow, classes_table
@@ -106,6 +107,10 @@ def _emergence(of: Evidence) -> list[EmergenceRow]:
     return emergence_table(inner, of.capabilities, quantities=of.quantities, rng=of.rng)
 
 
+def _kinds(of: Evidence) -> list[KindRow]:
+    return kinds_table(of.moving, quantities=of.quantities, rng=of.rng)
+
+
 CONCLUSIONS: tuple[Conclusion, ...] = (
     Conclusion("values", ValueRow, lambda of: value_rows(of.measured), "families"),
     Conclusion("verdicts", VerdictRow, lambda of: of.judged[0], "verdicts"),
@@ -114,6 +119,7 @@ CONCLUSIONS: tuple[Conclusion, ...] = (
     Conclusion("classes", ClassRow, _classes, "classes"),
     Conclusion("collapses", CollapseRow, lambda of: collapse_table(of.curves_between), "collapses"),
     Conclusion("transitions", TransitionRow, lambda of: of.transitions, "transitions"),
+    Conclusion("kinds", KindRow, _kinds, "kinds"),
     Conclusion("stages", StageRow, _stages, "spectroscopy"),
     Conclusion("orders", OrderRow, _orders, "transitions"),
     Conclusion("matches", MatchRow, _matches, "spectroscopy"),

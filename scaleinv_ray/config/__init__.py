@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scaleinv_ray.config.design import DesignConfig
 from scaleinv_ray.config.loading import load
 from scaleinv_ray.config.reader import ConfigError
 from scaleinv_ray.config.run import CapabilityFile, RunConfig
@@ -18,8 +19,10 @@ from scaleinv_ray.config.train import TrainConfig
 __all__ = [
     "CapabilityFile",
     "ConfigError",
+    "DesignConfig",
     "RunConfig",
     "TrainConfig",
+    "load_design_config",
     "load_run_config",
     "load_train_config",
 ]
@@ -55,3 +58,18 @@ def load_train_config(
         The config, its paths absolute where the folder is known.
     """
     return load(TrainConfig, source, folder=folder)
+
+
+def load_design_config(
+    source: str | Path | Mapping[str, Any], *, folder: str | Path | None = None
+) -> DesignConfig:
+    """The config of a design, checked; ConfigError says what is wrong with it.
+
+    Args:
+        source: a YAML file, or what it would hold.
+        folder: as of `load_run_config`.
+
+    Returns:
+        The config, its paths absolute where the folder is known.
+    """
+    return load(DesignConfig, source, folder=folder)

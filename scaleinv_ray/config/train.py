@@ -61,6 +61,8 @@ class TrainConfig(Options):
             `depth` otherwise).
         head_dim: width of an attention head; even, divides every width.
         seeds: one run of each width for every one.
+        init_scale: factor of the standard deviation of the hidden matrices at step 0; embeddings
+            and unembeddings keep theirs.
         corpus: 'python-stdlib', or files and folders.
         repeated: share of a step's sequences that are a random block again and again: what a model
             learns to copy from.
@@ -80,6 +82,7 @@ class TrainConfig(Options):
     depths: dict[int, Depth] = Field(default_factory=dict)
     head_dim: Annotated[Positive, Field(multiple_of=2)] = 16
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(distinct)] = (0,)
+    init_scale: Annotated[Float, Field(gt=0)] = 1.0
     corpus: Corpus = "python-stdlib"
     repeated: Annotated[Float, Field(ge=0, le=1)] = 0.0
     batch: Positive = 16

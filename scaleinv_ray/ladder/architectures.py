@@ -8,6 +8,7 @@ Initialisation of the matrices (D width, L blocks), as is usual for the family:
     granite (muP): hidden N(0, 1 / fan_in), embedding and unembedding N(0, 0.02^2) with logits
         divided by D / base_width (Yang et al. 2022, Table 8).
     attention_only: N(0, 1 / D), the gain of a linear map that keeps the norm.
+A ladder's `init_scale` multiplies the standard deviation of the hidden matrices of any of them.
 """
 
 from __future__ import annotations
@@ -139,7 +140,9 @@ def build_model(spec: TrainSpec, rung: Rung) -> PreTrainedModel:
         )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.mul_(_init_factor(spec.architecture, name, parameter, rung))
+            factor = _init_factor(spec.architecture, name, parameter, rung)
+            hidden = role_of(name, parameter) == "hidden"
+            parameter.mul_(factor * spec.init_scale if hidden else factor)
     return model
 
 

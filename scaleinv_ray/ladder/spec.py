@@ -98,6 +98,7 @@ class TrainSpec:
         depths: number of blocks at each width, by width or in the order of `widths`.
         head_dim: width of an attention head, the same at every size.
         seeds: one run for each width and seed.
+        init_scale: factor of the standard deviation of the hidden matrices at step 0.
         corpus: 'python-stdlib', or files and folders.
         repeated: share of a step's sequences that repeat a random block.
         batch: sequences in a step.
@@ -116,6 +117,7 @@ class TrainSpec:
     depths: tuple[int, ...] | Mapping[int, int] | None = None
     head_dim: int = 16
     seeds: tuple[int, ...] = (0,)
+    init_scale: float = 1.0
     corpus: str | tuple[str, ...] = "python-stdlib"
     repeated: float = 0.0
     batch: int = 16
@@ -131,6 +133,7 @@ class TrainSpec:
         _one_of("dtype", self.dtype, DTYPES)
         for name, least in (("head_dim", 2), ("batch", 1), ("length", 2), ("steps", 1)):
             _integer(name, getattr(self, name), least=least)
+        _positive("init_scale", self.init_scale)
         _positive("repeated", self.repeated, zero=True)
         if self.repeated > 1:
             raise ValueError(f"repeated: got {self.repeated}, allowed 0..1")
@@ -287,6 +290,8 @@ def run_config(spec: TrainSpec, rung: Rung, corpus_digest: str) -> dict[str, Any
         | optimizer
         | {"dtype": spec.dtype, "optimizer.base_width": spec.base_width}
         | corpus
+        # runs that were trained before there was one have none
+        | ({"init_scale": spec.init_scale} if spec.init_scale != 1 else {})
     )
 
 

@@ -42,7 +42,7 @@ SCRIPTS = (
     "board/core", "sections/figures", "board/tables", "board/rows", "board/board",
     "sections/cards", "board/scale", "sections/tracks", "sections/bars", "sections/curves",
     "sections/families", "sections/models", "sections/across", "sections/capabilities",
-    "sections/spectroscopy", "sections/tables", "board/start",
+    "sections/spectroscopy", "sections/progress", "sections/tables", "board/start",
 )  # fmt: skip
 """In the order in which they run; the last starts the page."""
 

@@ -127,6 +127,12 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
     runs.</p>
   <div id="transitions-body"><p class="waiting note">Opens when it comes into view.</p></div>
 </section>
+<section id="kinds" class="later" aria-labelledby="kinds-title">
+  <h2 id="kinds-title">Kinds of progress</h2>
+  <p class="sub">In which directions runs move between two checkpoints: what moves
+    together, in which runs, and whether that is more than an interval of the calendar.</p>
+  <div id="kinds-body"><p class="waiting note">Opens when it comes into view.</p></div>
+</section>
 <section id="capabilities" class="later" aria-labelledby="capabilities-title">
   <h2 id="capabilities-title">Capabilities</h2>
   <p class="sub">What models learn to do over training, and whether a

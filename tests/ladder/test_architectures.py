@@ -55,6 +55,18 @@ def stds(architecture: str, width: int) -> dict[str, float]:
     }
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_scale_of_initialisation_is_that_of_hidden_matrices(architecture: str) -> None:
+    rung = Rung(width=32, depth=2, seed=0)
+    drawn = build_model(ladder(architecture), rung)
+    scaled = dict(
+        build_model(replace(ladder(architecture), init_scale=3.0), rung).named_parameters()
+    )
+    for name, parameter in drawn.named_parameters():
+        factor = 3.0 if role_of(name, parameter) == "hidden" else 1.0
+        assert torch.allclose(factor * parameter, scaled[name])
+
+
 def test_initialisation_of_gpt_neox_is_that_of_pythia() -> None:
     for name, std in stds("gpt_neox", 128).items():
         residual = name.endswith(("attention.dense", "dense_4h_to_h"))

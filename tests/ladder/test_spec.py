@@ -118,3 +118,11 @@ def test_a_run_without_repeated_rows_keeps_its_description() -> None:
     rung = rungs(spec())[0]
     assert "repeated" not in run_config(spec(), rung, "digest")
     assert run_config(spec(repeated=0.25), rung, "digest")["repeated"] == 0.25
+
+
+def test_a_run_drawn_as_ever_keeps_its_description() -> None:
+    rung = rungs(spec())[0]
+    assert "init_scale" not in run_config(spec(), rung, "digest")
+    assert run_config(spec(init_scale=0.5), rung, "digest")["init_scale"] == 0.5
+    with pytest.raises(ValueError, match="init_scale: got 0, allowed > 0"):
+        spec(init_scale=0)

@@ -1,0 +1,1 @@
+"""Kinds of progress: in which directions runs move between checkpoints, and how many there are."""

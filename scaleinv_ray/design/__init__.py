@@ -1,0 +1,1 @@
+"""Models with a wanted invariant: what theory says, the search, and what certifies a design."""
