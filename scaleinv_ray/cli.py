@@ -44,6 +44,7 @@ Plugins = Annotated[
     list[str] | None,
     typer.Option("--plugin", help="File or module with invariants of your own; may be repeated"),
 ]
+RunFolder = Annotated[str, typer.Argument(help="URI of a run folder")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster; none embeds Ray")]
 
@@ -245,44 +246,51 @@ def _loadings(plan: Plan, config: RunConfig) -> str:
 
 def _run(config: RunConfig, out: str | None, address: str | None, *, as_json: bool = False) -> None:
     from scaleinv_ray.runs.analysis import run as analyse
+    from scaleinv_ray.runs.printing import found_in
 
     result = analyse(config, out=out, address=address)
-    counts = Counter(result.verdicts["verdict"].to_pylist())
-    typer.echo(
-        f"{result.computed} measurements made, {result.failed} failed; verdicts: "
-        + ", ".join(f"{n} {v}" for v, n in counts.most_common())
-    )
-    for note in result.notes:
-        typer.echo(note)
-    typer.echo(f"report: {result.store.path('report.html')}")
+    found = found_in(result.store, result.verdicts)
+    if as_json:
+        made = {"computed": result.computed, "failed": result.failed, "notes": result.notes}
+        typer.echo(found.to_json(**made))
+    else:
+        typer.echo(f"{result.computed} measurements made, {result.failed} failed")
+        for note in result.notes:
+            typer.echo(note)
+        found.show()
     if result.failed:
         raise typer.Exit(3)
 
 
 @app.command()
-def report(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")]) -> None:
+def report(run_folder: RunFolder, as_json: AsJson = False) -> None:
     """Judges a run folder anew and writes its report; measures nothing."""
     from scaleinv_ray.conclude.concluding import rejudge
     from scaleinv_ray.measure.written_config import written_config
+    from scaleinv_ray.runs.printing import found_in
     from scaleinv_ray.store import Store
 
-    store = Store(run_folder)
+    store = Store(absolute(run_folder))
     written = written_config(store)
     try:
         config = load_run_config(written)
     except ValueError as error:
         raise ValueError(f"{store.path('config.yaml')}: {error}") from error
     rejudge(store, config)
-    typer.echo(store.path("report.html"))
+    if as_json:
+        typer.echo(found_in(store, store.read_table("verdicts.parquet")).to_json())
+    else:
+        typer.echo(store.path("report.html"))
 
 
 @app.command()
-def status(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")]) -> None:
+def status(run_folder: RunFolder, as_json: AsJson = False) -> None:
     """Says how far a run is: counts by kind, reasons of failures, rate and time left."""
     from scaleinv_ray.runs.status import status as status_of
     from scaleinv_ray.store import Store
 
-    for line in status_of(Store(run_folder), now=time.time()).lines():
+    found = status_of(Store(absolute(run_folder)), now=time.time())
+    for line in [found.to_json()] if as_json else found.lines():
         typer.echo(line)
 
 

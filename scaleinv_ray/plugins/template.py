@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scaleinv_ray.inputs.wording import shown
 
-INVARIANT = '''"""Invariants of my own, measured with `plugins: [NAME.py]` in a config or `--plugin NAME.py`."""
+INVARIANT = '''"""Invariants of my own; in a config `plugins: [NAME.py]` has them measured."""
 
 import numpy as np
 
