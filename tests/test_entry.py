@@ -18,7 +18,7 @@ from scaleinv_ray.inputs.paths import check_folder
 from scaleinv_ray.inputs.reading import read_by, reading, told, writing
 from scaleinv_ray.runs.printing import found_in
 from scaleinv_ray.store import Store
-from tests.report import synthetic_tables
+from tests.report.synthetic_tables import synthetic
 
 
 def ended(command, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
@@ -149,7 +149,7 @@ def test_the_version_is_said(capsys: pytest.CaptureFixture[str], monkeypatch) ->
 def test_a_run_ends_in_words_and_says_what_is_next(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = synthetic_tables.tables()
+    names = synthetic()
     store = Store(tmp_path)
     store.write_table("values.parquet", names["values"])
     found = found_in(store, names["verdicts"])
