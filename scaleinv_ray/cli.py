@@ -1,4 +1,4 @@
-"""The command line: demo, inspect, train, design, plan, run, status, report, convert and more."""
+"""The command line; what a command does lies in the rooms below."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from functools import partial
+from importlib.metadata import version
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated
@@ -23,8 +24,8 @@ from scaleinv_ray.config import (
 from scaleinv_ray.config.reader import read_mapping
 from scaleinv_ray.cost_model import cost_lines, price
 from scaleinv_ray.entry import enter
-from scaleinv_ray.inputs.paths import check_folder
-from scaleinv_ray.inputs.wording import sized
+from scaleinv_ray.inputs.paths import absolute, check_folder, expanded
+from scaleinv_ray.inputs.wording import clipped, shown, sized
 from scaleinv_ray.plan import Plan
 from scaleinv_ray.plan.costs import (
     GPU_BYTES,
@@ -37,7 +38,6 @@ from scaleinv_ray.plan.costs import (
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Measure mathematical invariants of transformers over sizes, and what is conserved.",
     epilog="--debug, with any command: an error shows its traceback.",
@@ -45,7 +45,46 @@ app = typer.Typer(
 Config = Annotated[Path, typer.Argument(help="YAML file; see jobs/series/")]
 Out = Annotated[str | None, typer.Option(help="URI of the run folder, instead of the config's")]
 Nodes = Annotated[int, typer.Option(min=1, help="Nodes like this machine, all of them busy")]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", help="File or module with invariants of your own; may be repeated"),
+]
+RunFolder = Annotated[str, typer.Argument(help="URI of a run folder")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster; none embeds Ray")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"scaleinv {version('scaleinv-ray')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _any_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Says which it is")
+    ] = False,
+) -> None:
+    del version
+
+
+def _config(file: Path, plugins: list[str] | None) -> RunConfig:
+    """A config with the plugins of the command line, whose paths start where it is typed."""
+    file = expanded(file)
+    if file.is_dir():
+        raise ValueError(
+            f"config: got {shown(str(file))}, a folder; allowed: a YAML file (for a run folder: "
+            f"scaleinv report {clipped(file, 80)})"
+        )
+    if not plugins:
+        return load_run_config(file)
+    given = read_mapping(file)
+    added = [absolute(name) if name.endswith(".py") else name for name in plugins]
+    here = given.get("plugins") or []
+    if not isinstance(here, list):
+        raise ValueError(f"{file}: plugins: got {shown(here)}, allowed: a list")
+    return load_run_config({**given, "plugins": [*here, *added]}, folder=file.absolute().parent)
 
 
 @app.command()
@@ -119,8 +158,7 @@ def design(config: Config, address: Address = None) -> None:
         raise typer.Exit(3)
 
 
-@app.command()
-def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
+def plan(config: Config, out: Out = None, nodes: Nodes = 1, plugin: Plugins = None) -> None:
     """Prints units, captures, bytes, what is missing and what it costs; computes nothing."""
     from scaleinv_ray.conclude.conclusions import concluded_files
     from scaleinv_ray.measure.inventory import say, take_inventory
@@ -131,7 +169,7 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
     from scaleinv_ray.runs.reach import reach_lines
     from scaleinv_ray.store import Store
 
-    checked = load_run_config(config)
+    checked = _config(config, plugin)
     check_folder("out", out or checked.out)
     made = make_plan(checked)
     held = take_inventory(Store(out or checked.out))
@@ -158,9 +196,15 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1) -> None:
 
 
 @app.command()
-def run(config: Config, out: Out = None, address: Address = None) -> None:
+def run(
+    config: Config,
+    out: Out = None,
+    address: Address = None,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
     """Measures what is missing, judges, and writes verdicts and report.html."""
-    _run(load_run_config(config), out, address)
+    _run(_config(config, plugin), out, address, as_json=as_json)
 
 
 def _describe(plan: Plan, done: set[str]) -> str:
@@ -228,46 +272,53 @@ def _loadings(plan: Plan, config: RunConfig) -> str:
     return "\n".join([f"loading on {where}:", *lines.values()]) if lines else ""
 
 
-def _run(config: RunConfig, out: str | None, address: str | None) -> None:
+def _run(config: RunConfig, out: str | None, address: str | None, *, as_json: bool = False) -> None:
     from scaleinv_ray.runs.analysis import run as analyse
+    from scaleinv_ray.runs.printing import found_in
 
     result = analyse(config, out=out, address=address)
-    counts = Counter(result.verdicts["verdict"].to_pylist())
-    typer.echo(
-        f"{result.computed} measurements made, {result.failed} failed; verdicts: "
-        + ", ".join(f"{n} {v}" for v, n in counts.most_common())
-    )
-    for note in result.notes:
-        typer.echo(note)
-    typer.echo(f"report: {result.store.path('report.html')}")
+    found = found_in(result.store, result.verdicts)
+    if as_json:
+        made = {"computed": result.computed, "failed": result.failed, "notes": result.notes}
+        typer.echo(found.to_json(**made))
+    else:
+        typer.echo(f"{result.computed} measurements made, {result.failed} failed")
+        for note in result.notes:
+            typer.echo(note)
+        found.show()
     if result.failed:
         raise typer.Exit(3)
 
 
 @app.command()
-def report(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")]) -> None:
+def report(run_folder: RunFolder, as_json: AsJson = False) -> None:
     """Judges a run folder anew and writes its report; measures nothing."""
     from scaleinv_ray.conclude.concluding import rejudge
     from scaleinv_ray.measure.written_config import written_config
+    from scaleinv_ray.runs.printing import found_in
     from scaleinv_ray.store import Store
 
-    store = Store(run_folder)
+    store = Store(absolute(run_folder))
     written = written_config(store)
     try:
         config = load_run_config(written)
     except ValueError as error:
         raise ValueError(f"{store.path('config.yaml')}: {error}") from error
     rejudge(store, config)
-    typer.echo(store.path("report.html"))
+    if as_json:
+        typer.echo(found_in(store, store.read_table("verdicts.parquet")).to_json())
+    else:
+        typer.echo(store.path("report.html"))
 
 
 @app.command()
-def status(run_folder: Annotated[str, typer.Argument(help="URI of a run folder")]) -> None:
+def status(run_folder: RunFolder, as_json: AsJson = False) -> None:
     """Says how far a run is: counts by kind, reasons of failures, rate and time left."""
     from scaleinv_ray.runs.status import status as status_of
     from scaleinv_ray.store import Store
 
-    for line in status_of(Store(run_folder), now=time.time()).lines():
+    found = status_of(Store(absolute(run_folder)), now=time.time())
+    for line in [found.to_json()] if as_json else found.lines():
         typer.echo(line)
 
 
@@ -291,6 +342,20 @@ def invariants() -> None:
 
     assert scaleinv_ray.invariants, "importing the package registers the invariants"
     typer.echo(markdown_table())
+
+
+@app.command("new-invariant")
+def new_invariant(
+    name: Annotated[str, typer.Argument(help="Of the file and its function, as my_ratio")],
+) -> None:
+    """Writes a working invariant of your own into this folder, and its test."""
+    from scaleinv_ray.plugins.template import write_new
+
+    file, test = write_new(name, Path.cwd())
+    typer.echo(f"{file.name}: the invariant; {test.name}: what it is where the answer is known")
+    typer.echo(
+        f"next: python -m pytest {test.name}, then scaleinv run series.yaml --plugin {file.name}"
+    )
 
 
 @app.command()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
@@ -214,8 +214,9 @@ def _records(function: Callable[..., Any]) -> tuple[type[Record], Signature]:
 
 def _family_of(module: str) -> str:
     """Module or package inside `invariants`; elsewhere (a notebook, a test) the module's name."""
-    inside = module.partition(".invariants.")[2]
-    return inside.split(".")[0] if inside else module.rsplit(".", 1)[-1]
+    if module.startswith("scaleinv_ray.invariants."):
+        return module.split(".")[2]
+    return module.rsplit(".", 1)[-1].removeprefix("scaleinv_ray_plugin_")
 
 
 def _parameters(function: Callable[..., Any], planned: Mapping[str, Any]) -> dict[str, Any]:
@@ -274,6 +275,12 @@ def invariant(
         record, signature = _records(function)
         family = _family_of(function.__module__)
         name = f"{family}.{function.__name__}"
+        held = _REGISTRY.get(name)
+        if held is not None and held.function.__module__ != function.__module__:
+            raise TypeError(
+                f"{name}: got it twice, {held.function.__module__} has it too; "
+                "allowed: another name of the file or the function"
+            )
         _REGISTRY[name] = Invariant(
             name=name,
             family=family,
@@ -293,6 +300,13 @@ def invariant(
         return function
 
     return register
+
+
+def forget(modules: Collection[str]) -> None:
+    """Takes the invariants that were defined in these modules out of the registry."""
+    gone = [n for n, spec in _REGISTRY.items() if spec.function.__module__ in modules]
+    for name in gone:
+        del _REGISTRY[name]
 
 
 def markdown_table() -> str:

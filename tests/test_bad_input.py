@@ -122,10 +122,11 @@ def test_a_file_that_is_no_config(
          r"did you mean 'topology.persistence'.*persistence.* and \d+ more$"),
         ("probes: [porse]", r"did you mean 'prose'\?\), allowed: prose, .* and 4 more$"),
         ("trust_remote_code: [zz]", "unknown model 'zz', allowed: m"),
-        ("k" * 100 + ": 1", "unknown key 'kkk.*, allowed: .* and 15 more"),
+        ("k" * 100 + ": 1", "unknown key 'kkk.*, allowed: .* and 16 more"),
         # places
         ("capabilities: [{file: ~nobody_of_that_name/x}]", "no user of that name"),
         ("corpus: [\"a\\0b\"]", "corpus: got .*, allowed: a path"),
+        ("plugins: [none.py]", r"plugins\[0\]: got 'FOLDER/none.py', no such file"),
         ("out: c.yaml", r"out: got 'FOLDER/c.yaml', c.yaml is a file; allowed: a folder"),
         ("out: c.yaml/deeper/run", "out: got 'FOLDER/c.yaml/deeper/run', .* is a file"),
         ("out: " + "a" * 5000, "File name too long"),
@@ -143,7 +144,11 @@ def test_a_config_of_a_run_with_a_mistake(
     ("models", "said"),
     [
         ("m", "models: got 'm', allowed: a list, as '- path: m'"),
-        ("[m]", r"models\[0\]: got 'm', allowed: a mapping, as '- path: m'$"),
+        (
+            "[m]",
+            r"models\[0\]: got 'm', allowed: a mapping, as '- path: m' or '- hub: organisation/m'$",
+        ),
+        ("[{hub: gpt2}]", "hub: got 'gpt2', allowed: organisation/name, as openai-community/gpt2"),
         ("{path: m}", "models: got {'path': 'm'}, allowed: a list, a '-' before each model"),
         ("[null]", r"models\[0\]: got None, allowed: a mapping with one of hub, path"),
         ("[[m]]", r"models\[0\]: got \['m'\], allowed: a mapping with one of hub, path"),
@@ -281,7 +286,10 @@ def test_the_traceback_is_shown_with_debug_wherever_it_stands(
 def test_an_unreadable_config_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, said in (("none.yaml", "No such file"), (".", "Is a directory")):
+    for name, said in (
+        ("none.yaml", "No such file"),
+        (".", "a folder; allowed: a YAML file (for a run folder: scal"),
+    ):
         monkeypatch.setattr("sys.argv", ["scaleinv", "plan", str(tmp_path / name)])
         with pytest.raises(SystemExit) as stop:
             main()

@@ -1,18 +1,24 @@
 """How a command ends: its exit code and the one line that it says."""
 
 import errno
+import json
 import os
 import pickle
 import signal
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from scaleinv_ray.cli import main
 from scaleinv_ray.entry import STOPPED, enter
 from scaleinv_ray.inputs.paths import check_folder
 from scaleinv_ray.inputs.reading import read_by, reading, told, writing
+from scaleinv_ray.runs.printing import found_in
+from scaleinv_ray.store import Store
+from tests.report.synthetic_tables import synthetic
 
 
 def ended(command, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
@@ -129,3 +135,31 @@ def test_a_folder_can_be_where_no_file_is(tmp_path: Path) -> None:
                       ("link/a", "link is a link that leads nowhere")):  # fmt: skip
         with pytest.raises(ValueError, match=f"^out: got .*, {what}; allowed: a folder$"):
             check_folder("out", tmp_path / bad)
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["scaleinv", "--version"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert (
+        stop.value.code == 0 and capsys.readouterr().out == f"scaleinv {version('scaleinv-ray')}\n"
+    )
+
+
+def test_a_run_ends_in_words_and_says_what_is_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = synthetic()
+    store = Store(tmp_path)
+    store.write_table("values.parquet", names["values"])
+    found = found_in(store, names["verdicts"])
+    assert found.sentences[0].startswith("Of ") and "conserved and learned" in found.sentences[0]
+    assert found.rows[0]["beside_null"] == "learned" and "\u00b1" in found.rows[0]["trained"]
+    assert found.next_step == f"open {tmp_path}/report.html"
+    found.show()
+    said = capsys.readouterr().out
+    assert f"report: {tmp_path}/report.html\n" in said and found.rows[0]["trained"] in said
+    whole = json.loads(found.to_json(failed=0))
+    assert whole["findings"] == found.sentences and whole["failed"] == 0
+    alone = names["verdicts"].slice(0, 0)
+    assert "a verdict needs three sizes, here are 0" in found_in(store, alone).next_step

@@ -84,7 +84,7 @@ def distinct(values: Sequence[Any]) -> Sequence[Any]:
     return values
 
 
-def _place(value: str, info: ValidationInfo) -> str:
+def placed(value: str, info: ValidationInfo) -> str:
     """Absolute where the folder of the config is known; a mapping's stay as they are, but for ~."""
     folder = (info.context or {}).get("folder")
     if folder is not None or is_uri(value):
@@ -97,7 +97,7 @@ def _corpus(value: object, info: ValidationInfo) -> object:
         return value
     paths = [value] if isinstance(value, str) else value
     if isinstance(paths, list | tuple) and paths and all(isinstance(p, str) and p for p in paths):
-        return tuple(_place(path, info) for path in paths)
+        return tuple(placed(path, info) for path in paths)
     raise ValueError(f"got {shown(value)}, allowed: {STDLIB!r}, or files and folders")
 
 
@@ -125,7 +125,7 @@ Bool = Annotated[bool, Strict()]
 Float = Annotated[float, BeforeValidator(_number)]
 Name = Annotated[str, AfterValidator(_name)]
 Text = Annotated[str, Field(min_length=1)]
-Place = Annotated[str, Field(min_length=1), AfterValidator(_place)]
+Place = Annotated[str, Field(min_length=1), AfterValidator(placed)]
 StepList = Annotated[tuple[int, ...], BeforeValidator(step_list)]
 Steps = Annotated[Literal["all", "last"] | tuple[int, ...], BeforeValidator(check_steps)]
 Corpus = Annotated[Literal["python-stdlib"] | tuple[str, ...], BeforeValidator(_corpus)]

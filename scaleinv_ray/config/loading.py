@@ -88,7 +88,8 @@ def _line(loc: Sequence[str | int], error: Mapping[str, Any]) -> str:
         return text if inside else f"{path}: {text}"
     allowed = error["msg"].removeprefix("Input should be ")
     if kind == "source" and isinstance(got, str):
-        allowed = f"a mapping, as '- path: {clipped(got, 40)}'"
+        hub = got if "/" in got else f"organisation/{got}"
+        allowed = f"a mapping, as '- path: {clipped(got, 40)}' or '- hub: {clipped(hub, 60)}'"
     return f"{path}: got {shown(got)}, allowed: {_ALLOWED.get(kind, allowed)}"
 
 

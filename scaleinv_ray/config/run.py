@@ -16,6 +16,7 @@ from pydantic import (
     Tag,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
@@ -33,10 +34,13 @@ from scaleinv_ray.config.fields import (
     Text,
     check_known,
     distinct,
+    placed,
 )
 from scaleinv_ray.config.sources import HubSource, PathSource, Source, list_of_models
 from scaleinv_ray.contract import REGISTRY, Invariant
 from scaleinv_ray.inputs.wording import listed, shown
+from scaleinv_ray.plugins.loading import load_installed
+from scaleinv_ray.plugins.loading import read as read_plugin
 from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol, Spectroscopy
 from scaleinv_ray.records import VARIANTS, Protocol, Variant
 
@@ -115,7 +119,17 @@ def _registry() -> Mapping[str, Invariant]:
     import scaleinv_ray.invariants  # registers them; costs seconds, and a ladder needs none
 
     assert scaleinv_ray.invariants
+    load_installed()
     return REGISTRY
+
+
+def _plugin(value: str, info: ValidationInfo) -> str:
+    """A plugin, loaded: its invariants may be named below it."""
+    if value.endswith(".py"):
+        value = placed(value, info)
+    _registry()
+    read_plugin(value).load()
+    return value
 
 
 def _variants(value: object) -> object:
@@ -246,6 +260,8 @@ class RunConfig(Options):
         protocol: what makes captures comparable.
         curvature: how densities of states are captured; they are not, without.
         sampling: how chains are sampled; they are not, without.
+        plugins: files (`my_invariants.py`) and modules (`package.module`) with invariants of one's
+            own; their source travels to the workers and is part of the key of what they measure.
         invariants: 'all', a list of names, or names with the parameters given; `all: {}` among the
             names stands for all others with the planned parameters.
         conservation: how verdicts are reached.
@@ -277,6 +293,9 @@ class RunConfig(Options):
     protocol: Entered[Protocol] = Protocol()
     curvature: Entered[CurvatureProtocol] | None = None
     sampling: Entered[SamplingProtocol] | None = None
+    plugins: Annotated[
+        tuple[Annotated[Text, AfterValidator(_plugin)], ...], AfterValidator(distinct)
+    ] = ()
     invariants: Annotated[
         Literal["all"] | dict[str, dict[str, Any]], BeforeValidator(_invariants)
     ] = "all"

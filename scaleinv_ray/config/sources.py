@@ -26,7 +26,9 @@ from scaleinv_ray.inputs.wording import shown
 
 def _repository(value: str) -> str:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
-        raise ValueError(f"got {shown(value)}, allowed: organisation/name")
+        raise ValueError(
+            f"got {shown(value)}, allowed: organisation/name, as openai-community/gpt2"
+        )
     return value
 
 

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scaleinv_ray import invariants, tables
-from scaleinv_ray.contract import REGISTRY, Invariant, Measured, Refused, Signature
+from scaleinv_ray.contract import Invariant, Measured, Refused, Signature
 from scaleinv_ray.estimate import Estimate
+from scaleinv_ray.inputs.wording import shown
 from scaleinv_ray.measure.inventory import beside, with_beside
 from scaleinv_ray.plan.jobs import FAILED, MeasureJob, Outcome, WeightSource
 from scaleinv_ray.records import Record
@@ -149,8 +150,16 @@ def _apply(spec: Invariant, records: tuple[Any, ...], job: MeasureJob) -> Measur
         return refusal
     except Exception as error:  # a plug-in may raise anything: it is the row's, not the run's
         return f"{type(error).__name__}: {error}"
+    if not isinstance(measured, Measured):
+        return f"contract: got {shown(measured, 60)}, allowed: Measured({{quantity: Estimate}})"
     if set(measured.values) != set(spec.quantities):
         return f"contract: got {sorted(measured.values)}, declared {sorted(spec.quantities)}"
+    for name, value in measured.values.items():
+        if not isinstance(value, Estimate | Refused):
+            return (
+                f"contract: {name}: got {shown(value, 60)}, allowed: an Estimate (exact(value), "
+                "unknown(value, n=..), mean_of(samples, ..)) or Refused(reason)"
+            )
     return measured
 
 
@@ -204,7 +213,7 @@ def rows_of(job: MeasureJob) -> MeasuredRows:
     Raises:
         DamagedError: where a capture is absent or not what was written.
     """
-    spec = REGISTRY[job.invariant]
+    spec = job.spec
     made = MeasuredRows([], [], [])
     shared = {**job.labels, "key": job.key, **_what(spec, job.params)}
     try:
@@ -284,7 +293,7 @@ def failed_rows(job: MeasureJob, error: str) -> list[dict[str, Any]]:
     Returns:
         One failed row for each declared quantity.
     """
-    spec = REGISTRY[job.invariant]
+    spec = job.spec
     common = {**job.labels, "key": job.key, **_what(spec, job.params), "wall_s": 0.0}
     place = _place(None, spec.kind)
     if job.part:

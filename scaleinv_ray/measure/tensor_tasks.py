@@ -26,7 +26,6 @@ from scaleinv_ray.checkpoints.files.contents import is_bias, is_stack
 from scaleinv_ray.checkpoints.files.header_format import TensorHeader
 from scaleinv_ray.checkpoints.files.headers import read_header, shard_files
 from scaleinv_ray.checkpoints.files.roles import tensor_role
-from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.cost_model import LARGE_BYTES, weight_seconds
 from scaleinv_ray.measure.inventory import PARTS, beside, whole_parts, with_beside
 from scaleinv_ray.measure.measuring import (
@@ -133,7 +132,7 @@ def _num_bytes(job: MeasureJob) -> int:
 def _large_source(job: MeasureJob) -> WeightSource | None:
     """The weights of a measurement of single matrices, where they are large."""
     source = job.source
-    if not isinstance(source, WeightSource) or REGISTRY[job.invariant].signature != "one":
+    if not isinstance(source, WeightSource) or job.spec.signature != "one":
         return None
     return source if model_bytes(source.checkpoint) > LARGE_BYTES else None
 

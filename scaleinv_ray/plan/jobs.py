@@ -15,8 +15,10 @@ import numpy as np
 import scaleinv_ray
 from scaleinv_ray import checkpoints
 from scaleinv_ray.checkpoints import Checkpoint
+from scaleinv_ray.contract import REGISTRY, Invariant
 from scaleinv_ray.kinds import one_pass_kinds
 from scaleinv_ray.plan.costs import Load
+from scaleinv_ray.plugins.loading import Plugin
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol, Variant
 
@@ -98,6 +100,7 @@ class MeasureJob:
         parts: where the weights are many, the tensors that are measured one by one.
         part: of those, the one that this job is; None for the whole, which is assembled of them.
         digests: path -> sha256 of the captures that were made elsewhere.
+        plugin: the source of an invariant from outside the package.
     """
 
     key: str
@@ -111,6 +114,14 @@ class MeasureJob:
     parts: tuple[Part, ...] = ()
     part: Part | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
+    plugin: Plugin | None = None
+
+    @property
+    def spec(self) -> Invariant:
+        """The invariant, registered in this process; ValueError where its source does not load."""
+        if self.plugin is not None:
+            self.plugin.load()
+        return REGISTRY[self.invariant]
 
     def check(self) -> None:
         """Raises ValueError where a capture made elsewhere is no longer that of the plan."""

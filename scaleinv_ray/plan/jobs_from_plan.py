@@ -13,12 +13,13 @@ from scaleinv_ray.config import RunConfig
 from scaleinv_ray.kinds import KINDS, digest_for
 from scaleinv_ray.plan import Measurement, Plan, ProbeTokens, Reading, Unit, rng_seed
 from scaleinv_ray.plan.jobs import CaptureJob, MeasureJob, Target, WeightSource, Work, code_version
+from scaleinv_ray.plugins.loading import plugin_of
 
 
 def labels_of(plan: Plan, measurement: Measurement, run_id: str) -> dict[str, Any]:
     """The columns that are equal in all rows of a measurement."""
     unit, checkpoint = measurement.unit, measurement.unit.checkpoint
-    probe = measurement.probe
+    probe, plugin = measurement.probe, plugin_of(measurement.invariant)
     return {
         "run_id": run_id,
         "unit": unit.id,
@@ -40,7 +41,7 @@ def labels_of(plan: Plan, measurement: Measurement, run_id: str) -> dict[str, An
         else plan.tokens_of(unit, probe).text_ST.size,
         "protocol": digest_for(plan.protocol, measurement.kind),
         "weights_digest": checkpoint.weights_digest,
-        "code_version": code_version(),
+        "code_version": code_version() if plugin is None else f"{code_version()} {plugin.stamp}",
     }
 
 
@@ -78,6 +79,7 @@ def jobs_for(
             more=tuple(sources[1:]),
             steps=tuple(r.unit.checkpoint.step for r in m.more),
             digests=_digests(m, sources),
+            plugin=plugin_of(m.invariant),
         )
         jobs.append(job)
     captures = _asked_once([

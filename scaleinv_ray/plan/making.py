@@ -36,6 +36,7 @@ from scaleinv_ray.plan.fitting import (
 from scaleinv_ray.plan.grouping import pairs_of, trajectories_of
 from scaleinv_ray.plan.tokens import num_around, probe_tokens, tokenizers_of
 from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Reading, Unit, digest
+from scaleinv_ray.plugins.loading import plugin_of
 from scaleinv_ray.probes import TooFewError
 from scaleinv_ray.protocols import Spectroscopy, digest_of
 from scaleinv_ray.records import Protocol
@@ -271,7 +272,9 @@ def _measurements(
     """Every invariant of every group: of one unit, a pair, or the steps of a run."""
     by_kind: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for spec, params in specs:
-        stamp = digest(spec.name, spec.version, params)
+        plugin = plugin_of(spec.name)
+        source = () if plugin is None else (plugin.digest,)
+        stamp = digest(spec.name, spec.version, params, *source)
         by_kind[spec.kind].append((spec.name, params, stamp))
     for group in groups:
         unit, *others = group

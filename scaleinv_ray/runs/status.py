@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,14 @@ class Status:
     idle_s: float | None
     notices: tuple[str, ...] = ()
     notes: Sequence[str] = ()
+
+    def to_json(self) -> str:
+        """The same as JSON."""
+        states: dict[str, dict[str, int]] = {}
+        for (kind, state), count in sorted(self.by_kind.items()):
+            states.setdefault(kind, {})[state] = count
+        rest = {k: v for k, v in vars(self).items() if k != "by_kind"}
+        return json.dumps({"captures": states, **rest}, indent=1)
 
     def lines(self) -> list[str]:
         """As text: a table by kind, the reasons, the rate."""

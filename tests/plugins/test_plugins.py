@@ -1,0 +1,204 @@
+"""Invariants from outside: found, sent to the workers, keyed by their source, refused in words."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from scaleinv_ray import tables
+from scaleinv_ray.config import ConfigError, RunConfig, load_run_config
+from scaleinv_ray.contract import REGISTRY, forget
+from scaleinv_ray.ladder.tokenizer import byte_tokenizer
+from scaleinv_ray.plan import make_plan
+from scaleinv_ray.plugins import loading
+from scaleinv_ray.plugins.template import write_new
+
+WEIGHTS = '''
+import numpy as np
+from scaleinv_ray.contract import Measured, Quantity, invariant
+from scaleinv_ray.estimate import exact
+from scaleinv_ray.records import WeightMatrix
+
+@invariant(quantities={"norm": Quantity(law="none", meaning="Frobenius norm")})
+def size(w: WeightMatrix, *, rng: np.random.Generator) -> Measured:
+    """Frobenius norm."""
+    return Measured({"norm": RETURNED})
+'''
+EXACT = WEIGHTS.replace("RETURNED", "exact(np.linalg.norm(w.w_OI))")
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "adding-an-invariant.md"
+
+
+@pytest.fixture(autouse=True)
+def registry() -> Iterator[None]:
+    """Plugins of a test are gone after it."""
+    known = set(REGISTRY)
+    yield
+    forget([REGISTRY[n].function.__module__ for n in set(REGISTRY) - known])
+    loading._LOADED.clear()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "m"
+    small = GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=257, n_positions=16)
+    GPT2LMHeadModel(small).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def config(model: Path, plugin: Path | str, out: Path, **more: Any) -> RunConfig:
+    name = f"{Path(plugin).stem}.size"
+    return load_run_config({
+        "name": "x", "models": [{"path": str(model)}], "variants": ["trained"],
+        "plugins": [str(plugin)], "invariants": {name: {}}, "out": str(out), **more,
+    })  # fmt: skip
+
+
+def written(path: Path, text: str = EXACT) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_the_source_is_in_the_key(model: Path, tmp_path: Path) -> None:
+    file = written(tmp_path / "mine.py")
+    keys = [make_plan(config(model, file, tmp_path)).measurements[0].key for _ in range(2)]
+    written(file, EXACT.replace("Frobenius norm.", "Another."))
+    other = make_plan(config(model, file, tmp_path)).measurements[0].key
+    assert keys[0] == keys[1] != other
+    assert REGISTRY["mine.size"].summary == "Another.", "the newer text is the one that counts"
+
+
+def test_a_module_of_a_package_brings_its_neighbours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "lab_of_mine"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    written(package / "numbers.py", "TWO = 2\n")
+    written(package / "sizes.py", "from lab_of_mine.numbers import TWO\n" + EXACT)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plugin = loading.read("lab_of_mine.sizes")
+    assert {s.name for s in plugin.sources} >= {"lab_of_mine.numbers", "lab_of_mine.sizes"}
+    monkeypatch.undo()  # a worker has the text alone
+    plugin.load()
+    assert loading.plugin_of("sizes.size") is plugin
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("mine.py", "import nothing_of_this_name\n", r"ModuleNotFoundError: .*_name' \(line 1\)"),
+        ("mine.py", "x = 1\n\ny = x +\n", r"SyntaxError: invalid syntax.* \(line 3\)"),
+        ("mine.py", "1 / 0\n", r"ZeroDivisionError: division by zero \(line 1\)"),
+        ("mine.py", "x = 1\n", r"no function in it is decorated with @invariant"),
+        ("mine.py", "raise SystemExit(3)\n", r"SystemExit: 3 \(line 1\)"),
+        ("my-own.py", EXACT, "allowed: a name of letters, digits and '_'"),
+        ("weights.py", EXACT.replace("def size", "def weight_tail"),
+         r"weights.weight_tail: got it twice"),
+        ("mine.py", b"\x80\x81", "allowed: Python source in UTF-8"),
+    ],
+    ids=lambda v: str(v)[:20],
+)  # fmt: skip
+def test_what_does_not_load_is_said_in_a_line(
+    name: str, text: str | bytes, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    before = dict(REGISTRY)
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_run_config(
+            {"name": "x", "models": [{"path": "m"}], "plugins": [name]}, folder=tmp_path
+        )
+    assert str(caught.value).startswith("plugins[0]: got '") and len(str(caught.value)) < 300
+    assert before == dict(REGISTRY)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "said"),
+    [
+        ("none.py", "got '.*/none.py', no such file"),
+        ("none_of_this_name", "no module of that name; allowed: a file.py, or a module"),
+        ("scaleinv_ray.nothing", "scaleinv_ray has no such module"),
+        ("a/b", "allowed: a file.py or package.module"),
+    ],
+)
+def test_a_plugin_that_is_not_there(plugin: str, said: str, tmp_path: Path) -> None:
+    given = {"name": "x", "models": [{"path": "m"}], "plugins": [plugin]}
+    with pytest.raises(ConfigError, match=said):
+        load_run_config(given, folder=tmp_path)
+
+
+def test_an_installed_package_names_its_invariants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path / "lab_installed.py")
+    info = tmp_path / "lab_installed-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: lab_installed\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[scaleinv_ray.invariants]\nlab = lab_installed\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    given = {"name": "x", "models": [{"path": "m"}], "invariants": ["lab_installed.size"]}
+    assert "lab_installed.size" in load_run_config(given).chosen_invariants()
+
+
+def test_what_a_notebook_defines_has_no_way_to_the_workers(model: Path, tmp_path: Path) -> None:
+    scope: dict[str, Any] = {"__name__": "a_notebook"}
+    exec(EXACT, scope)
+    made = load_run_config({
+        "name": "x",
+        "models": [{"path": str(model)}],
+        "invariants": ["a_notebook.size"],
+    })
+    with pytest.raises(ValueError, match=r"workers do not have; allowed: in a file, as 'plugins:"):
+        make_plan(made)
+
+
+@pytest.mark.ray
+def test_a_worker_measures_it_and_what_breaks_the_contract_is_said(
+    model: Path, tmp_path: Path, ray_session: None
+) -> None:
+    from scaleinv_ray.runs.analysis import run
+
+    good = run(config(model, written(tmp_path / "mine.py"), tmp_path / "good"))
+    rows = tables.decode(good.measurements)
+    assert rows and {r["status"] for r in rows} == {"ok"} and all(r["value"] > 0 for r in rows)
+    digest = loading.read(str(tmp_path / "mine.py")).digest
+    assert all(r["code_version"].endswith(f" mine.py+{digest}") for r in rows)
+    assert digest.encode() in (tmp_path / "good" / "report.html").read_bytes()
+    assert run(config(model, tmp_path / "mine.py", tmp_path / "good")).computed == 0
+
+    text = WEIGHTS.replace("RETURNED", "float(w.w_OI.sum())")
+    bad = run(config(model, written(tmp_path / "bare.py", text), tmp_path / "bad"))
+    errors = {r["error"] for r in tables.decode(bad.measurements)}
+    assert bad.failed and all(re.search("norm: got .*, allowed: an Estimate", e) for e in errors)
+
+
+def test_the_page_on_adding_an_invariant_is_followed_to_the_letter(tmp_path: Path) -> None:
+    text = DOCS.read_text()
+    name = re.search(r"^scaleinv new-invariant (\w+)$", text, re.MULTILINE)[1]  # type: ignore[index]
+    invariant, truth = write_new(name, tmp_path)
+    shown, checked = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[:2]
+    assert (shown, checked) == (invariant.read_text(), truth.read_text())
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", truth.name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout
+    loading.read(str(invariant)).load()
+    assert REGISTRY[f"{name}.{name}"].kind == "cloud"
+
+
+@pytest.mark.parametrize("name", ["1a", "class", "a-b", "naïve"])
+def test_a_new_invariant_needs_the_name_of_a_function(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="allowed: a name of a function, as my_ratio"):
+        write_new(name, tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_new_invariant_overwrites_nothing(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").touch()
+    with pytest.raises(ValueError, match=r"test_a.py exists; allowed: a new name"):
+        write_new("a", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["test_a.py"]
