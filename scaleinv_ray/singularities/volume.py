@@ -28,7 +28,7 @@ _EXPLORE = 0.25
 _TINY = 1e-150
 """Losses below it count as it where ratios are taken."""
 _SETTLED = 10
-"""Last levels over which thresholds must still fall as an exponent <= num_variables / 2 demands."""
+"""Last levels over which thresholds must still fall as an exponent <= num_variables demands."""
 _SHORT = 6
 """Levels up to which nothing is asked of their fall: nobody fits a law to so few."""
 
@@ -193,11 +193,12 @@ def _pole(z_Z: np.ndarray, moments_Z2: np.ndarray) -> tuple[float, float]:
 
 
 def _require_zero(thresholds: list[np.ndarray], num_variables: int) -> None:
-    # An analytic K with a zero has llc <= N / 2, so that halving the volume divides eps by at least
-    # 4^(1 / N); half of that, in the logarithm, over the last levels leaves room for noise.
+    # An analytic K with a zero inside has llc <= N / 2; with one in a corner that it enters at an
+    # angle, as |w1| + |w2|, llc <= N. Halving the volume then divides eps by at least 2^(1 / N);
+    # half of that, in the logarithm, over the last levels leaves room for noise.
     last = np.log(np.median(np.array(thresholds[-_SETTLED - 1 :]), axis=1))
     fall = float(last[0] - last[-1]) / max(len(last) - 1, 1)
-    if len(last) > _SHORT and fall < math.log(2) / num_variables:
+    if len(last) > _SHORT and fall < math.log(2) / (2 * num_variables):
         raise Refused(f"K stays near {math.exp(last[-1]):.2g}: it has no zero inside the cube")
 
 
