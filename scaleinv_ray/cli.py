@@ -14,7 +14,12 @@ from typing import Annotated
 import typer
 
 from scaleinv_ray.checkpoints import listed, unused
-from scaleinv_ray.config import RunConfig, load_run_config, load_train_config
+from scaleinv_ray.config import (
+    RunConfig,
+    load_programs_config,
+    load_run_config,
+    load_train_config,
+)
 from scaleinv_ray.config.reader import read_mapping
 from scaleinv_ray.cost_model import cost_lines, price
 from scaleinv_ray.entry import enter
@@ -252,6 +257,14 @@ def convert(
 
     for line in converted(folder, out):
         typer.echo(line)
+
+
+@app.command()
+def programs(config: Config, address: Address = None) -> None:
+    """Compares programs of one function as singularities: programs.parquet and a page."""
+    from scaleinv_ray.runs.programs import compare_programs
+
+    typer.echo(compare_programs(load_programs_config(config), address=address))
 
 
 @app.command()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scaleinv_ray.config.loading import load
+from scaleinv_ray.config.programs import ProgramsConfig
 from scaleinv_ray.config.reader import ConfigError
 from scaleinv_ray.config.run import CapabilityFile, RunConfig
 from scaleinv_ray.config.train import TrainConfig
@@ -18,11 +19,22 @@ from scaleinv_ray.config.train import TrainConfig
 __all__ = [
     "CapabilityFile",
     "ConfigError",
+    "ProgramsConfig",
     "RunConfig",
     "TrainConfig",
+    "load_programs_config",
     "load_run_config",
     "load_train_config",
 ]
+
+
+def load_programs_config(source: str | Path | Mapping[str, Any]) -> ProgramsConfig:
+    """The config of a set of programs, checked; ConfigError says what is wrong with it.
+
+    Args:
+        source: a YAML file, or what it would hold.
+    """
+    return load(ProgramsConfig, source)
 
 
 def load_run_config(

@@ -28,7 +28,9 @@ class Automaton:
     def __post_init__(self) -> None:
         widths = {len(row) for row in self.table}
         if len(widths) != 1 or 0 in widths:
-            raise ValueError(f"table: got rows of {sorted(widths)} symbols, allowed one number >= 1")
+            raise ValueError(
+                f"table: got rows of {sorted(widths)} symbols, allowed one number >= 1"
+            )
         states = range(len(self.table))
         if odd := sorted({q for row in self.table for q in row if q not in states}):
             raise ValueError(f"table: got states {odd}, allowed 0..{len(self.table) - 1}")

@@ -48,7 +48,9 @@ class TuringMachine:
     def __post_init__(self) -> None:
         states, symbols = range(len(self.table)), range(self.num_symbols)
         if any(len(row) != len(symbols) for row in self.table):
-            raise ValueError(f"table: got rows of other lengths than {len(symbols)}, the first one's")
+            raise ValueError(
+                f"table: got rows of other lengths than {len(symbols)}, the first one's"
+            )
         for write, step, state in (move for row in self.table for move in row):
             if write not in symbols or step not in (-1, 0, 1) or state not in states:
                 raise ValueError(
