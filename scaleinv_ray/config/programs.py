@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -142,12 +141,3 @@ class ProgramsConfig(Options):
     out: Place
     machines: Annotated[tuple[ProgramSet, ...], Field(min_length=1)]
     seed: Natural = 0
-
-
-def bits(num: int) -> list[tuple[int, ...]]:
-    """All values of so many bits.
-
-    >>> bits(1)
-    [(0,), (1,)]
-    """
-    return list(product((0, 1), repeat=num))

@@ -57,7 +57,8 @@ def automaton(table: Sequence[Sequence[int]], accepting: Sequence[int], title: s
 
 _HEAD = 'marker-end="url(#head)"'
 MARKER = (
-    '<svg width="0" height="0" aria-hidden="true" style="position:absolute"><defs><marker id="head" '
+    '<svg width="0" height="0" aria-hidden="true" style="position:absolute"><defs>'
+    '<marker id="head" '
     'viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
     '<path class="head" d="M0 0L8 4L0 8z"/></marker></defs></svg>'
 )
@@ -123,7 +124,7 @@ def curves(x: np.ndarray, lines: Sequence[Curve], *, x_name: str, y_name: str) -
     """
     low = min(float(line.y.min()) for line in lines)
     high = max(float(line.y.max()) for line in lines)
-    high, low = (high, low) if high > low else (high + 1, low - 1)
+    low -= 0.06 * (high - low) or 1.0  # names at the ends stay clear of the axis
     step = 10.0 ** math.floor(math.log10(high - low))
     step *= next(f for f in (0.2, 0.5, 1, 2) if (high - low) / (step * f) <= 8)
     logs = np.log10(x)

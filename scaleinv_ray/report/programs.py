@@ -17,32 +17,39 @@ _CLEAR = 0.2
 """Difference of ln Z that is no noise of the simulation."""
 _STYLE = """
 main { padding-bottom: 48px; }
-.function { background: var(--card); border: 1px solid var(--rule); border-radius: 6px; padding: 16px 20px; margin: 0 0 20px; }
+.function { background: var(--card); border: 1px solid var(--rule); border-radius: 6px; }
+.function { padding: 16px 20px; margin: 0 0 20px; }
 .function > p { max-width: 90ch; margin: 4px 0 10px; }
 .germs { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; }
 .germ { flex: 0 1 230px; min-width: 200px; }
 .germ h3 { margin: 0 0 4px; font-size: 16px; }
-.germ dl { display: grid; grid-template-columns: auto 1fr; gap: 1px 10px; margin: 6px 0; font-size: 13.5px; font-variant-numeric: tabular-nums; }
+.automaton { display: block; }
+.germ dl { display: grid; grid-template-columns: auto 1fr; gap: 1px 10px; margin: 6px 0; }
+.germ dl { font-size: 13.5px; font-variant-numeric: tabular-nums; }
 .germ dt { color: var(--muted); } .germ dd { margin: 0; overflow-wrap: anywhere; }
 .evidence { flex: 1 1 480px; max-width: 640px; margin: 0; }
 .evidence figcaption { color: var(--muted); font-size: 13.5px; }
 .curves { width: 100%; height: auto; }
 svg text { font: 12.5px var(--font); text-anchor: middle; fill: var(--ink); }
-svg .tick { fill: var(--muted); } svg .tick.y { text-anchor: end; } svg .name { text-anchor: start; }
+svg .tick { fill: var(--muted); } svg .tick.y { text-anchor: end; }
+svg .name { text-anchor: start; }
 svg .symbol { paint-order: stroke; stroke: var(--card); stroke-width: 5px; }
-.edge { fill: none; stroke: var(--muted); stroke-width: 1.4; } .head { fill: var(--muted); }
-.node { fill: var(--soft); stroke: var(--ink); stroke-width: 1.4; } .ring { fill: none; stroke: var(--ink); }
+.edge { fill: none; stroke: var(--muted); stroke-width: 1.4; }
+.head { fill: var(--muted); }
+.node { fill: var(--soft); stroke: var(--ink); stroke-width: 1.4; }
+.ring { fill: none; stroke: var(--ink); }
 .grid { stroke: var(--grid); } .curve { fill: none; stroke-width: 2; }
 """
 _THEME = (
     "document.documentElement.dataset.theme ="
     " matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'"
 )
-_LEAD = """<p>A program is a corner of a space of noisy codes: every rule may fail. How fast the loss
-rises around it is exact: <b>λ</b> (learning coefficient) and <b>m</b> (multiplicity) follow from the
-error syndromes, the smallest sets of failures that change an output. With n samples the posterior
-weighs a program as Z(n) ~ n<sup>−λ</sup> (ln n)<sup>m−1</sup>: a smaller λ is more degenerate and wins
-in the end, at few samples not always. λ is compared inside one space of codes only.</p>"""
+_LEAD = """<p>A program is a corner of a space of noisy codes: every rule may fail. How fast the
+loss rises around it is exact: <b>λ</b> (learning coefficient) and <b>m</b> (multiplicity) follow
+from the error syndromes, the smallest sets of failures that change an output; r1o0 is outcome 0 of
+rule 1. With n samples the posterior weighs a program as Z(n) ~ n<sup>−λ</sup>
+(ln n)<sup>m−1</sup>: a smaller λ is more degenerate and wins in the end, at few samples not always.
+λ is compared inside one space of codes only.</p>"""
 
 
 class Shown(NamedTuple):
@@ -63,17 +70,20 @@ def programs_page(name: str, shown: Sequence[Shown], ns: np.ndarray) -> str:
     """
     css = (files("scaleinv_ray.report") / "board" / "page.css").read_text(encoding="utf-8")
 
-    def key(one: Shown) -> tuple[str, str]:
-        return str(one.row["space"]), str(one.row["function"])
+    def key(one: Shown) -> tuple[str, str, str]:
+        row = one.row
+        function = row["function"] if row["machine"] == "automaton" else row["program"]
+        return row["machine"], row["space"], function
 
     sections = [
         _section(space, function, sorted(of, key=lambda s: s.row["lambda_log"] or 0.0), ns)
-        for (space, function), of in groupby(sorted(shown, key=key), key=key)
+        for (_, space, function), of in groupby(sorted(shown, key=key), key=key)
     ]
     title = f"Same function, other germ: {html.escape(name)}"
     return (
         f'<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title>"
         f"<style>{css}{_STYLE}</style><script>{_THEME}</script></head><body>{MARKER}"
         f'<header class="top"><h1>{title}</h1><div class="summary">{_LEAD}</div></header>'
         f"<main>{''.join(sections)}</main></body></html>"
@@ -94,8 +104,9 @@ def _section(space: str, function: str, germs: Sequence[Shown], ns: np.ndarray) 
         lines = [Curve(_short(one.row), y) for one, y in drawn]
         figure = (
             f'<figure class="evidence">{curves(ns, lines, x_name="samples n", y_name="ln Z")}'
-            "<figcaption>ln Z(n) of one program of each germ, K the sum of its syndromes; one linear "
-            f"failure is exact, the rest simulated.{_crossings(lines, ns)}</figcaption></figure>"
+            "<figcaption>ln Z(n) of one program a germ, K the sum of its syndromes, each with "
+            f"coefficient 1; linear ones are exact, the rest is simulated.{_crossings(lines, ns)}"
+            "</figcaption></figure>"
         )
     return (
         f'<section class="function"><h2>{html.escape(function)}</h2><p class="faint">{said}</p>'
@@ -149,7 +160,7 @@ def _short(row: Mapping[str, Any]) -> str:
 
 
 def _crossings(lines: Sequence[Curve], ns: np.ndarray) -> str:
-    """Where one curve overtakes another for good."""
+    """Where one curve overtakes another for good; noise of the simulation aside."""
     said = []
     for i, a in enumerate(lines):
         for b in lines[i + 1 :]:
@@ -162,4 +173,6 @@ def _crossings(lines: Sequence[Curve], ns: np.ndarray) -> str:
             ):
                 n = f"{ns[last[-1] + 1]:.2g}"
                 said.append(f"{a.name} and {b.name} cross near n = {float(n):g}")
+    if len(lines) < 2:
+        return ""
     return f" {html.escape('; '.join(said))}." if said else " None of them cross."

@@ -13,7 +13,6 @@ from scaleinv_ray.config.programs import (
     CircuitOptions,
     ProgramsConfig,
     TuringOptions,
-    bits,
 )
 from scaleinv_ray.inputs.paths import check_folder
 from scaleinv_ray.report.programs import Shown, programs_page
@@ -26,6 +25,7 @@ from scaleinv_ray.singularities.programs import (
     automata,
     words,
 )
+from scaleinv_ray.singularities.programs.circuit import every_input
 from scaleinv_ray.singularities.programs.evidence import log_evidence
 from scaleinv_ray.singularities.programs.rows import Item, ProgramRow
 from scaleinv_ray.store import Store
@@ -76,7 +76,7 @@ def items_of(options: AutomatonSet | TuringOptions | CircuitOptions) -> list[Ite
     circuit = _circuit(options)
     return [
         Item("circuit", f"circuit: {len(circuit.chosen)} rules", options.name, circuit, (), 0,
-             tuple(bits(options.inputs)), None, is_single=True)
+             tuple(every_input(options.inputs)), None, is_single=True)
     ]  # fmt: skip
 
 

@@ -27,8 +27,8 @@ Without it every m would fit: a large b makes the logarithm a constant.
 
 
 _POSSIBLE = 1e-3
-"""Weight down to which a multiplicity is possible. Fits stop before further poles, and where these are
-near, the true m gets little: .009 for e_4 of 7, .003 for a latent class (docs/theory.md)."""
+"""Weight down to which a multiplicity is possible. Fits stop before further poles, and where these
+are near, the true m gets little: .009 for e_4 of 7, .003 for a latent class."""
 _RATES = (0.2, 0.35, 0.6, 1.0)
 """Distances of a next pole that are tried, in units of llc."""
 
@@ -38,7 +38,7 @@ class VolumeLaw:
     """V(eps) = c eps^llc (b - log eps)^(m - 1) as fitted.
 
     Attributes:
-        llc: at the most likely multiplicity; its error includes that the multiplicity may be another.
+        llc: at the most likely multiplicity; its error includes that it may be another.
         multiplicity: the most likely one.
         weights: probability of each multiplicity, by the information criterion.
         llc_by_multiplicity: what llc would be at each.

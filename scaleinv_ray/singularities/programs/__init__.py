@@ -2,8 +2,8 @@
 
 Every rule of a machine has a distribution over its outcomes. A program is the corner where each is
 certain; u_e >= 0 is the probability of the wrong outcome e. A *syndrome* is a multiset of wrong
-outcomes that changes the output on some input. All paths have weights >= 0, so that near the corner
-K = mean of -ln p(output | input) is, up to constants, the sum of the minimal syndromes as monomials:
+outcomes that changes the output on some input. All paths have weights >= 0, so that near the
+corner K = mean of -ln p(output | input) is, up to constants, the sum of the minimal syndromes:
 the germ is a monomial ideal on the orthant, and its coefficient is exact (after Clift, Murfet and
 Wallbridge 2021, arXiv 2103.16080).
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 OPERATIONS: Mapping[str, Callable[[Sequence[int]], int]] = {
     "copy": lambda bits: bits[0],
@@ -112,3 +113,12 @@ class Circuit:
         while len(bits) < self.num_inputs + len(self.gates) and self.rule(bits) is None:
             bits = (*bits, self._bit(bits))
         return bits
+
+
+def every_input(num_bits: int) -> list[tuple[int, ...]]:
+    """All values of so many bits.
+
+    >>> every_input(1)
+    [(0,), (1,)]
+    """
+    return list(product((0, 1), repeat=num_bits))

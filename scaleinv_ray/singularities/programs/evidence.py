@@ -16,7 +16,7 @@ _DEEPEST = 1e-22
 def log_evidence(
     generators: Sequence[Sequence[str]], ns: np.ndarray, *, rng: np.random.Generator
 ) -> np.ndarray:
-    """ln of Z(n) = integral over [0, 1]^d of exp(-n sum of generators).
+    """The logarithm of Z(n) = integral over [0, 1]^d of exp(-n sum of generators).
 
     Z is a product over groups of generators that share no variable. One variable alone is exact,
     (1 - exp(-n)) / n; the volume of every other group comes from a simulation.

@@ -115,7 +115,7 @@ def _syndromes(
     program: Program, given: Any, names: dict[tuple[int, int], int], known: Iterable[Syndrome]
 ) -> set[Syndrome]:
     """Minimal syndromes of an input beside those known, all configurations step by step."""
-    right, known = run(program, given), [Counter(s) for s in known]
+    right, divisors = run(program, given), [Counter(s) for s in known]
     reached: dict[Hashable, set[Syndrome]] = {program.start(given): {()}}
     wrong: set[Syndrome] = set()
     while reached:
@@ -129,7 +129,7 @@ def _syndromes(
                 failed = names.get((rule, outcome))
                 new = {s if failed is None else tuple(sorted((*s, failed))) for s in syndromes}
                 after = program.after(configuration, outcome)
-                kept = {s for s in new if failed is None or not _above(s, known)}
+                kept = {s for s in new if failed is None or not _above(s, divisors)}
                 following.setdefault(after, set()).update(kept)
         reached = {c: _minimal(found) for c, found in following.items() if found}
         if sum(map(len, reached.values())) > _MOST:
