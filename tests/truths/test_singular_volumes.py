@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from scaleinv_ray.contract import Refused
 from scaleinv_ray.singularities import (
     ade_table,
     mellin_pole,
@@ -174,8 +175,13 @@ def test_the_error_holds_that_the_multiplicity_may_be_another(name, seed):
 
 
 def test_a_corner_that_is_entered_at_an_angle_has_a_zero():
-    """K = |w1| + |w2| + |w3|: coefficient 3, above N / 2."""
-    found = subset_simulation(
-        lambda w: np.abs(w).sum(axis=-1), 3, rng=np.random.default_rng(0), num_particles=1000
-    )
+    """K = |w1| + |w2| + |w3|: coefficient 3, above N / 2; steps as of a Hessian are too long."""
+
+    def corner(w_PN):
+        return np.abs(w_PN).sum(axis=-1)
+
+    sizes = {"num_particles": 1000, "smallest_volume": 1e-12}
+    found = subset_simulation(corner, 3, rng=np.random.default_rng(0), in_corner=True, **sizes)
     assert within(volume_law(found, max_multiplicity=1).llc, 3.0)
+    with pytest.raises(Refused, match=r"or one with a gradient \(in_corner\)"):
+        subset_simulation(corner, 3, rng=np.random.default_rng(0), **sizes)

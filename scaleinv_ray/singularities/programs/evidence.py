@@ -62,7 +62,12 @@ def _simulated(group: list[Sequence[str]], ns: np.ndarray, rng: np.random.Genera
         return sum((u_PN[..., c].prod(axis=-1) for c in columns), np.zeros(w_PN.shape[:-1]))
 
     found = subset_simulation(
-        loss, len(names), rng=rng, num_particles=_PARTICLES, smallest_volume=_DEEPEST
+        loss,
+        len(names),
+        rng=rng,
+        num_particles=_PARTICLES,
+        smallest_volume=_DEEPEST,
+        in_corner=True,
     )
     return np.log(_laplace(found, ns))
 
