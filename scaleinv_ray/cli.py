@@ -18,6 +18,7 @@ from scaleinv_ray.checkpoints import listed, unused
 from scaleinv_ray.config import (
     RunConfig,
     load_design_config,
+    load_programs_config,
     load_run_config,
     load_train_config,
 )
@@ -158,6 +159,7 @@ def design(config: Config, address: Address = None) -> None:
         raise typer.Exit(3)
 
 
+@app.command()
 def plan(config: Config, out: Out = None, nodes: Nodes = 1, plugin: Plugins = None) -> None:
     """Prints units, captures, bytes, what is missing and what it costs; computes nothing."""
     from scaleinv_ray.conclude.conclusions import concluded_files
@@ -332,6 +334,14 @@ def convert(
 
     for line in converted(folder, out):
         typer.echo(line)
+
+
+@app.command()
+def programs(config: Config, address: Address = None) -> None:
+    """Compares programs of one function as singularities: programs.parquet and a page."""
+    from scaleinv_ray.runs.programs import compare_programs
+
+    typer.echo(compare_programs(load_programs_config(config), address=address))
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import Any
 
 from scaleinv_ray.config.design import DesignConfig
 from scaleinv_ray.config.loading import load
+from scaleinv_ray.config.programs import ProgramsConfig
 from scaleinv_ray.config.reader import ConfigError
 from scaleinv_ray.config.run import CapabilityFile, RunConfig
 from scaleinv_ray.config.train import TrainConfig
@@ -20,12 +21,23 @@ __all__ = [
     "CapabilityFile",
     "ConfigError",
     "DesignConfig",
+    "ProgramsConfig",
     "RunConfig",
     "TrainConfig",
     "load_design_config",
+    "load_programs_config",
     "load_run_config",
     "load_train_config",
 ]
+
+
+def load_programs_config(source: str | Path | Mapping[str, Any]) -> ProgramsConfig:
+    """The config of a set of programs, checked; ConfigError says what is wrong with it.
+
+    Args:
+        source: a YAML file, or what it would hold.
+    """
+    return load(ProgramsConfig, source)
 
 
 def load_run_config(

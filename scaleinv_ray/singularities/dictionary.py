@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 
@@ -18,6 +19,9 @@ from scaleinv_ray.singularities.exact.polynomial import (
     monomial,
     symmetry_dimension,
 )
+from scaleinv_ray.singularities.programs import Automaton, Circuit, Gate, germ, words
+from scaleinv_ray.singularities.programs.circuit import every_input
+from scaleinv_ray.singularities.programs.machine import Program
 
 _AOYAGI = "Aoyagi 2024, theorem 1"
 _NEWTON = "Newton polyhedron (Varchenko 1976)"
@@ -45,6 +49,14 @@ _NETWORKS: tuple[tuple[tuple[int, ...], int], ...] = (
 )
 _SUPERPOSITION = (("c=5, k=5", 14), ("c=6, k=6", 17), ("c=6, k=5, positive dead bias", 17))
 _REGULAR = 16
+_AUTOMATA: tuple[tuple[str, tuple[tuple[int, ...], ...], tuple[int, ...]], ...] = (
+    ("contains A, spare accepting state", ((1, 0), (1, 1), (1, 1)), (1, 2)),
+    ("contains A, one accepting state", ((1, 0), (1, 1), (1, 1)), (1,)),
+    ("parity of A, two states", ((1, 0), (0, 1)), (1,)),
+    ("constant yes, third state lethal", ((0, 0), (0, 0), (0, 0)), (0, 1)),
+)
+_COPIES = ((3, 2), (5, 3), (7, 4))
+"""Repetition codes: of n copies k have to fail."""
 
 
 def toys() -> tuple[Singularity, ...]:
@@ -64,12 +76,13 @@ def singularities() -> tuple[Singularity, ...]:
     """All entries, in a fixed order, names unique.
 
     Returns:
-        Toys, regular models, A D E, linear networks, a tanh unit, superposition.
+        Toys, regular models, A D E, linear networks, a tanh unit, superposition, programs.
 
     >>> len(singularities()) > 80
     True
     """
-    return (*toys(), *_regular(), *ade_table(), *_networks(), _tanh_unit(), *_superposition())
+    others = (*_networks(), _tanh_unit(), *_superposition(), *_programs())
+    return (*toys(), *_regular(), *ade_table(), *others)
 
 
 def linear_network(widths: tuple[int, ...], rank: int) -> Singularity:
@@ -178,3 +191,28 @@ def _superposition() -> Iterator[Singularity]:
             num_variables=3 * int(name[2]),
             source="Chen et al. 2023, arXiv 2310.06301",
         )
+
+
+def _programs() -> Iterator[Singularity]:
+    """Machines whose rules may fail, under log loss; other programs have germs alike."""
+    for name, table, accepting in _AUTOMATA:
+        one = Automaton(table, frozenset(accepting))
+        yield _program(f"automaton: {name}", one, words(2, 4))
+    for num, fail in _COPIES:
+        copies = tuple(Gate("copy", (0,), i) for i in range(num))
+        vote = Gate("majority", tuple(range(1, num + 1)), None)
+        circuit = Circuit(1, (*copies, vote), (num + 1,))
+        yield _program(f"circuit: {fail} of {num} copies fail", circuit, every_input(1))
+        shared = Circuit(1, (*(replace(c, rule=0) for c in copies), vote), (num + 1,))
+        yield _program(f"circuit: one copier fails {fail} times", shared, every_input(1))
+
+
+def _program(name: str, program: Program, inputs: list[tuple[int, ...]]) -> Singularity:
+    found = germ(program, inputs)
+    return Singularity(
+        name=name,
+        family="program",
+        coefficient=found.log_loss,
+        num_variables=found.num_variables,
+        source="syndromes and Newton polyhedron (Clift et al. 2021, arXiv 2103.16080)",
+    )

@@ -17,7 +17,8 @@ class Singularity:
 
     Attributes:
         name: unique in the dictionary.
-        family: regular, normal crossing, ADE, toy, linear network, tanh, superposition.
+        family: regular, normal crossing, ADE, toy, linear network, tanh, superposition,
+            program.
         coefficient: of the whole cube around the zero.
         num_variables: parameters.
         source: where the value is from.

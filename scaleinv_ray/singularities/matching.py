@@ -53,6 +53,7 @@ class Match:
         nearest: the most likely ones at all, kept or not, at most five.
         no_match_probability: with the density of llc even between 0 and twice the measured one.
         coverage: share of that range that would match something: near 1, a match says nothing.
+        by_chance: entries that a value drawn evenly from that range would match on average.
     """
 
     outcome: MatchOutcome
@@ -60,6 +61,7 @@ class Match:
     nearest: tuple[Candidate, ...]
     no_match_probability: float
     coverage: float
+    by_chance: float
 
 
 def match(
@@ -122,7 +124,7 @@ def match(
 
 def _weighed(llc: float, stderr: float, names_of: dict[Fraction, list[str]], level: float) -> Match:
     if not names_of:
-        return Match(MatchOutcome.NO_MATCH, (), (), 1.0, 0.0)
+        return Match(MatchOutcome.NO_MATCH, (), (), 1.0, 0.0, 0.0)
     predicted = sorted(names_of)
     z = (llc - np.array([float(value) for value in predicted])) / stderr
     log_likelihood = norm.logpdf(z) - math.log(stderr)
@@ -142,8 +144,10 @@ def _weighed(llc: float, stderr: float, names_of: dict[Fraction, list[str]], lev
     ]
     kept = tuple(candidate for candidate in ranked if candidate.p >= level)
     outcome = (MatchOutcome.NO_MATCH, MatchOutcome.ONE, MatchOutcome.SEVERAL)[min(len(kept), 2)]
-    covered = _covered(predicted, float(norm.isf(level / 2)) * stderr, width)
-    return Match(outcome, kept, tuple(ranked[:5]), float(mass[-1]), covered)
+    reach = float(norm.isf(level / 2)) * stderr
+    covered = _covered(predicted, reach, width)
+    chance = sum(len(names_of[v]) * _covered([v], reach, width) for v in predicted)
+    return Match(outcome, kept, tuple(ranked[:5]), float(mass[-1]), covered, chance)
 
 
 def _completed(entry: Singularity, hessian_rank: int | None) -> Fraction | None:

@@ -34,6 +34,9 @@ class MatchRow(TypedDict):
     probability: Annotated[list[float], "their probabilities"]
     no_match_probability: Annotated[float | None, "that it is none of the dictionary"]
     coverage: Annotated[float | None, "share of all values that would match something"]
+    by_chance: Annotated[
+        float | None, "entries that a value up to twice this one matches by chance"
+    ]
     reason: str | None
 
 
@@ -80,6 +83,7 @@ def _refused(row: Mapping[str, Any]) -> MatchRow:
         "probability": [],
         "no_match_probability": None,
         "coverage": None,
+        "by_chance": None,
         "reason": None,
     }
 
@@ -99,5 +103,6 @@ def _matched(row: MatchRow, found: Match) -> MatchRow:
         "probability": [c.probability for c in found.candidates],
         "no_match_probability": found.no_match_probability,
         "coverage": found.coverage,
+        "by_chance": found.by_chance,
         "reason": reason,
     }

@@ -28,7 +28,7 @@ _EXPLORE = 0.25
 _TINY = 1e-150
 """Losses below it count as it where ratios are taken."""
 _SETTLED = 10
-"""Last levels over which thresholds must still fall as an exponent <= num_variables / 2 demands."""
+"""Last levels over which thresholds must still fall as the largest exponent demands."""
 _SHORT = 6
 """Levels up to which nothing is asked of their fall: nobody fits a law to so few."""
 
@@ -67,6 +67,7 @@ def subset_simulation(
     num_moves: int = 20,
     smallest_volume: float = 1e-16,
     smallest_loss: float = 1e-28,
+    in_corner: bool = False,
 ) -> StateDensity:
     """Thresholds eps whose volumes {K < eps} are 1/2, 1/4, .. of a uniform prior on [-1, 1]^N.
 
@@ -80,6 +81,8 @@ def subset_simulation(
         num_blocks: at least 2.
         num_moves: of every particle at every level.
         smallest_loss: or where the median threshold is here: well above the rounding of K.
+        in_corner: K has a gradient at its zero, as |w1| + |w2|: steps go down to eps, and llc may
+            reach num_variables instead of half of it.
 
     Returns:
         Thresholds, volumes and particles.
@@ -94,7 +97,7 @@ def subset_simulation(
     >>> bool(np.abs(exact.mean(axis=0) - found.log_volume_L).max() < 0.6)
     True
     """
-    size = num_particles // num_blocks
+    size, degree = num_particles // num_blocks, 1 if in_corner else 2
     if num_blocks < 2 or size < 8:
         raise ValueError(f"num_particles: got {size} in each of {num_blocks} blocks, needs 8, 2")
     kept = size // 2
@@ -118,14 +121,20 @@ def subset_simulation(
         w_BPN = np.take_along_axis(now.w_BPN, order_BP[:, clone_P, None], axis=1)
         now = _Particles(w_BPN, k_BP[:, clone_P])
         now, kind_SBP, gain_SBP = _moved(
-            potential, now, eps_B, proposal=proposal, num_moves=num_moves, rng=rng
+            potential,
+            now,
+            eps_B,
+            degree=degree,
+            proposal=proposal,
+            num_moves=num_moves,
+            rng=rng,
         )
         acceptance.append(float((gain_SBP >= 0).mean()))
         proposal = _adapted(kind_SBP, np.maximum(gain_SBP, 0.0))
     if not thresholds:
         ends = f"smallest_loss {smallest_loss:.3g}, smallest_volume {smallest_volume:.3g}"
         raise Refused(f"no level: half of the cube has K <= {np.median(eps_B):.3g} ({ends})")
-    _require_zero(thresholds, num_variables)
+    _require_zero(thresholds, num_variables / degree)
     return StateDensity(
         log_eps_BL=np.log(np.array(thresholds).T.reshape(num_blocks, -1)),
         log_volume_L=step * np.arange(1, len(thresholds) + 1),
@@ -192,13 +201,17 @@ def _pole(z_Z: np.ndarray, moments_Z2: np.ndarray) -> tuple[float, float]:
     return float(start / slope), float(1 / slope)
 
 
-def _require_zero(thresholds: list[np.ndarray], num_variables: int) -> None:
-    # An analytic K with a zero has llc <= N / 2, so that halving the volume divides eps by at least
-    # 4^(1 / N); half of that, in the logarithm, over the last levels leaves room for noise.
+def _require_zero(thresholds: list[np.ndarray], largest: float) -> None:
+    # An analytic K with a zero has llc <= N / 2, and <= N in a corner: `largest`. So halving the
+    # volume divides eps by at least 2^(1 / largest); half of that, in the logarithm, over the last
+    # levels leaves room for noise.
     last = np.log(np.median(np.array(thresholds[-_SETTLED - 1 :]), axis=1))
     fall = float(last[0] - last[-1]) / max(len(last) - 1, 1)
-    if len(last) > _SHORT and fall < math.log(2) / num_variables:
-        raise Refused(f"K stays near {math.exp(last[-1]):.2g}: it has no zero inside the cube")
+    if len(last) > _SHORT and fall < math.log(2) / (2 * largest):
+        raise Refused(
+            f"K stays near {math.exp(last[-1]):.2g}: it has no zero inside the cube, "
+            "or one with a gradient (in_corner)"
+        )
 
 
 def _checked(k_BP: np.ndarray) -> np.ndarray:
@@ -212,6 +225,7 @@ def _moved(
     now: _Particles,
     eps_B: np.ndarray,
     *,
+    degree: int,
     proposal: np.ndarray,
     num_moves: int,
     rng: np.random.Generator,
@@ -219,7 +233,9 @@ def _moved(
     """Moves all particles inside {K < eps}; also the kind and the gain of every proposal."""
     # The gain is the squared change of log K, at most 1; -1 where the proposal was refused.
     w_BPN, k_BP = now
-    kind_SBP, step_SBPN = _steps(eps_B, (num_moves, *w_BPN.shape), proposal=proposal, rng=rng)
+    finest_B = np.minimum(eps_B, 1.0) ** (1 / degree)
+    shape = (num_moves, *w_BPN.shape)
+    kind_SBP, step_SBPN = _steps(finest_B, shape, proposal=proposal, rng=rng)
     gain_SBP = np.empty(kind_SBP.shape)
     for step_BPN, gain_BP in zip(step_SBPN, gain_SBP, strict=True):
         next_BPN = w_BPN + step_BPN
@@ -235,7 +251,7 @@ def _moved(
 
 
 def _steps(
-    eps_B: np.ndarray,
+    finest_B: np.ndarray,
     shape: tuple[int, ...],
     *,
     proposal: np.ndarray,
@@ -246,7 +262,7 @@ def _steps(
     edges = np.cumsum(proposal)
     kind_SBP = np.searchsorted(edges[:-1], rng.random(lead) * edges[-1], side="right")
     share_SBP = (kind_SBP % _SCALES + rng.random(lead)) / _SCALES
-    scale_SBP = np.exp(0.5 * np.minimum(np.log(eps_B), 0.0)[:, None] * share_SBP)
+    scale_SBP = np.exp(np.log(finest_B)[:, None] * share_SBP)
     step_SBPN = rng.standard_normal(shape) * scale_SBP[..., None]
     axis_SBP = rng.integers(num_variables, size=lead)
     other_SBPN = axis_SBP[..., None] != np.arange(num_variables)

@@ -1,5 +1,8 @@
 """Refusals and bookkeeping of the exact part."""
 
+import itertools
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -96,3 +99,11 @@ def test_entries_without_a_polynomial_say_so():
     entry = next(e for e in singularities() if e.family == "linear network")
     with pytest.raises(ValueError, match="has no polynomial"):
         entry.potential(np.zeros((1, 3)))
+
+
+def test_a_sum_of_even_squares_needs_no_face_check(monkeypatch):
+    """Eleven variables: e_2 of squares; its compact faces would take minutes."""
+    monkeypatch.setattr("scaleinv_ray.singularities.exact.newton.compact_faces", None)
+    pairs = itertools.combinations(range(11), 2)
+    terms = {tuple(2 * (i in pair) for i in range(11)): 1 for pair in pairs}
+    assert newton_polyhedron(Polynomial(terms)) == (Fraction(11, 4), 1)

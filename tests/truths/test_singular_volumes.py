@@ -1,10 +1,12 @@
 """Volumes of small loss by simulation, against exact coefficients and exact volumes."""
 
+import itertools
 from functools import cache
 
 import numpy as np
 import pytest
 
+from scaleinv_ray.contract import Refused
 from scaleinv_ray.singularities import (
     ade_table,
     mellin_pole,
@@ -127,3 +129,59 @@ def test_a_tanh_unit_is_the_normal_crossing_of_the_dictionary():
     law = volume_law(found, max_multiplicity=2)
     assert law.multiplicity == entry.coefficient.multiplicity
     assert within(law.llc, float(entry.coefficient.llc))
+
+
+def elementary_square(power):
+    """e_k(|w|)^2: k of N have to vanish."""
+
+    def square(w_PN):
+        x_PN = np.abs(w_PN)
+        e = [np.ones(x_PN.shape[:-1]), *(np.zeros(x_PN.shape[:-1]) for _ in range(power))]
+        for i in range(x_PN.shape[-1]):
+            for j in range(power, 0, -1):
+                e[j] = e[j] + e[j - 1] * x_PN[..., i]
+        return e[power] ** 2
+
+    return square
+
+
+def latent_class_square(w_PN):
+    """Two classes of three binary features, the truth independent: coefficient 2."""
+    t, a, b = (1 + w_PN[..., 0]) / 2, (1 + w_PN[..., 1:4] * 0.9) / 2, (1 + w_PN[..., 4:] * 0.9) / 2
+    total = np.zeros(t.shape)
+    for y in itertools.product((False, True), repeat=3):
+        p, q = (np.where(y, x, 1 - x).prod(axis=-1) for x in (a, b))
+        total += (8 * (t * p + (1 - t) * q) - 1) ** 2 / 8
+    return total
+
+
+NEAR_FACES = {  # K, variables, exact coefficient; m = 1 in all of them
+    "e_3 of 5": (elementary_square(3), 5, 5 / 6),
+    "e_4 of 7": (elementary_square(4), 7, 7 / 8),
+    "latent class": (latent_class_square, 7, 2.0),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NEAR_FACES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_error_holds_that_the_multiplicity_may_be_another(name, seed):
+    potential, num, llc = NEAR_FACES[name]
+    found = subset_simulation(potential, num, rng=np.random.default_rng(seed))
+    law = volume_law(found, max_multiplicity=num)
+    assert abs(law.llc.value - llc) < 3 * law.llc.stderr
+    assert law.llc.stderr < 0.1 * llc
+    assert within(law.llc_by_multiplicity[1], llc, percent=3)
+
+
+def test_a_corner_that_is_entered_at_an_angle_has_a_zero():
+    """K = |w1| + |w2| + |w3|: coefficient 3, above N / 2; steps as of a Hessian are too long."""
+
+    def corner(w_PN):
+        return np.abs(w_PN).sum(axis=-1)
+
+    sizes = {"num_particles": 1000, "smallest_volume": 1e-12}
+    found = subset_simulation(corner, 3, rng=np.random.default_rng(0), in_corner=True, **sizes)
+    assert within(volume_law(found, max_multiplicity=1).llc, 3.0)
+    with pytest.raises(Refused, match=r"or one with a gradient \(in_corner\)"):
+        subset_simulation(corner, 3, rng=np.random.default_rng(0), **sizes)

@@ -49,8 +49,29 @@ def newton_polyhedron(potential: Polynomial) -> LearningCoefficient:
     exponents_MN = potential.exponents_MN
     if not exponents_MN.any(axis=1).all():
         raise ValueError("potential: got a constant term, must vanish at the origin")
-    for face_MN in compact_faces(exponents_MN):
-        _require_positive(potential, face_MN)
+    if (exponents_MN % 2).any() or min(potential.terms.values()) < 0:  # else positive as it stands
+        for face_MN in compact_faces(exponents_MN):
+            _require_positive(potential, face_MN)
+    return monomial_threshold(exponents_MN)
+
+
+def monomial_threshold(exponents_MN: np.ndarray) -> LearningCoefficient:
+    """Coefficient of the sum of monomials with these exponents on the orthant w >= 0.
+
+    Nothing cancels there, so that the polyhedron decides alone (Howald 2001 for monomial ideals):
+    1 / t where the diagonal enters it at t (1, .., 1), and the codimension of the face met.
+
+    Args:
+        exponents_MN: exponents of the monomials, none of them 0.
+
+    Raises:
+        ValueError: without a monomial, or with the constant one.
+
+    >>> monomial_threshold(np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1]]))  # two of three
+    LearningCoefficient(llc=Fraction(3, 2), multiplicity=1)
+    """
+    if not len(exponents_MN) or not exponents_MN.any(axis=1).all():
+        raise ValueError(f"exponents: got {exponents_MN.tolist()}, needs monomials other than 1")
     distance = _distance(exponents_MN)
     return LearningCoefficient(1 / distance, _codimension(exponents_MN, distance))
 

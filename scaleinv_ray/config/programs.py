@@ -1,0 +1,143 @@
+"""The config of a set of programs whose germs are compared."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from scaleinv_ray.config.fields import Name, Natural, Options, Place, Positive, Text, distinct
+
+Few = Annotated[Positive, Field(le=8)]
+States = Annotated[tuple[Natural, ...], Field(min_length=1), AfterValidator(distinct)]
+
+
+class AutomatonSet(Options):
+    """Finite automata of one size that compute one of some functions of words.
+
+    Attributes:
+        machine: automaton.
+        name: of the set: its space of codes.
+        states: number of states; the first is 0.
+        symbols: number of symbols.
+        longest: inputs are all words up to this length.
+        accepting: sets of accepting states, each with automata of its own.
+        functions: those that are kept, by name; None: every function that has one.
+        table: next state of every state for each symbol; or
+        enumerate: all of them.
+    """
+
+    machine: Literal["automaton"]
+    name: Text
+    states: Few
+    symbols: Few
+    longest: Few
+    accepting: Annotated[tuple[States, ...], Field(min_length=1)]
+    functions: tuple[Text, ...] | None = None
+    table: tuple[tuple[Natural, ...], ...] | None = None
+    enumerate: Literal["all"] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> AutomatonSet:
+        if (self.table is None) == (self.enumerate is None):
+            raise ValueError("table, enumerate: got both or neither, allowed: one of the two")
+        if self.table is not None and {len(self.table), *map(len, self.table)} != {
+            self.states,
+            self.symbols,
+        } | {len(self.table)}:
+            raise ValueError(f"table: allowed: {self.states} rows of {self.symbols} states")
+        num = self.states ** (self.states * self.symbols)
+        if self.enumerate and num > MOST_PROGRAMS:
+            raise ValueError(f"states, symbols: got {num} automata, allowed: {MOST_PROGRAMS}")
+        return self
+
+
+class TuringOptions(Options):
+    """A Turing machine on a bounded tape.
+
+    Attributes:
+        machine: turing.
+        name: of the program.
+        table: of every state a move for each symbol: [symbol written, -1, 0 or 1, next state].
+        cells: of the tape; inputs are all words of this length.
+        steps: after which it stops.
+        accepting: states that mean yes.
+    """
+
+    machine: Literal["turing"]
+    name: Text
+    table: tuple[tuple[tuple[int, int, int], ...], ...]
+    cells: Few
+    steps: Annotated[Positive, Field(le=32)]
+    accepting: States
+
+
+class GateOptions(Options):
+    """A gate.
+
+    Attributes:
+        name: of its wire.
+        operation: copy, not, and, or, xor, majority.
+        reads: wires: x0, x1, .. or earlier gates.
+        rule: gates of one rule share their probability of failing; by default each has its own.
+        sure: it never fails.
+    """
+
+    name: Name
+    operation: Text
+    reads: Annotated[tuple[Text, ...], Field(min_length=1)]
+    rule: Text | None = None
+    sure: bool = False
+
+
+class CircuitOptions(Options):
+    """A Boolean circuit with gates that fail.
+
+    Attributes:
+        machine: circuit.
+        name: of the program.
+        inputs: number of bits; the inputs are all their values.
+        gates: in order.
+        outputs: wires that are read.
+    """
+
+    machine: Literal["circuit"]
+    name: Text
+    inputs: Few
+    gates: Annotated[tuple[GateOptions, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[Text, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _wired(self) -> CircuitOptions:
+        known = [f"x{i}" for i in range(self.inputs)]
+        for gate in self.gates:
+            if odd := [wire for wire in gate.reads if wire not in known]:
+                raise ValueError(f"gates: {gate.name} got wire {odd[0]!r}, allowed: {known}")
+            known.append(gate.name)
+        distinct(known)
+        if odd := [wire for wire in self.outputs if wire not in known]:
+            raise ValueError(f"outputs: got wire {odd[0]!r}, allowed: {known}")
+        return self
+
+
+ProgramSet = Annotated[
+    AutomatonSet | TuringOptions | CircuitOptions, Field(discriminator="machine")
+]
+MOST_PROGRAMS = 1_000_000
+"""That are enumerated: at a hundred a second, some hours of one core."""
+
+
+class ProgramsConfig(Options):
+    """Programs whose germs are compared.
+
+    Attributes:
+        name: of the set.
+        out: folder of programs.parquet and programs.html.
+        machines: what is looked at.
+        seed: of the simulated volumes behind the evidence curves.
+    """
+
+    name: Name
+    out: Place
+    machines: Annotated[tuple[ProgramSet, ...], Field(min_length=1)]
+    seed: Natural = 0
