@@ -1,4 +1,4 @@
-"""The command line: demo, inspect, train, plan, run, status, report, convert, invariants."""
+"""The command line: demo, inspect, circuits, train, plan, run, status, report, convert, invariants."""
 
 from __future__ import annotations
 
@@ -262,6 +262,31 @@ def invariants() -> None:
 
     assert scaleinv_ray.invariants, "importing the package registers the invariants"
     typer.echo(markdown_table())
+
+
+@app.command()
+def circuits(
+    model: Annotated[Path, typer.Argument(help="Checkpoint folder; of a run the last step")],
+    probe: Annotated[str, typer.Option(help="induction, names, .. in pairs")] = "induction",
+    metric: Annotated[str | None, typer.Option(help="logit_diff, prob_diff, loss, kl")] = None,
+    nodes: Annotated[str, typer.Option(help="out of heads,mlp,embed")] = "heads,mlp",
+    ablation: Annotated[str, typer.Option(help="or mean_per_position, mean, zero")] = "resample",
+    edges: Annotated[bool, typer.Option("--edges", help="Edges too")] = False,
+    budget: Annotated[str | None, typer.Option(help="Forward passes at most, as 200f")] = None,
+    sequences: Annotated[int, typer.Option(min=2, help="Pairs")] = 32,
+    length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence")] = 64,
+    null: Annotated[bool, typer.Option(help="The same untrained, beside it")] = True,
+    out: Annotated[Path | None, typer.Option(help="Folder for circuits.json")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
+) -> None:  # fmt: skip
+    """Cuts and patches the heads and MLPs of a model: which ones does its answer hang on?"""
+    from scaleinv_ray.circuitry.commands import Request, command
+
+    request = Request(
+        model, probe, metric, nodes, ablation, edges, budget, sequences, length, null, out
+    )
+    for line in command(request, as_json=as_json):
+        typer.echo(line)
 
 
 @app.command()
