@@ -1,4 +1,4 @@
-"""The command line: demo, inspect, circuits, train, plan, run, status, report, convert, invariants."""
+"""The command line: each command is a function, what it does lies in the rooms below."""
 
 from __future__ import annotations
 

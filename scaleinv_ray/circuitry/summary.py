@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from scaleinv_ray.invariants.circuits import (
 )
 
 _TOP = 10
+_WIDTH = 96
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,9 @@ class Circuits:
             rows.append(f"{name:<20} refused: {why}" if why else line)
         found = self.quantities().values()
         reason = {q["untrained_refused"] for q in found if "untrained_refused" in q}
-        return [*rows, *(f"untrained refused: {why}" for why in sorted(reason))]
+        for why in sorted(reason):
+            rows += textwrap.wrap(f"untrained refused: {why}", _WIDTH, subsequent_indent="  ")
+        return rows
 
     def _edges(self) -> list[str]:
         e = self.effects
