@@ -8,10 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scaleinv_ray.circuitry.live import circuits
     from scaleinv_ray.inspection import inspect
     from scaleinv_ray.runs.analysis import run
 
-__all__ = ["__version__", "inspect", "run"]
+__all__ = ["__version__", "circuits", "inspect", "run"]
 
 try:
     __version__ = version("scaleinv-ray")
@@ -29,6 +30,10 @@ def __getattr__(name: str) -> Any:
         from scaleinv_ray.inspection import inspect
 
         return inspect
+    if name == "circuits":
+        from scaleinv_ray.circuitry.live import circuits
+
+        return circuits
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

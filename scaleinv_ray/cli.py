@@ -1,11 +1,10 @@
-"""The command line; what a command does lies in the rooms below."""
+"""The command line: each command is a function, what it does lies in the rooms below."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections import Counter, defaultdict
 from functools import partial
 from importlib.metadata import version
 from importlib.resources import as_file, files
@@ -14,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from scaleinv_ray.checkpoints import listed, unused
+from scaleinv_ray.checkpoints import unused
 from scaleinv_ray.config import (
     RunConfig,
     load_design_config,
@@ -26,16 +25,7 @@ from scaleinv_ray.config.reader import read_mapping
 from scaleinv_ray.cost_model import cost_lines, price
 from scaleinv_ray.entry import enter
 from scaleinv_ray.inputs.paths import absolute, check_folder, expanded
-from scaleinv_ray.inputs.wording import clipped, shown, sized
-from scaleinv_ray.plan import Plan
-from scaleinv_ray.plan.costs import (
-    GPU_BYTES,
-    available_memory,
-    capture_bytes,
-    choose_loading,
-    forward_flops,
-    model_bytes,
-)
+from scaleinv_ray.inputs.wording import clipped, shown
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -165,6 +155,7 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1, plugin: Plugins = No
     from scaleinv_ray.conclude.conclusions import concluded_files
     from scaleinv_ray.measure.inventory import say, take_inventory
     from scaleinv_ray.plan import make_plan
+    from scaleinv_ray.plan.description import describe, loadings
     from scaleinv_ray.plan.look import look_lines
     from scaleinv_ray.runs.analysis import notes_of
     from scaleinv_ray.runs.fitting import check_models
@@ -179,7 +170,7 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1, plugin: Plugins = No
     done = held.done
     missing = made.missing(done)
     check_models(missing, checked.trust_remote_code)
-    typer.echo(_describe(made, done))
+    typer.echo(describe(made, done))
     for line in look_lines(made):
         typer.echo(line)
     for line in unused(checked.models):
@@ -188,7 +179,7 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1, plugin: Plugins = No
         typer.echo(note)
     for line in reach_lines(made):
         typer.echo(line)
-    typer.echo(_loadings(made, checked))
+    typer.echo(loadings(made, checked))
     cores = nodes * (os.cpu_count() or 1)
     on_gpus = checked.cluster.gpus_per_model > 0
     devices = (checked.cluster.actors or nodes) if on_gpus else 0
@@ -207,71 +198,6 @@ def run(
 ) -> None:
     """Measures what is missing, judges, and writes verdicts and report.html."""
     _run(_config(config, plugin), out, address, as_json=as_json)
-
-
-def _describe(plan: Plan, done: set[str]) -> str:
-    """The plan as a table by kind of capture and invariant, with totals."""
-    protocol = plan.protocol
-    captures: dict[str, dict[str, int]] = defaultdict(dict)
-    passes: dict[tuple[str, ...], float] = {}
-    rows: Counter[tuple[str, str]] = Counter()
-    left: Counter[tuple[str, str]] = Counter()
-    for m in plan.measurements:
-        for unit, key in m.readings:  # of a pair both, of a run all its steps
-            c = unit.checkpoint
-            if c.captures:
-                continue  # made elsewhere
-            captures[m.kind][key] = capture_bytes(c, m.kind, protocol, plan.spectroscopy)
-            if m.probe is not None:
-                shuffled = str(unit.variant == "shuffled_tokens")
-                passes[(*unit.content, m.probe, shuffled)] = forward_flops(c, protocol)
-        rows[m.kind, m.invariant] += 1
-        left[m.kind, m.invariant] += m.key not in done
-    variants = Counter(u.variant for u in plan.units)
-    lines = [
-        f"series {plan.name}, protocol {protocol.digest()}",
-        f"units: {len(plan.units)} ({', '.join(f'{n} {v}' for v, n in variants.items())})",
-        f"forward passes: {len(passes)}, {sum(passes.values()):.3g} FLOP",
-        f"{'capture':<14}{'files':>7}{'bytes':>10}  {'invariant':<36}{'planned':>8}{'missing':>8}",
-    ]
-    for (kind, name), count in rows.items():
-        size = sum(captures[kind].values())
-        lines.append(
-            f"{kind:<14}{len(captures[kind]):>7}{size / 1e6:>8.1f}MB  {name:<36}{count:>8}"
-            f"{left[kind, name]:>8}"
-        )
-    total = sum(sum(files.values()) for files in captures.values())
-    lines.append(
-        f"{'in all':<14}{sum(map(len, captures.values())):>7}{total / 1e6:>8.1f}MB  {'':<36}"
-        f"{len(plan.measurements):>8}{sum(left.values()):>8}"
-    )
-    lines += [f"equal weights: {a} = {b}" for a, b in plan.equal_weights]
-    kinds = {u.checkpoint.model: u.checkpoint.no_logits for u in plan.units}
-    lines += [f"{m}: {k}; weights alone can be measured" for m, k in kinds.items() if k]
-    encoders = {u.checkpoint.model: u.checkpoint for u in plan.units if u.checkpoint.encoder}
-    lines += [
-        f"{m}: an encoder: no next tokens, hence no losses of them, curvature or chains; "
-        + ("no losses of hidden tokens" if c.mask_id is None else "losses of hidden tokens")
-        for m, c in encoders.items()
-    ]
-    odd = {u.checkpoint.model: u.checkpoint.odd for u in plan.units}
-    lines += [f"{model}: not measured: {listed(why, 3)}" for model, why in odd.items() if why]
-    return "\n".join(lines)
-
-
-def _loadings(plan: Plan, config: RunConfig) -> str:
-    """How each model would be put into memory on machines like this; actors ask their own node."""
-    gpus, load = config.cluster.gpus_per_model, config.cluster.load
-    where = f"GPUs of one node ({gpus} x {sized(GPU_BYTES)})" if gpus else "this machine's CPU"
-    room = {"memory": available_memory(), "gpu_memory": gpus * GPU_BYTES}
-    lines = {}
-    for checkpoint in (u.checkpoint for u in plan.units if not u.checkpoint.captures):
-        size = model_bytes(checkpoint)
-        chosen = choose_loading(size, load, **room)
-        lines[checkpoint.model] = (
-            f"{checkpoint.model}: {sized(size)}, {chosen.how} ({chosen.reason})"
-        )
-    return "\n".join([f"loading on {where}:", *lines.values()]) if lines else ""
 
 
 def _run(config: RunConfig, out: str | None, address: str | None, *, as_json: bool = False) -> None:
@@ -366,6 +292,31 @@ def new_invariant(
     typer.echo(
         f"next: python -m pytest {test.name}, then scaleinv run series.yaml --plugin {file.name}"
     )
+
+
+@app.command()
+def circuits(
+    model: Annotated[Path, typer.Argument(help="Checkpoint folder; of a run the last step")],
+    probe: Annotated[str, typer.Option(help="induction, names, .. in pairs")] = "induction",
+    metric: Annotated[str | None, typer.Option(help="logit_diff, prob_diff, loss, kl")] = None,
+    nodes: Annotated[str, typer.Option(help="out of heads,mlp,embed")] = "heads,mlp",
+    ablation: Annotated[str, typer.Option(help="or mean_per_position, mean, zero")] = "resample",
+    edges: Annotated[bool, typer.Option("--edges", help="Edges too")] = False,
+    budget: Annotated[str | None, typer.Option(help="Forward passes at most, as 200f")] = None,
+    sequences: Annotated[int, typer.Option(min=2, help="Pairs")] = 32,
+    length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence")] = 64,
+    null: Annotated[bool, typer.Option(help="The same untrained, beside it")] = True,
+    out: Annotated[Path | None, typer.Option(help="Folder for circuits.json")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
+) -> None:  # fmt: skip
+    """Cuts and patches the heads and MLPs of a model: which ones does its answer hang on?"""
+    from scaleinv_ray.circuitry.commands import Request, command
+
+    request = Request(
+        model, probe, metric, nodes, ablation, edges, budget, sequences, length, null, out
+    )
+    for line in command(request, as_json=as_json):
+        typer.echo(line)
 
 
 @app.command()

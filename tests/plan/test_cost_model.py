@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from scaleinv_ray.checkpoints import Checkpoint
-from scaleinv_ray.cli import _describe, _loadings, app
+from scaleinv_ray.cli import app
 from scaleinv_ray.config import load_run_config
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.cost_model import (
@@ -33,6 +33,7 @@ from scaleinv_ray.cost_model import (
 from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.plan import Measurement, Plan, Reading, Unit
 from scaleinv_ray.plan.costs import capture_bytes, model_bytes
+from scaleinv_ray.plan.description import describe, loadings
 from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol, Spectroscopy
 from scaleinv_ray.records import Protocol, Variant
 from tests.plan.test_plan import net
@@ -242,11 +243,11 @@ def test_a_plan_names_the_captures_of_both_of_a_pair_and_none_made_elsewhere(
     plan = _plan(*made)
     (cost,) = price(plan, made, constants=_table()).captures
     assert cost.files == 2
-    text = _describe(plan, set())
+    text = describe(plan, set())
     assert re.search(rf"^cloud +2 +{cost.num_bytes / 1e6:.1f}MB  {OVERLAP} ", text, re.M), text
     assert "forward passes: 2, " in text
     elsewhere = _checkpoint(captures=(("cloud", "p", tmp_path / "c.arrow"),))
-    text = _describe(_plan(_measured(CLOUD, elsewhere)), set())
+    text = describe(_plan(_measured(CLOUD, elsewhere)), set())
     assert re.search(rf"^cloud +0 +0.0MB  {CLOUD} ", text, re.M), text
     assert "forward passes: 0, " in text
 
@@ -386,4 +387,4 @@ def test_a_plan_counts_the_actors_that_have_gpus(
 def test_a_plan_says_how_models_are_loaded(cluster: dict[str, Any], said: str) -> None:
     made = _plan(_measured(CLOUD, _checkpoint(n_params=69_000_000_000, dtype="float16")))
     config = load_run_config({"name": "s", "models": [{"path": "m"}], "cluster": cluster})
-    assert re.search(f"^loading on {said}", _loadings(made, config))
+    assert re.search(f"^loading on {said}", loadings(made, config))

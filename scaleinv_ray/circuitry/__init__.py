@@ -1,0 +1,13 @@
+"""Circuits: which components of a model an answer hangs on, found by cutting and patching them.
+
+`circuits` measures a live model on given tokens, `folders.circuits_of` a checkpoint on a probe;
+both give a `Circuits`, whose `effects` are per sequence. Below them: `measuring` (what for which
+budget), `interventions` (exact), `estimators` (gradients), `game` (sets), `surgery` (hooks and
+reruns), `compiled` (models whose circuits are known).
+"""
+
+from scaleinv_ray.circuitry.live import circuits
+from scaleinv_ray.circuitry.record import Effects
+from scaleinv_ray.circuitry.summary import Circuits
+
+__all__ = ["Circuits", "Effects", "circuits"]

@@ -1,0 +1,142 @@
+"""Circuits of a checkpoint folder on a probe in pairs, beside the same model untrained."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from scaleinv_ray.checkpoints import Checkpoint, resolve
+from scaleinv_ray.checkpoints.weights.nulls import materialise
+from scaleinv_ray.circuitry.measuring import Asked, measure
+from scaleinv_ray.circuitry.summary import Circuits
+from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
+from scaleinv_ray.inputs.json_files import read_json
+from scaleinv_ray.inputs.wording import shown
+from scaleinv_ray.plan.tokenizer import beginning_of, encode, read_tokenizer, unknown_ids
+from scaleinv_ray.probes import ProbeRequest, load_corpus
+from scaleinv_ray.probes.corpus import STDLIB
+from scaleinv_ray.probes.corrupted import CORRUPTED, Pairs, corrupt
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How pairs are drawn.
+
+    Attributes:
+        probe: a key of `CORRUPTED`.
+        sequences: pairs.
+        length: tokens of a sequence, at most.
+        seed: of the draws.
+    """
+
+    probe: str
+    sequences: int = 32
+    length: int = 64
+    seed: int = 0
+
+
+def circuits_of(
+    folder: Path,
+    drawing: Drawing,
+    asked: Asked,
+    *,
+    untrained: bool = True,
+    say: Callable[[str], None] = print,
+) -> Circuits:
+    """Measures a checkpoint on a probe.
+
+    Args:
+        folder: a checkpoint, or a run, whose last step is taken.
+        drawing: of the pairs.
+        asked: what is wanted.
+        untrained: the same of a random initialisation, for scale.
+        say: takes lines on what is left out.
+
+    Raises:
+        ValueError: for what cannot be measured, naming field, got and allowed.
+    """
+    if drawing.probe not in CORRUPTED:
+        near = difflib.get_close_matches(drawing.probe, CORRUPTED, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"probe: got {shown(drawing.probe)}, allowed {sorted(CORRUPTED)}; nearest {near!r}"
+        )
+    checkpoint = resolve([{"path": str(folder)}])[-1]
+    where = checkpoint.folder
+    assert where is not None, "a path is local"
+    if checkpoint.no_logits:
+        raise ValueError(f"model: got {folder}: {checkpoint.no_logits}, allowed causal models")
+    pairs = pairs_of(checkpoint, drawing)
+    name = checkpoint.model + ("" if checkpoint.step is None else f" at step {checkpoint.step}")
+    anatomy = Anatomy.of(materialise(where, "trained", 0).model)
+    effects = measure(anatomy, pairs, asked)
+    null = None
+    if untrained:
+        model = materialise(where, "random_init", 0, init_folder=checkpoint.init_folder).model
+        null = measure(Anatomy.of(model), pairs, replace(asked, must_do=False))
+    else:
+        say("untrained: not measured")
+    return Circuits(name, drawing.probe, effects, null, pairs.acceptance)
+
+
+def pairs_of(checkpoint: Checkpoint, drawing: Drawing) -> Pairs:
+    """The pairs of a probe in a checkpoint's tokens, behind what its tokenizer puts first.
+
+    Args:
+        checkpoint: its tokenizer is read; without one the probes of token ids alone can be had.
+        drawing: of the pairs.
+
+    Raises:
+        ValueError: for a probe of text without a tokenizer, or tokens it cannot spell.
+    """
+    request, first = _request(checkpoint, drawing)
+    most = checkpoint.max_positions
+    if most is not None and len(first) + request.length > most:
+        request = replace(request, length=most - len(first))
+    return corrupt(drawing.probe, request).after(first)
+
+
+def _request(checkpoint: Checkpoint, drawing: Drawing) -> tuple[ProbeRequest, tuple[int, ...]]:
+    text = drawing.probe in {"prose", "code"}
+    request = ProbeRequest(
+        encode=_no_tokenizer,
+        sequences=drawing.sequences,
+        length=drawing.length,
+        vocab_size=checkpoint.vocab_size,
+        corpus=load_corpus(STDLIB) if text else None,
+        rng=np.random.default_rng(drawing.seed),
+    )
+    file, digest = checkpoint.tokenizer_file, checkpoint.tokenizer_digest
+    if file is None or digest is None:
+        first = _own_first(checkpoint)
+        return replace(request, special_ids=frozenset(first)), first
+    tokenizer = read_tokenizer(file, digest)
+    added = tokenizer.get_added_tokens_decoder().items()
+    special = {i for i, token in added if token.special} | {*unknown_ids(tokenizer)}
+    request = replace(
+        request,
+        encode=partial(encode, tokenizer, file),
+        vocab_size=min(checkpoint.vocab_size, tokenizer.get_vocab_size()),
+        special_ids=frozenset(special),
+    )
+    return request, beginning_of(tokenizer, file, "auto", checkpoint.bos)
+
+
+def _own_first(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """The beginning token of config.json where there is no tokenizer to say."""
+    assert checkpoint.folder is not None, "a path is local"
+    first = read_json(checkpoint.folder / "config.json").get("bos_token_id")
+    if isinstance(first, int) and 0 <= first < checkpoint.vocab_size:
+        return (first,)
+    return ()
+
+
+def _no_tokenizer(text: str) -> list[int]:
+    raise ValueError(
+        f"tokenizer: got none for {text[:20]!r}, allowed tokenizer.json beside the model; or probe "
+        "induction or induction.last, which are of token ids"
+    )

@@ -1,0 +1,106 @@
+"""The joint game: what sets of components do together, not one by one.
+
+Shape suffixes: C sets, N components (players), S sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+Value = Callable[[np.ndarray], np.ndarray]
+"""Sets as bool [C, N] -> their values [C, S], v of the empty set being 0."""
+
+
+class Shapley(NamedTuple):
+    """Shares of every component in v(all).
+
+    Attributes:
+        share_NS: they sum to v(all) of each sequence.
+        stderr_N: of the mean over sequences, from the antithetic pairs.
+    """
+
+    share_NS: np.ndarray
+    stderr_N: np.ndarray
+
+
+def shapley(value: Value, n: int, *, pairs: int, rng: np.random.Generator) -> Shapley:
+    """Shapley values by permutations, each with its reverse (Castro et al. 2009).
+
+    phi_c is the mean over permutations of v(S + c) - v(S), S being what comes before c. A pair of a
+    permutation and its reverse is one draw: their errors cancel where v is quadratic in members.
+
+    Args:
+        value: of the game.
+        n: components.
+        pairs: of permutations; n - 1 sets each way.
+        rng: draws them.
+
+    Raises:
+        ValueError: for fewer than two pairs (no error is known).
+    """
+    if pairs < 2:
+        raise ValueError(f"pairs: got {pairs}, allowed >= 2 (their spread is the error)")
+    draws = []
+    for _ in range(pairs):
+        order = rng.permutation(n)
+        draws.append((_gains(value, order) + _gains(value, order[::-1])) / 2)
+    draws_DNS = np.array(draws)
+    means_DN = draws_DNS.mean(axis=2)
+    return Shapley(draws_DNS.mean(axis=0), means_DN.std(axis=0, ddof=1) / np.sqrt(pairs))
+
+
+def prefixes(order: np.ndarray) -> np.ndarray:
+    """The sets that an order goes through: bool [n, n], of its first component, first two, ..
+
+    >>> prefixes(np.array([1, 0])).tolist()
+    [[False, True], [True, True]]
+    """
+    rank = np.empty(len(order), dtype=int)
+    rank[order] = np.arange(len(order))
+    return rank[None, :] <= np.arange(len(order))[:, None]
+
+
+def _gains(value: Value, order: np.ndarray) -> np.ndarray:
+    along_NS = value(prefixes(order))
+    gains_NS = np.diff(along_NS, axis=0, prepend=0.0)
+    found_NS = np.empty_like(gains_NS)
+    found_NS[order] = gains_NS
+    return found_NS
+
+
+def greedy(value: Value, n: int) -> np.ndarray:
+    """An order of components, each the one that brings the mean of v nearest to v(all).
+
+    Args:
+        value: of the game; n (n + 1) / 2 sets are run.
+        n: components.
+
+    Returns:
+        Indices in order.
+    """
+    aim = float(value(np.ones((1, n), dtype=bool)).mean())
+    chosen: list[int] = []
+    while len(chosen) < n:
+        left = np.setdiff1d(np.arange(n), chosen)
+        sets = np.zeros((len(left), n), dtype=bool)
+        sets[:, chosen] = True
+        sets[np.arange(len(left)), left] = True
+        chosen.append(int(left[np.abs(value(sets).mean(axis=1) - aim).argmin()]))
+    return np.array(chosen)
+
+
+def size_for(along_N: np.ndarray, share: float = 0.9) -> int:
+    """The smallest k whose first k components have a share of v(all); n90 with the default.
+
+    Args:
+        along_N: mean v of the first component of a ranking, the first two, .., all.
+        share: of the last one.
+
+    >>> size_for(np.array([1.0, 5.0, 9.5, 10.0]))
+    3
+    """
+    whole = along_N[-1]
+    return int(np.flatnonzero(along_N * np.sign(whole) >= share * abs(whole))[0]) + 1

@@ -1,0 +1,33 @@
+"""What effects of components say, in numbers that do not hang on names of heads."""
+
+from scaleinv_ray.invariants.circuits.faithfulness import (
+    FRACTIONS,
+    auroc,
+    circuit_metrics,
+    precision_at,
+)
+from scaleinv_ray.invariants.circuits.spread import (
+    GAUSSIAN_PARTICIPATION,
+    HALF_NORMAL_N90,
+    depth_profile,
+    n90,
+    participation,
+    redundancy,
+    signal_share,
+    sorted_effects,
+)
+
+__all__ = [
+    "FRACTIONS",
+    "GAUSSIAN_PARTICIPATION",
+    "HALF_NORMAL_N90",
+    "auroc",
+    "circuit_metrics",
+    "depth_profile",
+    "n90",
+    "participation",
+    "precision_at",
+    "redundancy",
+    "signal_share",
+    "sorted_effects",
+]

@@ -1,0 +1,233 @@
+"""How effects are spread over components: few or many, early or late, additive or not.
+
+Shape suffixes: N components, S sequences (the replicates).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from scaleinv_ray.contract import Refused
+from scaleinv_ray.estimate import Estimate
+
+GAUSSIAN_PARTICIPATION = 2 / np.pi
+"""(sum |e|)^2 / (n sum e^2) of Gaussian effects: what no structure at all gives."""
+HALF_NORMAL_N90 = 0.646
+"""Share of components that hold 90 % of the sum of |e| of Gaussian effects."""
+LEAST_SIGNAL = 0.5
+"""Share of sum e^2 that must be more than sampling noise."""
+
+
+def signal_share(effect_NS: np.ndarray) -> float:
+    """1 - sum se^2 / sum e^2: the share of squared effects that sampling does not explain.
+
+    Args:
+        effect_NS: of each component on each sequence.
+
+    Returns:
+        At most 1; below 0 where there is less than sampling would give.
+
+    Raises:
+        Refused: with fewer than two sequences, or where no effect differs from zero.
+    """
+    if effect_NS.shape[1] < 2:
+        raise Refused(f"effects: got {effect_NS.shape[1]} sequence, allowed >= 2 for an error")
+    mean_N = effect_NS.mean(axis=1)
+    total = float((mean_N**2).sum())
+    if total == 0:
+        raise Refused("effects: got zeros alone")
+    noise = float((effect_NS.var(axis=1, ddof=1) / effect_NS.shape[1]).sum())
+    return 1 - noise / total
+
+
+def check_signal(effect_NS: np.ndarray) -> None:
+    """Refuses effects that are mostly sampling noise.
+
+    Raises:
+        Refused: where `signal_share` is below a half.
+    """
+    share = signal_share(effect_NS)
+    if share < LEAST_SIGNAL:
+        raise Refused(
+            f"effects: got a signal share of {share:.2f}, allowed >= {LEAST_SIGNAL}: noise alone "
+            "looks like Gaussian effects; take more sequences"
+        )
+
+
+def participation(effect_NS: np.ndarray) -> Estimate:
+    """How many components share the effect: (sum |e|)^2 / sum e^2, between 1 and N.
+
+    What sampling noise adds is taken out: sum se^2 off sum e^2; and |e| is the mean of each
+    sequence times the sign of all others, which is 0 for a component without effect. What then lies
+    outside 1..N is 1 or N. Trivial value: 2/pi of N.
+
+    Args:
+        effect_NS: of each component on each sequence.
+
+    Returns:
+        The number; its error by delete-one jackknife over sequences.
+
+    Raises:
+        Refused: as `check_signal`.
+
+    >>> participation(np.array([[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]])).value
+    2.0
+    """
+    check_signal(effect_NS)
+
+    def of(x_NS: np.ndarray) -> float:
+        mean_N = x_NS.mean(axis=1)
+        noise = x_NS.var(axis=1, ddof=1).sum() / x_NS.shape[1]
+        squares = max((mean_N**2).sum() - noise, 1e-300)
+        others_NS = np.sign(x_NS.sum(axis=1, keepdims=True) - x_NS)
+        total = max(float((others_NS * x_NS).mean(axis=1).sum()), 0.0)
+        return float(np.clip(total**2 / squares, 1, len(x_NS)))
+
+    return _jackknife(of, effect_NS)
+
+
+def n90(effect_NS: np.ndarray, *, share: float = 0.9) -> Estimate:
+    """The smallest number of components that hold 90 % of the sum of |e|, ranked by |e|.
+
+    Trivial value: .646 of N, of Gaussian effects.
+
+    Args:
+        effect_NS: of each component on each sequence.
+        share: of the sum.
+
+    Returns:
+        The number; its error by delete-one jackknife over sequences.
+
+    Raises:
+        Refused: as `check_signal`.
+    """
+    check_signal(effect_NS)
+
+    def of(x_NS: np.ndarray) -> float:
+        along_N = np.sort(np.abs(x_NS.mean(axis=1)))[::-1].cumsum()
+        return float((along_N < share * along_N[-1] * (1 - 1e-12)).sum() + 1)
+
+    return _jackknife(of, effect_NS)
+
+
+class SortedEffects(NamedTuple):
+    """Sorted effects beside those of no structure.
+
+    Attributes:
+        rank_N: rank / n, from the middle of each step.
+        effect_N: |e| over the largest one, largest first.
+        half_normal_N: the same of Gaussian effects.
+        exponent: b in |e| ~ rank^-b, over the upper half of the ranks.
+        trivial_exponent: of the half-normal on the same ranks.
+    """
+
+    rank_N: np.ndarray
+    effect_N: np.ndarray
+    half_normal_N: np.ndarray
+    exponent: float
+    trivial_exponent: float
+
+
+def sorted_effects(effect_NS: np.ndarray) -> SortedEffects:
+    """The curve of |e| against rank / n, its exponent, and both of the half-normal.
+
+    Args:
+        effect_NS: of each component on each sequence.
+
+    Returns:
+        Both curves and exponents.
+
+    Raises:
+        Refused: as `check_signal`; with fewer than four components.
+    """
+    check_signal(effect_NS)
+    n = len(effect_NS)
+    if n < 4:
+        raise Refused(f"effects: got {n} components, allowed >= 4 for a curve")
+    effect_N = np.sort(np.abs(effect_NS.mean(axis=1)))[::-1]
+    rank_N = (np.arange(n) + 0.5) / n
+    half_N = stats.halfnorm.ppf(1 - rank_N)
+
+    def exponent(curve_N: np.ndarray) -> float:
+        upper = slice(0, max(2, n // 2))
+        logs = np.log(np.maximum(curve_N[upper], 1e-12 * curve_N[0]))
+        return float(-np.polyfit(np.log(rank_N[upper]), logs, 1)[0])
+
+    return SortedEffects(
+        rank_N, effect_N / effect_N[0], half_N / half_N[0], exponent(effect_N), exponent(half_N)
+    )
+
+
+class DepthProfile(NamedTuple):
+    """Where in the depth the effect lies; a uniform profile has centre .5 of the middle of layers.
+
+    Attributes:
+        share_L: of sum |e| in each layer.
+        centre: mean of relative depth (layer + 1/2) / L, weighted by |e|.
+        width: its standard deviation.
+    """
+
+    share_L: np.ndarray
+    centre: Estimate
+    width: float
+
+
+def depth_profile(effect_NS: np.ndarray, layer_N: np.ndarray, num_layers: int) -> DepthProfile:
+    """The profile of |e| over relative depth.
+
+    Args:
+        effect_NS: of each component on each sequence.
+        layer_N: of each component.
+        num_layers: of the model.
+
+    Returns:
+        Shares of layers, centre and width.
+
+    Raises:
+        Refused: as `check_signal`.
+    """
+    check_signal(effect_NS)
+    depth_N = (np.asarray(layer_N) + 0.5) / num_layers
+
+    def centre(x_NS: np.ndarray) -> float:
+        return float(np.average(depth_N, weights=np.abs(x_NS.mean(axis=1))))
+
+    weight_N = np.abs(effect_NS.mean(axis=1))
+    share_L = np.bincount(layer_N, weights=weight_N, minlength=num_layers) / weight_N.sum()
+    middle = _jackknife(centre, effect_NS)
+    width = float(np.sqrt(np.average((depth_N - middle.value) ** 2, weights=weight_N)))
+    return DepthProfile(share_L, middle, width)
+
+
+def redundancy(effect_NS: np.ndarray, all_S: np.ndarray) -> Estimate:
+    """Sum of single effects over the effect of all of them together; 1 where effects add up.
+
+    Args:
+        effect_NS: of each component alone.
+        all_S: of all together.
+
+    Returns:
+        The ratio; its error by delete-one jackknife over sequences.
+
+    Raises:
+        Refused: where the joint effect is less than two of its standard errors.
+    """
+    stderr = all_S.std(ddof=1) / np.sqrt(len(all_S)) if len(all_S) > 1 else np.inf
+    if abs(all_S.mean()) < 2 * stderr or len(all_S) < 2:
+        raise Refused(f"effects: got v(all) = {all_S.mean():.3g} +- {stderr:.2g}, allowed >= 2 se")
+    both = np.vstack([effect_NS, all_S])
+    return _jackknife(lambda x: float(x[:-1].mean(axis=1).sum() / x[-1].mean()), both)
+
+
+def _jackknife(of: Callable[[np.ndarray], float], x_NS: np.ndarray) -> Estimate:
+    """A function of means over sequences, with its delete-one error."""
+    count = x_NS.shape[1]
+    if count < 3:  # without one there would be a single sequence, which has no variance
+        return Estimate(of(x_NS), None, count, "none")
+    left = np.array([of(np.delete(x_NS, s, axis=1)) for s in range(count)])
+    stderr = float(np.sqrt((count - 1) / count * ((left - left.mean()) ** 2).sum()))
+    return Estimate(of(x_NS), stderr, count, "jackknife")
