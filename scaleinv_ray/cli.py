@@ -139,7 +139,7 @@ def train(config: Config, address: Address = None) -> None:
 @app.command()
 def design(config: Config, address: Address = None) -> None:
     """Looks for a model with a wanted value of an invariant, and certifies it on unseen seeds."""
-    from scaleinv_ray.runs.designing import design as designed
+    from scaleinv_ray.runs.designs.designing import design as designed
 
     found = designed(load_design_config(config), address=address)
     for line in found.lines():

@@ -202,11 +202,9 @@ def _check_stream(c: Shapes, p: Protocol) -> None:
 
 
 def _most_of_streams(c: Shapes, p: Protocol) -> dict[str, tuple[int, str]]:
-    tokens = p.sequences * p.length
-    most = max(1, tokens // TOKENS_PER_UNIT), f"{TOKENS_PER_UNIT} tokens each, of {tokens}"
-    if c.d_mlp is not None:
-        most = min(most, (c.d_mlp, f"MLP neurons of model {c.model}"))
-    return {"stream_units": most}
+    most = max(1, p.sequences * p.length // TOKENS_PER_UNIT), f"{TOKENS_PER_UNIT} tokens each"
+    neurons = most if c.d_mlp is None else (c.d_mlp, f"MLP neurons of model {c.model}")
+    return {"stream_units": min(most, neurons)}
 
 
 def _stream_bytes(c: Shapes, p: Protocol, _: None) -> int:
@@ -383,8 +381,7 @@ def one_pass_kinds() -> frozenset[str]:
 def digest_for(protocol: Protocol, kind: str | None = None) -> str:
     """Digest of a protocol as one kind of capture reads it: keys, draws and tokens follow from it.
 
-    What other kinds alone read stands at its default there, so that it changes their captures only.
-    `jacobian_positions` is in all of them.
+    What other kinds alone read stands at its default. `jacobian_positions` is in all of them.
 
     Args:
         protocol: of a run.
@@ -394,10 +391,10 @@ def digest_for(protocol: Protocol, kind: str | None = None) -> str:
         16 hex digits; those of `protocol.digest()` where no other kind's field was set.
     """
     others = {name for of in KINDS.values() if of.name != kind for name in of.own}
-    defaults = {f.name: f.default for f in dataclasses.fields(protocol) if f.name in others}
-    return digest_of(protocol, **defaults)
+    known = {f.name: f.default for f in dataclasses.fields(protocol)}
+    return digest_of(protocol, **{name: known[name] for name in others})
 
 
 def of_tokens() -> frozenset[str]:
     """Names of the kinds that a live model gives at a probe."""
-    return frozenset(name for name, kind in KINDS.items() if not kind.token_free)
+    return frozenset(KINDS) - {name for name, kind in KINDS.items() if kind.token_free}

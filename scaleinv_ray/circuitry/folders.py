@@ -17,7 +17,7 @@ from scaleinv_ray.circuitry.summary import Circuits
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.inputs.json_files import read_json
 from scaleinv_ray.inputs.wording import shown
-from scaleinv_ray.plan.tokenizer import beginning_of, encode, read_tokenizer, unknown_ids
+from scaleinv_ray.plan.tokenizer import around, encode, read_tokenizer, unknown_ids
 from scaleinv_ray.probes import ProbeRequest, load_corpus
 from scaleinv_ray.probes.corpus import STDLIB
 from scaleinv_ray.probes.corrupted import CORRUPTED, Pairs, corrupt
@@ -123,7 +123,7 @@ def _request(checkpoint: Checkpoint, drawing: Drawing) -> tuple[ProbeRequest, tu
         vocab_size=min(checkpoint.vocab_size, tokenizer.get_vocab_size()),
         special_ids=frozenset(special),
     )
-    return request, beginning_of(tokenizer, file, "auto", checkpoint.bos)
+    return request, around(tokenizer, file, "auto", checkpoint.bos).before
 
 
 def _own_first(checkpoint: Checkpoint) -> tuple[int, ...]:

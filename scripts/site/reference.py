@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from scaleinv_ray import tables
 from scaleinv_ray.conclude.conclusions import CONCLUSIONS
-from scaleinv_ray.config import RunConfig, TrainConfig
+from scaleinv_ray.config import DesignConfig, ProgramsConfig, RunConfig, TrainConfig
 from scaleinv_ray.report.skeleton import PAGE
 
 MEASURED: Mapping[str, tuple[pa.Schema, str]] = {
@@ -29,18 +29,25 @@ _SIGNS = (("exclusiveMinimum", ">"), ("minimum", ">="), ("gt", ">"), ("exclusive
           ("maximum", "<="), ("le", "<="), ("lt", "<"))  # fmt: skip
 
 
+CONFIGS = (
+    ("A run", RunConfig, "run"),
+    ("A ladder", TrainConfig, "train"),
+    ("A design", DesignConfig, "design"),
+    ("Programs", ProgramsConfig, "programs"),
+)
+
+
 def configuration() -> str:
-    """Every key of both configs: type, range, default, meaning."""
+    """Every key of every config: type, range, default, meaning."""
     parts = [
         "# Configuration",
         "Every key of a config, from the models that check it. A key that is not among them is an "
         "error that names the nearest one. Paths start at the folder of the config, or at `~`.",
     ]
-    for title, model in (("A run", RunConfig), ("A ladder", TrainConfig)):
+    for title, model, verb in CONFIGS:
         schema = model.model_json_schema()
         known = schema.get("$defs", {})
-        file = "scaleinv run" if model is RunConfig else "scaleinv train"
-        parts += [f"## {title}: `{file} CONFIG`", *_section(schema)]
+        parts += [f"## {title}: `scaleinv {verb} CONFIG`", *_section(schema)]
         for name in sorted(known, key=lambda name: _first_use(name, schema)):
             parts += [f"### {name}", *_section(known[name])]
     return "\n\n".join(parts) + "\n"

@@ -16,8 +16,8 @@ from scaleinv_ray.design.closed_forms import (
 )
 from scaleinv_ray.design.theory import Asked
 from scaleinv_ray.ladder.spec import OptimizerSpec, TrainSpec
-from scaleinv_ray.runs.designing import design
-from scaleinv_ray.runs.evaluations import FIRST_UNSEEN, TABLE, EvaluationRow
+from scaleinv_ray.runs.designs.designing import design
+from scaleinv_ray.runs.designs.evaluations import FIRST_UNSEEN, TABLE, EvaluationRow
 from scaleinv_ray.store import Store
 
 RANK = {"invariant": "weights.weight_tail", "quantity": "stable_rank", "role": "query"}

@@ -1,0 +1,1 @@
+"""A design: what was evaluated, and the search that goes on from it."""
