@@ -132,6 +132,8 @@ def new_kind(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     )
     monkeypatch.setitem(KINDS, NAME, kind)
     collects(NAME)(lambda asked, kinds: EntropyCollector(asked))
+    # as a file of the package: workers have no module of tests
+    monkeypatch.setattr(entropy, "__module__", "scaleinv_ray.invariants.test_kinds")
     invariant(quantities={"mean": Quantity("constant")})(entropy)
     yield "test_kinds.entropy"
     del COLLECTORS[NAME], contract._REGISTRY["test_kinds.entropy"]
