@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import ExecutionLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -107,7 +107,7 @@ class Plugin:
 _LOADED: dict[str, Plugin] = {}
 
 
-class _Finder(MetaPathFinder, Loader):
+class _Finder(MetaPathFinder, ExecutionLoader):
     """Imports modules from texts.
 
     Attributes:
@@ -125,9 +125,14 @@ class _Finder(MetaPathFinder, Loader):
             return None
         return ModuleSpec(name, self, origin=source.path, is_package=source.is_package)
 
-    def exec_module(self, module: ModuleType) -> None:
-        source = self.sources[module.__name__]
-        exec(compile(source.text, source.path, "exec", dont_inherit=True), module.__dict__)
+    def get_source(self, fullname: str) -> str:
+        return self.sources[fullname].text
+
+    def get_filename(self, fullname: str) -> str:
+        return self.sources[fullname].path
+
+    def is_package(self, fullname: str) -> bool:
+        return self.sources[fullname].is_package
 
 
 def _registered(modules: Sequence[str]) -> bool:

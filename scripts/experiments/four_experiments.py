@@ -128,16 +128,16 @@ def verdicts(folders: Mapping[str, Path]) -> pd.DataFrame:
 def beyond_controls(folder: Path) -> Iterator[dict[str, Any]]:
     """Each quantity less its control in the same model: over models, and its slope in ln N."""
     rows = at_end(folder, "values")
-    rows = rows[rows["counted"] & (rows["variant"] == "trained")]
-    key = ["probe", "site", "model", "seed", "n_params"]
+    rows = rows[rows["counted"]]
+    key = ["variant", "probe", "site", "model", "seed", "n_params"]
     wide = rows.pivot_table(index=key, columns="quantity", values="value")
     for quantity, controls in CONTROLS.items():
         for control in (c for c in controls if c in wide and quantity in wide):
             paired = (wide[quantity] - wide[control]).dropna()
-            for (probe, site), of in paired.groupby(["probe", "site"]):
+            for (variant, probe, site), of in paired.groupby(key[:3]):
                 if len(of) > 2:
-                    yield {"quantity": quantity, "control": control, "probe": probe, "site": site,
-                           **_difference(of)}  # fmt: skip
+                    yield {"quantity": quantity, "control": control, "variant": variant,
+                           "probe": probe, "site": site, **_difference(of)}  # fmt: skip
 
 
 def _difference(of: pd.Series) -> dict[str, Any]:

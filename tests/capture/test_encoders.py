@@ -301,7 +301,8 @@ def test_a_trained_encoder_knows_its_text(tmp_path: Path) -> None:
 
 def test_inspection_of_an_encoder_has_its_loss(tmp_path: Path) -> None:
     ids_ST = np.random.default_rng(0).integers(len(SPECIAL), VOCABULARY, size=(24, 16))
-    found = inspect(encoder(tmp_path / "m", "bert"), tokens=ids_ST, budget_s=20)
+    np.save(tmp_path / "ids.npy", ids_ST)
+    found = inspect(encoder(tmp_path / "m", "bert"), tokens=tmp_path / "ids.npy", budget_s=20)
     (loss,) = [line for line in found.lines if line.at.quantity == "masked_loss"]
     assert 2 < loss.value.value < 4
 

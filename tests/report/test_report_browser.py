@@ -264,7 +264,7 @@ def test_controls_are_shown_on_request(cases: Any) -> None:
 
 def test_what_was_refused_throughout_is_a_row_without_a_figure(cases: Any) -> None:
     page = searched(cases, "lost")
-    assert column(page, "Verdict")[0].split() == ["?", "undetermined"]
+    assert column(page, "Verdict")[0].split() == ["–", "refused"]
     assert column(page, "Seeds")[0].split() == ["0", "12", "refused"]
     assert page.locator("#verdict-table tbody a").count() == 0
     options = in_view(page, "topology").locator("select[data-key=quantity] option")

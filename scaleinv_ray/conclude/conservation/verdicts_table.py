@@ -120,10 +120,11 @@ def predict_named(
     Returns:
         Rows with nothing observed: by the straight line on the judged
         scale, and by the form of the verdict where that is another (the constant where conserved).
-        Places with fewer than three sizes, or values that cannot be judged, have none.
+        Places with fewer than three sizes, with a size as large, or with values that cannot be
+        judged, have none.
 
     Raises:
-        ValueError: for a size that is not larger than all measured, and as in `judge_table`.
+        ValueError: as in `judge_table`.
     """
     _check_comparisons(comparisons)
     out: list[PredictionRow] = []
@@ -133,6 +134,8 @@ def predict_named(
             sample = _sample(comparison.trained)
             if not comparison.is_among(comparisons) or len(sample.n_params) < LEAST_FITTED:
                 continue
+            if n_params <= max(sample.n_params):
+                continue  # it exists by now: a held-out size stands beside what was observed
             form = _verdict(sample, comparison, quantity).form
             try:
                 series = series_of(sample.n_params, sample.values, unit=quantity.unit)

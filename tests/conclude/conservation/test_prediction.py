@@ -88,6 +88,7 @@ def test_a_named_model():
     assert law["observed"] is law["error"] is law["covered"] is None
     assert by["flat", "constant"]["high"] - by["flat", "constant"]["low"] < 0.05
     assert predict_named([], quantities={}, n_params=1, model="x") == []
+    assert predict_named(measured, quantities={}, n_params=1, model="x") == []
 
 
 def test_offset_power_laws_are_predicted_in_the_tables():
