@@ -88,7 +88,6 @@ def test_a_named_model():
     assert law["observed"] is law["error"] is law["covered"] is None
     assert by["flat", "constant"]["high"] - by["flat", "constant"]["low"] < 0.05
     assert predict_named([], quantities={}, n_params=1, model="x") == []
-    assert predict_named(measured, quantities={}, n_params=1, model="x") == []
 
 
 def test_offset_power_laws_are_predicted_in_the_tables():
@@ -106,7 +105,6 @@ def test_what_cannot_be_predicted_has_no_row():
     claims = {("f.i", "q"): Quantity(law="none", unit=1.0)}
     assert predict_named(mixed, quantities=claims, n_params=10**11, model="x")
     assert predict_named(rows(offset, sizes=2), quantities={}, n_params=10**11, model="x") == []
-    with pytest.raises(ValueError, match="n_params"):
-        predict_named(rows(offset), quantities={}, n_params=5, model="x")
+    assert predict_named(rows(offset), quantities={}, n_params=5, model="x") == []
     with pytest.raises(ValueError, match="comparisons"):
         predict_named([], quantities={}, n_params=5, model="x", comparisons=["equal_time"])
