@@ -11,7 +11,11 @@ from scaleinv_ray.singularities.exact.contact import (
     monomial_contact_loci,
 )
 from scaleinv_ray.singularities.exact.groebner import jet_dimensions
-from scaleinv_ray.singularities.exact.linear_networks import deep_linear
+from scaleinv_ray.singularities.exact.linear_networks import (
+    LocalMinimum,
+    deep_linear,
+    two_layer_minimum,
+)
 from scaleinv_ray.singularities.exact.newton import newton_polyhedron
 from scaleinv_ray.singularities.exact.polynomial import Polynomial, monomial
 from scaleinv_ray.singularities.jets import DictionaryRow, dictionary_table
@@ -25,6 +29,7 @@ __all__ = [
     "ContactLoci",
     "DictionaryRow",
     "LearningCoefficient",
+    "LocalMinimum",
     "Match",
     "MatchOutcome",
     "Polynomial",
@@ -48,5 +53,6 @@ __all__ = [
     "singularities",
     "subset_simulation",
     "toys",
+    "two_layer_minimum",
     "volume_law",
 ]

@@ -64,7 +64,9 @@ def _row(entry: Singularity, max_m: int) -> DictionaryRow:
         "lct_jets_complex": None if found is None else _complex(entry, max_m),
         "status": None if found is None else "exact" if found.is_exact else "bound",
         "reached_at": None if found is None else found.reached_at,
-        "divisors": [] if found is None else [str(a) for a in found.divisors],
+        "divisors": []
+        if found is None
+        else [f"({', '.join(map(str, a))})" for a in found.divisors],
         "dimensions": [] if found is None else list(_shown(found)),
         "source": entry.source,
     }

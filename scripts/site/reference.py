@@ -75,7 +75,7 @@ def glossary() -> str:
 
 def dictionary() -> str:
     """Every singularity with its coefficient and, where it has a polynomial, its jets."""
-    head = ("entry", "lambda, m", "real threshold by jets", "complex", "reached at m",
+    head = ("entry", "lambda, multiplicity", "real threshold by jets", "complex", "reached at m",
             "divisors that compute it", "dim J_0, J_1, ..", "source")  # fmt: skip
     parts = [
         "# Dictionary of singularities",
