@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.singularities import (
@@ -20,6 +21,7 @@ from scaleinv_ray.singularities.exact.contact import contact_loci, monomial_cont
 from scaleinv_ray.singularities.exact.groebner import jet_dimensions, singular_program
 from scaleinv_ray.singularities.exact.initial_forms import has_torus_zero
 from scaleinv_ray.singularities.jets import dictionary_table
+from scripts.toy_models import deep_linear_task
 
 LONGEST = 19
 CUSP = Polynomial({(2, 0): 1, (0, 3): -1})
@@ -169,7 +171,7 @@ def singular():
 @pytest.mark.parametrize(
     ("f", "max_m"),
     [
-        (CUSP, 5),
+        (CUSP, 4),
         (ade_polynomial("D", 4, 1), 4),
         (monomial(2, 4), 5),
         (ade_polynomial("A", 3, -1), 4),
@@ -271,12 +273,25 @@ def test_the_volume_at_a_minimum_that_is_not_the_worst():
     assert (found.llc, deep_linear((1, 1, 2), 0).llc) == (1, Fraction(1, 2))
 
     def loss(w_PN):
-        first_P = 1 + w_PN[:, 0] / 2
-        return (first_P**2) * (w_PN[:, 1] ** 2 + w_PN[:, 2] ** 2)
+        first_P = 1 + w_PN[..., 0] / 2
+        return (first_P**2) * (w_PN[..., 1] ** 2 + w_PN[..., 2] ** 2)
 
     density = subset_simulation(loss, 3, rng=np.random.default_rng(0), num_particles=1000)
     law = volume_law(density, max_multiplicity=1)
     assert abs(law.llc.value - 1) < 4 * law.llc.stderr
+
+
+@pytest.mark.parametrize(
+    ("widths", "rank"), [((8, 4, 8), 2), ((10, 10, 10), 0), ((10, 10, 10), 3), ((20, 5, 20), 5)]
+)
+def test_minima_with_free_weights_are_as_degenerate_as_the_worst_without_logarithms(widths, rank):
+    task = deep_linear_task(
+        widths, rank, num_samples=64, generator=torch.Generator().manual_seed(0), free=1.0
+    )
+    weights = [w.numpy() for w in task.parameters.values()]
+    found = two_layer_minimum(*weights, tolerance=1e-4)
+    assert found.coefficient == (deep_linear(widths, rank).llc, 1)
+    assert min(found.rest) == 0
 
 
 def test_a_minimum_that_is_none_is_refused():

@@ -16,9 +16,7 @@ _PRIME = 32003
 """Characteristic: dimensions are those over the complex numbers for all but a few primes."""
 
 
-def jet_dimensions(
-    ideal: Sequence[Polynomial], max_m: int, *, seconds: float
-) -> tuple[int, ...]:  # fmt: skip
+def jet_dimensions(ideal: Sequence[Polynomial], max_m: int, *, seconds: float) -> tuple[int, ...]:
     """Complex dimensions of J_0 .. J_max_m of any ideal, degenerate ones too.
 
     lct = N - sup of dim J_m / (m + 1) (Mustata 2002); a finite m gives an upper bound. The cost
@@ -70,16 +68,14 @@ def singular_program() -> str | None:
 
 def _script(ideal: Sequence[Polynomial], m: int) -> str:
     """Singular's commands that print dim J_m."""
-    size = ideal[0].num_variables
-    names = [[f"x{i}_{k}" for k in range(m + 1)] for i in range(size)]
-    arcs = [
-        "(" + "+".join(f"{name}*t^{k}" for k, name in enumerate(own)) + ")" for own in names
-    ]  # fmt: skip
+    num, orders = ideal[0].num_variables, range(m + 1)
+    # Coefficients of one order stand together: a basis is found several times sooner.
+    names = [f"x{i}_{k}" for k in orders for i in range(num)]
+    arcs = [f"({'+'.join(f'x{i}_{k}*t^{k}' for k in orders)})" for i in range(num)]
     lines = [
-        f"ring r{m} = {_PRIME},(t,{','.join(n for own in names for n in own)}),dp;",
-        "option(redSB); ideal J = t; matrix C; poly f; int i;"
-        if not m
-        else "ideal J = t; matrix C; poly f;",
+        f"ring r{m} = {_PRIME},(t,{','.join(names)}),dp;",
+        "" if m else "option(redSB); int i;",  # once for all rings
+        "ideal J = t; matrix C; poly f;",
     ]
     for f in ideal:
         lines.append(f"f = {'+'.join(_term(c, e, arcs) for e, c in f.terms.items())};")
