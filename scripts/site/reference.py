@@ -75,9 +75,10 @@ def glossary() -> str:
 
 def dictionary() -> str:
     """Every singularity with its coefficient and, where it has a polynomial, its jets."""
-    head = ("entry", "lambda, multiplicity", "real threshold by jets", "complex", "reached at m",
+    head = ("entry", "lambda", "multiplicity", "real threshold by jets", "complex", "reached at m",
             "divisors that compute it", "dim J_0, J_1, ..", "source")  # fmt: skip
     parts = [
+        "---\nhide: [toc]\n---",  # leaves its room to the tables
         "# Dictionary of singularities",
         "Exact learning coefficients that a measured one is matched with. Where an entry has a "
         "polynomial f, its threshold is counted again from jets "
@@ -88,17 +89,21 @@ def dictionary() -> str:
     rows = dictionary_table()
     for family in dict.fromkeys(row["family"] for row in rows):
         own = [_entry(row) for row in rows if row["family"] == family]
-        # A family without polynomials keeps the columns that say something.
+        # Columns that say something of this family; one source for all is a sentence.
+        sources = {cells[-1] for cells in own}
         kept = [i for i in range(len(head)) if any(cells[i] for cells in own)]
+        kept = kept[:-1] if len(sources) == 1 else kept
+        said = [f"Source: {sources.pop()}."] if len(sources) == 1 else []
         shown = [[cells[i] for i in kept] for cells in own]
-        parts += [f"## {family}", _markdown([head[i] for i in kept], shown)]
+        parts += [f"## {family}", *said, _markdown([head[i] for i in kept], shown)]
     return "\n\n".join(parts) + "\n"
 
 
 def _entry(row: DictionaryRow) -> tuple[str, ...]:
     return (
         row["name"],
-        f"{row['llc']}, {row['multiplicity']}",
+        row["llc"],
+        f"{row['multiplicity']}",
         f"{row['lct_jets']}{' (bound)' if row['status'] == 'bound' else ''}"
         if row["lct_jets"]
         else "",
