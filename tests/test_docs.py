@@ -21,6 +21,7 @@ from scaleinv_ray.config.described import described
 from scaleinv_ray.config.entering import options_of
 from scaleinv_ray.config.fields import Options
 from scaleinv_ray.records import Protocol
+from scaleinv_ray.singularities import singularities
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -74,6 +75,13 @@ def test_every_column_has_a_meaning(reference: ModuleType) -> None:
             assert len(said.split()) > 1 or said == field.name == "layer" or len(said) > 4, field
             named = field.name in tables.WORDS or field.metadata
             assert named, f"{table}: {field.name} is described nowhere"
+
+
+def test_the_dictionary_lists_every_singularity_and_what_computes_it(reference: ModuleType) -> None:
+    page = reference.dictionary()
+    for entry in singularities():
+        assert f"| {entry.name} |".replace("4 |w|", "4 \\|w\\|") in page, entry.name
+    assert "| (E_8)^2 | 4/15 | 1 | 8/15 |  | 14 | (5, 3) | 1 2 4 5 7 " in page
 
 
 def test_the_reference_has_every_key_and_column(reference: ModuleType) -> None:

@@ -5,9 +5,20 @@ from scaleinv_ray.singularities.coefficient import LearningCoefficient, morse_bo
 from scaleinv_ray.singularities.dictionary import linear_network, singularities, toys
 from scaleinv_ray.singularities.entry import Singularity
 from scaleinv_ray.singularities.exact.ade import ade_polynomial, ade_table
-from scaleinv_ray.singularities.exact.linear_networks import deep_linear
+from scaleinv_ray.singularities.exact.contact import (
+    ContactLoci,
+    contact_loci,
+    monomial_contact_loci,
+)
+from scaleinv_ray.singularities.exact.groebner import jet_dimensions
+from scaleinv_ray.singularities.exact.linear_networks import (
+    LocalMinimum,
+    deep_linear,
+    two_layer_minimum,
+)
 from scaleinv_ray.singularities.exact.newton import newton_polyhedron
 from scaleinv_ray.singularities.exact.polynomial import Polynomial, monomial
+from scaleinv_ray.singularities.jets import DictionaryRow, dictionary_table
 from scaleinv_ray.singularities.matching import Candidate, Match, MatchOutcome, match
 from scaleinv_ray.singularities.table import INVARIANT, matches_table
 from scaleinv_ray.singularities.volume import StateDensity, mellin_pole, subset_simulation
@@ -15,7 +26,10 @@ from scaleinv_ray.singularities.volume import StateDensity, mellin_pole, subset_
 __all__ = [
     "INVARIANT",
     "Candidate",
+    "ContactLoci",
+    "DictionaryRow",
     "LearningCoefficient",
+    "LocalMinimum",
     "Match",
     "MatchOutcome",
     "Polynomial",
@@ -24,16 +38,21 @@ __all__ = [
     "VolumeLaw",
     "ade_polynomial",
     "ade_table",
+    "contact_loci",
     "deep_linear",
+    "dictionary_table",
+    "jet_dimensions",
     "linear_network",
     "match",
     "matches_table",
     "mellin_pole",
     "monomial",
+    "monomial_contact_loci",
     "morse_bott",
     "newton_polyhedron",
     "singularities",
     "subset_simulation",
     "toys",
+    "two_layer_minimum",
     "volume_law",
 ]

@@ -18,7 +18,7 @@ from _experiment import Net, Outcome, Row, in_processes, main, value, write_net
 
 from scaleinv_ray.capture.posterior.chains import chain_records
 from scaleinv_ray.invariants.degeneracy import learning_coefficient
-from scaleinv_ray.singularities import deep_linear
+from scaleinv_ray.singularities import deep_linear, two_layer_minimum
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # nets that tests share
 
@@ -57,13 +57,16 @@ def task_of(name: str) -> tuple[str, Task, float | None, float]:
     generator = torch.Generator().manual_seed(0)
     for widths, rank in LINEAR:
         if name == linear_name(widths, rank):
-            exact, shallow = deep_linear(widths, rank), len(widths) == 3
+            shallow = len(widths) == 3
             task = deep_linear_task(
                 widths, rank, num_samples=max(64, 2 * sum(widths)), generator=generator, noise=0.3,
                 free=1.0 if shallow else 0.0,
             )  # fmt: skip
-            multiplicity = 1 if shallow else exact.multiplicity
-            return "shallow" if shallow else "deep", task, float(exact.llc), multiplicity
+            exact = deep_linear(widths, rank)
+            if shallow:  # at the very minimum where the chains start
+                both = [w.numpy() for w in task.parameters.values()]
+                exact = two_layer_minimum(*both, tolerance=1e-4).coefficient
+            return "shallow" if shallow else "deep", task, float(exact.llc), exact.multiplicity
     features, vertices, bias, exact_value = next(p for p in POLYGONS if name == polygon_name(*p))
     task = superposition_task(features, vertices, dead_bias=bias, num_samples=20 * features)
     return "polygon", task, exact_value, 1

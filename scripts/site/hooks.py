@@ -30,6 +30,7 @@ MADE = {
     "configuration.md": reference.configuration,
     "columns.md": reference.columns,
     "glossary.md": reference.glossary,
+    "dictionary.md": reference.dictionary,
 }
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s:]+)(#[^)]*)?\)")
 _PICTURE = re.compile(r"(!\[[^\]]*\]\()docs/")

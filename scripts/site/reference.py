@@ -12,6 +12,7 @@ from scaleinv_ray import tables
 from scaleinv_ray.conclude.conclusions import CONCLUSIONS
 from scaleinv_ray.config import DesignConfig, ProgramsConfig, RunConfig, TrainConfig
 from scaleinv_ray.report.skeleton import PAGE
+from scaleinv_ray.singularities.jets import DictionaryRow, dictionary_table
 
 MEASURED: Mapping[str, tuple[pa.Schema, str]] = {
     "measurements/": (tables.MEASUREMENTS, "A number that was measured, or why there is none."),
@@ -76,6 +77,48 @@ def glossary() -> str:
         "[theory](theory.md#conservation) says how each is reached.\n\n"
         + re.sub(r"\n\s+", " ", found[1])
         + "\n"
+    )
+
+
+def dictionary() -> str:
+    """Every singularity with its coefficient and, where it has a polynomial, its jets."""
+    head = ("entry", "lambda", "multiplicity", "real threshold by jets", "complex", "reached at m",
+            "divisors that compute it", "dim J_0, J_1, ..", "source")  # fmt: skip
+    parts = [
+        "---\nhide: [toc]\n---",  # leaves its room to the tables
+        "# Dictionary of singularities",
+        "Exact learning coefficients that a measured one is matched with. Where an entry has a "
+        "polynomial f, its threshold is counted again from jets "
+        "([theory](theory.md#jets-and-contact-loci)): lambda is the real threshold for K = f, half "
+        "of it for K = f^2. The complex one is shown where it differs. A divisor is the weight of "
+        "every variable; (0, .., 0) is the hypersurface f = 0 itself.",
+    ]
+    rows = dictionary_table()
+    for family in dict.fromkeys(row["family"] for row in rows):
+        own = [_entry(row) for row in rows if row["family"] == family]
+        # Columns that say something of this family; one source for all is a sentence.
+        sources = {cells[-1] for cells in own}
+        kept = [i for i in range(len(head)) if any(cells[i] for cells in own)]
+        kept = kept[:-1] if len(sources) == 1 else kept
+        said = [f"Source: {sources.pop()}."] if len(sources) == 1 else []
+        shown = [[cells[i] for i in kept] for cells in own]
+        parts += [f"## {family}", *said, _markdown([head[i] for i in kept], shown)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _entry(row: DictionaryRow) -> tuple[str, ...]:
+    return (
+        row["name"],
+        row["llc"],
+        f"{row['multiplicity']}",
+        f"{row['lct_jets']}{' (bound)' if row['status'] == 'bound' else ''}"
+        if row["lct_jets"]
+        else "",
+        (row["lct_jets_complex"] or "") if row["lct_jets_complex"] != row["lct_jets"] else "",
+        "" if row["reached_at"] is None else f"{row['reached_at']}",
+        ", ".join(row["divisors"]),
+        " ".join(map(str, row["dimensions"])),
+        row["source"],
     )
 
 

@@ -1,11 +1,18 @@
-"""Exact learning coefficients of deep linear networks, at the worst zero for a map of rank r."""
+"""Exact learning coefficients of linear networks: at the worst zero of a map, and at one minimum.
+
+Shape suffixes: I inputs, H hidden, O outputs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import combinations
+from typing import NamedTuple
 
+import numpy as np
+
+from scaleinv_ray.contract import Refused
 from scaleinv_ray.singularities.coefficient import LearningCoefficient
 
 
@@ -49,6 +56,66 @@ def deep_linear(widths: Sequence[int], rank: int) -> LearningCoefficient:
         + Fraction(pairs, 2)
     )
     return LearningCoefficient(llc, a * (size - a) + 1)
+
+
+class LocalMinimum(NamedTuple):
+    """A minimum of a linear network of two layers.
+
+    Attributes:
+        coefficient: of this minimum alone, never below that of the worst zero of its map.
+        regular: rank of the derivative of the map: equations that are linear here.
+        rest: widths of the network at zero whose product is left; no singularity where one is 0.
+    """
+
+    coefficient: LearningCoefficient
+    regular: int
+    rest: tuple[int, int, int]
+
+
+def two_layer_minimum(
+    first_HI: np.ndarray, second_OH: np.ndarray, *, tolerance: float
+) -> LocalMinimum:
+    """Coefficient of the ideal of W_2 W_1 - (W_2 W_1)(w0) at a minimum w0 that training found.
+
+    With r1, r2, r the ranks of W_1, W_2, W_2 W_1, the columns of W_2 that W_1 reaches and the rows
+    of W_1 that W_2 sees solve linear equations (a Schur complement): O r1 + I r2 - r1 r2 squares.
+    What is left is the product of a network of widths I - r1, H - r1 - r2 + r, O - r2 at zero,
+    whose coefficient is `deep_linear` of rank 0 (Aoyagi and Watanabe 2005, theorem 1).
+
+    Args:
+        first_HI: W_1 at the minimum.
+        second_OH: W_2.
+        tolerance: singular values below this share of the largest of both matrices count as zero,
+            for the product below this share of the square of it.
+
+    Returns:
+        The minimum.
+
+    Raises:
+        ValueError: for shapes that do not meet, or a tolerance outside (0, 1).
+        Refused: where the three ranks contradict each other, as near the tolerance they may.
+
+    >>> two_layer_minimum(np.diag([2.0, 0.0]), np.zeros((2, 2)), tolerance=1e-6)
+    ... # doctest: +NORMALIZE_WHITESPACE
+    LocalMinimum(coefficient=LearningCoefficient(llc=Fraction(3, 2), multiplicity=1),
+                 regular=2, rest=(1, 1, 2))
+    """
+    num_hidden, num_in = first_HI.shape
+    if second_OH.shape[1] != num_hidden:
+        raise ValueError(f"second: got shape {second_OH.shape}, needs {num_hidden} columns")
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance: got {tolerance}, allowed between 0 and 1")
+    scale = max(float(np.linalg.norm(w, 2)) for w in (first_HI, second_OH))
+    r1, r2 = (int(np.linalg.matrix_rank(w, tolerance * scale)) for w in (first_HI, second_OH))
+    rank = int(np.linalg.matrix_rank(second_OH @ first_HI, tolerance * scale**2))
+    num_out = len(second_OH)
+    rest = (num_in - r1, num_hidden - r1 - r2 + rank, num_out - r2)
+    if min(rest) < 0 or rank > min(r1, r2):
+        raise Refused(f"ranks {r1}, {r2} and {rank} of the product contradict each other")
+    regular = num_out * r1 + num_in * r2 - r1 * r2
+    own = deep_linear(rest, 0) if min(rest) else LearningCoefficient(Fraction(0), 1)
+    llc = Fraction(regular, 2) + own.llc
+    return LocalMinimum(LearningCoefficient(llc, own.multiplicity), regular, rest)
 
 
 def _check_rank(rank: int, largest: int) -> None:
