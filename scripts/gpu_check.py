@@ -13,7 +13,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ class Place:
 
     @property
     def is_gpu(self) -> bool:
+        """Whether it is a CUDA device."""
         return torch.device(self.device).type == "cuda"
 
     def model(self, name: str) -> Path:
@@ -222,7 +223,7 @@ def moments(place: Place) -> Iterator[Finding]:
 
 
 def device_maps(place: Place) -> Iterator[Finding]:
-    """Every way of placing a model gives the same clouds; gradients are refused of offloaded ones."""
+    """Every way of placing a model gives the same clouds; offloaded ones have no gradients."""
     cloud = frozenset({"cloud"})
     maps: list[Any] = ["auto", {"": place.device}]
     if torch.cuda.device_count() > 1 and place.is_gpu:
@@ -275,10 +276,11 @@ def training(place: Place) -> Iterator[Finding]:
     text = place.folder / "text" / "words.txt"
     text.parent.mkdir(exist_ok=True)
     text.write_text("\n".join(f"The word of line {i} is {'abcd'[i % 4] * 3}." for i in range(4000)))
-    shape = {"widths": (32,), "depth": 2, "batch": 4, "length": 32, "steps": 12}
-    spec = TrainSpec(name="check", architecture="gpt2", corpus=(str(text),),
-                     optimizer=OptimizerSpec(warmup=2), checkpoints=(0, 6, 12), **shape)  # fmt: skip
-    low = TrainSpec(**{**vars(spec), "dtype": "bfloat16"})
+    spec = TrainSpec(
+        name="check", architecture="gpt2", widths=(32,), depth=2, corpus=(str(text),), batch=4,
+        length=32, steps=12, checkpoints=(0, 6, 12), optimizer=OptimizerSpec(warmup=2),
+    )  # fmt: skip
+    low = replace(spec, dtype="bfloat16")
     (rung,) = rungs(spec)
 
     def losses(where: str, of: TrainSpec, device: str, **more: Any) -> np.ndarray:

@@ -13,10 +13,11 @@ import math
 import os
 import statistics
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,6 +55,8 @@ WARM = 3
 """Updates before the clock counts: kernels are chosen and compiled in them."""
 TRAINING_SHARE = 2 / 3
 """Of the time in all; the rest is for captures, which grow with the cube of the width."""
+IN_FLIGHT = 3
+"""Checkpoints whose records are held: the widest have fewer layers than a machine has cores."""
 
 
 @dataclass(frozen=True)
@@ -225,44 +228,58 @@ def values_of(name: str, record: Record) -> list[Row]:
     ]  # fmt: skip
 
 
-def measured(
+def begun(
     folder: Path, tokens_ST: np.ndarray, protocol: Protocol, device: str, pool: ProcessPoolExecutor
-) -> list[Row]:
-    """All values of one checkpoint; invariants run in the pool while the GPU goes on."""
-    waiting = [
+) -> list[Future[list[Row]]]:
+    """Captures a checkpoint and hands its records to the pool."""
+    return [
         pool.submit(values_of, name, record)
         for kind, record in records_of(folder, tokens_ST, protocol, device)
         for name in INVARIANTS
         if REGISTRY[name].kind == kind
     ]
-    training = read_training(folder)
-    assert training is not None, "a run at its end has all its checkpoints"
-    known = {k: training[k] for k in ("width", "depth", "seed", "step", "eval_loss")}
-    return [known | row for one in waiting for row in one.result()]
 
 
-def measure_all(
-    design: Design, spec: TrainSpec, out: Path, device: str, late: Callable[[], bool], workers: int
-) -> int:
-    """Measures the first and the last checkpoint of finished runs; how many are still to be done."""
+def unmeasured(spec: TrainSpec, out: Path) -> deque[tuple[Path, Path]]:
+    """First and last checkpoint of finished runs that have no values, and the files for these."""
     done = [rung for rung in rungs(spec) if is_trained(out / "models" / rung.name, spec)]
-    missing = []
+    found: deque[tuple[Path, Path]] = deque()
     for rung in sorted(done, key=lambda r: (r.seed, r.width)):
         for step in (0, spec.steps):
             file = out / "measured" / f"{rung.name}-step-{step:06d}.json"
             if not file.exists():
-                missing.append((step_folder(out / "models" / rung.name, step), file))
+                found.append((step_folder(out / "models" / rung.name, step), file))
+    return found
+
+
+def measure_all(
+    design: Design, spec: TrainSpec, out: Path, device: str, late: Callable[[], bool], workers: int
+) -> bool:
+    """Measures what is trained until it is late; whether nothing is left."""
+    missing = unmeasured(spec, out)
     if not missing or late():
-        return len(missing)
+        return not missing
     (out / "measured").mkdir(exist_ok=True)
     tokens_ST = probe_tokens(spec, design.protocol)
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes: there are as many as cores
+    running: deque[tuple[Path, Path, list[Future[list[Row]]]]] = deque()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        while missing and not late():
-            folder, file = missing.pop(0)
-            write_json(file, measured(folder, tokens_ST, design.protocol, device, pool))
+        while (missing or running) and not late():
+            if missing and len(running) < IN_FLIGHT:
+                folder, file = missing.popleft()
+                running.append((
+                    folder,
+                    file,
+                    begun(folder, tokens_ST, design.protocol, device, pool),
+                ))
+                continue
+            folder, file, waiting = running.popleft()
+            training = read_training(folder) or {}
+            known = {k: training[k] for k in ("width", "depth", "seed", "step", "eval_loss")}
+            write_json(file, [known | row for one in waiting for row in one.result()])
             print(f"measured {folder.parent.name} {folder.name}", flush=True)
-    return len(missing)
+        pool.shutdown(cancel_futures=True)
+    return not unmeasured(spec, out)
 
 
 def table(rows: list[Row]) -> str:
@@ -301,20 +318,22 @@ def main() -> None:
     if options.device != "cpu" and not torch.cuda.is_available():
         parser.error(f"--device: got {options.device}, torch sees no GPU; allowed: cpu")
     logging.disable_progress_bar()
-    end = time.monotonic() + 60 * options.minutes
+    start = time.monotonic()
 
-    def late() -> bool:
-        return time.monotonic() > end
+    def late(share: float = 1.0) -> bool:
+        return time.monotonic() - start > 60 * options.minutes * share
 
     design = TINY if options.tiny else FULL
     spec, out = planned(design, options.out, options.device), options.out
     done = trained(spec, out / "models", options.device, late)
-    left = measure_all(design, spec, out, options.device, late, options.workers)
+    # what is at work then is waited for
+    soon = partial(late, 0.9)
+    complete = measure_all(design, spec, out, options.device, soon, options.workers)
     files = sorted((out / "measured").glob("*.json"))
     rows = [row for file in files if file.name[0] != "_" for row in json.loads(file.read_text())]
     write_json(out / "values.json", rows)
     print(table(rows))
-    finished = len(done) == len(rungs(spec)) and not left
+    finished = len(done) == len(rungs(spec)) and complete
     print("finished" if finished else "not finished: call again with the same --out")
     print(json.dumps({
         "experiment": "gpu_ladder", "tiny": options.tiny, "finished": finished,
