@@ -93,7 +93,7 @@ def read_progress(file: Path) -> dict[str, Any] | None:
 
 
 def load_resume(file: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Puts weights and optimizer state back, bit by bit.
+    """Puts weights and optimizer state back, bit by bit, on the device of the model.
 
     Args:
         file: written by `write_resume` for the same model and kind of optimizer.
@@ -106,7 +106,7 @@ def load_resume(file: Path, model: torch.nn.Module, optimizer: torch.optim.Optim
             if kind == "model":
                 parameters[name].copy_(tensors.get_tensor(key))
             else:
-                state_of[name][kind] = tensors.get_tensor(key)
+                state_of[name][kind] = tensors.get_tensor(key).to(parameters[name].device)
 
 
 @contextmanager

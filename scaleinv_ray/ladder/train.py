@@ -39,6 +39,7 @@ class _Run:
     corpus: Corpus
     folder: Path
     config: Mapping[str, Any]
+    device: str
 
     @property
     def resume(self) -> Path:
@@ -52,17 +53,24 @@ def train_run(
     *,
     on_step: OnStep | None = None,
     num_threads: int = 1,
+    device: str = "cpu",
+    stop: Callable[[], bool] | None = None,
 ) -> Path:
-    """Trains one rung on the CPU and leaves its checkpoints under `out / rung.name`.
+    """Trains one rung and leaves its checkpoints under `out / rung.name`.
 
-    The numbers are a function of spec, rung, corpus, num_threads and the torch build: a run that
-    was killed at any moment and started again ends with the same bits. What exists is not
-    computed again. A checkpoint folder holds the model, the tokenizer and training.json.
+    On the CPU the numbers are a function of spec, rung, corpus, num_threads and the torch build: a
+    run that was killed at any moment and started again ends with the same bits. On a GPU, where
+    sums are taken in an order of its own, it goes on as well, but to other last bits; weights
+    before the first step and batches are the same on every device. What exists is not computed
+    again. A checkpoint folder holds the model, the tokenizer and training.json.
 
     Args:
         out: folder of the ladder's runs.
         on_step: called after every update with the number of updates made and the loss (nats) of
             the batch before that update.
+        device: of the model, as torch names it; what is written does not depend on it.
+        stop: asked after every update but the last; where it says yes, the resume file is written
+            and training ends there, to go on with the next call.
 
     Returns:
         The run's folder.
@@ -74,13 +82,20 @@ def train_run(
             is too small.
     """
     corpus = load_corpus(spec.corpus)
-    run = _Run(spec, rung, corpus, Path(out) / rung.name, run_config(spec, rung, corpus.digest))
+    config = run_config(spec, rung, corpus.digest)
+    run = _Run(spec, rung, corpus, Path(out) / rung.name, config, device)
     missing = _missing_steps(run)
     if missing:
-        with _deterministic(num_threads):
-            _train(run, missing[0], on_step)
-    shutil.rmtree(run.resume.parent, ignore_errors=True)
+        with _deterministic(num_threads, device):
+            _train(run, missing[0], on_step, stop or (lambda: False))
+    if is_trained(run.folder, spec):
+        shutil.rmtree(run.resume.parent, ignore_errors=True)
     return run.folder
+
+
+def is_trained(folder: Path, spec: TrainSpec) -> bool:
+    """Whether the folder of a run holds its last checkpoint."""
+    return read_training(step_folder(folder, spec.steps)) is not None
 
 
 def _missing_steps(run: _Run) -> list[int]:
@@ -119,9 +134,10 @@ def _same_config(run: _Run, path: Path, found: Mapping[str, Any]) -> None:
             )
 
 
-def _train(run: _Run, first_missing: int, on_step: OnStep | None) -> None:
+def _train(run: _Run, first_missing: int, on_step: OnStep | None, stop: Callable[[], bool]) -> None:
     spec = run.spec
-    model = build_model(spec, run.rung)
+    model: Any = build_model(spec, run.rung)
+    model.to(run.device)  # drawn on the CPU: the same weights on every device
     optimizer = _optimizer(spec, run.rung, model)
     start = _restore(run, first_missing, model, optimizer)
     train_KT = token_stream(run.corpus, "train")
@@ -144,6 +160,9 @@ def _train(run: _Run, first_missing: int, on_step: OnStep | None) -> None:
             on_step(step + 1, loss)
         if step + 1 in spec.saved:
             _save(run, step + 1, loss, model, optimizer, held_out)
+        if step + 1 < spec.steps and stop():
+            _write_resume(run, step + 1, model, optimizer)
+            return
 
 
 def _restore(
@@ -195,15 +214,15 @@ def _update(
 
 def _loss(spec: TrainSpec, model: PreTrainedModel, batch_ST: np.ndarray) -> torch.Tensor:
     """Mean cross-entropy in nats of every next token of windows [S, length + 1]."""
-    ids_ST = torch.from_numpy(batch_ST)
-    with _precision(spec):
+    ids_ST = torch.from_numpy(batch_ST).to(model.device)
+    with _precision(spec, model.device):
         logits_STV = model(input_ids=ids_ST[:, :-1], use_cache=False).logits
     return cross_entropy(logits_STV.flatten(0, 1).float(), ids_ST[:, 1:].flatten())
 
 
-def _precision(spec: TrainSpec) -> AbstractContextManager[Any]:
+def _precision(spec: TrainSpec, device: torch.device) -> AbstractContextManager[Any]:
     if spec.dtype == "bfloat16":
-        return torch.autocast("cpu", dtype=torch.bfloat16)
+        return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 
 
@@ -223,8 +242,14 @@ def _save(
         if training.get(DIVERGED):
             raise _diverged(run, folder)
     if step < run.spec.steps:
-        progress = {"step": step, "config": dict(run.config)}
-        checkpoint.write_resume(run.resume, model, optimizer, progress)
+        _write_resume(run, step, model, optimizer)
+
+
+def _write_resume(
+    run: _Run, step: int, model: PreTrainedModel, optimizer: torch.optim.Optimizer
+) -> None:
+    progress = {"step": step, "config": dict(run.config)}
+    checkpoint.write_resume(run.resume, model, optimizer, progress)
 
 
 def _save_diverged(
@@ -282,8 +307,11 @@ def _training(
 
 
 @contextmanager
-def _deterministic(num_threads: int) -> Generator[None, None, None]:
-    """Deterministic algorithms and the given threads, put back as they were afterwards."""
+def _deterministic(num_threads: int, device: str) -> Generator[None, None, None]:
+    """Deterministic algorithms and the given threads, put back as they were afterwards.
+
+    Not on a GPU: cuBLAS would have to be told by the environment before it is loaded.
+    """
     settings: Any = torch.utils.deterministic  # its only attribute is set at run time
     before = (
         torch.get_num_threads(),
@@ -291,7 +319,7 @@ def _deterministic(num_threads: int) -> Generator[None, None, None]:
         settings.fill_uninitialized_memory,
     )
     torch.set_num_threads(num_threads)
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(torch.device(device).type == "cpu")
     settings.fill_uninitialized_memory = False  # costs time, changes no result
     try:
         yield

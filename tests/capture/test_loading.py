@@ -129,14 +129,3 @@ def test_a_placed_model_is_captured_as_a_plain_one_and_gradients_need_it_whole(
             _captured(folder("llama"), tokens_ST, options, "jacobians")
     else:
         assert len(_captured(folder("llama"), tokens_ST, options, "jacobians")) == LAYERS
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
-def test_a_model_balanced_over_gpus_lies_on_all_of_them(folder, tokens_ST):
-    options = LoadOptions(device_map="balanced")
-    model = load_model(folder("llama"), options)
-    assert {p.device.index for p in model.parameters()} == {*range(torch.cuda.device_count())}
-    plain = _captured(folder("llama"), tokens_ST, LoadOptions(), "cloud")
-    for a, b in zip(plain, _captured(folder("llama"), tokens_ST, options, "cloud"), strict=True):
-        np.testing.assert_allclose(a.x_TD, b.x_TD, atol=2e-3, rtol=2e-3)

@@ -6,7 +6,6 @@ Bars are matched one to one, or to the diagonal, with the ground distance L-infi
 
 from __future__ import annotations
 
-import gudhi
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
@@ -47,6 +46,8 @@ def bottleneck_distance(first_M2: np.ndarray, second_N2: np.ndarray) -> float:
     >>> round(bottleneck_distance(np.array([[0.0, 4.0], [0.0, 1.0]]), np.array([[0.0, 3.0]])), 12)
     1.0
     """
+    import gudhi  # only where it is needed: all other invariants can be had without
+
     return max(
         float(gudhi.bottleneck_distance(first_M2, second_N2)),
         float(gudhi.bottleneck_distance(second_N2, first_M2)),
