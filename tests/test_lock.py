@@ -4,7 +4,7 @@ import ast
 import importlib.metadata
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,12 +46,12 @@ def pinned(name: str, **environment: str) -> Version | None:
     return found[0] if found else None
 
 
-def declared() -> list[Requirement]:
-    """Everything that pyproject.toml names: runtime, extras, build."""
+def declared(extras: Collection[str] | None = None) -> list[Requirement]:
+    """Everything that pyproject.toml names: runtime, build, and extras (all of them by default)."""
     project = PROJECT["project"]
     named = [*project["dependencies"], *PROJECT["build-system"]["requires"]]
-    for extra in project["optional-dependencies"].values():
-        named += extra
+    for extra, texts in project["optional-dependencies"].items():
+        named += texts if extras is None or extra in extras else []
     return [Requirement(text) for text in named]
 
 
@@ -95,9 +95,11 @@ def _needed(requirement: Requirement) -> Iterator[str]:
 
 
 def installed() -> dict[str, Version]:
-    """Public versions of all that the declared packages need here."""
+    """Public versions of all that the packages need which scripts/setup-env installs."""
     found: dict[str, Version] = {}
-    waiting, seen = [str(r) for r in declared()], set()
+    extras = re.search(r"--editable '\.\[(.+)\]'", (ROOT / "scripts/setup-env").read_text())
+    assert extras is not None
+    waiting, seen = [str(r) for r in declared(extras[1].split(","))], set()
     while waiting:
         if (text := waiting.pop()) in seen:
             continue
