@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPTNeoXConfig, PreTrainedConfig
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    Olmo2Config,
+    PreTrainedConfig,
+    Qwen3Config,
+)
 
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.train import spec_of
@@ -27,14 +35,18 @@ from scaleinv_ray.ladder.architectures import model_config
 from scaleinv_ray.ladder.spec import rungs
 from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 from scaleinv_ray.plan import make_plan, plan_rows
+from scaleinv_ray.runs.reach import reach_lines
 from scaleinv_ray.store import Store
 from tests.plan.test_odd_shapes import made
 
 SERIES = Path(__file__).parents[2] / "jobs" / "series"
-PYTHIA = {  # Biderman et al. 2023, table 1: blocks, width, heads, padded vocabulary
-    "70m": (6, 512, 8, 50304), "160m": (12, 768, 12, 50304),
-    "410m": (24, 1024, 16, 50304), "1b": (16, 2048, 8, 50304),
+PYTHIA = {  # Biderman et al. 2023, table 1, and its runs of other seeds: blocks, width, heads
+    "14m": (6, 128, 4), "31m": (6, 256, 8), "70m": (6, 512, 8), "160m": (12, 768, 12),
+    "410m": (24, 1024, 16),
 }  # fmt: skip
+PUBLISHED = json.loads((Path(__file__).parent / "published_configs.json").read_text())
+"""Family -> repository -> what its config.json says of shapes."""
+CLASSES = {"gpt2": GPT2Config, "qwen3": Qwen3Config, "smollm2": LlamaConfig, "olmo2": Olmo2Config}
 
 
 def write_headers(folder: Path, config: PreTrainedConfig, step: int) -> None:
@@ -92,14 +104,17 @@ def shipped(name: str, **changes: Any) -> RunConfig:
     return load_run_config(parse_yaml(file.read_bytes(), file) | changes)
 
 
-def check_everything_is_planned(config: RunConfig) -> None:
+def check_everything_is_planned(config: RunConfig) -> list[str]:
     plan = make_plan(config)
     asked = {n for n in REGISTRY if KINDS[REGISTRY[n].kind].is_asked(config.spectroscopy())}
     asked -= {n for n in asked if REGISTRY[n].kind == "masked_losses"}  # of encoders
+    if len({u.checkpoint.step for u in plan.units}) == 1:
+        asked -= {n for n in asked if REGISTRY[n].signature == "trajectory"}
     assert {m.invariant for m in plan.measurements} == asked
     rows = min(len(np.unique(t.tokens_ST[:, :65], axis=0)) for t in plan.tokens.values())
     points = [json.loads(m.params).get("num_points", 1) for m in plan.measurements]
     assert max(points) <= rows
+    return reach_lines(plan)
 
 
 @pytest.fixture
@@ -123,23 +138,35 @@ def words(folder: Path, bytes_each: int) -> list[str]:
     return [str(folder)]
 
 
-def test_pythia_is_planned(hub: Path, tmp_path: Path) -> None:
-    for size, (blocks, width, heads, vocabulary) in PYTHIA.items():
+def test_pythia_is_planned_with_three_seeds_and_verdicts_in_reach(hub: Path) -> None:
+    for size, (blocks, width, heads) in PYTHIA.items():
         config = GPTNeoXConfig(
             num_hidden_layers=blocks, hidden_size=width, num_attention_heads=heads,
-            intermediate_size=4 * width, vocab_size=vocabulary, max_position_embeddings=2048,
+            intermediate_size=4 * width, vocab_size=50304, max_position_embeddings=2048,
         )  # fmt: skip
         steps = {f"step{step}": config for step in (0, 512, 1000, 3000, 143000)}
-        cached(hub, f"EleutherAI/pythia-{size}", steps)
-    corpus = words(tmp_path / "text", 600_000)  # 2^20 bytes of prose are held out, and of code
-    check_everything_is_planned(shipped("pythia.yaml", corpus=corpus))
+        for seed in (1, 2, 3):
+            cached(hub, f"EleutherAI/pythia-{size}-seed{seed}", steps)
+    reached = check_everything_is_planned(shipped("pythia.yaml"))
+    assert reached == ["verdicts: can be reached: 5 sizes of 2 seeds or more"]
+
+
+@pytest.mark.parametrize("family", sorted(PUBLISHED))
+def test_families_of_one_run_a_size_are_planned_and_say_what_they_lack(
+    hub: Path, family: str
+) -> None:
+    for repo, fields in PUBLISHED[family].items():
+        cached(hub, repo, {"main": CLASSES[family](**fields)})
+    (verdicts,) = check_everything_is_planned(shipped(f"{family}.yaml"))
+    sizes = len(PUBLISHED[family])
+    assert f"one seed at {sizes} of {sizes} sizes, needs 2 (3 wanted)" in verdicts
 
 
 @pytest.mark.slow
 def test_pythia_is_run_on_small_models(hub: Path, tmp_path: Path) -> None:
     names = list(PYTHIA)[:2]
     models = [{"hub": f"EleutherAI/pythia-{n}", "revision": "step{step}", "steps": [0, 143000],
-               "seed": 0, "tokens_per_step": 2097152} for n in names]  # fmt: skip
+               "tokens_per_step": 2097152} for n in names]  # fmt: skip
     for name, width in zip(names, (16, 32), strict=True):
         config = GPTNeoXConfig(
             num_hidden_layers=3, hidden_size=width, num_attention_heads=2,
