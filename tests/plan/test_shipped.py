@@ -153,11 +153,13 @@ def test_pythia_is_planned_with_three_seeds_and_verdicts_in_reach(hub: Path) -> 
 
 @pytest.mark.parametrize("family", sorted(PUBLISHED))
 def test_families_of_one_run_a_size_are_planned_and_say_what_they_lack(
-    hub: Path, family: str
+    hub: Path, tmp_path: Path, family: str
 ) -> None:
     for repo, fields in PUBLISHED[family].items():
         cached(hub, repo, {"main": CLASSES[family](**fields)})
-    (verdicts,) = check_everything_is_planned(shipped(f"{family}.yaml"))
+    of_users = family in {"qwen3", "olmo2"}  # the bundled text is too short for their widths
+    text = {"corpus": words(tmp_path / "text", 600_000)} if of_users else {}
+    (verdicts,) = check_everything_is_planned(shipped(f"{family}.yaml", **text))
     sizes = len(PUBLISHED[family])
     assert f"one seed at {sizes} of {sizes} sizes, needs 2 (3 wanted)" in verdicts
 
