@@ -21,7 +21,7 @@ WITHOUT = """
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"ray", "gudhi", "pyarrow", "pydantic", "pandas", "statsmodels"}:
+        if name.split(".")[0] in {"ray", "gudhi", "pyarrow", "pydantic", "statsmodels", "plotly"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Absent())
 import scaleinv_ray.capture.session, scaleinv_ray.capture.posterior.language_models

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from scaleinv_ray.capture.session import Session, Source, StreamedSession
-from scaleinv_ray.checkpoints.weights.loading import LoadOptions
 from scaleinv_ray.checkpoints.weights.nulls import shuffle_tokens
 from scaleinv_ray.kinds import KINDS, of_tokens
 from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol, Spectroscopy
