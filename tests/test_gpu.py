@@ -21,7 +21,7 @@ WITHOUT = """
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"ray", "gudhi", "pyarrow", "pydantic", "pandas", "statsmodels"}:
+        if name.split(".")[0] in {"ray", "gudhi", "pyarrow", "pydantic", "statsmodels", "plotly"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Absent())
 import scaleinv_ray.capture.session, scaleinv_ray.capture.posterior.language_models
@@ -109,7 +109,10 @@ def test_tokens_and_widths_follow_the_speed(gpu_ladder: ModuleType) -> None:
 def test_a_late_call_trains_a_step_and_the_next_goes_on(
     gpu_ladder: ModuleType, tmp_path: Path
 ) -> None:
-    spec = replace(gpu_ladder.TINY.spec, widths=(16,), seeds=(0,), dtype="float32")
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(f"A line of text, number {i}." for i in range(3000)))
+    tiny = gpu_ladder.TINY.spec
+    spec = replace(tiny, widths=(16,), seeds=(0,), corpus=(str(text),))
     calls = iter([False, False, True])  # before the run, after an update, after the next
     assert gpu_ladder.trained(spec, tmp_path, "cpu", lambda: next(calls)) == []
     assert (tmp_path / "d16-s0" / "resume" / "state.safetensors").exists()
