@@ -23,7 +23,7 @@ from scaleinv_ray.inspection.findings import (
     sentences,
     with_intervals,
 )
-from scaleinv_ray.inspection.reference import Reference, of_series, packaged
+from scaleinv_ray.inspection.reference import Reference, Settings, of_series, packaged
 from scaleinv_ray.inspection.working import measured
 
 BUDGET_S = 60.0
@@ -197,6 +197,22 @@ def _row(line: Line) -> dict[str, Any]:
     }
 
 
+def _check_ranges(budget_s: float, level: float) -> None:
+    for name, got, most in (("budget", budget_s, 1e6), ("level", level, 0.5)):
+        if not 0 < got <= most:
+            raise ValueError(f"{name}: got {got:g}, allowed: more than 0, at most {most:g}")
+
+
+def _settings(
+    reference: Reference, probes: Sequence[Any] | None, tokens: str | Path | None
+) -> Settings:
+    """The series' own, with other probes or ids where they were given."""
+    settings = reference.settings
+    if probes is not None:
+        settings = replace(settings, probes=tuple(probes))
+    return settings if tokens is None else on_tokens(settings, tokens)
+
+
 def inspect(
     model: str | Path | Saved,
     *,
@@ -238,16 +254,10 @@ def inspect(
         ValueError: for a model, a parent or a series that cannot be read or compared, and numbers
             out of range.
     """
-    for name, got, most in (("budget", budget_s, 1e6), ("level", level, 0.5)):
-        if not 0 < got <= most:
-            raise ValueError(f"{name}: got {got:g}, allowed: more than 0, at most {most:g}")
+    _check_ranges(budget_s, level)
     began = time.perf_counter()
     reference = _reference(against)
-    settings = reference.settings
-    if probes is not None:
-        settings = replace(settings, probes=tuple(probes))
-    if tokens is not None:
-        settings = on_tokens(settings, tokens)
+    settings = _settings(reference, probes, tokens)
     with at_hand(model, tokenizer=tokenizer, revision=revision) as source:
         # a parent is a fourth model beside this one and its twins
         asked = ask(source, settings, budget_s=budget_s * (1.0 if parent is None else 0.75))

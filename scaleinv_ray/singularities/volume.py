@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -108,6 +109,7 @@ def subset_simulation(
     thresholds: list[np.ndarray] = []
     levels: list[np.ndarray] = []
     acceptance: list[float] = []
+    move = partial(_moved, potential, degree=degree, num_moves=num_moves, rng=rng)
     while True:
         order_BP = np.argsort(now.k_BP, axis=1)
         k_BP = np.take_along_axis(now.k_BP, order_BP, axis=1)
@@ -120,15 +122,7 @@ def subset_simulation(
         clone_P = np.arange(size) % kept
         w_BPN = np.take_along_axis(now.w_BPN, order_BP[:, clone_P, None], axis=1)
         now = _Particles(w_BPN, k_BP[:, clone_P])
-        now, kind_SBP, gain_SBP = _moved(
-            potential,
-            now,
-            eps_B,
-            degree=degree,
-            proposal=proposal,
-            num_moves=num_moves,
-            rng=rng,
-        )
+        now, kind_SBP, gain_SBP = move(now, eps_B, proposal=proposal)
         acceptance.append(float((gain_SBP >= 0).mean()))
         proposal = _adapted(kind_SBP, np.maximum(gain_SBP, 0.0))
     if not thresholds:

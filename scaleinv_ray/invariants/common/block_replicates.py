@@ -153,9 +153,14 @@ def alive_in_replicates(x_TN: np.ndarray, rows_B: list[np.ndarray]) -> np.ndarra
     Returns:
         Whether it does in two blocks (of one block: in that), [N].
 
+    Raises:
+        Refused: where a replicate is empty.
+
     >>> alive_in_replicates(np.eye(4), [np.array([0, 1]), np.array([2, 3])]).tolist()
     [False, False, False, False]
     """
+    if not all(map(len, rows_B)):
+        raise Refused(f"rows: got {[len(r) for r in rows_B]} in the replicates, needs some in each")
     varies_BN = np.array([x_TN[r].max(axis=0) > x_TN[r].min(axis=0) for r in rows_B])
     return varies_BN.sum(axis=0) >= min(2, len(rows_B))
 

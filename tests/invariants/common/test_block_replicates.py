@@ -121,3 +121,9 @@ def test_tokens_are_counted_with_some_room_for_skipped_positions(skip: int, used
     assert sum(len(rows) for rows in rows_B) / 32 == pytest.approx(used, abs=0.05)
     with pytest.raises(Refused, match="from position 7 on: got 1425/32 = 44.5, allowed >= 45"):
         stream_rows(stream, skip_positions=7, num_blocks=5)
+
+
+def test_a_replicate_without_rows_is_refused() -> None:
+    rows_B = [np.array([0, 1]), np.array([], dtype=int)]
+    with pytest.raises(Refused, match=r"rows: got \[2, 0\] in the replicates"):
+        alive_in_replicates(np.eye(2), rows_B)
