@@ -30,9 +30,9 @@ def test_an_encoder_that_knows_its_text_beside_one_that_does_not(
     kinds = {m.kind for m in result.plan.measurements}
     assert kinds == set(KINDS) - {"token_losses", "hessian", "ggn", "chains"}
     measured = {r["invariant"] for r in rows if r["status"] == "ok"}
-    for kind in kinds:
-        of = {m.invariant for m in result.plan.measurements if m.kind == kind}
-        assert measured & of, kind
+    of_kind = {k: {m.invariant for m in result.plan.measurements if m.kind == k} for k in kinds}
+    # 8 units and 128 sequences are fewer than the flows are defined for: those refuse
+    assert {k for k, of in of_kind.items() if not measured & of} == {"stream", "depth_stack"}
     loss = {(r["model"], r["variant"]): r["value"] for r in rows if r["quantity"] == "masked_loss"}
     assert loss["old", "trained"] < 1.5 < loss["new", "trained"]
     assert loss["old", "random_init"] == loss["new", "trained"], "the same draw from the config"

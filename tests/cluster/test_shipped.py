@@ -39,8 +39,8 @@ def check(result: Run, config: dict[str, Any]) -> None:
     asked = {n for n, kind in KINDS.items() if kind.is_asked(checked.spectroscopy())}
     assert kinds == asked - {"masked_losses"}
     found = {r["invariant"] for r in rows if r["status"] == "ok"}
-    for kind in kinds:
-        assert any(REGISTRY[name].kind == kind for name in found), kind
+    # on so few sequences the flow over depth is not defined: it refuses
+    assert kinds - {REGISTRY[name].kind for name in found} == {"depth_stack"}
     assert {r["variant"] for r in rows} == {*config["variants"]}
     assert {r["probe"] for r in rows} == {*config["probes"], None}
     assert result.verdicts.num_rows > 0
