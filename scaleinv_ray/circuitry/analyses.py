@@ -1,0 +1,10 @@
+"""The one list of analyses beside the effects: what `--with` names; a new one is a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from scaleinv_ray.circuitry.subject import Analysis, Subject
+
+ANALYSES: dict[str, Callable[[Subject], Analysis]] = {}
+"""Name -> what makes it of a subject; ValueError where a model or a probe does not allow it."""
