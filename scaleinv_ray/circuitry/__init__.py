@@ -6,8 +6,8 @@ budget), `interventions` (exact), `estimators` (gradients), `game` (sets), `surg
 reruns), `compiled` (models whose circuits are known).
 """
 
+from scaleinv_ray.circuitry.effects.record import Effects
 from scaleinv_ray.circuitry.live import circuits
-from scaleinv_ray.circuitry.record import Effects
 from scaleinv_ray.circuitry.summary import Circuits
 
 __all__ = ["Circuits", "Effects", "circuits"]

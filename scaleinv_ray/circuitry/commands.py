@@ -10,9 +10,9 @@ from typing import NamedTuple, cast
 
 from transformers.utils.logging import disable_progress_bar
 
+from scaleinv_ray.circuitry.effects.interventions import ABLATIONS, Ablation
+from scaleinv_ray.circuitry.effects.measuring import Asked
 from scaleinv_ray.circuitry.folders import Drawing, circuits_of
-from scaleinv_ray.circuitry.interventions import ABLATIONS, Ablation
-from scaleinv_ray.circuitry.measuring import Asked
 from scaleinv_ray.inputs.paths import check_folder
 from scaleinv_ray.inputs.wording import shown
 

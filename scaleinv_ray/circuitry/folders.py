@@ -12,7 +12,7 @@ import numpy as np
 
 from scaleinv_ray.checkpoints import Checkpoint, resolve
 from scaleinv_ray.checkpoints.weights.nulls import materialise
-from scaleinv_ray.circuitry.measuring import Asked, measure
+from scaleinv_ray.circuitry.effects.measuring import Asked, measure
 from scaleinv_ray.circuitry.summary import Circuits
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.inputs.json_files import read_json

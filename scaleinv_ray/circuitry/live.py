@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from scaleinv_ray.circuitry.interventions import Ablation
-from scaleinv_ray.circuitry.measuring import Asked, measure
+from scaleinv_ray.circuitry.effects.interventions import Ablation
+from scaleinv_ray.circuitry.effects.measuring import Asked, measure
 from scaleinv_ray.circuitry.summary import Circuits
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.probes.corrupted import Pairs

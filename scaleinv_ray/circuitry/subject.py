@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from scaleinv_ray.circuitry.record import Effects
+from scaleinv_ray.circuitry.effects.record import Effects
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.probes.corrupted import Pairs
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from scaleinv_ray.circuitry.game import size_for
-from scaleinv_ray.circuitry.record import Effects
+from scaleinv_ray.circuitry.effects.game import size_for
+from scaleinv_ray.circuitry.effects.record import Effects
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.invariants.circuits import (

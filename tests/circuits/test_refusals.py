@@ -11,8 +11,8 @@ import transformers as tf
 
 import scaleinv_ray as si
 from scaleinv_ray.circuitry.compiled import compile_program
-from scaleinv_ray.circuitry.interventions import patching_share
-from scaleinv_ray.circuitry.measuring import check_task
+from scaleinv_ray.circuitry.effects.interventions import patching_share
+from scaleinv_ray.circuitry.effects.measuring import check_task
 
 TOKENS = np.array([[0, 1, 2, 1], [0, 2, 1, 2]])
 OTHER = np.array([[0, 2, 1, 2], [0, 1, 2, 1]])

@@ -11,8 +11,8 @@ import transformers as tf
 
 from scaleinv_ray.attention_only.configuration import AttentionOnlyConfig
 from scaleinv_ray.attention_only.modeling import AttentionOnlyForCausalLM
-from scaleinv_ray.circuitry.estimators import estimate
-from scaleinv_ray.circuitry.interventions import Experiment, edge_values, singles, values
+from scaleinv_ray.circuitry.effects.estimators import estimate
+from scaleinv_ray.circuitry.effects.interventions import Experiment, edge_values, singles, values
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.circuitry.surgery.edge_runs import written
 from scaleinv_ray.circuitry.surgery.reruns import Surgery, on_heads

@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM
 
 from scaleinv_ray.circuitry.compiled import PROGRAMS, Compiled, compile_program
 from scaleinv_ray.circuitry.compiled.programs import induction, sort
-from scaleinv_ray.circuitry.estimators import estimate
-from scaleinv_ray.circuitry.game import greedy, prefixes, shapley, size_for
-from scaleinv_ray.circuitry.interventions import Experiment, edge_values, singles
-from scaleinv_ray.circuitry.measuring import Asked, faithfulness, measure
+from scaleinv_ray.circuitry.effects.estimators import estimate
+from scaleinv_ray.circuitry.effects.game import greedy, prefixes, shapley, size_for
+from scaleinv_ray.circuitry.effects.interventions import Experiment, edge_values, singles
+from scaleinv_ray.circuitry.effects.measuring import Asked, faithfulness, measure
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.circuitry.surgery.reruns import Surgery
 from scaleinv_ray.contract import Refused

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from scaleinv_ray.capture.architectures import Architecture, architecture_of
 from scaleinv_ray.capture.sites import check_whole
 from scaleinv_ray.checkpoints.files.roles import ENCODERS, LLAMA_LIKE, Heads
-from scaleinv_ray.circuitry.components import Graph
+from scaleinv_ray.circuitry.surgery.components import Graph
 
 Views = dict[str, torch.Tensor]
 """q, k, v -> [.., heads, K], views of a projection's output."""

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from scaleinv_ray.circuitry.components import Graph
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy, Projection
+from scaleinv_ray.circuitry.surgery.components import Graph
 from scaleinv_ray.circuitry.surgery.reruns import State, Surgery, on_heads, on_mlp
 
 

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from scaleinv_ray.circuitry.metrics import Metric, at_positions, check_metric, metric_of
+from scaleinv_ray.circuitry.effects.metrics import Metric, at_positions, check_metric, metric_of
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.circuitry.surgery.edge_runs import swapped_edges
 from scaleinv_ray.circuitry.surgery.reruns import State, Surgery

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scaleinv_ray.circuitry.interventions import Experiment, Rows
+from scaleinv_ray.circuitry.effects.interventions import Experiment, Rows
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy, Projection
 from scaleinv_ray.circuitry.surgery.edge_runs import written
 from scaleinv_ray.circuitry.surgery.reruns import Edit, State, on_heads, on_mlp

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from scaleinv_ray.circuitry.components import Component
+from scaleinv_ray.circuitry.surgery.components import Component
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from scaleinv_ray.circuitry.components import Graph
-from scaleinv_ray.circuitry.estimators import Method, Scores, check_estimate, estimate
-from scaleinv_ray.circuitry.interventions import Ablation, Experiment, edge_values
-from scaleinv_ray.circuitry.metrics import metric_of
-from scaleinv_ray.circuitry.record import Effects
+from scaleinv_ray.circuitry.effects.estimators import Method, Scores, check_estimate, estimate
+from scaleinv_ray.circuitry.effects.interventions import Ablation, Experiment, edge_values
+from scaleinv_ray.circuitry.effects.metrics import metric_of
+from scaleinv_ray.circuitry.effects.record import Effects
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
+from scaleinv_ray.circuitry.surgery.components import Graph
 from scaleinv_ray.circuitry.surgery.reruns import Surgery
 from scaleinv_ray.invariants.circuits import FRACTIONS
 from scaleinv_ray.probes.corrupted import Pairs

@@ -1,0 +1,1 @@
+"""What components do: exact effects of interventions, estimates of them, components jointly."""
