@@ -99,9 +99,51 @@ def cached(
         (root / "refs" / name).write_text(commit)
 
 
+def write_ladder(
+    folder: Path, name: str, write: Callable[[Path, PreTrainedConfig, int], None], sizes: int = 9
+) -> None:
+    """The first and last steps of a ladder that is to be trained, of one seed a size."""
+    of = spec_of(load_train_config(SERIES / name))
+    first = [rung for rung in rungs(of) if rung.seed == 0][:sizes]
+    for rung in first:
+        for step in (0, of.steps):
+            write(folder / rung.name / f"step-{step:06d}", model_config(of, rung), step)
+            note = {"step": step, "seed": rung.seed}
+            (folder / rung.name / f"step-{step:06d}" / "training.json").write_text(json.dumps(note))
+
+
+def small(family: str, size: int) -> PreTrainedConfig:
+    """What a family's class makes of two or three blocks of width 16 or 32."""
+    width = (16, 32)[size]
+    names = {"vocab_size": 256, "bos_token_id": 0, "eos_token_id": 0}
+    if family == "gpt2":
+        return GPT2Config(n_embd=width, n_layer=3, n_head=2, n_positions=64, **names)
+    made = CLASSES.get(family, GPTNeoXConfig)
+    grouped = {} if family == "pythia" else {"num_key_value_heads": 1}
+    return made(
+        num_hidden_layers=3, hidden_size=width, num_attention_heads=2, pad_token_id=None,
+        intermediate_size=4 * width, max_position_embeddings=64, **names, **grouped,
+    )  # fmt: skip
+
+
+def yaml_of(name: str) -> dict[str, Any]:
+    return dict(parse_yaml((SERIES / name).read_bytes(), name))
+
+
 def shipped(name: str, **changes: Any) -> RunConfig:
-    file = SERIES / name
-    return load_run_config(parse_yaml(file.read_bytes(), file) | changes)
+    return load_run_config(yaml_of(name) | changes)
+
+
+def check_it_runs(chosen: RunConfig, folder: Path) -> None:
+    """Captured, measured, concluded and reported in this process, with nothing failed."""
+    plan, store = make_plan(chosen), Store(chosen.out)
+    counts = made(chosen, plan, folder / "run")
+    assert counts["failed"] == 0
+    assert counts["ok"] > counts["refused"]
+    assert {m.unit.variant for m in plan.measurements} == {*chosen.variants}
+    store.write_table("plan.parquet", tables.encode(plan_rows(plan, set()), tables.PLAN))
+    assert conclude(store, chosen).num_rows > 0
+    assert store.exists("report.html")
 
 
 def check_everything_is_planned(config: RunConfig) -> list[str]:
@@ -165,36 +207,37 @@ def test_families_of_one_run_a_size_are_planned_and_say_what_they_lack(
 
 
 @pytest.mark.slow
-def test_pythia_is_run_on_small_models(hub: Path, tmp_path: Path) -> None:
-    names = list(PYTHIA)[:2]
-    models = [{"hub": f"EleutherAI/pythia-{n}", "revision": "step{step}", "steps": [0, 143000],
-               "tokens_per_step": 2097152} for n in names]  # fmt: skip
-    for name, width in zip(names, (16, 32), strict=True):
-        config = GPTNeoXConfig(
-            num_hidden_layers=3, hidden_size=width, num_attention_heads=2,
-            intermediate_size=4 * width, vocab_size=256, max_position_embeddings=64,
-        )  # fmt: skip
-        revisions = {f"step{step}": config for step in (0, 143000)}
-        cached(hub, f"EleutherAI/pythia-{name}", revisions, write_model)
-    chosen = shipped(
-        "pythia.yaml", models=models, corpus=words(tmp_path / "text", 8_000),
+@pytest.mark.parametrize("family", ["pythia", *sorted(PUBLISHED)])
+def test_series_of_the_hub_are_run_on_small_models(hub: Path, tmp_path: Path, family: str) -> None:
+    """The first two sizes of each, much smaller; everything else but the texts is as shipped."""
+    named = {
+        m.get("name", m["hub"]): dict(m) for m in reversed(yaml_of(f"{family}.yaml")["models"])
+    }
+    models = list(reversed(named.values()))[:2]  # the first of each size
+    for size, m in enumerate(models):
+        revisions = ["main"]
+        if "steps" in m:
+            m["steps"] = [0, 143000]
+            revisions = ["step0", "step143000"]
+        cached(hub, m["hub"], dict.fromkeys(revisions, small(family, size)), write_model)
+    check_it_runs(shipped(
+        f"{family}.yaml", models=models, corpus=words(tmp_path / "text", 8_000),
         protocol={"sequences": 160, "length": 24, "position": 12}, out=str(tmp_path / "run"),
-    )  # fmt: skip
-    plan, store = make_plan(chosen), Store(chosen.out)
-    counts = made(chosen, plan, tmp_path / "run")
-    assert counts["failed"] == 0
-    assert {m.unit.variant for m in plan.measurements} == {*chosen.variants}
-    store.write_table("plan.parquet", tables.encode(plan_rows(plan, set()), tables.PLAN))
-    assert conclude(store, chosen).num_rows > 0
-    assert store.exists("report.html")
+    ), tmp_path)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_ladder_of_the_findings_is_run_on_its_smallest_models(tmp_path: Path) -> None:
+    write_ladder(tmp_path / "models", "gpt2_ladder_models.yaml", write_model, sizes=2)
+    models = [{"ladder": str(tmp_path / "models"), "steps": "all"}]
+    protocol = yaml_of("gpt2_ladder.yaml")["protocol"] | {"tokens_per_dim": 4}
+    check_it_runs(
+        shipped("gpt2_ladder.yaml", models=models, protocol=protocol, out=str(tmp_path / "run")),
+        tmp_path,
+    )
 
 
 def test_spectroscopy_of_the_ladder_is_planned(tmp_path: Path) -> None:
-    of = spec_of(load_train_config(SERIES / "ladder.yaml"))
-    for rung in rungs(of):
-        for step in (0, of.steps):
-            folder = tmp_path / "models" / rung.name / f"step-{step:06d}"
-            write_headers(folder, model_config(of, rung), step)
-            (folder / "training.json").write_text(json.dumps({"step": step, "seed": rung.seed}))
+    write_ladder(tmp_path / "models", "ladder.yaml", write_headers)
     models = [{"ladder": str(tmp_path / "models"), "steps": "all"}]
     check_everything_is_planned(shipped("spectroscopy.yaml", models=models))
