@@ -46,6 +46,14 @@ def test_defaults() -> None:
     assert config.protocol == Protocol()
 
 
+def test_defaults_of_a_protocol_follow_the_numbers_beside_them() -> None:
+    short = load_run_config(RUN | {"protocol": {"length": 40, "sequences": 6}}).protocol
+    assert (short.position, short.blocks) == (20, 6)
+    assert load_run_config(RUN | {"protocol": {"length": 65}}).protocol.position == 64
+    with pytest.raises(ValueError, match=r"protocol.position: got 64, allowed 0\.\.39"):
+        load_run_config(RUN | {"protocol": {"length": 40, "position": 64}})
+
+
 def test_protocol_options_are_the_fields_of_the_protocol() -> None:
     chosen = {"sequences": 64, "length": 32, "position": 20, "stream_units": 16}
     assert load_run_config(RUN | {"protocol": chosen}).protocol == Protocol(**chosen)

@@ -106,6 +106,19 @@ def _probe_names(
     return value
 
 
+def _following(given: object) -> object:
+    """A protocol whose defaults follow the numbers beside them: what is read fits what there is."""
+    if not isinstance(given, Mapping):
+        return given
+    made, default = dict(given), Protocol()
+    length, sequences = made.get("length"), made.get("sequences")
+    if isinstance(length, int) and 0 < length <= default.position:
+        made.setdefault("position", length // 2)
+    if isinstance(sequences, int) and 0 < sequences < default.blocks:
+        made.setdefault("blocks", sequences)
+    return made
+
+
 def _special_tokens(value: object) -> object:
     """'auto', 'none', or names of tokens."""
     if isinstance(value, str) and value in {"auto", "none"}:
@@ -290,7 +303,7 @@ class RunConfig(Options):
         Literal["auto", "none"] | tuple[str, ...], BeforeValidator(_special_tokens)
     ] = "auto"
     measure_special_tokens: Bool = False
-    protocol: Entered[Protocol] = Protocol()
+    protocol: Annotated[Entered[Protocol], BeforeValidator(_following)] = Protocol()
     curvature: Entered[CurvatureProtocol] | None = None
     sampling: Entered[SamplingProtocol] | None = None
     plugins: Annotated[

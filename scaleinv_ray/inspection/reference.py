@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scaleinv_ray.conclude.aggregation.matched_checkpoints import last_common_step
 from scaleinv_ray.conclude.aggregation.value_rows import value_rows
 from scaleinv_ray.conclude.columns import rows_of
 from scaleinv_ray.conclude.concluding import JUDGED, read_planned
@@ -218,13 +219,14 @@ def _reference(
     table = table.filter(pc.equal(table["variant"], "trained"))
     if not table.num_rows:
         raise ValueError(f"against: got {uri!r} without measurements, allowed: a run that has them")
-    step = pc.max(table["step"]).as_py()
-    last = table if step is None else table.filter(pc.equal(table["step"], step))
+    step, last = _last(table)
+    finished = step is None and pc.any(pc.is_valid(table["step"])).as_py()
     members = _members(last)
-    values = _values(table, members)
+    values = _values(last if finished else table, members, finished=finished)
+    at = "each at its last step" if finished else f"step {step}"
     return Reference(
         name=name,
-        provenance=f"{uri}, step {step}, {_code(last)}",
+        provenance=f"{uri}, {at}, {_code(last)}",
         settings=settings,
         versions=dict(_distinct(last, "invariant", "version")),
         tokenizers=sorted(set(tokenized(store).of_key.values())),
@@ -235,6 +237,21 @@ def _reference(
         tokens=_tokens(store),
         verdicts=_verdicts(store),
     )
+
+
+def _last(table: pa.Table) -> tuple[int | None, pa.Table]:
+    """The last step that all models have, and its rows; without one, those of each one's last."""
+    steps: dict[tuple[str, int | None], set[int]] = {}
+    for model, seed, step in _distinct(table, "model", "seed", "step"):
+        if step is not None:
+            steps.setdefault((model, seed), set()).add(step)
+    if not steps:
+        return None, table
+    if (step := last_common_step(steps.values())) is not None:
+        return step, table.filter(pc.equal(table["step"], step))
+    ends = {(*of, max(done)) for of, done in steps.items()}
+    of_rows = zip(*(table[n].to_pylist() for n in ("model", "seed", "step")), strict=True)
+    return None, table.filter(pa.array([row in ends for row in of_rows]))
 
 
 def _tokens(store: Store) -> dict[str, list[str]]:
@@ -260,7 +277,7 @@ def _verdicts(store: Store) -> dict[At, str]:
     return {
         At(*(row[name] for name in At._fields)): row["verdict"]
         for row in rows
-        if row["depth_bin"] == "all" and row["comparison"] == "equal_steps"
+        if row["depth_bin"] == "all" and row["comparison"] in {"equal_steps", "final"}
     }
 
 
@@ -279,17 +296,18 @@ def _members(table: pa.Table) -> list[Member]:
 
 
 def _values(
-    table: pa.Table, members: Sequence[Member]
+    table: pa.Table, members: Sequence[Member], *, finished: bool
 ) -> dict[int | None, dict[At, list[float | None]]]:
-    """Step -> place -> a value a member."""
+    """Step (None for models finished at steps of their own) -> place -> a value a member."""
     place_of = {(m.model, m.seed): i for i, m in enumerate(members)}
     values: dict[int | None, dict[At, list[float | None]]] = {}
+    main = "final" if finished else "equal_steps"
     for row in value_rows(rows_of(table, JUDGED)):
-        is_whole = row["depth_bin"] == "all" and row["comparison"] == "equal_steps"
+        is_whole = row["depth_bin"] == "all" and row["comparison"] == main
         member = place_of.get((row["model"], row["seed"]))
         if is_whole and member is not None and row["value"] is not None:
             at = At(row["invariant"], row["quantity"], row["site"], row["probe"])
-            of_step = values.setdefault(row["step"], {})
+            of_step = values.setdefault(None if finished else row["step"], {})
             of_step.setdefault(at, [None] * len(members))[member] = row["value"]
     return values
 

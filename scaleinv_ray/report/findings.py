@@ -66,16 +66,18 @@ def values_by_size(
 
     Args:
         values: of `ValueRow`.
-        rows: the verdicts at equal steps whose values are wanted.
+        rows: the verdicts whose values are wanted, one a place, at equal steps or of the last
+            checkpoints.
     """
-    step_of = {place_of(row): row["step"] for row in rows}
+    judged = {place_of(row): (row["comparison"], row["step"]) for row in rows}
     found: dict[tuple[Any, ...], dict[str, BySize]] = defaultdict(dict)
     for value in values:
         place = place_of(value)
-        if place not in step_of or not value["counted"] or value["comparison"] != "equal_steps":
+        comparison, step = judged.get(place, (None, None))
+        if not value["counted"] or value["comparison"] != comparison:
             continue
-        # untrained networks have no steps
-        if value["variant"] == UNTRAINED or value["step"] == step_of[place]:
+        # untrained networks have no steps, finished ones their own
+        if value["variant"] == UNTRAINED or comparison == "final" or value["step"] == step:
             by_size = found[place].setdefault(value["variant"], {})
             by_size.setdefault(value["n_params"], []).append(value["value"])
     return found
@@ -267,7 +269,9 @@ def _seeds(rows: Sequence[Row], needed: str) -> str:
     """How many seeds would decide, of those that seeds decide."""
     counts = sorted(n for row in rows if (n := row[needed]) is not None)
     if not counts:
-        return "; more seeds alone would not decide"
+        briefs = {row["brief"] for row in rows}
+        why = f": {min(briefs)}" if len(briefs) == 1 and briefs != {""} else ""
+        return f"; more seeds alone would not decide{why}"
     span = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
     others = len(rows) - len(counts)
     rest = f", {others:,} by no number of seeds" if others else ""

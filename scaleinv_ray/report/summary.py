@@ -194,7 +194,7 @@ class Spoken(NamedTuple):
 
 
 def spoken(rows: list[dict[str, Any]], values: pa.Table, quantities: Quantities) -> Spoken:
-    """What was found, in sentences and in a picture; over the whole depth, at equal steps.
+    """What was found, in sentences and in a picture, over the whole depth.
 
     Args:
         rows: what `judged` returns.
@@ -204,7 +204,8 @@ def spoken(rows: list[dict[str, Any]], values: pa.Table, quantities: Quantities)
     counted, _ = headline([row for row in rows if not row["control"]])
     if not counted:
         return Spoken([], [])
-    kept = pc.equal(values["comparison"].cast(pa.string()), "equal_steps")
+    compared = pa.array(sorted({row["comparison"] for row in counted}), pa.string())
+    kept = pc.is_in(values["comparison"].cast(pa.string()), compared)
     bins = pa.array(sorted({row["depth_bin"] for row in counted}), pa.string())
     kept = pc.and_(kept, pc.is_in(values["depth_bin"].cast(pa.string()), bins))
     own = values.filter(pc.and_(kept, values["counted"])).select(NEEDED).to_pylist()

@@ -10,6 +10,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from scaleinv_ray.conclude.conservation.requirements import LEAST_SIZES
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.report.findings import values_by_size, with_error
 from scaleinv_ray.report.summary import judged, spoken
@@ -104,8 +105,11 @@ def _largest(by_size: dict[int, list[float]] | None) -> str:
 def _next(rows: list[dict[str, Any]], page: str) -> str:
     sizes = max((row["n_models"] or 0 for row in rows), default=0)
     seeds = max((row["n_seeds"] or 0 for row in rows), default=0)
-    if sizes < 3:
-        return f"a verdict needs three sizes, here are {sizes}: scaleinv inspect looks at one model"
+    if sizes < LEAST_SIZES:
+        return (
+            f"a verdict needs {LEAST_SIZES} sizes, got {sizes}: more under models:, or scaleinv "
+            "inspect, which looks at one model"
+        )
     if seeds < 2:
         return "a verdict needs two seeds a size, here is one: add the seed runs under models:"
     return f"open {page}"

@@ -272,7 +272,11 @@ def test_of_a_model_without_a_tokenizer_weights_are_measured(
     assert "no tokenizer.json" in alone.left_out["behaviour.capabilities"]
 
 
-def test_a_run_folder_is_a_series(found: Inspection, series: Reference, tmp_path: Path) -> None:
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_folder_is_a_series(
+    found: Inspection, series: Reference, tmp_path: Path, finished: bool
+) -> None:
+    """Models are set beside each other at the last step that all have, or each at its own end."""
     near = around(found, series)
     said = series.settings
     config = {
@@ -285,7 +289,7 @@ def test_a_run_folder_is_a_series(found: Inspection, series: Reference, tmp_path
         for at, of in near.values.items()
         if at.site != "all"
         for value, member in zip(of, near.members, strict=True)
-        for step in (0, 7)
+        for step in (0, member.n_params if finished else 7)
     ]
     store = Store(str(tmp_path))
     store.write_bytes("config.yaml", sealed(write_yaml(config)))
@@ -302,7 +306,12 @@ def test_a_run_folder_is_a_series(found: Inspection, series: Reference, tmp_path
     alone = shutil.copy(table, tmp_path / "series.parquet")
     assert of_series(str(alone)).values[LOSS] == near.values[LOSS]
     read = of_series(str(tmp_path))
-    assert (read.name, read.step, read.tokenizers) == ("known", 7, [TOKENIZER])
+    assert (read.name, read.step, read.tokenizers) == (
+        "known",
+        None if finished else 7,
+        [TOKENIZER],
+    )
+    assert ("each at its last step" in read.provenance) == finished
     assert list(read.members) == near.members
     assert read.versions == near.versions
     assert read.tokens == {"prose": ["t"]}
@@ -324,7 +333,8 @@ def measured_row(at: At, value: float, member: Member, step: int) -> dict[str, A
         "model": member.model, "n_params": member.n_params, "n_layers": 1, "seed": member.seed,
         "step": step, "variant": "trained", "probe": at.probe, "protocol": "p", "family":
         spec.family, "invariant": at.invariant, "version": spec.version, "quantity": at.quantity,
-        "law": "none", "value": value + (step - 7), "status": "ok", "params": "{}", "flags": {},
+        "law": "none", "value": value if step else value - 7, "status": "ok", "params": "{}",
+        "flags": {},
         "role": at.site if of_weights else None, "site": None if of_weights else at.site,
         "weights_digest": member.weights, "code_version": "c", "capture": spec.kind,
         "error_kind": "none", "n": 1, **place,

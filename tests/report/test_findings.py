@@ -24,12 +24,15 @@ def rows_of(*rows: dict[str, Any]) -> list[dict[str, Any]]:
     return judged(tables.encode(rows, SCHEMAS["verdicts"]))
 
 
-def values(quantity: str, by_variant: dict[str, dict[int, list[float]]]) -> list[dict[str, Any]]:
-    """Rows of the values: variant -> size -> values over seeds."""
+def values(
+    quantity: str, by_variant: dict[str, dict[int, list[float]]], *, finished: bool = False
+) -> list[dict[str, Any]]:
+    """Rows of the values: variant -> size -> values over seeds; each size at its own end."""
     found = [
         measurement(
             quantity=quantity, variant=variant, n_params=n, model=f"{n}-{seed}", seed=seed,
-            value=value, step=None if variant == "random_init" else measurement()["step"],
+            value=value,
+            step=None if variant == "random_init" else n if finished else measurement()["step"],
         )
         for variant, sizes in by_variant.items()
         for n, of_seeds in sizes.items()
@@ -52,6 +55,17 @@ def test_the_first_sentence_names_what_is_learned_beside_what_is_not() -> None:
         "Of 2 measured quantities, 1 conserved and learned: number of loops "
         "(loops: trained 1.10 ± 0.10 to 1.1, untrained 2 to 5)."
     )
+
+
+def test_finished_models_have_their_numbers_beside_the_verdict() -> None:
+    ends = {"comparison": "final", "step": None}
+    rows = rows_of(verdict(quantity="loops", verdict="conserved", null_class="learned", **ends))
+    measured = {
+        "trained": {100: [1.0, 1.2], 1000: [1.1, 1.1]},
+        "random_init": {100: [2.0, 2.0], 1000: [5.0, 5.0]},
+    }
+    lead = findings(rows, values("loops", measured, finished=True), MEANINGS)[0]
+    assert "(loops: trained 1.10 ± 0.10 to 1.1, untrained 2 to 5)" in lead
 
 
 def test_a_learned_law_is_named_with_its_exponent() -> None:

@@ -294,7 +294,8 @@ def _change(series: Series, width: float) -> str:
 
 def _headline(series: Series, margin: float, verdict: Verdicts, reason: str) -> Verdict:
     exact = verdict is Verdicts.CONSERVED_EXACT
-    single = bool((series.count_K < 2).any())
+    # where sizes are lacking, no number of seeds decides
+    single = len(series.x_K) >= LEAST_SIZES and bool((series.count_K < 2).any())
     return Verdict(
         verdict=verdict,
         reason=reason,

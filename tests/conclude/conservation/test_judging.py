@@ -195,6 +195,7 @@ def test_order_of_sizes_and_seeds_and_scale_change_nothing(mean_K):
     ("sizes", "values", "text"),
     [
         (SIZES[:3], [[1.0, 1.1]] * 3, "3 sizes, needs 4"),
+        (SIZES[:3], [[1.0]] * 3, "3 sizes, needs 4"),
         ([1e6, 2e6, 3e6, 4e6], [[1.0, 1.1]] * 4, "size is 4, needs 8"),
         (SIZES, [[1.0, 1.1]] * 4 + [[1.0]], "one seed at 1 of 5 sizes"),
         (SIZES, [[1.0], [1.1], [0.9], [1.0], [1.0]], "one seed at 5 of 5 sizes"),
