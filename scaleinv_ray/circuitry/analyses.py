@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from scaleinv_ray.circuitry.readings.graph import modules
+from scaleinv_ray.circuitry.readings.heads import signatures
+from scaleinv_ray.circuitry.readings.linear import linear_probes
+from scaleinv_ray.circuitry.readings.rules import surrogate
 from scaleinv_ray.circuitry.subject import Analysis, Subject
 
-ANALYSES: dict[str, Callable[[Subject], Analysis]] = {}
+ANALYSES: dict[str, Callable[[Subject], Analysis]] = {
+    "probes": linear_probes,
+    "surrogate": surrogate,
+    "modularity": modules,
+    "signatures": signatures,
+}
 """Name -> what makes it of a subject; ValueError where a model or a probe does not allow it."""

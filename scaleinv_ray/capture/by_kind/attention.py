@@ -31,6 +31,40 @@ def eager_attention(model: PreTrainedModel) -> Generator[None]:
         model.set_attn_implementation(before)
 
 
+def patterns(model: PreTrainedModel, tokens_ST: np.ndarray) -> dict[int, np.ndarray]:
+    """Attention patterns of all layers, whatever the attention implementation.
+
+    Args:
+        model: in eval mode.
+        tokens_ST: token ids.
+
+    Returns:
+        Layer -> a[head, sequence, query, key], rows sum to 1.
+
+    Raises:
+        ValueError: for patterns that are not finite.
+    """
+    architecture = architecture_of(model.config)
+    a_HSTT: dict[int, np.ndarray] = {}
+
+    def keep(layer: int, _module: Any, _args: Any, output: Any) -> None:
+        a_HSTT[layer] = to_numpy(output[1].transpose(0, 1))
+
+    handles = [
+        block.get_submodule(architecture.attention).register_forward_hook(partial(keep, layer))
+        for layer, block in enumerate(architecture.layers(model))
+    ]
+    try:
+        with torch.inference_mode(), eager_attention(model):
+            model.base_model(input_ids=to_device(tokens_ST, model), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if bad := [layer for layer, a in a_HSTT.items() if not np.isfinite(a).all()]:
+        raise ValueError(f"attention patterns: got values that are not finite in layers {bad}")
+    return a_HSTT
+
+
 def attention_records(
     model: PreTrainedModel,
     tokens_ST: np.ndarray,
@@ -61,23 +95,7 @@ def attention_records(
     wanted = protocol.attention_sequences
     if wanted > len(tokens_ST):
         raise ValueError(f"attention_sequences: got {wanted}, allowed <= {len(tokens_ST)}")
-    a_HSTT: dict[int, np.ndarray] = {}
-
-    def keep(layer: int, _module: Any, _args: Any, output: Any) -> None:
-        a_HSTT[layer] = to_numpy(output[1].transpose(0, 1))
-
-    handles = [
-        block.get_submodule(architecture.attention).register_forward_hook(partial(keep, layer))
-        for layer, block in enumerate(architecture.layers(model))
-    ]
-    try:
-        with torch.inference_mode(), eager_attention(model):
-            model.base_model(input_ids=to_device(tokens_ST[:wanted], model), use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if bad := [layer for layer, a in a_HSTT.items() if not np.isfinite(a).all()]:
-        raise ValueError(f"attention patterns: got values that are not finite in layers {bad}")
+    a_HSTT = patterns(model, tokens_ST[:wanted])
     shared = labels_of(model, protocol, labels or {})
     return [
         Attention(a_STT=np.ascontiguousarray(a), site="attn_pattern", layer=layer, head=h, **shared)

@@ -6,6 +6,9 @@ from scaleinv_ray.invariants.circuits.faithfulness import (
     circuit_metrics,
     precision_at,
 )
+from scaleinv_ray.invariants.circuits.matching import Match, match, shuffled_columns
+from scaleinv_ray.invariants.circuits.modules import Modularity, modularity
+from scaleinv_ray.invariants.circuits.readings import probe_depth, rule_fidelity
 from scaleinv_ray.invariants.circuits.spread import (
     GAUSSIAN_PARTICIPATION,
     HALF_NORMAL_N90,
@@ -21,13 +24,20 @@ __all__ = [
     "FRACTIONS",
     "GAUSSIAN_PARTICIPATION",
     "HALF_NORMAL_N90",
+    "Match",
+    "Modularity",
     "auroc",
     "circuit_metrics",
     "depth_profile",
+    "match",
+    "modularity",
     "n90",
     "participation",
     "precision_at",
+    "probe_depth",
     "redundancy",
+    "rule_fidelity",
+    "shuffled_columns",
     "signal_share",
     "sorted_effects",
 ]
