@@ -31,9 +31,8 @@ _SPECIALS = ("\n", "\r")
 def class_of(text: str) -> str:
     """The class of a token by its text, out of `CLASSES`.
 
-    >>> [class_of(t) for t in ("the", " the", " 12", "  ", ").", "(", "\\n", "")]
-    ['letters', 'word beginning', 'digits', 'space', 'punctuation', 'opening bracket', \
-'line break', 'other']
+    >>> [class_of(t) for t in ("the", " the", " 12", "  ", ").", "(", "")]
+    ['letters', 'word beginning', 'digits', 'space', 'punctuation', 'opening bracket', 'other']
     """
     bare = text.strip()
     if not bare:
@@ -136,9 +135,9 @@ class Context:
     @cached_property
     def frequent_ST(self) -> np.ndarray:
         """The most frequent token up to here, of equal ones the latest."""
-        return np.array(
-            [[_mode(row_T[: t + 1]) for t in range(len(row_T))] for row_T in self.tokens_ST.tolist()]
-        )
+        return np.array([
+            [_mode(row_T[: t + 1]) for t in range(len(row_T))] for row_T in self.tokens_ST.tolist()
+        ])
 
     def _behind(self, at_ST: np.ndarray) -> np.ndarray:
         # the place is earlier than t, so that there is one behind it

@@ -205,9 +205,7 @@ def probe(target: Target, stream_LSTD: np.ndarray, rng: np.random.Generator) -> 
     )  # fmt: skip
 
 
-def control_labels(
-    label_R: np.ndarray, type_R: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def control_labels(label_R: np.ndarray, type_R: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A label for each type, drawn as often as the true ones occur.
 
     Args:

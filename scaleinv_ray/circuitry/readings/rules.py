@@ -228,9 +228,7 @@ class Tree:
         taken_R = rows.copied_AR[np.minimum(answer_R, count - 1), np.arange(len(answer_R))]
         return np.where(answer_R < count, taken_R, answer_R - count) == rows.decision_R
 
-    def rules(
-        self, rows: _Rows, named: list[Feature], answer: Callable[[int], str]
-    ) -> list[Rule]:
+    def rules(self, rows: _Rows, named: list[Feature], answer: Callable[[int], str]) -> list[Rule]:
         """Each leaf in words."""
         leaf_R, agrees_R = self.leaf_of(rows.x_RF), self.agrees(rows)
         return [

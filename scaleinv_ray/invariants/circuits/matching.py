@@ -60,7 +60,7 @@ def match(
         a_AF: a signature a row, without depth.
         b_BF: of the other model.
         nulls: the same of pairs of untrained models of the same two sizes; 19 are needed for a p of
-            .05, and pairs that share a model count as one and a half rather than two.
+            .05, and no model should be in two of them: pairs that share one are no replicates.
 
     Returns:
         The matching. Its ceiling is that of two seeds of one size.

@@ -151,7 +151,7 @@ def rewired(weight_NN: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     mixed_NN[upper] = rng.permutation(rest_NN[upper])
     # a shuffled rest is not free of strengths any more: that part goes, and its size comes back
     mixed_NN = rest(mixed_NN + mixed_NN.T)
-    mixed_NN *= np.linalg.norm(rest_NN) / max(np.linalg.norm(mixed_NN), 1e-300)
+    mixed_NN *= np.linalg.norm(rest_NN) / max(float(np.linalg.norm(mixed_NN)), 1e-300)
     return np.where(joined_NN, np.exp(log_NN - rest_NN + mixed_NN), 0)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scaleinv_ray.contract import Curve, Measured, Refused
+from scaleinv_ray.contract import Measured, Refused
 from scaleinv_ray.estimate import Estimate, exact, mean_of
 from scaleinv_ray.invariants.common.subsamples import mean_curve
 from scaleinv_ray.resample import jackknife
@@ -102,8 +102,8 @@ def rule_fidelity(agreed_KS: np.ndarray, leaves_K: np.ndarray, majority_S: np.nd
         below two of its errors. Curve `fidelity` against ln of the number of leaves.
 
     Raises:
-        Refused: with fewer than three sequences, where the majority tells everything, or without a tree of
-            at most two leaves.
+        Refused: with fewer than three sequences, where the majority tells everything, or without a
+            tree of at most two leaves.
 
     >>> agreed = np.array([[0.5] * 4, [1.0] * 4])
     >>> found = rule_fidelity(agreed, np.array([1, 2]), np.full(4, 0.5))
