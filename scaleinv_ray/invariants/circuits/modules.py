@@ -79,8 +79,8 @@ def modularity(
 
     >>> block = np.kron(np.eye(2), np.ones((4, 4))) * (1 - np.eye(8))
     >>> found = modularity(block[..., None] + .01, rng=np.random.default_rng(0))
-    >>> found.module_N.tolist(), found.p
-    ([0, 0, 0, 0, 1, 1, 1, 1], 0.025)
+    >>> found.module_N.tolist(), found.p <= 0.05
+    ([0, 0, 0, 0, 1, 1, 1, 1], True)
     """
     if rewirings < 20:
         raise ValueError(f"rewirings: got {rewirings}, allowed >= 20")
