@@ -156,17 +156,20 @@ def test_equal_beginnings_have_equal_numbers_and_no_others() -> None:
 
 def test_heads_of_the_induction_program_have_the_signatures_that_were_written() -> None:
     found = signatures(subject(12))
-    rows = dict(zip(found.names, found.heads, strict=True))
-    assert rows["h0.0"].previous == pytest.approx(1, abs=1e-6)
-    assert rows["h1.0"].prefix > 0.99
-    assert rows["h1.0"].eigenvalues == pytest.approx(1, abs=1e-4)
+    rows = {
+        n: dict(zip(FEATURES, row, strict=True))
+        for n, row in zip(found.names, found.rows_HF, strict=True)
+    }
+    assert rows["h0.0"]["previous"] == pytest.approx(1, abs=1e-6)
+    assert rows["h1.0"]["prefix"] > 0.99
+    assert rows["h1.0"]["eigenvalues"] == pytest.approx(1, abs=1e-4)
     # each of 13 tokens gives its own logit alone: (1 - 1/13) over the deviation of a one-hot row
-    assert rows["h1.0"].copying == pytest.approx(12**0.5, abs=1e-2)
+    assert rows["h1.0"]["copying"] == pytest.approx(12**0.5, abs=1e-2)
     for name in ("h0.1", "h1.3"):
-        assert rows[name].entropy == pytest.approx(1, abs=1e-6)
-        assert rows[name].distance == pytest.approx(0.5, abs=1e-6)
-        assert rows[name].prefix == pytest.approx(found.uniform, abs=1e-6)
-        assert rows[name].copying == pytest.approx(0, abs=1e-6)
+        assert rows[name]["entropy"] == pytest.approx(1, abs=1e-6)
+        assert rows[name]["distance"] == pytest.approx(0.5, abs=1e-6)
+        assert rows[name]["prefix"] == pytest.approx(found.uniform, abs=1e-6)
+        assert rows[name]["copying"] == pytest.approx(0, abs=1e-6)
     np.testing.assert_allclose(found.depth_H, [0.25] * 4 + [0.75] * 4)
     assert found.rows_HF.shape == (8, len(FEATURES))
 

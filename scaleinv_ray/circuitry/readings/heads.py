@@ -6,7 +6,7 @@ N tokens that are sampled, F features.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,16 +20,6 @@ from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 _SAMPLED = 128
 """Tokens, at most, on which copying is measured."""
 _SHOWN = 8
-FEATURES = (
-    "previous",
-    "first",
-    "own",
-    "entropy",
-    "distance",
-    "prefix",
-    "copying",
-    "eigenvalues",
-)
 
 
 class Looks(NamedTuple):
@@ -53,31 +43,21 @@ class Looks(NamedTuple):
     prefix: float
 
 
-@dataclass(frozen=True)
-class Signature:
-    """A head.
+class Copies(NamedTuple):
+    """What a head does with the token that it attends to.
 
     Attributes:
-        previous: see `Looks`.
-        first: see `Looks`.
-        own: see `Looks`.
-        entropy: see `Looks`.
-        distance: see `Looks`.
-        prefix: see `Looks`.
-        copying: how far a token's own logit stands out among those that the head gives when it
-            attends to that token, in standard deviations; trivial 0.
+        copying: how far the token's own logit stands out among those that it gives, in standard
+            deviations; trivial 0.
         eigenvalues: sum of the real parts of the eigenvalues of that map of tokens to logits, over
             the sum of their sizes: 1 copies, -1 suppresses, trivial 0 (Elhage et al. 2021).
     """
 
-    previous: float
-    first: float
-    own: float
-    entropy: float
-    distance: float
-    prefix: float
     copying: float
     eigenvalues: float
+
+
+FEATURES = (*Looks._fields, *Copies._fields)
 
 
 @dataclass(frozen=True)
@@ -87,19 +67,14 @@ class Signatures:
     Attributes:
         names: as `h1.3`.
         depth_H: relative, (layer + 1/2) / layers; no part of a signature.
-        heads: signatures.
+        rows_HF: signatures, as `invariants.circuits.match` takes them; columns are `FEATURES`.
         uniform: the prefix match of uniform attention.
     """
 
     names: tuple[str, ...]
     depth_H: np.ndarray
-    heads: tuple[Signature, ...]
+    rows_HF: np.ndarray
     uniform: float
-
-    @property
-    def rows_HF(self) -> np.ndarray:
-        """What `invariants.circuits.match` takes; columns are `FEATURES`."""
-        return np.array([astuple(head) for head in self.heads])
 
     def as_json(self) -> dict[str, Any]:
         """{heads: [{name, depth, previous, first, own, entropy, distance, prefix, copying, ..}]}.
@@ -123,7 +98,7 @@ class Signatures:
         marked_H = rows_HF[:, [0, 1, 2, 5]].max(axis=1)
         order = np.argsort(-marked_H, kind="stable")[:_SHOWN]
         found = [f"{self.names[h]:<7}" + "".join(f"{x:>9.3f}" for x in rows_HF[h]) for h in order]
-        left = len(self.heads) - len(order)
+        left = len(self.names) - len(order)
         rest = f".. and {left} more; " if left else ""
         return [
             "heads by the largest share of attention that one kind of place gets",
@@ -162,13 +137,13 @@ def signatures_of(anatomy: Anatomy, tokens_ST: np.ndarray, *, seed: int = 0) -> 
     for layer, a_HSTT in patterns(anatomy.model, tokens_ST).items():
         copies = copying(anatomy, layer, np.sort(ids))
         for head, a_STT in enumerate(a_HSTT):
-            found.append(Signature(*looks(a_STT.astype(np.float64), behind_STT), *copies[head]))
+            found.append((*looks(a_STT.astype(np.float64), behind_STT), *copies[head]))
             names.append(f"h{layer}.{head}")
             depths.append((layer + 0.5) / anatomy.graph.layers)
     keys_T1 = np.arange(1.0, tokens_ST.shape[1] + 1)[:, None]
     uniform_STT = np.broadcast_to(np.tri(len(keys_T1)) / keys_T1, behind_STT.shape)
     uniform = looks(uniform_STT, behind_STT).prefix
-    return Signatures(tuple(names), np.array(depths), tuple(found), uniform)
+    return Signatures(tuple(names), np.array(depths), np.array(found), uniform)
 
 
 def behind_earlier(tokens_ST: np.ndarray) -> np.ndarray:
@@ -214,8 +189,8 @@ def looks(a_STT: np.ndarray, behind_STT: np.ndarray) -> Looks:
 
 
 @torch.no_grad()
-def copying(anatomy: Anatomy, layer: int, ids_N: np.ndarray) -> list[tuple[float, float]]:
-    """Copying and eigenvalues of the heads of a layer; see `Signature`.
+def copying(anatomy: Anatomy, layer: int, ids_N: np.ndarray) -> list[Copies]:
+    """What each head of a layer does with a token.
 
     Tokens go through the layer's norm, value, output projection and unembedding, without positions,
     biases and the final norm.
@@ -249,7 +224,8 @@ def copying(anatomy: Anatomy, layer: int, ids_N: np.ndarray) -> list[tuple[float
         # the nonzero eigenvalues of a product do not depend on the order of its factors
         roots = np.linalg.eigvals((out_KN @ value_NK).cpu().numpy())
         size = np.abs(roots).sum()
-        found.append((_stands_out(logits_NN), float(roots.real.sum() / size) if size else 0.0))
+        share = float(roots.real.sum() / size) if size else 0.0
+        found.append(Copies(_stands_out(logits_NN), share))
     return found
 
 

@@ -63,7 +63,8 @@ def match(
             .05, and no model should be in two of them: pairs that share one are no replicates.
 
     Returns:
-        The matching. Its ceiling is that of two seeds of one size.
+        The matching. Fractions and ratios of other pairs of sizes are not comparable: where the
+        models are of one size every head has to find a partner, else the fewer ones have a choice.
 
     Raises:
         ValueError: for other features or sizes in the nulls, or without nulls.
