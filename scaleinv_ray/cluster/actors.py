@@ -18,7 +18,7 @@ from scaleinv_ray.cluster.nodes.joining import Terms, Unfit, misfit
 from scaleinv_ray.cluster.scratch.transfer import Supply, address_of, this_node
 from scaleinv_ray.cluster.session import ray
 from scaleinv_ray.kinds import KINDS
-from scaleinv_ray.measure.tensor_tasks import perform
+from scaleinv_ray.measure.measuring import measure
 from scaleinv_ray.plan.costs import (
     Loading,
     available_memory,
@@ -33,7 +33,7 @@ from scaleinv_ray.plan.jobs import (
     CaptureOutcome,
     MeasureJob,
     Outcome,
-    Target,
+    ProbeCaptures,
     Unfetched,
     WeightSource,
 )
@@ -91,15 +91,15 @@ class Capturer:
         losses = _first_losses(session, job, tokens)
         written: dict[str, int] = {}
         failed: dict[str, str] = {}
-        for target, kinds in ((t, kinds) for t in job.targets for kinds in t.passes):
+        for of, kinds in ((t, kinds) for t in job.wanted for kinds in t.passes):
             try:
-                written |= _checked(job, _write(session, job, target, kinds, tokens, losses))
+                written |= _checked(job, _write(session, job, of, kinds, tokens, losses))
             except (ValueError, RuntimeError, OSError) as error:
                 why = f" ({job.spared})" if job.spared else ""
                 text = f"{type(error).__name__}: {error}{why}"
-                failed |= {target.paths[k]: text for k in kinds}
+                failed |= {of.paths[k]: text for k in kinds}
         protocol = job.protocol
-        passed = len(job.targets) * protocol.sequences * protocol.length
+        passed = len(job.wanted) * protocol.sequences * protocol.length
         seconds = time.perf_counter() - start
         return CaptureOutcome(written, failed, seconds, loading.how, loading.reason, passed, losses)
 
@@ -193,19 +193,19 @@ def _first_losses(
     losses: dict[str, float] = {}
     if not isinstance(session, Session):
         return losses
-    for target in job.targets:
-        if not target.sanity:
+    for of in job.wanted:
+        if not of.sanity:
             continue
-        few_ST = tokens[target.tokens][:SANITY_SEQUENCES]
+        few_ST = tokens[of.tokens][:SANITY_SEQUENCES]
         few = replace(job.protocol, sequences=len(few_ST), blocks=1)
-        asked: dict[str, Any] = {"kinds": frozenset({kind}), "left_out": target.left_out}
+        asked: dict[str, Any] = {"kinds": frozenset({kind}), "left_out": of.left_out}
         try:
             found = session.records(
                 few_ST, few, batch_size=job.batch_size, mask_id=c.mask_id, **asked
             )
         except (ValueError, RuntimeError):  # its captures say it
             continue
-        losses[target.probe] = _mean_loss(found[kind])
+        losses[of.probe] = _mean_loss(found[kind])
     return losses
 
 
@@ -220,7 +220,7 @@ def _mean_loss(records: Sequence[Record]) -> float:
 def _write(
     session: _AnySession,
     job: CaptureJob,
-    target: Target,
+    of: ProbeCaptures,
     kinds: frozenset[str],
     tokens: Mapping[str, np.ndarray],
     losses: dict[str, float],
@@ -229,13 +229,13 @@ def _write(
     from scaleinv_ray.capture.session import Session
     from scaleinv_ray.checkpoints.weights.nulls import shuffle_tokens
 
-    tokens_ST = tokens[target.tokens]
-    if target.shuffle_seed is not None:
-        tokens_ST = shuffle_tokens(tokens_ST, target.shuffle_seed, keep=target.around)
-    labels = {"probe": target.probe, "protocol": job.protocol.digest()}
+    tokens_ST = tokens[of.tokens]
+    if of.shuffle_seed is not None:
+        tokens_ST = shuffle_tokens(tokens_ST, of.shuffle_seed, keep=of.around)
+    labels = {"probe": of.probe, "protocol": job.protocol.digest()}
     asked: dict[str, Any] = {
         "kinds": kinds, "batch_size": job.batch_size, "labels": labels,
-        "left_out": target.left_out,
+        "left_out": of.left_out,
     }  # fmt: skip
     with ExitStack() as stack:
         if isinstance(session, Session):
@@ -244,25 +244,25 @@ def _write(
             of_loss["mask_id"] = job.weights.checkpoint.mask_id
             records = session.records(tokens_ST, job.protocol, **asked, **of_loss)
         else:
-            states = states_of(job, target, kinds)
+            states = states_of(job, of, kinds)
             # what the pass raises stays an error of the pass: only a killed one is resumed
             stack.callback(shutil.rmtree, states.folder, ignore_errors=True)
             keep = _Kept(states.folder)
             kept: dict[str, Any] = {"keep": keep, "allocate": keep.allocate}
-            if target.sanity:  # every block is passed by all sequences: the head is all it costs
+            if of.sanity:  # every block is passed by all sequences: the head is all it costs
                 asked["kinds"] = kinds | {"token_losses"}
             records = session.records(tokens_ST, job.protocol, states, **kept, **asked)
-            if target.sanity:
-                losses[target.probe] = _mean_loss(records["token_losses"])
+            if of.sanity:
+                losses[of.probe] = _mean_loss(records["token_losses"])
         return {
-            target.paths[kind]: write_records(
-                Path(target.paths[kind]), records[kind], kind=kind, facts=job.facts
+            of.paths[kind]: write_records(
+                Path(of.paths[kind]), records[kind], kind=kind, facts=job.facts
             )
             for kind in kinds
         }
 
 
-def states_of(job: CaptureJob, target: Target, kinds: frozenset[str]) -> StateFiles:
+def states_of(job: CaptureJob, of: ProbeCaptures, kinds: frozenset[str]) -> StateFiles:
     """Where the hidden states of a streamed pass lie, beside the captures that come out of it.
 
     All levels are kept where the disk has room for them, so that an actor that takes over from a
@@ -274,12 +274,12 @@ def states_of(job: CaptureJob, target: Target, kinds: frozenset[str]) -> StateFi
     Returns:
         The states, the folder of which need not exist.
     """
-    first = Path(min(target.paths[kind] for kind in kinds))
+    first = Path(min(of.paths[kind] for kind in kinds))
     folder = first.with_name(f"{STATES}{first.stem}")
     if not all(KINDS[kind].resumable for kind in kinds):
         shutil.rmtree(folder, ignore_errors=True)
     checkpoint, protocol = job.weights.checkpoint, job.protocol
-    level = protocol.sequences * (target.left_out + protocol.length) * checkpoint.d_model * 4
+    level = protocol.sequences * (of.left_out + protocol.length) * checkpoint.d_model * 4
     first.parent.mkdir(parents=True, exist_ok=True)
     room = shutil.disk_usage(first.parent).free
     states = StateFiles(folder, keep=2 * level * (checkpoint.n_layers + 1) < room)
@@ -323,7 +323,7 @@ def _measured(job: MeasureJob, store: Store, supply: Supply | None) -> Outcome |
         return found
     here, fetches = found
     try:
-        return replace(perform(here, store), fetches=fetches)
+        return replace(measure(here, store), fetches=fetches)
     except DamagedError as error:
         paths = dict(zip(here.paths(), job.paths(), strict=True))
         if error.path not in paths:

@@ -28,17 +28,20 @@ from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.measure.inventory import (
     COMPACT,
     FOLDERS,
-    PARTS,
     TABLE,
     Inventory,
+    complete,
+    counted,
     is_compact,
+    is_failed,
+    is_range,
     key_of,
     planned_keys,
     say,
+    stem_of,
     take_inventory,
     with_beside,
 )
-from scaleinv_ray.measure.tensor_tasks import sweep_parts
 from scaleinv_ray.plan.jobs import code_version
 from scaleinv_ray.store import Store
 from scaleinv_ray.store.seal import DamagedError
@@ -77,18 +80,23 @@ def read_folder(store: Store, folder: str) -> pa.Table:
     Raises:
         DamagedError: naming a table that is not whole, or none of a run's.
     """
+    rows = [n for n in store.names("measurements") if n.endswith(TABLE)]
+    ended = complete(stem_of(n) for n in rows if folder == "measurements" or not is_failed(n))
     names = [n for n in store.names(folder) if n.endswith(TABLE)]
-    return _gather(store, folder, names).cast(FOLDERS[folder])
+    return _gather(store, folder, counted(names, ended)).cast(FOLDERS[folder])
 
 
 def _gather(store: Store, folder: str, names: Sequence[str]) -> pa.Table:
     """As `read_folder`, of some files, with texts as dictionaries."""
     schema = FOLDERS[folder]
     held: set[str] = set()
+    ranged: set[str] = set()
     parts: list[pa.Table] = []
     # a compaction that was killed leaves both the gathered file and what it was gathered from
-    for name in sorted(names, key=is_compact, reverse=True):
-        if not is_compact(name) and key_of(name) in held:
+    for name in sorted(names, key=_standing):
+        stem = stem_of(name)
+        key = key_of(stem)
+        if not is_compact(name) and ({stem, key} & held or stem in ranged):
             continue
         table = store.read_table(f"{folder}/{name}", schema=schema, shared=True)
         table = table.replace_schema_metadata(None)
@@ -96,7 +104,8 @@ def _gather(store: Store, folder: str, names: Sequence[str]) -> pa.Table:
         if keys & held:
             known = pa.array(sorted(held), pa.string())
             table = table.filter(pc.invert(pc.is_in(table["key"], value_set=known)))
-        held |= keys
+        held |= {stem} if is_range(stem) else keys
+        ranged |= {key} if is_range(stem) else set()
         parts.append(table)
     if not parts:
         return tables.shared(schema).empty_table()
@@ -105,6 +114,11 @@ def _gather(store: Store, folder: str, names: Sequence[str]) -> pa.Table:
     order = [*_ORDER, last]
     plain = whole.select(order).cast(pa.schema([schema.field(name) for name in order]))
     return whole.take(pc.sort_indices(plain, [(name, "ascending") for name in order]))
+
+
+def _standing(name: str) -> tuple[bool, bool, bool]:
+    """Sorts what was gathered before wholes, these before ranges, and what failed last."""
+    return not is_compact(name), is_failed(name), is_failed(name) != is_range(stem_of(name))
 
 
 def read_planned(store: Store, folder: str) -> pa.Table:
@@ -135,8 +149,6 @@ def compact(store: Store) -> Inventory:
         What the folder holds then.
     """
     held = take_inventory(store)
-    if store.names(PARTS):
-        sweep_parts(store, held.done)
     made = [_compacted(store, folder, held) for folder in ("curves", "diagrams", "measurements")]
     return take_inventory(store) if any(made) else held
 
@@ -239,7 +251,7 @@ def _planned(store: Store, config: RunConfig, held: Inventory) -> pa.Array:
         plan = make_plan(config)
     except (ValueError, OSError) as error:
         say([f"{lost}; not made anew ({error}), all measurements of the folder are judged"])
-        return pa.array(sorted(held.made.keys() | held.failed), pa.string())
+        return pa.array(sorted(held.made.keys() | held.failed.keys()), pa.string())
     write_tokens(store, plan)
     store.write_table("plan.parquet", tables.encode(plan_rows(plan, held.done), tables.PLAN))
     say([f"{lost}; made anew"])

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from scaleinv_ray.inspection.asking import Asked
 from scaleinv_ray.measure.measuring import failed_rows, rows_of
-from scaleinv_ray.plan.jobs import CaptureJob, Target
+from scaleinv_ray.plan.jobs import CaptureJob, ProbeCaptures
 from scaleinv_ray.plan.jobs_from_plan import jobs_for
 from scaleinv_ray.store import write_records
 
@@ -75,8 +75,8 @@ def _captured(job: CaptureJob, tokens: Mapping[str, np.ndarray]) -> dict[str, st
     )
     failed: dict[str, str] = {}
     with threadpool_limits(ONE_THREAD):
-        for target, kinds in ((t, kinds) for t in job.targets for kinds in t.passes):
-            failed |= _written(session, job, tokens, target, kinds)
+        for of, kinds in ((t, kinds) for t in job.wanted for kinds in t.passes):
+            failed |= _written(session, job, tokens, of, kinds)
     return failed
 
 
@@ -84,24 +84,24 @@ def _written(
     session: Session,
     job: CaptureJob,
     tokens: Mapping[str, np.ndarray],
-    target: Target,
+    of: ProbeCaptures,
     kinds: frozenset[str],
 ) -> dict[str, str]:
     """Writes the files of one pass; empty where it could be made, else each with the error."""
-    labels = {"probe": target.probe, "protocol": job.protocol.digest()}
+    labels = {"probe": of.probe, "protocol": job.protocol.digest()}
     try:
         records = session.records(
-            tokens[target.tokens],
+            tokens[of.tokens],
             job.protocol,
             kinds=kinds,
             batch_size=job.batch_size,
             labels=labels,
             mask_id=job.weights.checkpoint.mask_id,
-            left_out=target.left_out,
+            left_out=of.left_out,
         )
         for kind in kinds:
-            path = Path(target.paths[kind])
+            path = Path(of.paths[kind])
             write_records(path, records[kind], kind=kind, facts=job.facts)
     except (ValueError, RuntimeError, OSError) as error:
-        return {target.paths[k]: f"{type(error).__name__}: {error}" for k in kinds}
+        return {of.paths[k]: f"{type(error).__name__}: {error}" for k in kinds}
     return {}

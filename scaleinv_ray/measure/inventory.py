@@ -2,13 +2,15 @@
 
 A table counts when its seal holds, its columns are those of its folder and its rows are of the
 measurement that its name says. With its rows a measurement says whether it has curves and diagrams:
-where those are gone it is not done.
+where those are gone it is not done. One that was made by ranges is done when all of them are.
 """
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,10 +30,10 @@ FOLDERS: dict[str, pa.Schema] = {
     "curves": tables.CURVES,
     "diagrams": tables.DIAGRAMS,
 }
-PARTS = "parts"
 COMPACT = "all-"
 _OURS = {f"{n.lower()}.parquet" for n, of in vars(tables).items() if isinstance(of, pa.Schema)}
 TABLE = ".parquet"
+_RANGE = re.compile(r"-\d{5}-of-(?P<count>\d{5})$")
 BESIDE = "scaleinv.beside"
 """Key of the metadata of measurements: a digit for every key, in their order; see `beside`."""
 _CURVES, _DIAGRAMS = 1, 2
@@ -66,40 +68,64 @@ class Inventory:
     foreign: Sequence[str] = ()
 
     def names(self, folder: str, *, failed: bool = True) -> list[str]:
-        """Whole tables of a folder, sorted, with or without those of failed measurements."""
-        found = [n.removeprefix(f"{folder}/") for n in self.whole if n.startswith(f"{folder}/")]
-        return sorted(n for n in found if failed or not n.endswith(FAILED))
+        """Whole tables of a folder, sorted, with or without those of failed measurements.
 
-    def keys(self, folder: str) -> dict[str, int]:
-        """Keys of the measurements that a folder has rows of, but for failed ones."""
+        Those of ranges are among them where all ranges of their measurement have rows.
+        """
+        found = self._all(folder)
+        ended = complete(self._stems("measurements"))
+        if failed and folder == "measurements":
+            ended |= complete(map(stem_of, found))
+        return counted([n for n in found if failed or not is_failed(n)], ended)
+
+    def _all(self, folder: str) -> list[str]:
+        at = f"{folder}/"
+        return sorted(name.removeprefix(at) for name in self.whole if name.startswith(at))
+
+    def _stems(self, folder: str) -> dict[str, int]:
+        """What a folder has rows of, but for failed ones: keys, and ranges of them."""
         return {
-            key: beside
+            stem_of(name) if is_range(stem_of(name)) else key: beside
             # of a key that stands twice the first is read: that of a compacted table
-            for name in sorted(self.names(folder, failed=False), key=is_compact)
+            for name in sorted(self._all(folder), key=is_compact)
+            if not is_failed(name)
             for key, beside in self.whole[f"{folder}/{name}"].beside.items()
         }
 
     @property
     def made(self) -> dict[str, int]:
         """Keys of the measurements with rows, whether all that belongs to them is there or not."""
-        return self.keys("measurements")
+        found: dict[str, int] = {}
+        stems = self._stems("measurements")
+        keys = complete(stems)
+        for stem, beside in stems.items():
+            if (key := key_of(stem)) in keys:
+                found[key] = found.get(key, 0) | beside
+        return found
+
+    @property
+    def stems_done(self) -> set[str]:
+        """Keys and ranges of measurements that are there, with their curves and diagrams."""
+        curves, diagrams = self._stems("curves"), self._stems("diagrams")
+        return {
+            stem
+            for stem, beside in self._stems("measurements").items()
+            # those of a range may have been gathered under its key
+            if (not beside & _CURVES or {stem, key_of(stem)} & curves.keys())
+            and (not beside & _DIAGRAMS or {stem, key_of(stem)} & diagrams.keys())
+        }
 
     @property
     def done(self) -> set[str]:
         """Keys of the measurements that are there, with their curves and diagrams."""
-        curves, diagrams = self.keys("curves"), self.keys("diagrams")
-        return {
-            key
-            for key, beside in self.made.items()
-            if (not beside & _CURVES or key in curves)
-            and (not beside & _DIAGRAMS or key in diagrams)
-        }
+        return complete(self.stems_done)
 
     @property
-    def failed(self) -> set[str]:
-        """Keys of the measurements that have failed rows and are not done."""
-        names = self.names("measurements")
-        return {key_of(name) for name in names if name.endswith(FAILED)} - self.done
+    def failed(self) -> dict[str, str]:
+        """Keys of the measurements that have failed rows and are not done, with a table of such."""
+        done, names = self.done, self.names("measurements")
+        found = {key_of(stem_of(name)): name for name in names if is_failed(name)}
+        return {key: name for key, name in found.items() if key not in done}
 
     def unread(self) -> list[str]:
         """What a conclusion has to do without, a line for each thing."""
@@ -207,51 +233,50 @@ def is_compact(name: str) -> bool:
     return name.startswith(COMPACT)
 
 
-def key_of(name: str) -> str:
-    """Key of the measurement that a table of its own belongs to."""
+def is_failed(name: str) -> bool:
+    """Whether a table holds rows of what failed."""
+    return name.endswith(FAILED)
+
+
+def stem_of(name: str) -> str:
+    """Name of a table without its suffix: a key, or a range of a measurement."""
     return name.removesuffix(FAILED).removesuffix(TABLE)
 
 
-def whole_parts(store: Store) -> set[str]:
-    """Parts of measurements that a run has left; damaged ones are set aside.
+def is_range(stem: str) -> bool:
+    """Whether a table has the rows of one range of a measurement (`MeasureJob.stem`)."""
+    return _RANGE.search(stem) is not None
+
+
+def key_of(stem: str) -> str:
+    """Key of the measurement that a table of its own belongs to."""
+    return _RANGE.sub("", stem)
+
+
+def complete(stems: Iterable[str]) -> set[str]:
+    """Keys of which the whole is there, or every range."""
+    keys: set[str] = set()
+    ranges: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for stem in stems:
+        if (found := _RANGE.search(stem)) is None:
+            keys.add(stem)
+        else:
+            ranges[key_of(stem), int(found["count"])].add(stem)
+    return keys | {key for (key, count), of in ranges.items() if len(of) == count}
+
+
+def counted(names: Iterable[str], ended: Collection[str]) -> list[str]:
+    """Tables of a folder without the ranges of measurements of which ranges are missing.
 
     Args:
-        store: of the run, held by the caller.
-
-    Returns:
-        Names of the tables of rows that are whole and have all beside them.
+        ended: keys of the measurements that are complete.
     """
-    names = [n for n in store.names(PARTS) if n.endswith(TABLE)]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        looked = dict(zip(names, pool.map(partial(_look_at_part, store), names), strict=True))
-    damaged = {n: of.reason for n, of in looked.items() if isinstance(of, DamagedError)}
-    set_aside(store, {f"{PARTS}/{name}": why for name, why in damaged.items()})
-    good = {name: of for name, of in looked.items() if isinstance(of, int)}
-    return {n for n, needed in good.items() if good.keys() >= set(part_tables(n, needed))}
+    return [n for n in names if not is_range(stem_of(n)) or key_of(stem_of(n)) in ended]
 
 
-def part_tables(name: str, needed: int) -> list[str]:
-    """Tables beside the rows of a part.
-
-    Args:
-        name: of the table of rows.
-        needed: as of `beside`.
-
-    Returns:
-        Their names.
-    """
-    ends = {_CURVES: ".curves", _DIAGRAMS: ".diagrams"}
-    return [f"{key_of(name)}{end}{TABLE}" for bit, end in ends.items() if needed & bit]
-
-
-def _look_at_part(store: Store, name: str) -> int | DamagedError:
-    kind = key_of(name).rpartition(".")[2]
-    schema = FOLDERS.get(kind, tables.MEASUREMENTS)
-    try:
-        table = store.read_table(f"{PARTS}/{name}", ["key"], schema=schema)
-    except DamagedError as error:
-        return error
-    return int((table.schema.metadata or {}).get(BESIDE.encode(), b"0"))
+def whole_ranges(store: Store) -> set[str]:
+    """Ranges of measurements that a run has left, with all that belongs to them."""
+    return _take(store, only=lambda name: is_range(stem_of(name))).stems_done
 
 
 def _strays(store: Store) -> list[str]:
@@ -264,11 +289,12 @@ def _strays(store: Store) -> list[str]:
     return found
 
 
-def _take(store: Store) -> Inventory:
+def _take(store: Store, only: Callable[[str], bool] = lambda _: True) -> Inventory:
     names, damaged, foreign = [], {}, _strays(store)
     for folder in FOLDERS:
         listing = store.listing(folder)
-        names += [f"{folder}/{name}" for name in listing.files if name.endswith(TABLE)]
+        tables_of = [name for name in listing.files if name.endswith(TABLE)]
+        names += [f"{folder}/{name}" for name in tables_of if only(name)]
         for name in listing.folders:
             if name.endswith(TABLE):
                 damaged[f"{folder}/{name}"] = "a folder, allowed: a file"
@@ -287,11 +313,12 @@ def _look(store: Store, name: str) -> Contents | DamagedError:
     try:
         table, digest, sealed = store.read_sealed(name, ["key"], schema=FOLDERS[folder])
         keys = sorted(k for k in pc.unique(table["key"]).to_pylist() if k is not None)
+        key = key_of(stem_of(base))
         if not keys and sealed and not is_compact(base):
-            keys = [key_of(base)]  # written whole, without rows
-        if not is_compact(base) and keys != [key_of(base)]:
+            keys = [key]  # written whole, without rows
+        if not is_compact(base) and keys != [key]:
             got = f"rows of {', '.join(keys[:2])}" if keys else "no rows"
-            raise DamagedError(store.path(name), f"got {got}, allowed: those of {key_of(base)}")
+            raise DamagedError(store.path(name), f"got {got}, allowed: those of {key}")
     except DamagedError as error:
         return error
     said = (table.schema.metadata or {}).get(BESIDE.encode(), b"").decode()

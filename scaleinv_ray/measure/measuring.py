@@ -51,7 +51,7 @@ def _records(
 def _read(job: MeasureJob, signature: Signature) -> Iterator[tuple[Any, ...]]:
     """Arguments of the invariant, one after the other, beginning with the record they belong to."""
     if signature == "one":
-        for record in _records(job.source, (job.part.tensor,) if job.part else None):
+        for record in _records(job.source, (job.only.tensor,) if job.only else None):
             yield (record,)
     elif signature == "pair":
         others = list(_records(job.more[0]))
@@ -208,7 +208,7 @@ def rows_of(job: MeasureJob) -> MeasuredRows:
     """Applies the invariant to every record; what fails as a whole becomes failed rows.
 
     Returns:
-        The rows; none only of a part.
+        The rows; none only of a range.
 
     Raises:
         DamagedError: where a capture is absent or not what was written.
@@ -233,20 +233,20 @@ def rows_of(job: MeasureJob) -> MeasuredRows:
         raise
     except Exception as error:  # a broken file fails in the ways of every library that reads it
         return MeasuredRows(failed_rows(job, f"{type(error).__name__}: {error}"), [], [])
-    if made.values or job.part:  # a stored tensor may be none that is measured, as a tied head
+    if made.values or job.only:  # a stored tensor may be none that is measured, as a tied head
         return made
     return MeasuredRows(failed_rows(job, "the capture holds no record"), [], [])
 
 
 def measure(job: MeasureJob, store: Store) -> Outcome:
-    """Makes one measurement and writes its tables, the measurement last.
+    """Makes one measurement, or a range of it, and writes its tables, the rows last.
 
     Returns:
         Rows by status and the time taken.
     """
     start = time.perf_counter()
     made = rows_of(job)
-    write_measurement(store, job.key, *made)
+    write_measurement(store, job.stem, *made)
     return outcome_of(job, made, time.perf_counter() - start)
 
 
@@ -265,7 +265,7 @@ def unmade(job: MeasureJob, error: str | None) -> Outcome:
 
 def write_measurement(
     store: Store,
-    key: str,
+    stem: str,
     rows: list[dict[str, Any]],
     curves: list[dict[str, Any]],
     diagrams: list[dict[str, Any]],
@@ -273,15 +273,20 @@ def write_measurement(
     """Writes curves and diagrams first and the rows last; failed rows alone, under another name."""
     failed = any(row["status"] == "failed" for row in rows)
     if curves and not failed:
-        store.write_table(f"curves/{key}.parquet", tables.encode(curves, tables.CURVES))
+        store.write_table(f"curves/{stem}.parquet", tables.encode(curves, tables.CURVES))
     if diagrams and not failed:
-        store.write_table(f"diagrams/{key}.parquet", tables.encode(diagrams, tables.DIAGRAMS))
+        store.write_table(f"diagrams/{stem}.parquet", tables.encode(diagrams, tables.DIAGRAMS))
     table = tables.encode(rows, tables.MEASUREMENTS)
     if not failed:
-        table = with_beside(table, {key: beside(curves=bool(curves), diagrams=bool(diagrams))})
-    store.write_table(f"measurements/{key}{FAILED if failed else '.parquet'}", table)
+        table = with_beside(table, {stem: beside(curves=bool(curves), diagrams=bool(diagrams))})
+    store.write_table(f"measurements/{stem}{FAILED if failed else '.parquet'}", table)
     if not failed:
-        store.delete(f"measurements/{key}{FAILED}")
+        store.delete(f"measurements/{stem}{FAILED}")
+
+
+def write_failed(store: Store, job: MeasureJob, error: str) -> None:
+    """Writes the failed rows of a measurement, or of a range of it, that was given up."""
+    write_measurement(store, job.stem, failed_rows(job, error), [], [])
 
 
 def failed_rows(job: MeasureJob, error: str) -> list[dict[str, Any]]:
@@ -296,7 +301,7 @@ def failed_rows(job: MeasureJob, error: str) -> list[dict[str, Any]]:
     spec = job.spec
     common = {**job.labels, "key": job.key, **_what(spec, job.params), "wall_s": 0.0}
     place = _place(None, spec.kind)
-    if job.part:
-        place |= {k: getattr(job.part, k) for k in ("layer", "depth", "role")}
-        error = f"{job.part.tensor}: {error}"
+    if job.only:
+        place |= {k: getattr(job.only, k) for k in ("layer", "depth", "role")}
+        error = f"{job.only.tensor}: {error}"
     return _value_rows(spec, error, {**common, **place})

@@ -62,12 +62,13 @@ class WeightSource:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A stored tensor of a large checkpoint, measured by a task of its own.
+class Range:
+    """Of the records of a large checkpoint those of one stored tensor, foreseen from its header.
 
     Attributes:
         tensor: its name in the file.
-        index: its place among the matrices of the checkpoint, in the order of an undivided reading.
+        index: its place among the ranges, in the order of an undivided reading.
+        count: of the ranges.
         memory: bytes that its task asks for.
         seconds: that it is expected to take.
         layer: block index, None outside blocks.
@@ -77,6 +78,7 @@ class Part:
 
     tensor: str
     index: int
+    count: int
     memory: int
     seconds: float
     layer: int | None = None
@@ -97,8 +99,7 @@ class MeasureJob:
         labels: the columns of the unit, equal in all rows.
         more: the second model of a pair, or the earlier steps of a trajectory.
         steps: of a trajectory, those of `more`; that of the source stands in the labels.
-        parts: where the weights are many, the tensors that are measured one by one.
-        part: of those, the one that this job is; None for the whole, which is assembled of them.
+        only: the range of records that it reads; None for all of them.
         digests: path -> sha256 of the captures that were made elsewhere.
         plugin: the source of an invariant from outside the package.
     """
@@ -111,8 +112,7 @@ class MeasureJob:
     labels: Mapping[str, Any]
     more: tuple[str | WeightSource, ...] = ()
     steps: tuple[int | None, ...] = ()
-    parts: tuple[Part, ...] = ()
-    part: Part | None = None
+    only: Range | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
     plugin: Plugin | None = None
 
@@ -129,11 +129,16 @@ class MeasureJob:
             checkpoints.check_file(Path(path), digest)
 
     @property
+    def stem(self) -> str:
+        """Name of its tables in their folders, without suffix."""
+        if self.only is None:
+            return self.key
+        return f"{self.key}-{self.only.index:05d}-of-{self.only.count:05d}"
+
+    @property
     def name(self) -> str:
-        """Its table in the store, without suffix."""
-        if self.part is None:
-            return f"measurements/{self.key}"
-        return f"parts/{self.key}-{self.part.index:05d}"
+        """Its rows in the store, without suffix."""
+        return f"measurements/{self.stem}"
 
     def paths(self) -> list[str]:
         """The capture files it reads."""
@@ -215,8 +220,8 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Target:
-    """One pass over one probe: the captures wanted of it.
+class ProbeCaptures:
+    """The captures that are wanted of one set of weights at one probe.
 
     Attributes:
         probe: name.
@@ -252,8 +257,8 @@ class CaptureJob:
     """All captures that one set of weights has to give: the model is loaded once.
 
     Attributes:
-        weights: the weights and what is done to them (shuffled tokens are a matter of targets).
-        targets: the passes wanted.
+        weights: the weights and what is done to them (shuffled tokens are a matter of `wanted`).
+        wanted: the captures of each probe.
         protocol: of the run.
         facts: written into every file's metadata.
         batch_size: sequences in a forward pass.
@@ -264,7 +269,7 @@ class CaptureJob:
     """
 
     weights: WeightSource
-    targets: tuple[Target, ...]
+    wanted: tuple[ProbeCaptures, ...]
     protocol: Protocol
     facts: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = 32
@@ -275,15 +280,15 @@ class CaptureJob:
 
     def paths(self) -> list[str]:
         """The files it is to write."""
-        return [path for target in self.targets for path in target.paths.values()]
+        return [path for of in self.wanted for path in of.paths.values()]
 
     def renamed(self, names: Mapping[str, str]) -> CaptureJob:
         """The part of it that writes the files in `names`, under the new names given there."""
-        targets = (
+        renamed = (
             replace(t, paths={k: names[p] for k, p in t.paths.items() if p in names})
-            for t in self.targets
+            for t in self.wanted
         )
-        return replace(self, targets=tuple(t for t in targets if t.paths))
+        return replace(self, wanted=tuple(t for t in renamed if t.paths))
 
 
 @dataclass(frozen=True)
@@ -327,8 +332,8 @@ class ActorPlace:
 
 
 @dataclass
-class Work:
-    """What a run has to do.
+class Jobs:
+    """What a run has to do: what a plan yields, and what a driver is given.
 
     Attributes:
         captures: jobs for the actors.

@@ -7,12 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.kinds import KINDS, digest_for
 from scaleinv_ray.plan import Measurement, Plan, ProbeTokens, Reading, Unit, rng_seed
-from scaleinv_ray.plan.jobs import CaptureJob, MeasureJob, Target, WeightSource, Work, code_version
+from scaleinv_ray.plan.jobs import (
+    CaptureJob,
+    Jobs,
+    MeasureJob,
+    ProbeCaptures,
+    WeightSource,
+    code_version,
+)
 from scaleinv_ray.plugins.loading import plugin_of
 
 
@@ -47,7 +54,7 @@ def labels_of(plan: Plan, measurement: Measurement, run_id: str) -> dict[str, An
 
 def jobs_for(
     plan: Plan, missing: Sequence[Measurement], config: RunConfig, *, scratch: Path, run_id: str
-) -> Work:
+) -> Jobs:
     """Jobs for what is missing, and for all captures that it reads.
 
     Args:
@@ -59,16 +66,15 @@ def jobs_for(
         The work for a driver.
     """
     jobs: list[MeasureJob] = []
-    passes: dict[tuple[str, ...], list[WantedCapture]] = defaultdict(list)
+    loads: dict[tuple[str, ...], list[tuple[Measurement, Reading]]] = defaultdict(list)
     for m in missing:
         sources = [_source(m, reading, config, scratch) for reading in m.readings]
         for reading, source in zip(m.readings, sources, strict=True):
             made_here = isinstance(source, str) and not reading.unit.checkpoint.captures
             if m.probe is not None and made_here:
-                wanted = WantedCapture(reading.unit, m.probe, m.kind, reading.capture_key)
                 # hours of chains or curvature are not one actor's alone
                 alone = (m.probe, m.kind) if KINDS[m.kind].section else ()
-                passes[*reading.unit.content, *alone].append(wanted)
+                loads[*reading.unit.content, *alone].append((m, reading))
         job = MeasureJob(
             key=m.key,
             invariant=m.invariant,
@@ -82,34 +88,23 @@ def jobs_for(
             plugin=plugin_of(m.invariant),
         )
         jobs.append(job)
-    captures = _asked_once([
-        _capture_job(plan, group, config, scratch) for group in passes.values()
-    ])
+    captures = _asked_once([_capture_job(plan, group, config, scratch) for group in loads.values()])
     tokens = {t.digest: t.tokens_ST for t in plan.tokens.values()}
-    return Work(captures, jobs, tokens)
+    return Jobs(captures, jobs, tokens)
 
 
 def _asked_once(jobs: Sequence[CaptureJob]) -> list[CaptureJob]:
     """The jobs, of which one alone says what a model pays for a probe: one of a forward pass."""
-    wanted = [(job, target) for job in jobs for target in job.targets if target.sanity]
+    wanted = [(job, of) for job in jobs for of in job.wanted if of.sanity]
     wanted.sort(key=lambda of: any(KINDS[kind].section for kind in of[1].paths))
-    first: dict[tuple[str, str], Target] = {}
-    for job, target in wanted:
-        first.setdefault((job.weights.checkpoint.weights_digest, target.tokens), target)
-    asks = {id(target) for target in first.values()}
+    first: dict[tuple[str, str], ProbeCaptures] = {}
+    for job, of in wanted:
+        first.setdefault((job.weights.checkpoint.weights_digest, of.tokens), of)
+    asks = {id(of) for of in first.values()}
     return [
-        replace(job, targets=tuple(replace(t, sanity=id(t) in asks) for t in job.targets))
+        replace(job, wanted=tuple(replace(t, sanity=id(t) in asks) for t in job.wanted))
         for job in jobs
     ]
-
-
-class WantedCapture(NamedTuple):
-    """A capture that is wanted: of which unit and probe, of which kind, under which key."""
-
-    unit: Unit
-    probe: str
-    kind: str
-    capture_key: str
 
 
 def _source(
@@ -132,26 +127,27 @@ def _digests(m: Measurement, sources: Sequence[str | WeightSource]) -> dict[str,
 
 
 def _capture_job(
-    plan: Plan, group: Sequence[WantedCapture], config: RunConfig, scratch: Path
+    plan: Plan, group: Sequence[tuple[Measurement, Reading]], config: RunConfig, scratch: Path
 ) -> CaptureJob:
     """One loading of the weights serves all of these passes over them."""
-    unit = group[0].unit
+    unit = group[0][1].unit
     paths: dict[tuple[str, str, int | None], dict[str, str]] = defaultdict(dict)
     made_of: dict[str, ProbeTokens] = {}
-    for m in group:
-        shuffle = m.unit.checkpoint.seed if m.unit.variant == "shuffled_tokens" else None
-        tokens = plan.tokens_of(m.unit, m.probe)
+    for m, (of, capture_key) in group:
+        assert m.probe is not None, "what is captured here reads tokens"
+        shuffle = of.checkpoint.seed if of.variant == "shuffled_tokens" else None
+        tokens = plan.tokens_of(of, m.probe)
         made_of[tokens.digest] = tokens
-        paths[m.probe, tokens.digest, shuffle][m.kind] = str(scratch / f"{m.capture_key}.arrow")
+        paths[m.probe, tokens.digest, shuffle][m.kind] = str(scratch / f"{capture_key}.arrow")
     c = unit.checkpoint
     predicts = any(KINDS[kind].exists(c) for kind in ("token_losses", "masked_losses"))
     judged = unit.variant == "trained" and predicts and c in plan.last
     asked = config.spectroscopy()
-    observed = (name for m in group for name in KINDS[m.kind].observed_by(asked))
+    observed = (name for m, _ in group for name in KINDS[m.kind].observed_by(asked))
     return CaptureJob(
         weights=_weights(unit, config),
-        targets=tuple(
-            Target(
+        wanted=tuple(
+            ProbeCaptures(
                 probe,
                 read,
                 shuffle,

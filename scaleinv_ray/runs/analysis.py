@@ -36,7 +36,7 @@ from scaleinv_ray.measure.inventory import tidied
 from scaleinv_ray.measure.written_config import sealed, written_config
 from scaleinv_ray.plan import Measurement, Plan, make_plan, plan_rows
 from scaleinv_ray.plan.costs import capture_bytes
-from scaleinv_ray.plan.jobs import Work
+from scaleinv_ray.plan.jobs import Jobs
 from scaleinv_ray.plan.jobs_from_plan import jobs_for
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.runs.fitting import check_models
@@ -311,12 +311,12 @@ def _execute(
 def _prepared(
     plan: Plan,
     missing: list[Measurement],
-    work: Work,
+    work: Jobs,
     *,
     config: RunConfig,
     terms: Terms,
     scratch: Scratch,
-) -> tuple[Work, Cleared]:
+) -> tuple[Jobs, Cleared]:
     """The work with the captures that nodes have, and what preflight found of the cluster."""
     from scaleinv_ray.cluster.nodes.checks import Demands
     from scaleinv_ray.cluster.nodes.preflight import preflight
@@ -351,7 +351,7 @@ def _scratch(store: Store, config: RunConfig) -> Scratch:
     return Scratch(disk / f"{config.name}-{owner}")
 
 
-def _bytes_of(plan: Plan, work: Work, missing: list[Measurement], *, discard: bool) -> int:
+def _bytes_of(plan: Plan, work: Jobs, missing: list[Measurement], *, discard: bool) -> int:
     """Bytes that captures still to be made take on disk at one time."""
     paths = {path for job in work.captures for path in job.paths()}
     pending = {Path(path).stem for path in paths - work.found.keys()}

@@ -12,7 +12,6 @@ from scaleinv_ray import tables
 from scaleinv_ray.cluster.telemetry import read_events
 from scaleinv_ray.conclude.conclusions import concluded_files
 from scaleinv_ray.measure.inventory import take_inventory
-from scaleinv_ray.plan.jobs import FAILED
 from scaleinv_ray.runs.run_lock import is_locked
 from scaleinv_ray.store import Store
 
@@ -92,7 +91,7 @@ def status(store: Store, *, now: float) -> Status:
         state = "done" if key in done else "failed" if key in failed else "missing"
         by_kind[row["kind"], state] += 1
         if state == "failed":
-            reasons[_reason(store, key)] += 1
+            reasons[_reason(store, failed[key])] += 1
     missing = sum(n for (_, state), n in by_kind.items() if state == "missing")
     notices: list[str] = []
     pace = _pace(_noting(read_events(store), notices), missing, now, alive=is_locked(store))
@@ -109,8 +108,8 @@ def _noting(events: Iterable[dict[str, Any]], notices: list[str]) -> Iterator[di
         yield event
 
 
-def _reason(store: Store, key: str) -> str:
-    errors = store.read_table(f"measurements/{key}{FAILED}", ["error"])["error"].to_pylist()
+def _reason(store: Store, name: str) -> str:
+    errors = store.read_table(f"measurements/{name}", ["error"])["error"].to_pylist()
     return next((e for e in errors if e), "no reason given")
 
 

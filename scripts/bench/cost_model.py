@@ -148,7 +148,7 @@ def stages_of_events(events: Sequence[dict[str, Any]], predicted: Cost) -> list[
     """Predicted and measured sums over events, each invariant by itself too."""
     tasks: dict[str, float] = defaultdict(float)
     for event in events:
-        if event["event"] in {"measured", "part"}:
+        if event["event"] == "measured":
             tasks[event["invariant"]] += event["wall_s"]
     captured = [e for e in events if e["event"] == "captured"]
     each = [Stage(line.invariant, line.seconds, tasks[line.invariant]) for line in predicted.lines]
@@ -227,7 +227,7 @@ def by_kind() -> Iterator[list[str]]:
 
 def memory() -> Iterator[list[str]]:
     """What a process needs to capture, and to measure the largest matrix."""
-    from scaleinv_ray.measure.tensor_tasks import task_bytes
+    from scaleinv_ray.measure.ranges import task_bytes
 
     for z in (*PYTHIA, *LLAMA):
         c = checkpoint(z, 0)

@@ -19,7 +19,7 @@ from _table import machine, record
 from task_overhead import UNIT
 
 from scaleinv_ray.cluster.driving.driver import ClusterOptions, Driver
-from scaleinv_ray.plan.jobs import MeasureJob, Work
+from scaleinv_ray.plan.jobs import Jobs, MeasureJob
 from scaleinv_ray.records import Activations
 from scaleinv_ray.store import Store, write_records
 
@@ -41,10 +41,10 @@ def seconds(workers: int, path: str, folder: Path) -> float:
         store = Store(folder)
         settings = ClusterOptions()
         Driver(
-            store, Work([], jobs("warm", 8 * workers), {}), settings, lambda *_, **__: None
+            store, Jobs([], jobs("warm", 8 * workers), {}), settings, lambda *_, **__: None
         ).execute()
         start = time.perf_counter()
-        Driver(store, Work([], jobs("k", TASKS), {}), settings, lambda *_, **__: None).execute()
+        Driver(store, Jobs([], jobs("k", TASKS), {}), settings, lambda *_, **__: None).execute()
         took = time.perf_counter() - start
         good = [n for n in store.names("measurements") if not n.endswith("failed.parquet")]
         assert len(good) == TASKS + 8 * workers

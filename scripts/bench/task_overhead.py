@@ -20,7 +20,7 @@ import ray
 from _table import machine, record
 
 from scaleinv_ray.cluster.driving.driver import ClusterOptions, Driver
-from scaleinv_ray.plan.jobs import MeasureJob, Work
+from scaleinv_ray.plan.jobs import Jobs, MeasureJob
 from scaleinv_ray.records import Jacobians
 from scaleinv_ray.store import Store, write_records
 
@@ -75,10 +75,10 @@ def main() -> None:
             for i in range(TASKS + 50)
         ]
         store = Store(folder)
-        Driver(store, Work([], jobs[:50], {}), ClusterOptions(), Log(folder)).execute()
+        Driver(store, Jobs([], jobs[:50], {}), ClusterOptions(), Log(folder)).execute()
         log = Log(folder)
         cpu, start = resource.getrusage(resource.RUSAGE_SELF).ru_utime, time.perf_counter()
-        Driver(store, Work([], jobs[50:], {}), ClusterOptions(), log).execute()
+        Driver(store, Jobs([], jobs[50:], {}), ClusterOptions(), log).execute()
         wall = time.perf_counter() - start
         cpu = resource.getrusage(resource.RUSAGE_SELF).ru_utime - cpu
         written = len(store.names("measurements")) - 50

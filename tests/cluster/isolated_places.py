@@ -23,7 +23,7 @@ from scaleinv_ray.cluster.driving.driver import Driver
 from scaleinv_ray.cluster.nodes.preflight import posted
 from scaleinv_ray.conclude.concluding import completed
 from scaleinv_ray.config.cluster import ClusterOptions
-from scaleinv_ray.plan.jobs import FAILED, Work
+from scaleinv_ray.plan.jobs import FAILED, Jobs
 from scaleinv_ray.store import Store
 from tests.cluster.isolated import HEALTH, Fake, Slow, started
 from tests.cluster.synthetic_work import of_weights
@@ -67,7 +67,7 @@ def join(folder: Path) -> dict[str, Any]:
         events.append({"event": event, **values})
 
     with posted(store) as terms:
-        Driver(store, Work([], jobs, {}), ClusterOptions(), take, terms).execute()
+        Driver(store, Jobs([], jobs, {}), ClusterOptions(), take, terms).execute()
     ended.set()
     found = {
         **nodes, "completed": len(completed(store)), "jobs": len(jobs),

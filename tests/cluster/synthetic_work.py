@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scaleinv_ray.cluster.driving.driver import ClusterOptions, Driver
-from scaleinv_ray.plan.jobs import MeasureJob, WeightSource, Work
+from scaleinv_ray.plan.jobs import Jobs, MeasureJob, WeightSource
 from scaleinv_ray.records import Jacobians
 from scaleinv_ray.store import Store, write_records
 
@@ -54,5 +54,5 @@ def execute(
     def log(event: str, **values: Any) -> None:
         events.append({"time": time.monotonic(), "event": event, **values})
 
-    Driver(store, Work([], jobs, {}), settings or ClusterOptions(), log).execute()
+    Driver(store, Jobs([], jobs, {}), settings or ClusterOptions(), log).execute()
     return events

@@ -108,12 +108,12 @@ def test_an_actor_goes_on_where_a_killed_one_stopped(
     text_folder: Path, ladder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, tokens = streamed_cloud(text_folder, ladder, tmp_path / "o")
-    (target,) = job.targets
+    (of,) = job.wanted
 
     class Killed(BaseException):
         pass
 
-    states = states_of(job, target, frozenset({"cloud"}))
+    states = states_of(job, of, frozenset({"cloud"}))
     original = type(states).write
     blocks: list[int] = []
 
@@ -148,10 +148,10 @@ def test_a_pass_that_kept_no_lower_levels_begins_again(
     text_folder: Path, ladder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, tokens = streamed_cloud(text_folder, ladder, tmp_path / "o")
-    (target,) = job.targets
+    (of,) = job.wanted
     usage = actors.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(actors.shutil, "disk_usage", lambda _: usage._replace(free=1))
-    states = states_of(job, target, frozenset({"cloud"}))
+    states = states_of(job, of, frozenset({"cloud"}))
     for level in range(2):  # as a pass leaves them that was killed in its second block
         with states.write(level) as write:
             write(np.zeros((96, 48, 16), np.float32))

@@ -19,7 +19,7 @@ from scaleinv_ray.cluster.scratch.placement import TRIES, Nodes
 from scaleinv_ray.conclude.concluding import completed
 from scaleinv_ray.config.cluster import ClusterOptions
 from scaleinv_ray.plan.costs import Load
-from scaleinv_ray.plan.jobs import FAILED, CaptureJob, Part, Target, WeightSource, Work
+from scaleinv_ray.plan.jobs import FAILED, CaptureJob, Jobs, ProbeCaptures, Range, WeightSource
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.store import Store
 from tests.cluster.isolated import CHECKPOINT
@@ -51,8 +51,8 @@ def test_what_waits_for_memory_does_not_run_and_has_no_deadline_yet() -> None:
 
 def capture(folder: Path, load: Load = "auto") -> CaptureJob:
     paths = {"jacobians": str(folder / "j.arrow")}
-    target = Target("prose", "d", None, paths)
-    return CaptureJob(WeightSource(CHECKPOINT, "trained"), (target,), Protocol(), load=load)
+    of = ProbeCaptures("prose", "d", None, paths)
+    return CaptureJob(WeightSource(CHECKPOINT, "trained"), (of,), Protocol(), load=load)
 
 
 @pytest.mark.ray
@@ -76,7 +76,7 @@ def test_an_actor_that_never_starts_ends_in_failed_rows(
             assert len(lost) <= 2 * TRIES, "it would go on for ever"
 
     store = Store(tmp_path / "out")
-    Driver(store, Work([job], good(2, job.paths()[0]), {}), ClusterOptions(), log).execute()
+    Driver(store, Jobs([job], good(2, job.paths()[0]), {}), ClusterOptions(), log).execute()
     assert len(lost) == TRIES and all("no torch here" in error for error in lost)
     assert store.names("measurements") == [f"good{i}{FAILED}" for i in range(2)]
     (row, *_) = tables.decode(store.read_table(f"measurements/good0{FAILED}"))
@@ -93,7 +93,7 @@ def test_as_many_actors_as_fit_have_their_gpus_or_half_the_cpus() -> None:
 
 
 def test_an_actor_that_replaces_another_shares_its_node_with_those_there(tmp_path: Path) -> None:
-    made = Driver(Store(tmp_path), Work([], [], {}), ClusterOptions(), print)
+    made = Driver(Store(tmp_path), Jobs([], [], {}), ClusterOptions(), print)
     made._cpus, made._nodes.cpus = 16, {"worker": 16.0}
     made._crew._all.extend([None] * 3)  # the last captures are under way, none is waiting
     assert made._sharing() == 4
@@ -106,7 +106,7 @@ def test_captures_to_be_made_again_have_an_actor_at_once(
 ) -> None:
     job, started = capture(tmp_path), []
     (path,) = job.paths()
-    work = Work([job], good(1, path), {})
+    work = Jobs([job], good(1, path), {})
     made = Driver(Store(tmp_path), work, ClusterOptions(), lambda *_, **__: None)
     made._cpus = 4
     monkeypatch.setattr(made, "_look_at_nodes", lambda: None)
@@ -133,7 +133,7 @@ def test_a_store_that_has_a_bad_moment_costs_a_try_and_no_row(
             (out / "measurements").unlink(missing_ok=True)
 
     jobs = good(1, capture_file(tmp_path))
-    Driver(Store(out), Work([], jobs, {}), ClusterOptions(), log).execute()
+    Driver(Store(out), Jobs([], jobs, {}), ClusterOptions(), log).execute()
     assert completed(Store(out)) == {"good0"} and not list(out.rglob(f"*{FAILED}"))
     ((tries, error),) = lost
     assert tries == 1 and error.startswith("FileExistsError: ")
@@ -142,7 +142,7 @@ def test_a_store_that_has_a_bad_moment_costs_a_try_and_no_row(
 def test_a_store_that_stays_away_is_tried_so_many_times_and_no_more(tmp_path: Path) -> None:
     (job,) = good(1, str(tmp_path / "c"))
     store = Store(tmp_path / "out")
-    made = Driver(store, Work([], [job], {}), ClusterOptions(), lambda *_, **__: None)
+    made = Driver(store, Jobs([], [job], {}), ClusterOptions(), lambda *_, **__: None)
     for tries in range(1, TRIES):
         made._broken(Flight((job,), tries), OSError("503: slow down"))
         assert made._waiting.take() == ((job,), tries + 1)
@@ -156,7 +156,7 @@ def test_a_store_that_stays_away_is_tried_so_many_times_and_no_more(tmp_path: Pa
 def test_what_the_work_itself_raises_is_not_tried_again(tmp_path: Path) -> None:
     (job,) = good(1, str(tmp_path / "c"))
     store = Store(tmp_path / "out")
-    made = Driver(store, Work([], [job], {}), ClusterOptions(), lambda *_, **__: None)
+    made = Driver(store, Jobs([], [job], {}), ClusterOptions(), lambda *_, **__: None)
     made._broken(Flight((job,), 1), ValueError("got 3, allowed 2"))
     assert made._waiting.take() is None and store.exists(f"measurements/good0{FAILED}")
 
@@ -169,7 +169,7 @@ def test_whatever_ray_cannot_do_is_a_failed_row_and_not_the_end(
 
     (job,) = good(1, str(tmp_path / "c"))
     store = Store(tmp_path / "out")
-    made = Driver(store, Work([], [job], {}), ClusterOptions(), lambda *_, **__: None)
+    made = Driver(store, Jobs([], [job], {}), ClusterOptions(), lambda *_, **__: None)
     made._flights["ref"] = Flight((job,), 1)
     monkeypatch.setattr(ray, "wait", lambda refs, **_: (refs, []))
     monkeypatch.setattr(ray, "get", get)
@@ -197,9 +197,9 @@ def test_a_long_error_is_a_line_that_says_what_and_why() -> None:
 
 
 @pytest.mark.ray
-def test_a_part_that_was_killed_asks_for_more_than_it_had(ray_session: None) -> None:
+def test_a_range_that_was_killed_asks_for_more_than_it_had(ray_session: None) -> None:
     (job,) = good(1, "f")
-    part = replace(job, part=Part("t", 0, memory=10**7, seconds=1.0))
+    part = replace(job, only=Range("t", 0, 1, memory=10**7, seconds=1.0))
     asking = Shrinking(1000)
     asking.killed((part,), ray.exceptions.OutOfMemoryError("killed"))
     assert asking.of([part]) == 2 * 10**7

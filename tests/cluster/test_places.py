@@ -17,7 +17,7 @@ from scaleinv_ray.cluster.nodes.node_kinds import ANY, NodeKind, autoscaling_con
 from scaleinv_ray.cluster.nodes.preflight import NONCE, posted
 from scaleinv_ray.conclude.concluding import completed
 from scaleinv_ray.config.cluster import ClusterOptions
-from scaleinv_ray.plan.jobs import FAILED, Work
+from scaleinv_ray.plan.jobs import FAILED, Jobs
 from scaleinv_ray.store import Store
 from tests.cluster.synthetic_work import capture_file, good
 from tests.cluster.test_faults import small_config
@@ -67,7 +67,7 @@ def test_an_actor_whose_node_never_comes_ends_in_failed_rows(
     ray_session: None, tmp_path: Path
 ) -> None:
     job, store, events = capture(tmp_path), Store(tmp_path / "out"), []
-    work = Work([job], [*good(2, job.paths()[0])], {})
+    work = Jobs([job], [*good(2, job.paths()[0])], {})
     settings = ClusterOptions(gpus_per_model=1, node_wait=0.5)
 
     def log(event: str, **values: Any) -> None:
@@ -173,7 +173,7 @@ def test_a_node_of_another_version_hands_its_work_back(ray_session: None, tmp_pa
 
     jobs = good(3, capture_file(tmp_path))
     settings = ClusterOptions(node_wait=0.5)
-    Driver(store, Work([], jobs, {}), settings, log, terms_of(store, torch="1.0")).execute()
+    Driver(store, Jobs([], jobs, {}), settings, log, terms_of(store, torch="1.0")).execute()
     (notice,) = events_of(events, "notice")
     (here,) = ray.nodes()
     assert notice["text"].startswith(f"node {here['NodeID'][:8]} (")
@@ -181,7 +181,7 @@ def test_a_node_of_another_version_hands_its_work_back(ray_session: None, tmp_pa
     assert not completed(store) and not events_of(events, "lost"), "and that was no try"
     errors = [e["error"] for e in events_of(events, "measured")]
     assert len(errors) == 3 and {e[:36] for e in errors} == {"cluster.node_wait: no room for 1 CPU"}
-    again = Driver(store, Work([], jobs, {}), settings, log, terms_of(store))
+    again = Driver(store, Jobs([], jobs, {}), settings, log, terms_of(store))
     again.execute()
     assert len(completed(store)) == 3
 

@@ -20,15 +20,15 @@ from scaleinv_ray.cluster.scratch import transfer
 from scaleinv_ray.cluster.scratch.disk import Ground, Scratch, fetch_once, found_on, remove, survey
 from scaleinv_ray.cluster.scratch.placement import TRIES, Files, Nodes
 from scaleinv_ray.config import load_run_config
-from scaleinv_ray.measure.tensor_tasks import Parts
+from scaleinv_ray.measure.ranges import ranges_of
 from scaleinv_ray.plan.jobs import (
     CaptureJob,
     Held,
+    Jobs,
     MeasureJob,
-    Target,
+    ProbeCaptures,
     Unfetched,
     WeightSource,
-    Work,
 )
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.runs import analysis as run_module
@@ -176,7 +176,7 @@ def test_a_small_disk_is_refused_with_the_name_of_its_node() -> None:
 def capture(*files: str) -> CaptureJob:
     paths = {kind: SCRATCH.name(f) for kind, f in zip(("cloud", "stream"), files, strict=False)}
     weights = WeightSource(CHECKPOINT, "trained")
-    return CaptureJob(weights, (Target("prose", "d", None, paths),), Protocol())
+    return CaptureJob(weights, (ProbeCaptures("prose", "d", None, paths),), Protocol())
 
 
 def job(key: str, *files: str) -> MeasureJob:
@@ -186,7 +186,7 @@ def job(key: str, *files: str) -> MeasureJob:
 
 def test_a_lost_node_costs_a_try_of_what_is_still_needed_and_of_nothing_else() -> None:
     jobs = [job("1", "c"), job("2", "s"), job("3", "d")]
-    files = Files(Work([capture("c", "s"), capture("d")], jobs, {}), SCRATCH)
+    files = Files(Jobs([capture("c", "s"), capture("d")], jobs, {}), SCRATCH)
     (first, one), (second, _) = files.to_make(files.pending)
     assert one == 1 and set(first.paths()) == {SCRATCH.name("c"), SCRATCH.name("s")}
     for made, node in ((first, A), (second, B)):
@@ -212,7 +212,7 @@ def test_a_lost_node_costs_a_try_of_what_is_still_needed_and_of_nothing_else() -
 
 
 def test_a_damaged_capture_goes_from_every_node_and_is_made_again_once() -> None:
-    work = Work([capture("c", "s")], [job("1", "c"), job("2", "c"), job("3", "elsewhere")], {})
+    work = Jobs([capture("c", "s")], [job("1", "c"), job("2", "c"), job("3", "elsewhere")], {})
     work.found = {SCRATCH.name("c"): Held(7, (A, B))}
     files = Files(work, SCRATCH)
     removed: list[tuple[str, tuple[str, ...]]] = []
@@ -229,7 +229,7 @@ def test_a_damaged_capture_goes_from_every_node_and_is_made_again_once() -> None
 
 
 def test_captures_that_were_found_are_made_only_when_they_are_lost() -> None:
-    work = Work([capture("c", "s")], [job("1", "c", "s")], {})
+    work = Jobs([capture("c", "s")], [job("1", "c", "s")], {})
     work.found = {SCRATCH.name("c"): Held(7, (A,))}
     files = Files(work, SCRATCH)
     ((made, _),) = files.to_make(files.pending)
@@ -247,7 +247,7 @@ def two_nodes(files: Files) -> Nodes:
 
 def test_a_task_goes_to_its_capture_until_waiting_there_takes_longer_than_a_fetch() -> None:
     one, pair = job("1", "c"), job("2", "c", "s")
-    files = Files(Work([capture("c", "s")], [one, pair], {}), SCRATCH)
+    files = Files(Jobs([capture("c", "s")], [one, pair], {}), SCRATCH)
     nodes = two_nodes(files)
     assert nodes.best(one, files, settled=False) == A
     nodes.queue(A, 2.0)
@@ -268,14 +268,14 @@ def test_a_task_goes_to_its_capture_until_waiting_there_takes_longer_than_a_fetc
 def test_groups_are_of_one_node_and_wait_for_all_their_captures(tmp_path: Path) -> None:
     jobs = [job("1", "c"), job("2", "c"), job("3", "s"), job("4", "c", "s"), job("5", "t")]
     given_up: list[str] = []
-    work = Work([capture("c", "s"), capture("t")], jobs, {})
+    work = Jobs([capture("c", "s"), capture("t")], jobs, {})
     files = Files(work, SCRATCH)
     nodes = Nodes()
 
     def give_up(lost: Sequence[MeasureJob], _: str) -> None:
         given_up.extend(j.key for j in lost)
 
-    waiting = Waiting(files, nodes, Parts(Store(tmp_path)), give_up)
+    waiting = Waiting(files, nodes, ranges_of, give_up)
     for each in jobs:
         waiting.put(each)
     assert len(waiting) == 0 and waiting.take() is None

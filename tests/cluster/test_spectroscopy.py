@@ -64,10 +64,10 @@ def test_each_actor_gets_chains_or_curvature_of_one_probe(
     plan = make_plan(config)
     work = jobs_for(plan, plan.measurements, config, scratch=tmp_path, run_id="r")
     given = [
-        (job.weights.checkpoint.step, job.weights.variant, target.probe, kind)
+        (job.weights.checkpoint.step, job.weights.variant, of.probe, kind)
         for job in work.captures
-        for target in job.targets
-        for kind in target.paths
+        for of in job.wanted
+        for kind in of.paths
     ]
     assert len(given) == len(work.captures) == len(set(given))
     kinds = {"hessian", "ggn", "chains"}

@@ -13,7 +13,7 @@ import pytest
 from scaleinv_ray.cluster.driving.driver import Driver
 from scaleinv_ray.cluster.nodes.spot_notice import taken_at
 from scaleinv_ray.config.cluster import ClusterOptions
-from scaleinv_ray.plan.jobs import ActorPlace, Work
+from scaleinv_ray.plan.jobs import ActorPlace, Jobs
 from scaleinv_ray.store import Store
 
 pytestmark = pytest.mark.ray
@@ -80,7 +80,7 @@ def test_a_node_with_notice_keeps_no_idle_actor_and_gets_no_measurement(
 
     actor = Idle.remote()
     node = ray.get(actor.node.remote())
-    driver = Driver(Store(tmp_path), Work([], [], {}), ClusterOptions(), lambda *_, **__: None)
+    driver = Driver(Store(tmp_path), Jobs([], [], {}), ClusterOptions(), lambda *_, **__: None)
     crew = driver._crew
     crew._all, crew.idle = [actor], [actor]
     crew._places = {actor: ActorPlace(node=node, pid=0, address="127.0.0.1")}

@@ -10,7 +10,7 @@ import pytest
 from scaleinv_ray import tables
 from scaleinv_ray.conclude.concluding import compact, completed, read_folder
 from scaleinv_ray.conclude.tokenized import tokenized
-from scaleinv_ray.measure.inventory import part_tables, take_inventory, tidied, whole_parts
+from scaleinv_ray.measure.inventory import take_inventory, tidied, whole_ranges
 from scaleinv_ray.measure.measuring import write_measurement
 from scaleinv_ray.plan.jobs import FAILED
 from scaleinv_ray.store import Store
@@ -42,7 +42,7 @@ def spoil(store: Store, name: str, how: str) -> Path:
 
 def test_all_is_well(store: Store) -> None:
     held = take_inventory(store)
-    assert held.done == {"a", "b"} and held.failed == set() and held.notes() == []
+    assert held.done == {"a", "b"} and not held.failed and held.notes() == []
     assert take_inventory(Store(Path(store.uri) / "none")).done == set()
 
 
@@ -103,9 +103,9 @@ def test_what_is_tried_again_in_vain_is_failed(store: Store) -> None:
     shutil.rmtree(store.path("curves"))
     write_measurement(store, "a", rows_of("a", ok=False), [], [])
     held = take_inventory(store)
-    assert held.done == {"b"} and held.failed == {"a"}
+    assert held.done == {"b"} and held.failed == {"a": f"a{FAILED}"}
     spoil(store, f"measurements/a{FAILED}", "flipped")
-    assert take_inventory(store).failed == set()
+    assert not take_inventory(store).failed
 
 
 HIDDEN = (".DS_Store", "._all-1.parquet", ".nfs00001", "_SUCCESS", ".a.parquet.crc", "Thumbs.db",
@@ -175,25 +175,43 @@ def test_many_foreign_files_are_one_line(store: Store) -> None:
     assert "measurements/000.csv" in line and "and 495 more" in line and len(line) < 300
 
 
-def test_parts_that_are_damaged_or_alone_are_made_again(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows, curves = (Path(store.path(f)) / "a.parquet" for f in ("measurements", "curves"))
-    parts = Path(store.path("parts"))
-    parts.mkdir()
+def test_ranges_that_are_damaged_or_alone_are_made_again(store: Store) -> None:
     for i in range(4):
-        shutil.copy(rows, parts / f"a-{i}.parquet")
-        shutil.copy(curves, parts / f"a-{i}.curves.parquet")
-    (parts / ".DS_Store").write_bytes(b"x")
-    assert part_tables("a-1.parquet", 3) == ["a-1.curves.parquet", "a-1.diagrams.parquet"]
-    (parts / "a-1.curves.parquet").unlink()
-    spoil(store, "parts/a-2.parquet", "flipped")
-    spoil(store, "parts/a-3.curves.parquet", "truncated")
-    good = {n for n in whole_parts(store) if ".curves" not in n}
-    assert good == {"a-0.parquet"}
-    said = capsys.readouterr().err
-    assert "parts/a-2.parquet: other bytes" in said and "parts/a-3.curves.parquet: " in said
-    assert not (parts / "a-2.parquet").exists() and (parts / "a-1.parquet").exists()
+        stem = f"c-{i:05d}-of-00004"
+        write_measurement(store, stem, rows_of("c"), [curve_of("c")], [])
+    assert completed(store) == {"a", "b", "c"}
+    Path(store.path("curves/c-00001-of-00004.parquet")).unlink()
+    spoil(store, "measurements/c-00002-of-00004.parquet", "flipped")
+    spoil(store, "curves/c-00003-of-00004.parquet", "truncated")
+    assert whole_ranges(store) == {"c-00000-of-00004"}
+    held = take_inventory(store)
+    assert held.done == {"a", "b"} and not held.failed
+    assert len(held.damaged) == 2
+
+
+def test_ranges_count_when_all_are_there_good_or_failed(store: Store) -> None:
+    def keys() -> set[str]:
+        return set(read_folder(store, "measurements")["key"].to_pylist())
+
+    one, two = (f"c-{i:05d}-of-00002" for i in range(2))
+    write_measurement(store, two, rows_of("c"), [curve_of("c")], [])
+    compact(store)
+    assert keys() == completed(store) == {"a", "b"}, "a range alone is no measurement"
+    write_measurement(store, one, rows_of("c", ok=False), [], [])
+    held = compact(store)
+    assert keys() == {"a", "b", "c"} and held.done == {"a", "b"}
+    assert held.failed == {"c": f"{one}{FAILED}"}
+    assert "c" not in read_folder(store, "curves")["key"].to_pylist(), "nor of what has failed"
+    write_measurement(store, "c", rows_of("c", ok=False), [], [])  # as an older version did
+    write_measurement(store, one, rows_of("c"), [], [])
+    assert compact(store).done == {"a", "b", "c"}
+    assert set(read_folder(store, "measurements")["status"].to_pylist()) == {"ok"}
+    assert not [n for n in store.names("measurements") if n.startswith("c-")], "gathered"
+    write_measurement(store, two, rows_of("c"), [curve_of("c")], [])  # left by a kill
+    before = read_folder(store, "measurements")
+    compact(store)
+    assert read_folder(store, "measurements").equals(before)
+    assert len(store.names("measurements")) == 2, "what was gathered, and failed rows of c"
 
 
 def test_a_file_that_vanishes_while_it_is_looked_at_is_looked_for_again(

@@ -85,7 +85,7 @@ def test_controls_streams_and_models_without_losses_are_not_asked(
     asked = [
         (job.weights.variant, t.probe, t.shuffle_seed)
         for job in work.captures
-        for t in job.targets
+        for t in job.wanted
         if t.sanity
     ]
     assert asked == [("trained", "mine", None)]
@@ -101,7 +101,7 @@ def test_each_model_is_asked_once(
     chosen = config(model(), probe, tmp_path, **more)
     plan = make_plan(chosen)
     work = jobs_for(plan, plan.measurements, chosen, scratch=tmp_path, run_id="r")
-    asked = {frozenset(t.paths): t.sanity for job in work.captures for t in job.targets}
+    asked = {frozenset(t.paths): t.sanity for job in work.captures for t in job.wanted}
     assert asked == {
         frozenset({"token_losses"}): True, frozenset({"chains"}): False, frozenset({"ggn"}): False,
     }  # fmt: skip

@@ -189,8 +189,8 @@ def test_shuffled_text_stays_behind_its_beginning(
         plan = make_plan(chosen)
         work = jobs_for(plan, plan.measurements, chosen, scratch=tmp_path, run_id="r")
         (job,) = work.captures
-        assert {t.shuffle_seed for t in job.targets} == {None, 0}
-        assert {(t.around, t.left_out) for t in job.targets} == {((1, 0), int(not measured))}
+        assert {t.shuffle_seed for t in job.wanted} == {None, 0}
+        assert {(t.around, t.left_out) for t in job.wanted} == {((1, 0), int(not measured))}
 
 
 def test_the_default_length_leaves_room_for_what_stands_before(
@@ -241,4 +241,4 @@ def test_shuffled_text_stays_between_what_stands_around_it(
     plan = make_plan(chosen)
     work = jobs_for(plan, plan.measurements, chosen, scratch=tmp_path, run_id="r")
     (job,) = work.captures
-    assert {(t.around, t.left_out) for t in job.targets} == {((1, 1), 1)}
+    assert {(t.around, t.left_out) for t in job.wanted} == {((1, 1), 1)}

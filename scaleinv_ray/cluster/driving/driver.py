@@ -27,8 +27,8 @@ from scaleinv_ray.cluster.scratch.placement import TRIES, Files, Nodes
 from scaleinv_ray.cluster.scratch.transfer import Keepers, Removals, Supply, pinned
 from scaleinv_ray.cluster.session import ray
 from scaleinv_ray.config.cluster import ClusterOptions
-from scaleinv_ray.measure.tensor_tasks import largest_first, memory_of
-from scaleinv_ray.plan.jobs import CaptureJob, CaptureOutcome, Fetch, MeasureJob, Unfetched, Work
+from scaleinv_ray.measure.ranges import largest_first, memory_of
+from scaleinv_ray.plan.jobs import CaptureJob, CaptureOutcome, Fetch, Jobs, MeasureJob, Unfetched
 from scaleinv_ray.store import Store
 from scaleinv_ray.store.patience import refused
 
@@ -54,7 +54,7 @@ class Driver:
     """
 
     store: Store
-    work: Work
+    work: Jobs
     options: ClusterOptions
     log: Callable[..., None]
     terms: Terms | None = None

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from scaleinv_ray.cluster.session import ray
-from scaleinv_ray.measure.tensor_tasks import memory_of
+from scaleinv_ray.measure.ranges import memory_of
 from scaleinv_ray.plan.jobs import CaptureJob, MeasureJob
 
 

@@ -6,7 +6,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 
 from scaleinv_ray.cluster.scratch.placement import Files, Nodes
-from scaleinv_ray.measure.tensor_tasks import Parts
 from scaleinv_ray.plan.jobs import MeasureJob
 
 GROUP_S = 0.3
@@ -20,18 +19,18 @@ class Waiting:
         self,
         files: Files,
         nodes: Nodes,
-        parts: Parts,
+        divide: Callable[[MeasureJob], list[MeasureJob]],
         give_up: Callable[[Sequence[MeasureJob], str], None],
     ) -> None:
         """Starts empty.
 
         Args:
             nodes: where tasks may go.
-            parts: by which large checkpoints are measured.
+            divide: gives the ranges by which a measurement is made, or itself.
             give_up: takes measurements that can never be made, and why.
         """
         self._files, self._nodes, self._give_up = files, nodes, give_up
-        self._parts = parts
+        self._divide = divide
         self._ready: deque[MeasureJob] = deque()
         self._again: deque[tuple[MeasureJob, int]] = deque()
         self._for: dict[str, list[tuple[MeasureJob, int]]] = defaultdict(list)
@@ -93,17 +92,17 @@ class Waiting:
         return tuple(group)
 
     def _next(self) -> MeasureJob:
-        """The first that is ready; one that is made in parts gives its place to them."""
-        first, *others = self._parts.of(self._ready.popleft())
+        """The first that is ready; one that is made by ranges gives its place to them."""
+        first, *others = self._divide(self._ready.popleft())
         self._ready.extendleft(reversed(others))
         return first
 
     def took(self, job: MeasureJob, seconds: float) -> None:
         """Learns how long an invariant takes, of what is made in one piece."""
-        if job.part or job.parts:
+        if job.only:
             return
         self._seconds[job.invariant] = 0.7 * self._seconds[job.invariant] + 0.3 * seconds
 
     def seconds(self, jobs: Sequence[MeasureJob]) -> float:
         """What some measurements are expected to take."""
-        return sum(j.part.seconds if j.part else self._seconds[j.invariant] for j in jobs)
+        return sum(j.only.seconds if j.only else self._seconds[j.invariant] for j in jobs)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scaleinv_ray.cluster.scratch.disk import Scratch
 from scaleinv_ray.measure.inventory import say
-from scaleinv_ray.plan.jobs import CaptureJob, Held, MeasureJob, Unfetched, Work
+from scaleinv_ray.plan.jobs import CaptureJob, Held, Jobs, MeasureJob, Unfetched
 
 TRIES = 3
 """Times in all that something is begun whose worker or node is lost."""
@@ -33,7 +33,7 @@ class Files:
         sizes: bytes by path.
     """
 
-    def __init__(self, work: Work, scratch: Scratch | None) -> None:
+    def __init__(self, work: Jobs, scratch: Scratch | None) -> None:
         """Takes the captures of `work`; those that were found count as made."""
         self.scratch = scratch
         self._maker = {path: job for job in work.captures for path in job.paths()}
