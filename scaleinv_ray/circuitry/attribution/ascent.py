@@ -65,11 +65,12 @@ class Embedding:
 
     def nearest(self, x_BTD: torch.Tensor) -> torch.Tensor:
         """The tokens whose embeddings are nearest, [B, T]."""
-        rows = (x_BTD - self.positions_TD).flatten(0, 1)
-        found = []
-        for some in rows.split(max(1, _BLOCK // len(self.tokens_VD))):
-            far = torch.cdist(some, self.tokens_VD, compute_mode="donot_use_mm_for_euclid_dist")
-            found.append(far.masked_fill(~self.allowed_V, torch.inf).argmin(-1))
+        middle_D = self.tokens_VD.mean(0)  # large parts that all share would drown differences
+        rows = (x_BTD - self.positions_TD - middle_D).flatten(0, 1)
+        from_VD = self.tokens_VD - middle_D
+        half_V = (from_VD.square().sum(-1) / 2).masked_fill(~self.allowed_V, torch.inf)
+        blocks = rows.split(max(1, _BLOCK // len(from_VD)))
+        found = [(half_V - some @ from_VD.T).argmin(-1) for some in blocks]
         return torch.cat(found).unflatten(0, x_BTD.shape[:2])
 
     @property
@@ -94,9 +95,9 @@ def climb(
 ) -> Reached:  # fmt: skip
     """The largest value of a unit that is met on the way up from some rows.
 
-    The gradient is taken at the embeddings of tokens and moves embeddings that are kept apart; their
-    nearest tokens are the next ones (Wen et al. 2023, 2302.03668). So every value on the way is one
-    of tokens, and none is one of embeddings that no token has. The starts are on the way.
+    The gradient is taken at the embeddings of tokens and moves embeddings that are kept apart,
+    whose nearest tokens are the next ones (Wen et al. 2023, 2302.03668). So every value on the way
+    is one of tokens, none of embeddings that no token has. The starts are on the way.
 
     Args:
         readings: of one unit.

@@ -23,6 +23,8 @@ from scaleinv_ray.probes.corrupted import Pairs
 
 _ROWS = 32
 _SHOWN = 5
+_SEEN, _FELT = 0.01, 0.1
+"""Of the largest part, or effect, at least: what is smaller is not named."""
 _THROUGH_OTHERS = 0.25
 """Of its effect, at most, is direct in a component that works through later ones."""
 
@@ -73,32 +75,37 @@ class Direct:
         cap = ", before its cap" if self.capped else ""
         clear = clearly(whole, error)
         rows = [
-            f"direct: the answer's logit minus that of {self.against} is {whole:+.3f}{pm(error)}{cap}"
-            + ("; who writes it:" if clear else ", within its noise:"),
+            f"direct: the answer's logit minus that of {self.against} is {whole:+.3f}{pm(error)}"
+            + (f"{cap}; who writes it:" if clear else f"{cap}, within its noise:"),
             f"{'component':<12}{'direct':>10}{'+-':>9}{'share' if clear else '':>8}"
             f"{'cut' if self.effect else '':>10}".rstrip(),
         ]
-        for part in found["components"][:_SHOWN]:
+        largest = abs(found["components"][0]["effect"])
+        shown = [c for c in found["components"] if abs(c["effect"]) >= _SEEN * largest][:_SHOWN]
+        for part in shown:
             effect = self.effect.get(part["name"])
             share = f"{part['effect'] / whole:.0%}" if clear else ""
             cut = "" if effect is None else f"{effect:+.3f}"
             line = f"{part['name']:<12}{part['effect']:>+10.3f}{cell(part['stderr']):>9}"
             rows.append(f"{line}{share:>8}{cut:>10}".rstrip())
-        if left := found["components"][_SHOWN:]:
+        if left := found["components"][len(shown) :]:
             rows.append(f".. and {len(left)} more, together {sum(c['effect'] for c in left):+.3f}")
         rows.append(f"by depth (before block 0, 1, ..): {_clipped(found['by_depth'])}")
-        return [*rows, *self._through_others(), "(scale of the final norm as it is in this run)"]
+        if felt := self.through_others[:_SHOWN]:
+            rows.append(f"felt when cut, but not direct (through later ones): {', '.join(felt)}")
+        return [*rows, "(scale of the final norm as it is in this run)"]
 
-    def _through_others(self) -> list[str]:
-        """The largest of the effects that are not direct."""
+    @property
+    def through_others(self) -> list[str]:
+        """Components whose effect is not direct, the largest effect first; small ones left out."""
         direct = dict(zip(self.names, self.parts_NS.mean(axis=1), strict=True))
-        largest = sorted(self.effect, key=lambda name: -abs(self.effect[name]))[:_SHOWN]
-        found = [
+        size = {name: abs(effect) for name, effect in self.effect.items()}
+        return [
             name
-            for name in largest
-            if abs(direct[name]) < _THROUGH_OTHERS * abs(self.effect[name])
+            for name in sorted(size, key=lambda name: -size[name])
+            if size[name] >= _FELT * max(size.values())
+            and abs(direct[name]) < _THROUGH_OTHERS * size[name]
         ]
-        return [f"felt when cut, but not direct (through later ones): {', '.join(found)}"] * bool(found)
 
 
 def direct_logits(subject: Subject) -> Direct:
@@ -150,9 +157,15 @@ def direct_logits(subject: Subject) -> Direct:
     )
 
 
+def adds_up(anatomy: Anatomy) -> bool:
+    """The stream is the sum of what is written to it: no norm stands in the stream itself."""
+    facts = anatomy.architecture
+    return facts.model_type != "opt" or facts.removes_mean
+
+
 def _check(anatomy: Anatomy, pairs: Pairs, metric: str) -> None:
     check_pairs(pairs, anatomy.model.config)
-    if anatomy.architecture.model_type == "opt" and not anatomy.architecture.removes_mean:
+    if not adds_up(anatomy):
         raise ValueError(
             "direct: got an OPT that normalises its stream after every block, allowed models whose "
             "stream is the sum of what is written"
@@ -237,7 +250,7 @@ def _attention(
     bias_D = w_HKD.new_zeros(w_HKD.shape[-1]) if bias is None else bias * factor
     bias_D, w_HKD = bias_D.double(), w_HKD.double()
     after = anatomy.norm_after(layer, "heads")
-    constant = 0.0
+    constant = r_SPD.new_zeros(r_SPD.shape[:-1])
     if after is not None:
         whole = torch.einsum("sphk,hkd->spd", z_SPHK, w_HKD) + bias_D
         normed = frozen(after, whole.to(bias.dtype if bias is not None else anatomy.model.dtype))

@@ -6,27 +6,28 @@ Shape suffixes: N rows, T tokens, U units of an MLP, S sequences.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from scaleinv_ray.circuitry.attribution.ascent import Embedding, Reached, climb, special_ids
+from scaleinv_ray.circuitry.attribution.direct import adds_up, direct_logits
 from scaleinv_ray.circuitry.attribution.said import WIDTH, inline, speller
 from scaleinv_ray.circuitry.attribution.units import Readings, Unit, named, on_neurons
 from scaleinv_ray.circuitry.effects.interventions import Experiment, Rows, check_pairs
 from scaleinv_ray.circuitry.subject import Subject
 from scaleinv_ray.circuitry.surgery.components import Component
 from scaleinv_ray.circuitry.surgery.reruns import Surgery
-from scaleinv_ray.inputs.wording import clipped
-from scaleinv_ray.probes import ProbeRequest, build_tokens, load_corpus
+from scaleinv_ray.probes import build_tokens, load_corpus
 from scaleinv_ray.probes.corpus import KINDS, STDLIB
 
 UNITS, CONTEXTS, CORPUS_ROWS = 4, 5, 96
 _ROWS = 32
 _STARTS = 4
 _BEFORE, _AFTER = 12, 3
+_SEEN_BEFORE, _SEEN_AFTER = 6, 2
 _TAIL = 0.99
 
 
@@ -72,15 +73,16 @@ class Maxima:
     def as_json(self) -> dict[str, Any]:
         """What a report reads.
 
-        units: name (`m1.37` a neuron, `h1.0` the norm of a head's output, `h1.0>next`); max and p99
-        over the dataset; contexts, each the tokens around, `at`, which of them has the value (for
-        a `>next` the token behind it is the one that is meant), and value; synthetic: tokens up to
-        the value, value, and ratio = value / p99. num_tokens: of the dataset. text: whether the
-        corpus is in it.
+        units: name (`m1.37` a neuron, `h1.0` the norm of a head's output, `h1.0>next` what it
+        writes for the token that comes next); max and p99 over the dataset; contexts, each the
+        tokens around, `at`, which of them has the value, and value; synthetic: tokens up to where
+        the value is (for `>next` with the one behind it), value, and ratio = value / p99.
+        num_tokens: of the dataset. text: whether the corpus is in it.
         """
         units = []
         for m in self.found:
-            tokens = self._spelled(m.synthetic, before=len(m.synthetic.tokens_T), after=0)[0]
+            whole = len(m.synthetic.tokens_T)
+            tokens = self._spelled(m.synthetic, before=whole, after=m.unit.kind == "next")[0]
             contexts = [self._spelled(c, before=_BEFORE, after=_AFTER) for c in m.contexts]
             units.append({
                 "name": str(m.unit),
@@ -96,24 +98,27 @@ class Maxima:
 
     def lines(self) -> list[str]:
         """At most twelve lines for a terminal."""
-        data = "the probe's sequences" + (" and the corpus" if self.text else "")
-        rows = [f"maxima over {self.num_tokens} tokens of {data}; [] is where, ^ tokens by ascent:"]
+        data = "the probe" + (" and of the corpus" if self.text else "")
+        rows = [f"maxima: where units are largest, [] at it, of {self.num_tokens} tokens of {data}"]
         for m in self.found[:UNITS]:
-            driven = "" if m.ratio is None else f" ({m.ratio:.2g} x p99)"
-            head = f"{m.unit!s:<9} max {m.contexts[0].value:.3g}, p99 {m.p99:.3g}"
-            shown = [self._marked(c) for c in m.contexts[:2]]
-            rows.append(clipped(f"{head}: {shown[0]}", WIDTH))
-            rows.append(clipped(f"{'':<9} ^ {m.synthetic.value:.3g}{driven}: "
-                                f"{self._marked(m.synthetic)}", WIDTH))  # fmt: skip
-        return rows
+            head = f"{m.unit!s:<10} max {m.contexts[0].value:.3g}, p99 {m.p99:.3g}: "
+            shown = [self._marked(c, after=_SEEN_AFTER) for c in m.contexts]
+            rows.append(_fitting(head, shown))
+            driven = "" if m.ratio is None else f", {m.ratio:.2g} x p99"
+            head = f"{'':<10} by ascent {m.synthetic.value:.3g}{driven}: "
+            rows.append(_fitting(head, [self._marked(m.synthetic, after=m.unit.kind == "next")]))
+        return [
+            *rows,
+            "m: a neuron; h: norm of a head's output; h>next: its part for the next token",
+        ]
 
-    def _marked(self, reached: Reached) -> str:
-        tokens, at = self._spelled(reached, before=8, after=_AFTER)
+    def _marked(self, reached: Reached, *, after: int) -> str:
+        tokens, at = self._spelled(reached, before=_SEEN_BEFORE, after=after)
         spelled = self.subject.spell is not None
         parts = [tokens[:at], [tokens[at]], tokens[at + 1 :]]
-        before, here, after = (inline(part, spelled) for part in parts)
+        left, here, right = (inline(part, spelled) for part in parts)
         gap = "" if spelled else " "
-        return f"{before}{gap}[{here}]{gap}{after}"
+        return f"{left}{gap}[{here}]{gap}{right}".strip(" " * (not spelled))
 
     def _spelled(self, reached: Reached, *, before: int, after: int) -> tuple[list[str], int]:
         """Tokens around, and which of them it is."""
@@ -121,6 +126,16 @@ class Maxima:
         first = max(0, reached.at - before)
         some = reached.tokens_T[first : reached.at + 1 + after].tolist()
         return [name(token) for token in some], reached.at - first
+
+
+def _fitting(head: str, texts: Sequence[str]) -> str:
+    """As many texts as a line has room for, the first one cut to it."""
+    line = head + texts[0]
+    for text in texts[1:]:
+        if len(line) + len(text) + 3 > WIDTH:
+            break
+        line += f" | {text}"
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 2]}.."
 
 
 def activation_maxima(
@@ -136,8 +151,9 @@ def activation_maxima(
     Args:
         subject: model, sequences, effects.
         units: names, see `units.named`; by default those of the components with the largest
-            effects: a head's norm, and of an MLP the neuron with the largest estimated effect,
-            (B's value - A's) . gradient of the metric.
+            effects: of an MLP the neuron with the largest estimated effect, (B's value - A's) .
+            gradient of the metric; of a head what it writes for the next token where its effect on
+            a difference of logits is direct, else its norm.
         corpus_rows: of prose and of code each.
 
     Raises:
@@ -216,7 +232,15 @@ def _default(subject: Subject) -> list[Unit]:
     order = np.argsort(-np.abs(e.best_NS.mean(axis=1)), kind="stable")
     top = [c for c in (e.components[n] for n in order) if c.kind != "embed"][:UNITS]
     neurons = _neurons(subject, [c for c in top if c.kind == "mlp"])
-    return [neurons[c] if c.kind == "mlp" else Unit("norm", c.layer, c.head) for c in top]
+    direct: set[str] = set()
+    if e.metric == "logit_diff" and adds_up(subject.anatomy):
+        direct = {str(c) for c in top} - set(direct_logits(subject).through_others)
+    return [
+        neurons[c]
+        if c.kind == "mlp"
+        else Unit("next" if str(c) in direct else "norm", c.layer, c.head)
+        for c in top
+    ]
 
 
 def _neurons(subject: Subject, mlps: Sequence[Component]) -> dict[Component, Unit]:

@@ -52,9 +52,9 @@ def speller(spell: Callable[[int], str] | None) -> Callable[[int], str]:
 
 
 def inline(tokens: Sequence[str], spelled: bool) -> str:
-    """Tokens on one line: text as it stands, line ends and the like as Python writes them.
+    r"""Tokens on one line: text as it stands, line ends and the like as Python writes them.
 
     >>> inline(["a b", chr(10)], spelled=True), inline(["3", "14"], spelled=False)
-    ('a b\\\\n', '3 14')
+    ('a b\\n', '3 14')
     """
     return ("" if spelled else " ").join(repr(t)[1:-1] for t in tokens)

@@ -106,8 +106,8 @@ class TokenScores:
         sign = {"loss": " (less is better)", "kl": " (less is better)"}.get(self.metric, "")
         clear = clearly(gap_S.mean(), error)
         rows = [
-            f"tokens: A's instead of {self.baseline} move {self.metric}{sign} at the last answer by "
-            f"{gap_S.mean():+.3f}{pm(error)}" + ("" if clear else ", within its noise"),
+            f"tokens: A's instead of {self.baseline} move {self.metric}{sign} at the last answer "
+            f"by {gap_S.mean():+.3f}{pm(error)}" + ("" if clear else ", within its noise"),
             f"{'token':<12}{'score':>10}{'+-':>9}{'share' if clear else '':>8}".rstrip(),
         ]
         score_K = np.array(found["score"])
@@ -122,7 +122,7 @@ class TokenScores:
         return [
             *rows,
             f"one sequence: {self._example()}",
-            f"-k: k tokens before the answer; sum complete to {self.error:.1%}, {self.points} points",
+            f"-k: k tokens before the answer; complete to {self.error:.1%} at {self.points} points",
         ]
 
     def _example(self) -> str:
