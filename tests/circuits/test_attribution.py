@@ -222,6 +222,15 @@ def test_a_baseline_that_changes_nothing_is_refused(known: Subject) -> None:
         token_scores(alike, baseline=3)
 
 
+def test_scores_that_do_not_sum_are_refused() -> None:
+    model = built("gpt2")
+    with torch.no_grad():
+        for p in model.parameters():  # saturated attention: gradients do not see its jumps
+            p.mul_(30)
+    with pytest.raises(ValueError, match=r"incomplete by .* at 512 points, allowed 2%"):
+        token_scores(subject_of(model, pairs().some(slice(1))), points=512)
+
+
 def test_without_captum_the_extra_is_named(known: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     with pytest.raises(ValueError, match=r"pip install 'scaleinv-ray\[attribution\]'"):
@@ -235,7 +244,7 @@ def fresh(model: tf.PreTrainedModel, path: str, tokens_T: torch.Tensor) -> torch
     """What the module gets in a forward pass of the stock model, [T, .]."""
     found: list[torch.Tensor] = []
     handle = model.get_submodule(path).register_forward_pre_hook(
-        lambda _module, args: found.append(args[0][0])
+        lambda _module, args: found.append(args[0].reshape(-1, args[0].shape[-1]))
     )
     with torch.no_grad():
         model(tokens_T[None], use_cache=False)
@@ -283,7 +292,7 @@ def test_the_head_that_copies_is_largest_where_it_copies(known: Subject) -> None
     model, (head, context) = known.anatomy.model, (found[1], found[1].contexts[0])
     z_TK = fresh(model, "transformer.h.0.attn.c_proj", context.tokens_T)
     width = known.anatomy.heads.head_dim
-    u_TD = z_TK[:, :width] @ model.transformer.h[0].attn.c_proj.weight[:width]
+    u_TD = z_TK[:, :width] @ model.transformer.h[0].attn.c_proj.weight[:width].detach()
     assert context.value == pytest.approx(float(u_TD[context.at].norm()), rel=1e-12)
     assert head.synthetic.value >= context.value
 
@@ -312,7 +321,7 @@ def test_every_architecture_has_maxima_read_again_by_its_stock_forward(name: str
     for reached in (*found.contexts, found.synthetic):
         inside = fresh(model, path + (down or given.anatomy.paths.out), reached.tokens_T)
         if mlps:
-            assert reached.value == inside.reshape(-1, 48)[reached.at, 5]
+            assert reached.value == inside[reached.at, 5]
         else:
             z_K = inside[reached.at].unflatten(-1, (4, -1))[2]
             u_D = z_K @ given.anatomy.written_HKD(1)[2]

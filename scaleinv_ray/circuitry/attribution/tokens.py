@@ -158,10 +158,12 @@ def token_scores(
         points: to begin with.
 
     Raises:
-        ValueError: for a zero embedding as baseline; a token id out of range; scores that do not
-            become complete; without captum, naming the extra.
+        ValueError: for a zero embedding as baseline; a token id out of range; no points; scores
+            that do not become complete; without captum, naming the extra.
     """
     integrate = _captum()
+    if points < 1:
+        raise ValueError(f"points: got {points}, allowed >= 1")
     _check_baseline(baseline, subject.anatomy.model.config.vocab_size)
     experiment = Experiment(Surgery(subject.anatomy, _ROWS), _last(subject.pairs),
                             subject.effects.metric)  # fmt: skip
