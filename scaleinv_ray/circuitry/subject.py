@@ -21,6 +21,8 @@ class Subject:
         effects: measured already.
         spell: the text of a token id, None without a tokenizer.
         seed: of what is drawn.
+        encode: the token ids of a text, for more of it than the pairs have; None without a
+            tokenizer.
     """
 
     anatomy: Anatomy
@@ -28,6 +30,7 @@ class Subject:
     effects: Effects
     spell: Callable[[int], str] | None = None
     seed: int = 0
+    encode: Callable[[str], list[int]] | None = None
 
 
 class Analysis(Protocol):

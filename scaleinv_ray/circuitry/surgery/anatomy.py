@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -190,6 +190,13 @@ class Anatomy:
     def mlp_norm(self, layer: int) -> nn.Module:
         """Its input is what the MLP reads of the stream."""
         return self.blocks[layer].get_submodule(self.paths.mlp_norm or "mlp")
+
+    def norm_after(self, layer: int, of: Literal["heads", "mlp"]) -> nn.Module | None:
+        """Between what all heads, or the MLP, give and the stream; None where it is added as is."""
+        if not self.paths.normed_after:
+            return None
+        name = {"heads": "post_attention_layernorm", "mlp": "post_feedforward_layernorm"}[of]
+        return self.blocks[layer].get_submodule(name)
 
     def projections(self, layer: int) -> list[Projection]:
         """Of q, k and v, fused or apart."""

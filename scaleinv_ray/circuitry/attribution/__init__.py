@@ -1,0 +1,1 @@
+"""Whose doing an answer is: components, tokens of the input, and what drives single units."""
