@@ -28,6 +28,8 @@ _ROWS = 32
 _STARTS = 4
 _BEFORE, _AFTER = 12, 3
 _SEEN_BEFORE, _SEEN_AFTER = 6, 2
+_SAME = 4
+"""Tokens before two places: where they are equal too, the second context says nothing new."""
 _TAIL = 0.99
 
 
@@ -188,13 +190,13 @@ def activation_maxima(
 def _contexts(
     readings: Readings, tokens_NT: torch.Tensor, value_NT: np.ndarray, fixed: int
 ) -> tuple[Reached, ...]:
-    """The rows with the largest values, distinct up to the place of it."""
+    """The rows with the largest values, distinct in the tokens just before and at the place."""
     at_N = value_NT.argmax(axis=1) + fixed
     found: list[Reached] = []
     known = set()
     for n in np.argsort(-value_NT.max(axis=1), kind="stable"):
         row_T, at = tokens_NT[n], int(at_N[n])
-        seen = tuple(row_T[max(0, at - _BEFORE) : at + 1].tolist())
+        seen = tuple(row_T[max(0, at - _SAME) : at + 1].tolist())
         if seen in known:
             continue
         known.add(seen)
