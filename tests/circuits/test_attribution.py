@@ -339,10 +339,13 @@ def test_a_unit_that_the_model_lacks_is_refused(known: Subject, name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["direct", "tokens", "maxima"])
-@pytest.mark.parametrize("spelled", [False, True])
-def test_what_is_said_fits_a_terminal_and_json(known: Subject, name: str, spelled: bool) -> None:
+@pytest.mark.parametrize(("spelled", "metric"), [(False, "logit_diff"), (True, "loss")])
+def test_what_is_said_fits_a_terminal_and_json(
+    known: Subject, name: str, spelled: bool, metric: str
+) -> None:
     spell = partial("{}{}".format, " letter\n") if spelled else None
-    found = ANALYSES[name](replace(known, spell=spell))
+    effects = replace(known.effects, metric=metric)
+    found = ANALYSES[name](replace(known, spell=spell, effects=effects))
     lines = found.lines()
     assert len(lines) <= 12
     assert max(map(len, lines)) <= 96

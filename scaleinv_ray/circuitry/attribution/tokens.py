@@ -103,12 +103,12 @@ class TokenScores:
         found = self.as_json()
         gap_S = self.clean_S - self.base_S
         (error,) = stderr(gap_S[None])
-        sign = {"loss": " (less is better)", "kl": " (less is better)"}.get(self.metric, "")
         clear = clearly(gap_S.mean(), error)
         rows = [
-            f"tokens: A's instead of {self.baseline} move {self.metric}{sign} at the last answer "
-            f"by {gap_S.mean():+.3f}{pm(error)}" + ("" if clear else ", within its noise"),
-            f"{'token':<12}{'score':>10}{'+-':>9}{'share' if clear else '':>8}".rstrip(),
+            f"tokens: A's instead of {self.baseline} move {self.metric} at the last answer by "
+            f"{gap_S.mean():+.3f}{pm(error)}",
+            f"{'token':<12}{'score':>10}{'+-':>9}{'share' if clear else '':>8}".rstrip()
+            + ("" if clear else "   (their sum is within its noise)"),
         ]
         score_K = np.array(found["score"])
         order = np.argsort(-np.abs(score_K), kind="stable")
@@ -122,7 +122,8 @@ class TokenScores:
         return [
             *rows,
             f"one sequence: {self._example()}",
-            f"-k: k tokens before the answer; complete to {self.error:.1%} at {self.points} points",
+            f"-k: k tokens before the answer; complete to {self.error:.1%} at {self.points} points"
+            + ("; less is better" if self.metric in {"loss", "kl"} else ""),
         ]
 
     def _example(self) -> str:
