@@ -102,6 +102,7 @@ def inspect(
         float, typer.Option(help="Seconds on one core; what takes longer is left")
     ] = 60.0,
     level: Annotated[float, typer.Option(help="Rate of false alarms that an alarm may have")] = 0.1,
+    plugin: Plugins = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON")] = False,
 ) -> None:
     """Measures one checkpoint beside its untrained and shuffled twin and a series."""
@@ -118,6 +119,7 @@ def inspect(
         tokens=tokens,
         budget_s=budget,
         level=level,
+        plugins=plugin or (),
         say=said,
     )
     if as_json:
@@ -205,7 +207,7 @@ def _run(config: RunConfig, out: str | None, address: str | None, *, as_json: bo
     from scaleinv_ray.runs.printing import found_in
 
     result = analyse(config, out=out, address=address)
-    found = found_in(result.store, result.verdicts)
+    found = found_in(result.store, result.verdicts, failed=result.failed)
     if as_json:
         made = {"computed": result.computed, "failed": result.failed, "notes": result.notes}
         typer.echo(found.to_json(**made))
@@ -222,17 +224,12 @@ def _run(config: RunConfig, out: str | None, address: str | None, *, as_json: bo
 def report(run_folder: RunFolder, as_json: AsJson = False) -> None:
     """Judges a run folder anew and writes its report; measures nothing."""
     from scaleinv_ray.conclude.concluding import rejudge
-    from scaleinv_ray.measure.written_config import written_config
+    from scaleinv_ray.measure.written_config import config_of
     from scaleinv_ray.runs.printing import found_in
     from scaleinv_ray.store import Store
 
     store = Store(absolute(run_folder))
-    written = written_config(store)
-    try:
-        config = load_run_config(written)
-    except ValueError as error:
-        raise ValueError(f"{store.path('config.yaml')}: {error}") from error
-    rejudge(store, config)
+    rejudge(store, config_of(store))
     if as_json:
         typer.echo(found_in(store, store.read_table("verdicts.parquet")).to_json())
     else:
@@ -271,12 +268,14 @@ def programs(config: Config, address: Address = None) -> None:
 
 
 @app.command()
-def invariants() -> None:
-    """Prints the table of invariants."""
+def invariants(plugin: Plugins = None) -> None:
+    """Prints the table of invariants, with those of installed packages and of plugins."""
     import scaleinv_ray.invariants
     from scaleinv_ray.contract import markdown_table
+    from scaleinv_ray.plugins.loading import use
 
     assert scaleinv_ray.invariants, "importing the package registers the invariants"
+    use(plugin or ())
     typer.echo(markdown_table())
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from scaleinv_ray.bounds import Range, check_parameters
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.inputs.html import table
+from scaleinv_ray.inputs.wording import shown
 from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.records import Record, WeightMatrix
 
@@ -105,6 +106,14 @@ class Measured:
     curves: Mapping[str, Curve] = field(default_factory=dict)
     diagrams: Mapping[str, Diagram] = field(default_factory=dict)
     flags: Mapping[str, float | int | str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, got in self.values.items():
+            if not isinstance(got, Estimate | Refused):
+                raise TypeError(
+                    f"values.{name}: got {shown(got, 60)}, allowed: an Estimate (exact(value), "
+                    "unknown(value, n=..), mean_of(samples, ..)) or Refused(reason)"
+                )
 
     def __repr__(self) -> str:
         said = [f"{name} {_said(value)}" for name, value in self.values.items()]

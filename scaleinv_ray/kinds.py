@@ -172,13 +172,17 @@ def _is_causal(c: Shapes) -> bool:
     return not c.encoder
 
 
-def _check_moments(c: Shapes, p: Protocol) -> None:
-    have, need = p.sequences * p.length, p.tokens_per_dim * c.d_model
-    if have < need:
+def _check_tokens(p: Protocol, need: int, reader: str) -> None:
+    if (have := p.sequences * p.length) < need:
         raise ValueError(
-            f"protocol.sequences x length: got {have} tokens, model {c.model} of width "
-            f"{c.d_model} needs {need} (tokens_per_dim {p.tokens_per_dim})"
+            f"protocol.sequences x length: got {have} tokens, {reader} {need}; "
+            "allowed: fewer of these, or more sequences (of more text: corpus: [folder])"
         )
+
+
+def _check_moments(c: Shapes, p: Protocol) -> None:
+    of = f"{p.tokens_per_dim} tokens_per_dim of model {c.model} of width {c.d_model}"
+    _check_tokens(p, p.tokens_per_dim * c.d_model, f"{of} need")
 
 
 def _most_of_moments(c: Shapes, p: Protocol) -> dict[str, tuple[int, str]]:
@@ -193,12 +197,7 @@ def _moments_seconds(c: Shapes, p: Protocol, device: Speeds) -> float:
 
 
 def _check_stream(c: Shapes, p: Protocol) -> None:
-    have, need = p.sequences * p.length, TOKENS_PER_UNIT * p.stream_units
-    if have < need:
-        raise ValueError(
-            f"protocol.sequences x length: got {have} tokens, {p.stream_units} stream units need "
-            f"{need}"
-        )
+    _check_tokens(p, TOKENS_PER_UNIT * p.stream_units, f"{p.stream_units} stream_units need")
 
 
 def _most_of_streams(c: Shapes, p: Protocol) -> dict[str, tuple[int, str]]:

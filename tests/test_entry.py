@@ -16,7 +16,7 @@ from scaleinv_ray.cli import main
 from scaleinv_ray.entry import STOPPED, enter
 from scaleinv_ray.inputs.paths import check_folder
 from scaleinv_ray.inputs.reading import read_by, reading, told, writing
-from scaleinv_ray.runs.printing import found_in
+from scaleinv_ray.runs.printing import _names, found_in
 from scaleinv_ray.store import Store
 from tests.report.synthetic_tables import synthetic
 
@@ -162,4 +162,8 @@ def test_a_run_ends_in_words_and_says_what_is_next(
     whole = json.loads(found.to_json(failed=0))
     assert whole["findings"] == found.sentences and whole["failed"] == 0
     alone = names["verdicts"].slice(0, 0)
-    assert "a verdict needs three sizes, here are 0" in found_in(store, alone).next_step
+    assert "a verdict needs 4 sizes, got 0" in found_in(store, alone).next_step
+    failing = found_in(store, names["verdicts"], failed=3).next_step
+    assert failing == f"scaleinv status {tmp_path} says why 3 failed; a run tries them again"
+    shown = _names(found.rows)
+    assert len({*shown}) == len(shown), "no two rows of the table read the same"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
@@ -46,6 +47,14 @@ class _Entering:
 
 T = TypeVar("T")
 Entered = Annotated[T, _Entering()]
+AUTO = "auto"
+
+
+def without_auto(value: Any) -> Any:
+    """A mapping without the fields that say 'auto': the same as not to name them."""
+    if value == AUTO:
+        return {}
+    return {k: v for k, v in value.items() if v != AUTO} if isinstance(value, Mapping) else value
 
 
 @cache

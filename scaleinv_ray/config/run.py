@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from scaleinv_ray.config.cluster import ClusterOptions
-from scaleinv_ray.config.entering import Entered
+from scaleinv_ray.config.entering import Entered, without_auto
 from scaleinv_ray.config.fields import (
     Bool,
     Corpus,
@@ -39,7 +39,7 @@ from scaleinv_ray.config.fields import (
 from scaleinv_ray.config.sources import HubSource, PathSource, Source, list_of_models
 from scaleinv_ray.contract import REGISTRY, Invariant
 from scaleinv_ray.inputs.wording import listed, shown
-from scaleinv_ray.plugins.loading import load_installed
+from scaleinv_ray.plugins.loading import check_distinct, known_to, load_installed
 from scaleinv_ray.plugins.loading import read as read_plugin
 from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol, Spectroscopy
 from scaleinv_ray.records import VARIANTS, Protocol, Variant
@@ -108,6 +108,7 @@ def _probe_names(
 
 def _following(given: object) -> object:
     """A protocol whose defaults follow the numbers beside them: what is read fits what there is."""
+    given = without_auto(given)
     if not isinstance(given, Mapping):
         return given
     made, default = dict(given), Protocol()
@@ -141,7 +142,13 @@ def _plugin(value: str, info: ValidationInfo) -> str:
     if value.endswith(".py"):
         value = placed(value, info)
     _registry()
-    read_plugin(value).load()
+    read_plugin(value, (info.context or {}).get("folder")).load()
+    return value
+
+
+def _plugins(value: tuple[str, ...]) -> tuple[str, ...]:
+    check_distinct(value)
+    distinct(value)
     return value
 
 
@@ -172,7 +179,7 @@ def _invariants(value: object) -> object:
         check_known(name, known, "invariant")
         if given is not None and not isinstance(given, Mapping):
             raise ValueError(f"{name}: got {shown(given)}, allowed: a mapping of parameters")
-        chosen[name] = dict(given or {})
+        chosen[name] = without_auto(given or {})
         if chosen[name]:
             _check_parameters(REGISTRY[name], chosen[name])
     return chosen
@@ -270,13 +277,15 @@ class RunConfig(Options):
             tokenizer puts there (auto), nothing, or these tokens.
         measure_special_tokens: whether they count as the first tokens of a sequence; else captures
             leave them out, and positions count from the text.
-        protocol: what makes captures comparable.
+        protocol: what makes captures comparable. A number that is left out, or says `auto`, is the
+            default or the most below it that every model and probe of the series has.
         curvature: how densities of states are captured; they are not, without.
         sampling: how chains are sampled; they are not, without.
         plugins: files (`my_invariants.py`) and modules (`package.module`) with invariants of one's
             own; their source travels to the workers and is part of the key of what they measure.
         invariants: 'all', a list of names, or names with the parameters given; `all: {}` among the
-            names stands for all others with the planned parameters.
+            names stands for all others with the planned parameters. Points that are left out, or
+            say `auto`, fit the smallest cloud of the series.
         conservation: how verdicts are reached.
         capabilities: files of evaluations whose onsets are set against those of invariants.
         null_steps: steps at which nulls are planned.
@@ -307,7 +316,7 @@ class RunConfig(Options):
     curvature: Entered[CurvatureProtocol] | None = None
     sampling: Entered[SamplingProtocol] | None = None
     plugins: Annotated[
-        tuple[Annotated[Text, AfterValidator(_plugin)], ...], AfterValidator(distinct)
+        tuple[Annotated[Text, AfterValidator(_plugin)], ...], AfterValidator(_plugins)
     ] = ()
     invariants: Annotated[
         Literal["all"] | dict[str, dict[str, Any]], BeforeValidator(_invariants)
@@ -379,5 +388,6 @@ class RunConfig(Options):
         given = self.invariants
         chosen = self.named_invariants
         if "all" in given:  # the word, or among the names
-            chosen = dict.fromkeys(_registry(), {}) | chosen
+            _registry()
+            chosen = dict.fromkeys(known_to(self.plugins), {}) | chosen
         return {n: dict(REGISTRY[n].parameters) | p for n, p in chosen.items()}

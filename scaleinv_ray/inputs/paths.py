@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from scaleinv_ray.inputs.wording import shown
@@ -11,6 +12,18 @@ from scaleinv_ray.inputs.wording import shown
 def is_uri(path: str | Path) -> bool:
     """Whether it names a place behind a scheme (`s3://bucket/prefix`), which is left as it is."""
     return "://" in str(path)
+
+
+def without_keys(uri: str) -> str:
+    """A URI as it may be shown and kept: without the keys and settings of its store.
+
+    Args:
+        uri: or a path, which stays as it is.
+
+    >>> without_keys("s3://key:secret@bucket/run?region=x"), without_keys("/runs/a@b?")
+    ('s3://bucket/run', '/runs/a@b?')
+    """
+    return re.sub(r"//[^/@]*@", "//", uri.partition("?")[0]) if is_uri(uri) else uri
 
 
 def expanded(path: str | Path) -> Path:

@@ -22,6 +22,7 @@ from scaleinv_ray.inspection.reference import Settings
 from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.plan import Measurement, Plan, make_plan
 from scaleinv_ray.plan.costs import available_memory, choose_loading, model_bytes
+from scaleinv_ray.plugins.loading import known_to
 from scaleinv_ray.probes.token_files import shape_of
 from scaleinv_ray.records import Protocol
 
@@ -133,17 +134,19 @@ def ask(
     *,
     budget_s: float,
     variants: Sequence[str] = ("trained", *TWINS),
+    plugins: Sequence[str] = (),
 ) -> Asked:
     """Plans what can be had of one model in the time.
 
-    What the settings name comes first, each with its parameters, then all other invariants of one
-    model as they are planned by default; of each the cheap before the dear.
+    What the settings name and what plugins bring comes first, each with its parameters, then all
+    other invariants of one model as they are planned by default; of each the cheap before the dear.
 
     Args:
         source: of the model.
         settings: protocol, probes and parameters.
         budget_s: seconds on one core of the machine of the cost model.
         variants: the model, and what stands beside it.
+        plugins: as they were loaded.
 
     Returns:
         The plan.
@@ -167,7 +170,9 @@ def ask(
     given = all(isinstance(probe, Mapping) and "tokens" in probe for probe in settings.probes)
     left_out: dict[str, str] = {}
     chosen: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys([*settings.invariants, *REGISTRY]):
+    known = known_to(plugins)
+    first = {*settings.invariants} | ({*known} - {*known_to(())})
+    for name in dict.fromkeys([*settings.invariants, *known]):
         spec = REGISTRY.get(name)
         if spec is None or spec.signature != "one" or KINDS[spec.kind].section is not None:
             continue  # of pairs, of runs, and what takes hours
@@ -181,7 +186,7 @@ def ask(
         raise ValueError(f"model: got nothing to measure: {clipped(next(iter(left_out.values())))}")
     config = load_run_config(base | {"invariants": chosen})
     plan = make_plan(config)
-    within = _within(plan, set(settings.invariants), budget_s)
+    within = _within(plan, first, budget_s)
     made = [m for m in plan.measurements if m.invariant in within.names]
     return Asked(config, plan, made, left_out | within.left_out, within.seconds)
 

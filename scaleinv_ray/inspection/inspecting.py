@@ -25,6 +25,7 @@ from scaleinv_ray.inspection.findings import (
 )
 from scaleinv_ray.inspection.reference import Reference, Settings, of_series, packaged
 from scaleinv_ray.inspection.working import measured
+from scaleinv_ray.plugins.loading import use
 
 BUDGET_S = 60.0
 LEVEL = 0.1
@@ -224,6 +225,7 @@ def inspect(
     tokens: str | Path | None = None,
     budget_s: float = BUDGET_S,
     level: float = LEVEL,
+    plugins: Sequence[str] = (),
     say: Callable[[str], None] = lambda text: None,
 ) -> Inspection:
     """Measures one checkpoint and sets it beside its untrained and shuffled twin and a series.
@@ -245,6 +247,7 @@ def inspect(
             instead of the probes: for a model whose vocabulary has no text.
         budget_s: seconds on one core; what would take longer is left out, and said to be.
         level: rate of false alarms that an alarm may have.
+        plugins: files and modules with invariants of one's own, which come first.
         say: is told what is being done.
 
     Returns:
@@ -256,11 +259,13 @@ def inspect(
     """
     _check_ranges(budget_s, level)
     began = time.perf_counter()
+    own = use(plugins)
     reference = _reference(against)
     settings = _settings(reference, probes, tokens)
     with at_hand(model, tokenizer=tokenizer, revision=revision) as source:
         # a parent is a fourth model beside this one and its twins
-        asked = ask(source, settings, budget_s=budget_s * (1.0 if parent is None else 0.75))
+        budget = budget_s * (1.0 if parent is None else 0.75)
+        asked = ask(source, settings, budget_s=budget, plugins=own)
         rows = measured(asked, say)
         since = None if parent is None else _since(parent, tokenizer, asked, rows, say)
     lines, refused = lines_of(rows)

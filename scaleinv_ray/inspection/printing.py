@@ -149,7 +149,10 @@ def _missing(found: Inspection) -> list[Text]:
     late = [name for name, why in found.left_out.items() if why.startswith(BEYOND)]
     lines = [f"not measured: {n}: {why}" for n, why in found.left_out.items() if n not in late]
     if late:
-        lines.append(f"beyond the budget (--budget): {', '.join(late)}")
+        own = (f"{n} {found.left_out[n].partition('takes ')[2].rstrip(')')}" for n in late)
+        lines.append(
+            f"beyond the budget (--budget), each beside what was measured: {', '.join(own)}"
+        )
     reasons = commonest(found.refused)
     lines += [f"without a value: {text}" for text in reasons[:_REASONS]]
     if len(reasons) > _REASONS:

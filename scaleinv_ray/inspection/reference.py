@@ -16,8 +16,9 @@ from scaleinv_ray.conclude.aggregation.value_rows import value_rows
 from scaleinv_ray.conclude.columns import rows_of
 from scaleinv_ray.conclude.concluding import JUDGED, read_planned
 from scaleinv_ray.conclude.tokenized import tokenized
-from scaleinv_ray.config import RunConfig, load_run_config
-from scaleinv_ray.measure.written_config import written_config
+from scaleinv_ray.config import RunConfig
+from scaleinv_ray.inputs.paths import is_uri, without_keys
+from scaleinv_ray.measure.written_config import config_of
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.store import Store
 from scaleinv_ray.tables import MEASUREMENTS
@@ -165,25 +166,26 @@ def of_series(uri: str) -> Reference:
         ValueError: where there is no such thing, or none of a trained model; where no config.yaml
             says what the protocol was, and it is not the packaged series'.
     """
-    if not uri.endswith(".parquet"):
+    place, mark, query = uri.partition("?") if is_uri(uri) else (uri, "", "")
+    if not place.endswith(".parquet"):
         return of_run(uri)
-    folder, _, name = uri.rpartition("/")
-    store = Store(folder or ".")
+    name = place.rpartition("/")[2]
+    store = Store((place.removesuffix(name) or ".") + mark + query)
     table = store.read_table(name, schema=MEASUREMENTS)
     if store.exists("config.yaml"):
-        config = _config(store)
-        return _reference(store, config.name, Settings.of(config), table, uri=uri)
+        config = config_of(store)
+        return _reference(store, config.name, Settings.of(config), table, uri=place)
     settings, own = packaged().settings, _distinct(table, "protocol")
     known = Protocol(**settings.protocol).digest()
     if unknown := [of for (of,) in own if of not in {None, known}]:
         raise ValueError(
-            f"against: got {uri!r} of protocol {unknown[0]} without config.yaml beside it; "
-            f"allowed: with it, or of protocol {known}"
+            f"against: got {without_keys(uri)!r} of protocol {unknown[0]} without config.yaml "
+            f"beside it; allowed: with it, or of protocol {known}"
         )
     chosen = {i: json.loads(params) for i, params in _distinct(table, "invariant", "params")}
     named = sorted({series for (series,) in _distinct(table, "series") if series})
     settings = replace(settings, invariants=chosen)
-    return _reference(store, ", ".join(named) or name, settings, table, uri=uri)
+    return _reference(store, ", ".join(named) or name, settings, table, uri=place)
 
 
 def of_run(uri: str) -> Reference:
@@ -199,17 +201,9 @@ def of_run(uri: str) -> Reference:
         ValueError: where there is no run, or none of a trained model.
     """
     store = Store(uri)
-    config = _config(store)
+    config = config_of(store)
     table = read_planned(store, "measurements")
     return _reference(store, config.name, Settings.of(config), table, uri=uri)
-
-
-def _config(store: Store) -> RunConfig:
-    written = written_config(store)
-    try:
-        return load_run_config(written)
-    except ValueError as error:
-        raise ValueError(f"{store.path('config.yaml')}: {error}") from error
 
 
 def _reference(
@@ -218,7 +212,9 @@ def _reference(
     """Of the trained models of a table, with what the folder says besides."""
     table = table.filter(pc.equal(table["variant"], "trained"))
     if not table.num_rows:
-        raise ValueError(f"against: got {uri!r} without measurements, allowed: a run that has them")
+        raise ValueError(
+            f"against: got {without_keys(uri)!r} without measurements, allowed: a run that has them"
+        )
     step, last = _last(table)
     finished = step is None and pc.any(pc.is_valid(table["step"])).as_py()
     members = _members(last)
@@ -226,7 +222,7 @@ def _reference(
     at = "each at its last step" if finished else f"step {step}"
     return Reference(
         name=name,
-        provenance=f"{uri}, {at}, {_code(last)}",
+        provenance=f"{without_keys(uri)}, {at}, {_code(last)}",
         settings=settings,
         versions=dict(_distinct(last, "invariant", "version")),
         tokenizers=sorted(set(tokenized(store).of_key.values())),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from scaleinv_ray.config import RunConfig, load_run_config
 from scaleinv_ray.config.reader import as_mapping, parse_yaml
 from scaleinv_ray.store import Store
 
@@ -30,7 +32,7 @@ def written_config(store: Store) -> Mapping[str, Any]:
         ValueError: where there is no such file, no mapping in it, or another text than was written.
     """
     if not store.exists("config.yaml"):
-        raise ValueError(f"run_folder: got {store.uri!r} without config.yaml, allowed: a run's")
+        raise ValueError(f"run_folder: got {store.shown!r} without config.yaml, allowed: a run's")
     where, data = store.path("config.yaml"), store.read_bytes("config.yaml")
     text, sealed, digest = data.partition(_SEALED)
     # without the line, of an older version or taken out, it is what it says
@@ -40,6 +42,34 @@ def written_config(store: Store) -> Mapping[str, Any]:
             "meant, without the last line"
         )
     return as_mapping(parse_yaml(data, where), where)
+
+
+def config_of(store: Store) -> RunConfig:
+    """The config of a run folder, checked.
+
+    Files of plugins that are gone are read from where the run has kept them.
+
+    Raises:
+        ValueError: as of `written_config`, and for what this version cannot read in it.
+    """
+    written = dict(written_config(store))
+    plugins = written.get("plugins")
+    if isinstance(plugins, list):
+        written["plugins"] = [_kept(store, plugin) for plugin in plugins]
+    try:
+        return load_run_config(written)
+    except ValueError as error:
+        raise ValueError(f"{store.path('config.yaml')}: {error}") from error
+
+
+def _kept(store: Store, plugin: object) -> object:
+    """The path of a plugin, in the run folder where its file is gone from its own place."""
+    path = Path(str(plugin))
+    if path.suffix != ".py" or path.exists() or store.local is None:
+        return plugin
+    kept = (store.local / "plugins").glob(f"*/{path.name}")
+    newest = max(kept, key=lambda file: file.stat().st_mtime, default=path)
+    return str(newest)
 
 
 def _digest(text: bytes) -> bytes:

@@ -16,6 +16,7 @@ from scaleinv_ray.plan.costs import (
     model_bytes,
 )
 from scaleinv_ray.plan.units import Plan
+from scaleinv_ray.plugins.loading import plugin_of
 
 
 def describe(plan: Plan, done: set[str]) -> str:
@@ -62,6 +63,12 @@ def describe(plan: Plan, done: set[str]) -> str:
         f"{m}: an encoder: no next tokens, hence no losses of them, curvature or chains; "
         + ("no losses of hidden tokens" if c.mask_id is None else "losses of hidden tokens")
         for m, c in encoders.items()
+    ]
+    outside = {m.invariant: plugin_of(m.invariant) for m in plan.measurements}
+    lines += [
+        f"from outside: {name}, of {of.given}, source {of.digest}"
+        for name, of in outside.items()
+        if of is not None
     ]
     odd = {u.checkpoint.model: u.checkpoint.odd for u in plan.units}
     lines += [f"{model}: not measured: {listed(why, 3)}" for model, why in odd.items() if why]

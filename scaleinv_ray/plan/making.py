@@ -97,6 +97,11 @@ def make_plan(config: RunConfig) -> Plan:
         spectroscopy=spectroscopy,
         tokenizers=tokenizers,
         fitted=(*changes_of(config.protocol, protocol), *points_of(asked, chosen, rows)),
+        points={
+            name: {k: v for k, v in made.items() if v != asked[name][k]}
+            for name, made in chosen.items()
+            if made != asked[name]
+        },
     )
 
 
@@ -196,6 +201,8 @@ def _check_parameters(asked: Mapping[str, Mapping[str, Any]], protocol: Protocol
                 continue  # fitted, and what has too few is refused by itself
             if wanted > most:
                 allowed = f"allowed {least}..{most} ({what})"
+                if what == "protocol.sequences":
+                    allowed += ", auto, or more sequences (of more text: corpus: [folder])"
                 raise ValueError(f"invariants.{spec.name}.{name}: got {wanted}, {allowed}")
 
 

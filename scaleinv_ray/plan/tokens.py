@@ -16,6 +16,7 @@ from scaleinv_ray import probes
 from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.config.run import ProbeFile, ProbeTokenFile
+from scaleinv_ray.inputs.wording import clipped
 from scaleinv_ray.kinds import digest_for
 from scaleinv_ray.plan.tokenizer import (
     Around,
@@ -173,7 +174,9 @@ def _made(making: _Making, *, count: bool) -> ProbeTokens:
         return _begun(making, text_ST, Around())
     if c.tokenizer_file is None or c.tokenizer_digest is None:
         raise ValueError(
-            f"model {c.model}: got no tokenizer.json in {c.where}, needed by the probes"
+            f"model {c.model}: got no tokenizer.json in {clipped(c.where, 90)}, needed by the "
+            "probes; allowed without: probes of token ids ({name: .., tokens: ids.npy}), or "
+            "invariants of weights alone"
         )
     file, tokenizer = c.tokenizer_file, read_tokenizer(c.tokenizer_file, c.tokenizer_digest)
     special = _around(making.config, c, tokenizer, file)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -160,6 +160,7 @@ class Plan:
         spectroscopy: how curvature and chains are captured.
         tokenizers: digest of tokenizer.json -> name of the tokenizer in it.
         fitted: what of the protocol was cut down to the series, a line each.
+        points: invariant -> its parameters that were cut down to the clouds of the series.
     """
 
     name: str
@@ -171,6 +172,7 @@ class Plan:
     spectroscopy: Spectroscopy = Spectroscopy()
     tokenizers: Mapping[str, str] = field(default_factory=dict)
     fitted: tuple[str, ...] = ()
+    points: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def last(self) -> frozenset[Checkpoint]:

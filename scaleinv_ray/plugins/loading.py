@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.abc import ExecutionLoader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
 from scaleinv_ray.contract import REGISTRY, forget
-from scaleinv_ray.inputs.paths import check_plain
+from scaleinv_ray.inputs.paths import absolute, check_plain
 from scaleinv_ray.inputs.wording import clipped, shown
 
 GROUP = "scaleinv_ray.invariants"
@@ -67,6 +66,15 @@ class Plugin:
         """Name and digest, as rows record them."""
         return f"{self.given.rpartition('/')[2]}+{self.digest}"
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Its sources as files that may be used again: relative path -> text."""
+        named = {s: s.name.removeprefix(_FILES).replace(".", "/") for s in self.sources}
+        return {
+            f"{name}/__init__.py" if s.is_package else f"{name}.py": s.text
+            for s, name in named.items()
+        }
+
     def load(self) -> None:
         """Registers its invariants in this process; nothing happens where that is done already.
 
@@ -77,12 +85,15 @@ class Plugin:
         if held is not None and held.digest == self.digest:
             return
         names = [s.name for s in self.sources]
-        if held is None and _registered(names):  # imported by the user before, as in a notebook
-            _LOADED[self.module] = self
-            return
-        _drop(names)
-        # it stays: functions may import their neighbours when they are called
-        sys.meta_path.insert(0, _Finder({s.name: s for s in self.sources}))
+        # of one package several modules may be named
+        is_here = any(of.digest == self.digest for of in _LOADED.values())
+        if not is_here:
+            if self.module in sys.modules and held is None and _registered(names):
+                _LOADED[self.module] = self  # imported by the user before, as in a notebook
+                return
+            _drop(names)
+            # it stays: functions may import their neighbours when they are called
+            sys.meta_path.insert(0, _Finder({s.name: s for s in self.sources}))
         try:
             importlib.import_module(self.module)
             if not _registered(names):
@@ -101,10 +112,14 @@ class Plugin:
             trace = trace.tb_next
         name = "" if type(error) is ValueError else f"{type(error).__name__}: "
         where = "" if line is None else f" (line {line})"
-        return f"{name}{clipped(error, 120)}{where}"
+        missing = isinstance(error, ModuleNotFoundError)
+        way = "; allowed: installed packages, or a package of your own as package.module"
+        return f"{name}{clipped(error, 120)}{where}{way if missing else ''}"
 
 
 _LOADED: dict[str, Plugin] = {}
+_INSTALLED: set[str] = set()
+"""Modules that entry points have named."""
 
 
 class _Finder(MetaPathFinder, ExecutionLoader):
@@ -149,16 +164,17 @@ def _drop(names: Sequence[str]) -> None:
         _LOADED.pop(name, None)
 
 
-def read(given: str) -> Plugin:
+def read(given: str, folder: str | Path | None = None) -> Plugin:
     """The sources of a plugin.
 
     Args:
-        given: path of a .py file, or the dotted name of a module that can be imported here.
+        given: path of a .py file, or the dotted name of a module.
+        folder: where a module is looked for before those that can be imported here.
 
     Raises:
         ValueError: where there is none, or too much of it.
     """
-    plugin = _of_file(given) if given.endswith(".py") else _of_module(given)
+    plugin = _of_file(given) if given.endswith(".py") else _of_module(given, folder)
     size = sum(len(s.text) for s in plugin.sources)
     if size > LARGEST:
         raise ValueError(f"got {given} with {size} bytes of source, allowed: {LARGEST}")
@@ -176,28 +192,52 @@ def _of_file(given: str) -> Plugin:
     return Plugin(given, name, (Source(name, _text(path), str(path)),))
 
 
-def _of_module(given: str) -> Plugin:
+def _of_module(given: str, folder: str | Path | None) -> Plugin:
     if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", given):
         raise ValueError(f"got {shown(given)}, allowed: a file.py or package.module")
     root = given.partition(".")[0]
-    found = importlib.util.find_spec(root)
-    if found is None or found.origin is None or not found.origin.endswith(".py"):
-        raise ValueError(
-            f"got {shown(given)}, no module of that name; allowed: a file.py, or a module that is "
-            "installed or on PYTHONPATH"
-        )
-    if not found.submodule_search_locations:
-        return Plugin(given, given, (Source(given, _text(Path(found.origin)), found.origin),))
-    top = Path(found.origin).parent
+    if root in sys.stdlib_module_names or root == __name__.partition(".")[0]:
+        raise ValueError(f"got {shown(given)}, allowed: a module from outside of it and of Python")
+    origin, places = _found(root, folder)
+    if not places:
+        return Plugin(given, given, (Source(given, _text(origin), str(origin)),))
     sources = []
-    for path in sorted(top.rglob("*.py")):
-        parts = path.relative_to(top.parent).with_suffix("").parts
+    for path in sorted(file for top in places for file in top.rglob("*.py")):
+        top = next(place for place in places if path.is_relative_to(place))
+        parts = (root, *path.relative_to(top).with_suffix("").parts)
         inside = parts[-1] == "__init__"
         name = ".".join(parts[:-1] if inside else parts)
         sources.append(Source(name, _text(path), str(path), is_package=inside))
-    if given not in {s.name for s in sources}:
+    names = {s.name for s in sources}
+    bare = {name for n in names for name in _around(n)} - names  # folders without __init__.py
+    sources += [Source(name, "", str(places[0]), is_package=True) for name in sorted(bare)]
+    if given not in names:
         raise ValueError(f"got {shown(given)}, {root} has no such module")
     return Plugin(given, given, tuple(sources))
+
+
+def _around(module: str) -> list[str]:
+    """The packages that a module lies in."""
+    parts = module.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def _found(root: str, folder: str | Path | None) -> tuple[Path, list[Path]]:
+    """The file of a module that is alone, and the folders of one that is a package."""
+    beside = None if folder is None else PathFinder.find_spec(root, [str(folder)])
+    # what was loaded from its text says nothing of the disk
+    finders = [f for f in sys.meta_path if not isinstance(f, _Finder)]
+    installed = (spec for f in finders if (spec := f.find_spec(root, None)) is not None)
+    spec = beside if beside is not None and beside.origin else next(installed, beside)
+    origin = Path(spec.origin) if spec is not None and spec.origin else Path(root)
+    places = [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
+    if spec is None or not (places or origin.suffix == ".py"):
+        where = "" if folder is None else f"beside the config in {shown(str(folder), 80)}, "
+        raise ValueError(
+            f"got {shown(root)}, no module of that name; allowed: a file.py, or a module that is "
+            f"{where}installed or on PYTHONPATH"
+        )
+    return origin, places
 
 
 def _text(path: Path) -> str:
@@ -214,6 +254,53 @@ def load_installed() -> None:
             read(point.value).load()
         except ValueError as error:
             raise ValueError(f"entry point {GROUP}: {error}") from error
+        _INSTALLED.add(point.value)
+
+
+def use(plugins: Sequence[str]) -> tuple[str, ...]:
+    """Loads plugins that stand in no config; their paths start at the working directory.
+
+    Args:
+        plugins: files and modules.
+
+    Returns:
+        The same, paths in full.
+
+    Raises:
+        ValueError: naming the one that is not there or does not load.
+    """
+    load_installed()
+    given = tuple(absolute(name) if name.endswith(".py") else name for name in plugins)
+    try:
+        check_distinct(given)
+        for name in given:
+            read(name, Path.cwd()).load()
+    except ValueError as error:
+        raise ValueError(f"plugin: {error}") from error
+    return given
+
+
+def known_to(plugins: Collection[str]) -> list[str]:
+    """What 'all' stands for: nothing of another config's plugins, nothing of a notebook's cells.
+
+    Args:
+        plugins: of the config, as they were given to `read`.
+    """
+    given = {*plugins, *_INSTALLED}
+    modules = {s.name for p in _LOADED.values() if p.given in given for s in p.sources}
+
+    def is_known(module: str) -> bool:
+        return module in modules or module.partition(".")[0] == __name__.partition(".")[0]
+
+    return [name for name, spec in REGISTRY.items() if is_known(spec.function.__module__)]
+
+
+def check_distinct(plugins: Sequence[str]) -> None:
+    """Raises ValueError for two files of one name: each would take the place of the other."""
+    files: dict[str, str] = {}
+    for given in (p for p in plugins if p.endswith(".py")):
+        if (other := files.setdefault(Path(given).stem, given)) != given:
+            raise ValueError(f"got {other} and {given}, allowed: files of different names")
 
 
 def plugin_of(invariant: str) -> Plugin | None:

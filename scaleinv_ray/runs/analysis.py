@@ -30,7 +30,7 @@ from scaleinv_ray.config.loading import load
 from scaleinv_ray.config.reader import as_mapping, write_yaml
 from scaleinv_ray.inputs.html import table
 from scaleinv_ray.inputs.paths import check_folder
-from scaleinv_ray.inputs.wording import shown
+from scaleinv_ray.inputs.wording import clipped, shown
 from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.measure.inventory import tidied
 from scaleinv_ray.measure.written_config import sealed, written_config
@@ -39,7 +39,7 @@ from scaleinv_ray.plan.costs import capture_bytes
 from scaleinv_ray.plan.jobs import Jobs
 from scaleinv_ray.plan.jobs_from_plan import jobs_for
 from scaleinv_ray.records import Protocol
-from scaleinv_ray.runs.fitting import check_models
+from scaleinv_ray.runs.fitting import check_models, keep_sources
 from scaleinv_ray.runs.leftovers import left_behind, recorded
 from scaleinv_ray.runs.reach import reach_lines
 from scaleinv_ray.runs.run_lock import alone
@@ -132,12 +132,12 @@ class Run:
     def __repr__(self) -> str:
         from scaleinv_ray.runs.looking import described
 
-        return f"<Run {described(self.plan.name, self.store.uri, self.verdicts)[0]}>"
+        return f"<Run {described(self.plan.name, self.store.shown, self.verdicts)[0]}>"
 
     def _repr_html_(self) -> str:
         from scaleinv_ray.runs.looking import described
 
-        said, rows = described(self.plan.name, self.store.uri, self.verdicts)
+        said, rows = described(self.plan.name, self.store.shown, self.verdicts)
         return table(said.partition(":")[0], ("verdict", "quantities"), rows, *self.findings)
 
 
@@ -158,7 +158,7 @@ def check_claim(store: Store, config: RunConfig) -> None:
         raise ValueError(f"{where}: {error}") from error
     if name != config.name:
         raise ValueError(
-            f"out: {store.uri} holds series {shown(name)}, got {config.name!r}; "
+            f"out: {store.shown} holds series {shown(name)}, got {config.name!r}; "
             "allowed: the same series or an empty folder"
         )
     # what one kind of capture alone reads is in its own keys
@@ -169,10 +169,11 @@ def check_claim(store: Store, config: RunConfig) -> None:
         if getattr(protocol, k) != v and k not in own
     }
     if other:
-        held = {k: getattr(protocol, k) for k in other}
+        held = ", ".join(f"{k} {getattr(protocol, k)}" for k in other)
+        got = ", ".join(f"protocol.{k}: got {v}" for k, v in other.items())
         raise ValueError(
-            f"out: {store.uri} holds protocol {held}, got {other}; "
-            "allowed: the same protocol or an empty folder"
+            f"{clipped(got, 100)}, {clipped(store.shown, 60)} holds protocol {clipped(held, 60)}; "
+            "allowed: the same, or another out"
         )
 
 
@@ -214,8 +215,7 @@ def run(
     check_folder("out", out or checked.out)
     store = Store(out or checked.out)
     plan = make_plan(checked)
-    # as fitted: who comes back with more models is to find the same protocol, or be told
-    checked = checked.model_copy(update={"protocol": plan.protocol})
+    checked = as_planned(checked, plan)
     notes = notes_of(checked, plan)  # raises: files are read after the work, and would be its end
     with alone(store):
         for line in filter(None, [*reach_lines(plan), left_behind(store)]):
@@ -229,6 +229,7 @@ def run(
             """Takes the folder: not before everything that can be refused has been looked at."""
             claim(store, checked)
             write_tokens(store, plan)
+            keep_sources(store, plan)
             store.write_table("plan.parquet", tables.encode(plan_rows(plan, done), tables.PLAN))
 
         failed = 0
@@ -244,6 +245,25 @@ def run(
     given = {(m.unit.checkpoint.model, m.probe) for m in plan.measurements}
     notes = (*notes, *sanity_notes(store, given))
     return Run(store, plan, len(missing), failed, verdicts, notes)
+
+
+def as_planned(config: RunConfig, plan: Plan) -> RunConfig:
+    """The config with what was fitted to the series in the place of what was not set.
+
+    Who comes back with more models is to find the same protocol, or be told; what is inspected
+    beside the run is measured with the same points.
+
+    Args:
+        config: of the run.
+        plan: of this config.
+
+    Returns:
+        What config.yaml of the run folder says.
+    """
+    given = {"all": {}} if isinstance(config.invariants, str) else config.invariants
+    points = {name: {**given.get(name, {}), **of} for name, of in plan.points.items()}
+    chosen = {**given, **points} if points else config.invariants
+    return config.model_copy(update={"protocol": plan.protocol, "invariants": chosen})
 
 
 def notes_of(config: RunConfig, plan: Plan) -> tuple[str, ...]:

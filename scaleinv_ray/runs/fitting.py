@@ -1,11 +1,13 @@
-"""Models that captures are planned of: that they can be built is seen before anything starts."""
+"""What workers need is there before anything starts: models of the files, sources of plugins."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
 from scaleinv_ray.checkpoints import Checkpoint, config_folder, read_tensors
-from scaleinv_ray.plan import Measurement
+from scaleinv_ray.plan import Measurement, Plan
+from scaleinv_ray.plugins.loading import plugin_of
+from scaleinv_ray.store import Store
 
 
 def check_models(measurements: Iterable[Measurement], trusted: Collection[str]) -> None:
@@ -37,6 +39,20 @@ def check_models(measurements: Iterable[Measurement], trusted: Collection[str]) 
                 check_tensors(c.folder, read_tensors(c.folder), needed[c.config_digest])
         except ValueError as error:
             raise ValueError(f"models: {error}; weights alone can be measured") from error
+
+
+def keep_sources(store: Store, plan: Plan) -> None:
+    """Writes the source of invariants from outside beside their numbers.
+
+    Args:
+        store: of the run; each version has a folder of its own, named by its digest.
+        plan: of the run.
+    """
+    used = (plugin_of(name) for name in {m.invariant: None for m in plan.measurements})
+    for digest, files in {of.digest: of.files for of in used if of is not None}.items():
+        for file, text in files.items():
+            if not store.exists(name := f"plugins/{digest}/{file}"):
+                store.write_bytes(name, text.encode())
 
 
 def _captured(measurements: Iterable[Measurement]) -> list[Checkpoint]:

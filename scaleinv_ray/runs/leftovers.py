@@ -65,8 +65,8 @@ def left_behind(store: Store) -> str | None:
         return None
     listed = ", ".join(f"{pid} ({name})" for pid, name in [*names.items()][:5])
     return (
-        f"an earlier run in {store.uri} (process {record['driver']}) was killed; of its Ray still "
-        f"run: {listed}; they end by themselves within minutes, or now by: "
+        f"an earlier run in {store.shown} (process {record['driver']}) was killed; of its Ray "
+        f"still run: {listed}; they end by themselves within minutes, or now by: "
         f"kill {' '.join(map(str, names))}"
     )
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from scaleinv_ray.conclude.conservation.requirements import LEAST_SIZES
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.report.findings import values_by_size, with_error
-from scaleinv_ray.report.summary import judged, spoken
+from scaleinv_ray.report.summary import judged, spoken, verdict_kind
 from scaleinv_ray.store import Store
 
 _MOST_ROWS = 20
 _WIDTH = 120
 _NULL = "random_init"
+_STYLES = {"conserved": "green", "scales": "cyan", "not conserved": "yellow", "undetermined": "dim"}
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,12 @@ class Found:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def found_in(store: Store, verdicts: pa.Table) -> Found:
+def found_in(store: Store, verdicts: pa.Table, *, failed: int = 0) -> Found:
     """Reads the values of a run that is concluded.
 
     Args:
         verdicts: of `VerdictRow`.
+        failed: measurements that failed.
     """
     quantities = {(s.name, n): q for s in REGISTRY.values() for n, q in s.quantities.items()}
     rows = judged(verdicts)
@@ -86,10 +90,12 @@ def found_in(store: Store, verdicts: pa.Table) -> Found:
             "site": row["site"],
             "trained": _largest(by_variant.get("trained")),
             "untrained": _largest(by_variant.get(_NULL)),
+            "fragile": bool(row["fragile"]),
             "why": row["brief"],
         })
     page = store.path("report.html")
-    return Found(told.sentences, lines, page, _next(rows, page))
+    again = f"scaleinv status {store.shown} says why {failed:,} failed; a run tries them again"
+    return Found(told.sentences, lines, page, again if failed else _next(rows, page))
 
 
 def _is_counted(row: dict[str, Any]) -> bool:
@@ -110,6 +116,8 @@ def _next(rows: list[dict[str, Any]], page: str) -> str:
             f"a verdict needs {LEAST_SIZES} sizes, got {sizes}: more under models:, or scaleinv "
             "inspect, which looks at one model"
         )
+    if not any(row["n_models"] for row in rows):
+        return f"nothing has a value; why is under 'Without a value' of {page}"
     if seeds < 2:
         return "a verdict needs two seeds a size, here is one: add the seed runs under models:"
     return f"open {page}"
@@ -122,13 +130,27 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     for name in ("trained", "untrained"):
         table.add_column(name, justify="right")
     table.add_column("why")
-    for row in rows:
+    for row, name in zip(rows, _names(rows), strict=True):
         table.add_row(
-            str(row["verdict"]).replace("_", " "),
+            Text(row["verdict"].replace("_", " "), _STYLES.get(verdict_kind(row["verdict"]), "")),
             str(row["beside_null"] or "").replace("_", " "),
-            f"{row['invariant'].partition('.')[2]}.{row['quantity']}",
+            name,
             row["trained"],
             row["untrained"],
-            row["why"],
+            f"fragile: {row['why']}" if row["fragile"] else row["why"],
         )
     return table
+
+
+def _names(rows: list[dict[str, Any]]) -> list[str]:
+    """What tells the rows apart: the quantity, and probe and site where they have several."""
+    several = {row["probe"] for row in rows if row["probe"]}
+    names = []
+    for row in rows:
+        probe = f" on {row['probe']}" if row["probe"] and len(several) > 1 else ""
+        names.append(f"{row['invariant'].partition('.')[2]}.{row['quantity']}{probe}")
+    counts = Counter(names)
+    return [
+        f"{name} at {row['site']}" if counts[name] > 1 else name
+        for row, name in zip(rows, names, strict=True)
+    ]

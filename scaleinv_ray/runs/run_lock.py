@@ -78,7 +78,7 @@ def _me() -> str:
 
 def _occupied(store: Store, by: str) -> OccupiedError:
     return OccupiedError(
-        f"out: {store.uri} is in use by {by or 'another process'}, allowed: one run at a time"
+        f"out: {store.shown} is in use by {by or 'another process'}, allowed: one run at a time"
     )
 
 

@@ -80,7 +80,7 @@ def status(store: Store, *, now: float) -> Status:
         ValueError: where the folder holds no plan, or a damaged one.
     """
     if not store.exists("plan.parquet"):
-        raise ValueError(f"run_folder: got {store.uri!r} without plan.parquet, allowed: a run's")
+        raise ValueError(f"run_folder: got {store.shown!r} without plan.parquet, allowed: a run's")
     held = take_inventory(store)
     done, failed = held.done, held.failed
     by_kind: Counter[tuple[str, str]] = Counter()

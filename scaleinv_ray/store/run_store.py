@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.ipc
 from pyarrow import fs
 
-from scaleinv_ray.inputs.paths import expanded, is_uri
+from scaleinv_ray.inputs.paths import expanded, is_uri, without_keys
 from scaleinv_ray.inputs.reading import reading, writing
 from scaleinv_ray.store import sealed_tables
 from scaleinv_ray.store.litter import is_litter
@@ -56,6 +56,11 @@ class Store:
             self._fs = fs.LocalFileSystem()
         self.local = Path(self._root) if isinstance(self._fs, fs.LocalFileSystem) else None
 
+    @property
+    def shown(self) -> str:
+        """The URI without keys, for messages and for what is kept."""
+        return without_keys(self.uri)
+
     def path(self, name: str) -> str:
         """Full path of `name` inside the store.
 
@@ -70,7 +75,7 @@ class Store:
         """
         parts = Path(name).parts
         if Path(name).is_absolute() or ".." in parts or not parts:
-            raise ValueError(f"name: got {name!r}, allowed relative paths inside {self.uri}")
+            raise ValueError(f"name: got {name!r}, allowed relative paths inside {self.shown}")
         return f"{self._root.rstrip('/')}/{name}"
 
     @patient

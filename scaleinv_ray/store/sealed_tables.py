@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scaleinv_ray import tables
+from scaleinv_ray.inputs.wording import listed
 from scaleinv_ray.store import seal
 
 _GROUP = 2**17
@@ -78,8 +79,9 @@ def parse(
         )
         names, metadata = file.schema_arrow.names, dict(file.schema_arrow.metadata or {})
         seal.check_mark(metadata, digest)
-        if (schema is not None and names != schema.names) or set(columns or ()) - set(names):
-            raise seal.DamagedError(path, "a table with other columns than this project's")
+        asked = list(columns or names) if schema is None else schema.names
+        if (schema is not None and names != asked) or set(asked) - set(names):
+            raise seal.DamagedError(path, _other_columns(names, asked))
         table = file.read(columns=None if columns is None else list(columns))
         if schema is not None:
             wanted = tables.shared(schema) if shared else schema
@@ -87,3 +89,13 @@ def parse(
         metadata.pop(seal.MARK.encode(), None)
         table = table.replace_schema_metadata(metadata or None)
         return Read(table, digest or hashlib.blake2b(data).hexdigest(), digest is not None)
+
+
+def _other_columns(got: Sequence[str], asked: Sequence[str]) -> str:
+    """Which columns a table lacks or has besides, and what to do about it."""
+    lacks = [name for name in asked if name not in got]
+    more = [name for name in got if name not in asked]
+    parts = [f"lacks {listed(lacks, '')}"] if lacks else []
+    parts += [f"has {listed(more, '')} besides"] if more else []
+    what = ", ".join(parts) or "columns in another order"
+    return f"a table of another version ({what}); scaleinv run makes it anew"

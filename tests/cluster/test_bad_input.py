@@ -81,8 +81,15 @@ def _pickle(_: dict[str, Any], models: Path) -> None:
         (_unknown_invariant, r"topology\.persistance.*topology\.persistence"),
         (_unknown_probe, r"pros.*prose"),
         (_unknown_parameter, r"num_pionts.*num_points"),
-        (_too_many_points, r"num_points: got 97, allowed 1\.\.96"),
-        (_too_few_tokens, r"sequences x length: got 1920 tokens, .*needs 2400"),
+        (
+            _too_many_points,
+            r"num_points: got 97, allowed 1\.\.96 \(protocol.sequences\), auto, or more .*corpus:",
+        ),
+        (
+            _too_few_tokens,
+            r"sequences x length: got 1920 tokens, 50 tokens_per_dim of model "
+            r"d48-s0 of width 48 need 2400; allowed: fewer of these, or more sequences .*corpus:",
+        ),
         (_more_text_than_there_is, r"tokens"),
         (_longer_than_positions, r"protocol\.length: got 65, allowed 1\.\.64"),
         (_same_identity, r"are both model 'd32-s0', step 6, seed 0"),

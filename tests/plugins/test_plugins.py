@@ -1,5 +1,7 @@
 """Invariants from outside: found, sent to the workers, keyed by their source, refused in words."""
 
+import json
+import pickle
 import re
 import subprocess
 import sys
@@ -11,9 +13,11 @@ import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from scaleinv_ray import tables
+from scaleinv_ray.cli import main
 from scaleinv_ray.config import ConfigError, RunConfig, load_run_config
-from scaleinv_ray.contract import REGISTRY, forget
+from scaleinv_ray.contract import REGISTRY, Measured, forget
 from scaleinv_ray.ladder.tokenizer import byte_tokenizer
+from scaleinv_ray.measure.written_config import config_of
 from scaleinv_ray.plan import make_plan
 from scaleinv_ray.plugins import loading
 from scaleinv_ray.plugins.template import write_new
@@ -30,7 +34,8 @@ def size(w: WeightMatrix, *, rng: np.random.Generator) -> Measured:
     return Measured({"norm": RETURNED})
 '''
 EXACT = WEIGHTS.replace("RETURNED", "exact(np.linalg.norm(w.w_OI))")
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "adding-an-invariant.md"
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs" / "adding-an-invariant.md"
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +44,12 @@ def registry() -> Iterator[None]:
     known = set(REGISTRY)
     yield
     forget([REGISTRY[n].function.__module__ for n in set(REGISTRY) - known])
+    sys.meta_path[:] = [f for f in sys.meta_path if not isinstance(f, loading._Finder)]
+    for plugin in loading._LOADED.values():
+        for source in plugin.sources:
+            sys.modules.pop(source.name, None)
     loading._LOADED.clear()
+    loading._INSTALLED.clear()
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +102,8 @@ def test_a_module_of_a_package_brings_its_neighbours(
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("mine.py", "import nothing_of_this_name\n", r"ModuleNotFoundError: .*_name' \(line 1\)"),
+        ("mine.py", "import nothing_of_this_name\n",
+         r"ModuleNotFoundError: .*_name' \(line 1\); allowed: installed packages, or a package of"),
         ("mine.py", "x = 1\n\ny = x +\n", r"SyntaxError: invalid syntax.* \(line 3\)"),
         ("mine.py", "1 / 0\n", r"ZeroDivisionError: division by zero \(line 1\)"),
         ("mine.py", "x = 1\n", r"no function in it is decorated with @invariant"),
@@ -122,14 +133,107 @@ def test_what_does_not_load_is_said_in_a_line(
     [
         ("none.py", "got '.*/none.py', no such file"),
         ("none_of_this_name", "no module of that name; allowed: a file.py, or a module"),
-        ("scaleinv_ray.nothing", "scaleinv_ray has no such module"),
+        ("none_of_this_name", "beside the config in 'FOLDER', installed or on PYTHONPATH"),
+        ("yaml.nothing", "yaml has no such module"),
+        ("json", "got 'json', allowed: a module from outside of it and of Python"),
+        ("scaleinv_ray.kinds", "allowed: a module from outside of it and of Python"),
         ("a/b", "allowed: a file.py or package.module"),
     ],
 )
 def test_a_plugin_that_is_not_there(plugin: str, said: str, tmp_path: Path) -> None:
     given = {"name": "x", "models": [{"path": "m"}], "plugins": [plugin]}
-    with pytest.raises(ConfigError, match=said):
+    known = sys.modules["json"]
+    with pytest.raises(ConfigError, match=said.replace("FOLDER", str(tmp_path))) as caught:
         load_run_config(given, folder=tmp_path)
+    assert len(str(caught.value)) < 300 and sys.modules["json"] is known
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        written(tmp_path / folder / "mine.py")
+    given = {"name": "x", "models": [{"path": "m"}], "plugins": ["a/mine.py", "b/mine.py"]}
+    with pytest.raises(ConfigError, match=r"^plugins: got .*/a/mine.py and .*/b/mine.py, allowed"):
+        load_run_config(given, folder=tmp_path)
+
+
+def test_a_package_beside_the_config_needs_no_path_and_no_init(tmp_path: Path) -> None:
+    (tmp_path / "lab_beside" / "deep").mkdir(parents=True)
+    for name in ("one", "two"):
+        written(tmp_path / "lab_beside" / "deep" / f"{name}.py")
+    given = {"name": "x", "models": [{"path": "m"}],
+             "plugins": ["lab_beside.deep.one", "lab_beside.deep.two"]}  # fmt: skip
+    chosen = load_run_config(given, folder=tmp_path).chosen_invariants()
+    assert {"one.size", "two.size"} <= set(chosen)
+    files = loading.read("lab_beside.deep.one", tmp_path).files
+    assert {name for name, text in files.items() if text} == {
+        "lab_beside/deep/one.py", "lab_beside/deep/two.py"
+    }  # fmt: skip
+    assert str(tmp_path) not in sys.path
+
+
+def test_all_is_what_this_config_brings(tmp_path: Path) -> None:
+    written(tmp_path / "mine.py")
+    scope: dict[str, Any] = {"__name__": "a_notebook"}
+    exec(EXACT, scope)
+    given = {"name": "x", "models": [{"path": "m"}]}
+    own = load_run_config(given | {"plugins": ["mine.py"]}, folder=tmp_path).chosen_invariants()
+    other = load_run_config(given, folder=tmp_path).chosen_invariants()
+    assert own.keys() - other.keys() == {"mine.size"}
+    assert "a_notebook.size" in REGISTRY and "a_notebook.size" not in own
+
+
+def test_a_worker_needs_nothing_but_the_job(tmp_path: Path) -> None:
+    plugin = loading.read(str(written(tmp_path / "mine.py")))
+    (tmp_path / "job").write_bytes(pickle.dumps(plugin))
+    (tmp_path / "mine.py").unlink()
+    code = (
+        "import pickle, sys; pickle.load(open(sys.argv[1], 'rb')).load();"
+        "from scaleinv_ray.contract import REGISTRY; print(*REGISTRY)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "job"], cwd=tmp_path, capture_output=True, text=True,
+        env={"PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert ran.stdout.split() == ["mine.size"], ran.stderr
+
+
+def test_values_are_estimates_or_refused_by_name() -> None:
+    with pytest.raises(TypeError, match=r"values.norm: got 1.5, allowed: an Estimate \(exact"):
+        Measured({"norm": 1.5})  # type: ignore[dict-item]
+
+
+def test_plan_and_the_table_of_invariants_say_what_comes_from_outside(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(tmp_path / "mine.py")
+    given = {"name": "x", "models": [{"path": str(model)}], "variants": ["trained"],
+             "invariants": ["mine.size"]}  # fmt: skip
+    (tmp_path / "c.yaml").write_text(json.dumps(given))
+    monkeypatch.chdir(tmp_path)
+    said = {}
+    for command in (["plan", "c.yaml"], ["invariants"]):
+        monkeypatch.setattr("sys.argv", ["scaleinv", *command, "--plugin", "mine.py"])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert stop.value.code in {0, None}
+        said[command[0]] = capsys.readouterr().out
+    digest = loading.read(str(tmp_path / "mine.py")).digest
+    assert f"from outside: mine.size, of {tmp_path}/mine.py, source {digest}\n" in said["plan"]
+    assert "| `mine.size` | weights |" in said["invariants"]
+
+
+def test_a_plugin_of_the_command_line_that_fails_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(tmp_path / "mine.py", "1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["scaleinv", "inspect", ".", "--plugin", "mine.py"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.count("\n") == 1
+    assert said.startswith(f"error: plugin: got '{tmp_path}/mine.py', ZeroDivisionError: division")
 
 
 def test_an_installed_package_names_its_invariants(
@@ -170,6 +274,10 @@ def test_a_worker_measures_it_and_what_breaks_the_contract_is_said(
     assert all(r["code_version"].endswith(f" mine.py+{digest}") for r in rows)
     assert digest.encode() in (tmp_path / "good" / "report.html").read_bytes()
     assert run(config(model, tmp_path / "mine.py", tmp_path / "good")).computed == 0
+    kept = tmp_path / "good" / "plugins" / digest / "mine.py"
+    assert kept.read_text() == (tmp_path / "mine.py").read_text()
+    (tmp_path / "mine.py").unlink()
+    assert config_of(good.store).plugins == (str(kept),), "a report needs what is in the folder"
 
     text = WEIGHTS.replace("RETURNED", "float(w.w_OI.sum())")
     bad = run(config(model, written(tmp_path / "bare.py", text), tmp_path / "bad"))
@@ -185,7 +293,7 @@ def test_the_page_on_adding_an_invariant_is_followed_to_the_letter(tmp_path: Pat
     assert (shown, checked) == (invariant.read_text(), truth.read_text())
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", truth.name]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout
+    assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout
     loading.read(str(invariant)).load()
     assert REGISTRY[f"{name}.{name}"].kind == "cloud"
 

@@ -24,5 +24,6 @@ def test_what_one_kind_alone_reads_may_be_changed_in_a_run_folder(tmp_path: Path
     own = {"vocab_rows": 8, "attention_sequences": 2, "stream_units": 9, "tokens_per_dim": 20}
     check_claim(store, config(tmp_path, **own, blocks=4))
     for name, value in (("length", 96), ("sequences", 65), ("jacobian_positions", 3)):
-        with pytest.raises(ValueError, match=f"holds protocol .*'{name}'.*, got .*{value}"):
+        said = f"^protocol.{name}: got {value}, .*run holds protocol {name} .*; allowed: the same"
+        with pytest.raises(ValueError, match=said):
             check_claim(store, config(tmp_path, **{name: value}))

@@ -102,6 +102,8 @@ def existing_folder(field: str, path: str | Path) -> Path:
     folder = Path(absolute(path))
     if not os.path.isdir(folder):  # unlike Path's, never raises
         what = "a file, allowed: a folder" if os.path.exists(folder) else "no such folder"
+        if field in {"path", "ladder", "records", "init"} and what == "no such folder":
+            what += "; relative paths start at the folder of the config"
         raise ValueError(f"{field}: got {shown(str(folder), 160)}, {what}")
     return folder
 
