@@ -1,6 +1,7 @@
 """What the command line says to a newcomer: of folders, `~`, older tables, what a model lacks."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -126,6 +127,47 @@ def test_a_model_without_a_tokenizer_is_shown_what_goes_without(
     ran = CliRunner().invoke(app, ["inspect", str(tmp_path / "m"), "--budget", "0.5", "--json"])
     left = json.loads(ran.stdout)["left_out"]["behaviour.capabilities"]
     assert left == "no tokenizer.json, needed by the probes (or token ids of your own: --tokens)"
+
+
+def test_what_is_too_large_is_told_with_every_way_out(
+    text_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    model(tmp_path / "m")
+    for change, said in (
+        ("protocol: {sequences: 100000}\ninvariants: [behaviour.capabilities]",
+         r"sequences: got \d+ tokens of held-out prose, 100000 sequences of 16 tokens need "
+         r"1600000; allowed up to \d+ \(protocol.sequences\), a smaller protocol.length, "
+         r"or more text \(corpus: \[folder\], or the probe's own file\)$"),
+        ("protocol: {sequences: 64}\ninvariants: {topology.merge_tree: {num_points: 65}}",
+         r"invariants.topology.merge_tree.num_points: got 65, allowed 1..64 \(protocol"
+         r".sequences\), auto, or more sequences \(of more text: corpus: \[folder\]\)$"),
+        ("protocol: {sequences: 16, tokens_per_dim: 99}\n"
+         "invariants: [representation.participation]",
+         r"protocol.sequences x length: got 256 tokens, 99 tokens_per_dim of model m of width 8 "
+         r"need 792; allowed: fewer of these, or more sequences \(of more text: corpus: "),
+        ("protocol: {length: 17}\ninvariants: [behaviour.capabilities]",
+         r"protocol.length: got 17, allowed 1..16 \(positions of model m\)$"),
+    ):  # fmt: skip
+        (tmp_path / "c.yaml").write_text(f"{RUN}corpus: ['{text_folder}']\n{change}\n")
+        line = told(["plan", str(tmp_path / "c.yaml")], monkeypatch, capsys)
+        assert re.search(said, line.strip()), line
+
+
+def test_a_plan_says_what_comes_of_it_and_which_plugin_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model(tmp_path / "m", tokenizer=False)
+    config = tmp_path / "c.yaml"
+    config.write_text(f"{RUN}invariants: [weights.weight_tail]\n")
+    ran = CliRunner().invoke(app, ["plan", str(config)])
+    assert "verdicts: all will be undetermined: 1 sizes, needs 4; one seed at 1 of 1" in ran.stdout
+    assert "; a model alone is looked at with `scaleinv inspect`\n" in ran.stdout
+    (tmp_path / "mine.py").write_text("1 / 0\n")
+    config.write_text(f"{RUN}plugins: [mine.py]\n")
+    line = told(["plan", str(config)], monkeypatch, capsys).replace(str(tmp_path), "FOLDER")
+    place = "error: FOLDER/c.yaml: plugins[0]: got 'FOLDER/mine.py', "
+    assert line == f"{place}ZeroDivisionError: division by zero (line 1)\n"
 
 
 def test_auto_is_what_nobody_set(tmp_path: Path) -> None:
