@@ -181,6 +181,11 @@ def read(given: str, folder: str | Path | None = None) -> Plugin:
     return plugin
 
 
+def _module_of(given: str) -> str:
+    """The name of the module that a plugin becomes."""
+    return _FILES + Path(given).stem if given.endswith(".py") else given
+
+
 def _of_file(given: str) -> Plugin:
     path = Path(given)
     check_plain("plugins", path)
@@ -188,7 +193,7 @@ def _of_file(given: str) -> Plugin:
         raise ValueError(f"got {shown(given, 160)}, no such file")
     if not path.stem.isidentifier():
         raise ValueError(f"got {shown(given, 160)}, allowed: a name of letters, digits and '_'")
-    name = _FILES + path.stem
+    name = _module_of(given)
     return Plugin(given, name, (Source(name, _text(path), str(path)),))
 
 
@@ -286,8 +291,8 @@ def known_to(plugins: Collection[str]) -> list[str]:
     Args:
         plugins: of the config, as they were given to `read`.
     """
-    given = {*plugins, *_INSTALLED}
-    modules = {s.name for p in _LOADED.values() if p.given in given for s in p.sources}
+    named = {_module_of(given) for given in plugins} | _INSTALLED
+    modules = {s.name for p in _LOADED.values() if p.module in named for s in p.sources}
 
     def is_known(module: str) -> bool:
         return module in modules or module.partition(".")[0] == __name__.partition(".")[0]

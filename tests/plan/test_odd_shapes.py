@@ -17,6 +17,7 @@ from scaleinv_ray.measure.measuring import measure
 from scaleinv_ray.plan import Plan, make_plan
 from scaleinv_ray.plan.jobs_from_plan import jobs_for
 from scaleinv_ray.records import Protocol
+from scaleinv_ray.runs.analysis import as_planned
 from scaleinv_ray.store import Store
 
 ALPHABET = "ACDEFGHIKL\nM"
@@ -164,6 +165,12 @@ def test_points_follow_the_rows_of_the_smallest_cloud(letters: Path, tmp_path: P
     (line,) = [line for line in plan.fitted if line.startswith("points")]
     assert line.startswith("points fitted to the 128 distinct rows of a cloud: ")
     assert "persistence 20" not in line
+    written = as_planned(config, plan)
+    assert isinstance(written.invariants, dict) and written.protocol == plan.protocol
+    assert written.invariants["topology.merge_tree"] == {"num_points": 64, "num_sizes": 3}
+    assert written.invariants["topology.persistence"] == {"num_points": 20}
+    again = make_plan(load_run_config(written.model_dump(mode="json")))
+    assert keys(again) == keys(plan) and not again.fitted
     assert made(config, plan, tmp_path / "run")["failed"] == 0
 
 

@@ -180,6 +180,10 @@ def test_all_is_what_this_config_brings(tmp_path: Path) -> None:
     own = load_run_config(given | {"plugins": ["mine.py"]}, folder=tmp_path).chosen_invariants()
     other = load_run_config(given, folder=tmp_path).chosen_invariants()
     assert own.keys() - other.keys() == {"mine.size"}
+    (tmp_path / "copy").mkdir()
+    written(tmp_path / "copy" / "mine.py")
+    again = load_run_config(given | {"plugins": ["copy/mine.py"]}, folder=tmp_path)
+    assert again.chosen_invariants().keys() == own.keys(), "the same text in another place"
     assert "a_notebook.size" in REGISTRY and "a_notebook.size" not in own
 
 
