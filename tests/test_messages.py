@@ -139,8 +139,8 @@ def test_what_is_too_large_is_told_with_every_way_out(
          r"sequences: got \d+ tokens of held-out prose, 100000 sequences of 16 tokens need "
          r"1600000; allowed up to \d+ \(protocol.sequences\), a smaller protocol.length, "
          r"or more text \(corpus: \[folder\], or the probe's own file\)$"),
-        ("protocol: {sequences: 64}\ninvariants: {topology.merge_tree: {num_points: 65}}",
-         r"invariants.topology.merge_tree.num_points: got 65, allowed 1..64 \(protocol"
+        ("protocol: {sequences: 64}\ninvariants: {topology.persistence: {num_points: 65}}",
+         r"invariants.topology.persistence.num_points: got 65, allowed 1..64 \(protocol"
          r".sequences\), auto, or more sequences \(of more text: corpus: \[folder\]\)$"),
         ("protocol: {sequences: 16, tokens_per_dim: 99}\n"
          "invariants: [representation.participation]",
@@ -161,7 +161,8 @@ def test_a_plan_says_what_comes_of_it_and_which_plugin_fails(
     config = tmp_path / "c.yaml"
     config.write_text(f"{RUN}invariants: [weights.weight_tail]\n")
     ran = CliRunner().invoke(app, ["plan", str(config)])
-    assert "verdicts: all will be undetermined: 1 sizes, needs 4; one seed at 1 of 1" in ran.stdout
+    assert "verdicts: all will be undetermined: 1 sizes, needs 4; " in ran.stdout
+    assert "one seed at 1 of 1 sizes, needs 2" in ran.stdout
     assert "; a model alone is looked at with `scaleinv inspect`\n" in ran.stdout
     (tmp_path / "mine.py").write_text("1 / 0\n")
     config.write_text(f"{RUN}plugins: [mine.py]\n")

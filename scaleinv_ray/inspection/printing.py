@@ -150,9 +150,7 @@ def _missing(found: Inspection) -> list[Text]:
     lines = [f"not measured: {n}: {why}" for n, why in found.left_out.items() if n not in late]
     if late:
         own = (f"{n} {found.left_out[n].partition('takes ')[2].rstrip(')')}" for n in late)
-        lines.append(
-            f"beyond the budget (--budget), each beside what was measured: {', '.join(own)}"
-        )
+        lines.append(f"beyond the budget (--budget): {', '.join(own)}")
     reasons = commonest(found.refused)
     lines += [f"without a value: {text}" for text in reasons[:_REASONS]]
     if len(reasons) > _REASONS:

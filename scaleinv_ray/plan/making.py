@@ -83,7 +83,9 @@ def make_plan(config: RunConfig) -> Plan:
         if (wanted := [x for x in specs if x[0].signature == signature])
         for m in _measurements(of_units(), wanted, keys)
     ]
-    _check_read({m.invariant for m in measurements}, config)
+    read = {m.invariant for m in measurements}
+    _check_read(read, config)
+    used = {name: parameters for name, parameters in chosen.items() if name in read}
     equal = tuple(
         (f"{a.model}@{a.step}", f"{b.model}@{b.step}") for a, b in equal_weights(checkpoints)
     )
@@ -96,10 +98,10 @@ def make_plan(config: RunConfig) -> Plan:
         equal_weights=equal,
         spectroscopy=spectroscopy,
         tokenizers=tokenizers,
-        fitted=(*changes_of(config.protocol, protocol), *points_of(asked, chosen, rows)),
+        fitted=(*changes_of(config.protocol, protocol), *points_of(asked, used, rows)),
         points={
             name: {k: v for k, v in made.items() if v != asked[name][k]}
-            for name, made in chosen.items()
+            for name, made in used.items()
             if made != asked[name]
         },
     )

@@ -104,7 +104,8 @@ def existing_folder(field: str, path: str | Path) -> Path:
         what = "a file, allowed: a folder" if os.path.exists(folder) else "no such folder"
         if field in {"path", "ladder", "records", "init"} and what == "no such folder":
             what += "; relative paths start at the folder of the config"
-        raise ValueError(f"{field}: got {shown(str(folder), 160)}, {what}")
+        room = 160 if len(str(folder)) < 160 else 80  # of a very long one the ends will do
+        raise ValueError(f"{field}: got {shown(str(folder), room)}, {what}")
     return folder
 
 
