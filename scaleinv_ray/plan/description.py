@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Collection
 
 from scaleinv_ray.checkpoints import listed
 from scaleinv_ray.config import RunConfig
@@ -64,15 +65,20 @@ def describe(plan: Plan, done: set[str]) -> str:
         + ("no losses of hidden tokens" if c.mask_id is None else "losses of hidden tokens")
         for m, c in encoders.items()
     ]
-    outside = {m.invariant: plugin_of(m.invariant) for m in plan.measurements}
-    lines += [
-        f"from outside: {name}, of {of.given}, source {of.digest}"
-        for name, of in outside.items()
-        if of is not None
-    ]
+    lines += _from_outside({name for _, name in rows})
     odd = {u.checkpoint.model: u.checkpoint.odd for u in plan.units}
     lines += [f"{model}: not measured: {listed(why, 3)}" for model, why in odd.items() if why]
     return "\n".join(lines)
+
+
+def _from_outside(invariants: Collection[str]) -> list[str]:
+    """Where the invariants come from that are not the package's."""
+    plugins = {name: plugin_of(name) for name in sorted(invariants)}
+    return [
+        f"from outside: {name}, of {of.given}, source {of.digest}"
+        for name, of in plugins.items()
+        if of is not None
+    ]
 
 
 def loadings(plan: Plan, config: RunConfig) -> str:

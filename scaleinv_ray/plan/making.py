@@ -99,12 +99,16 @@ def make_plan(config: RunConfig) -> Plan:
         spectroscopy=spectroscopy,
         tokenizers=tokenizers,
         fitted=(*changes_of(config.protocol, protocol), *points_of(asked, used, rows)),
-        points={
-            name: {k: v for k, v in made.items() if v != asked[name][k]}
-            for name, made in used.items()
-            if made != asked[name]
-        },
+        points=_fitted_of(asked, used),
     )
+
+
+def _fitted_of(
+    asked: Mapping[str, Mapping[str, Any]], used: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Invariant -> its parameters that are others than were asked for."""
+    changed = {n: {k: v for k, v in of.items() if v != asked[n][k]} for n, of in used.items()}
+    return {name: of for name, of in changed.items() if of}
 
 
 def _read(
