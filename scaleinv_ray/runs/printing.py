@@ -15,7 +15,7 @@ from rich.text import Text
 from scaleinv_ray.conclude.conservation.requirements import LEAST_SIZES
 from scaleinv_ray.contract import REGISTRY
 from scaleinv_ray.report.findings import values_by_size, with_error
-from scaleinv_ray.report.summary import judged, spoken, verdict_kind
+from scaleinv_ray.report.summary import judged, null_kind, spoken, verdict_kind
 from scaleinv_ray.store import Store
 
 _MOST_ROWS = 20
@@ -133,7 +133,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     for row, name in zip(rows, _names(rows), strict=True):
         table.add_row(
             Text(row["verdict"].replace("_", " "), _STYLES.get(verdict_kind(row["verdict"]), "")),
-            str(row["beside_null"] or "").replace("_", " "),
+            null_kind(row["beside_null"]),
             name,
             row["trained"],
             row["untrained"],
