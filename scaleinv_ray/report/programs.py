@@ -5,12 +5,11 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from scaleinv_ray.report.drawing import MARKER, Curve, automaton, curves
+from scaleinv_ray.report.drawing import MARKER, Curve, curves
 
 _FEW_GENERATORS = 8
 _CLEAR = 0.2
@@ -23,7 +22,7 @@ main { padding-bottom: 48px; }
 .germs { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; }
 .germ { flex: 0 1 230px; min-width: 200px; }
 .germ h3 { margin: 0 0 4px; font-size: 16px; }
-.automaton { display: block; }
+.automaton, .circuit { display: block; max-width: 100%; height: auto; }
 .germ dl { display: grid; grid-template-columns: auto 1fr; gap: 1px 10px; margin: 6px 0; }
 .germ dl { font-size: 13.5px; font-variant-numeric: tabular-nums; }
 .germ dt { color: var(--muted); } .germ dd { margin: 0; overflow-wrap: anywhere; }
@@ -37,6 +36,8 @@ svg .symbol { paint-order: stroke; stroke: var(--card); stroke-width: 5px; }
 .edge { fill: none; stroke: var(--muted); stroke-width: 1.4; }
 .head { fill: var(--muted); }
 .node { fill: var(--soft); stroke: var(--ink); stroke-width: 1.4; }
+.sure { stroke-dasharray: 3 2; } .estimated { border-left: 3px dotted var(--rule); }
+.estimated { padding-left: 14px; }
 .ring { fill: none; stroke: var(--ink); }
 .grid { stroke: var(--grid); } .curve { fill: none; stroke-width: 2; }
 """
@@ -49,7 +50,13 @@ loss rises around it is exact: <b>λ</b> (learning coefficient) and <b>m</b> (mu
 from the error syndromes, the smallest sets of failures that change an output; r1o0 is outcome 0 of
 rule 1. With n samples the posterior weighs a program as Z(n) ~ n<sup>−λ</sup>
 (ln n)<sup>m−1</sup>: a smaller λ is more degenerate and wins in the end, at few samples not always.
-λ is compared inside one space of codes only.</p>"""
+λ is compared inside one space of codes only. Dotted at the left stands, where there is one, a
+transformer with the same program in its weights: its λ is <b>estimated</b> by sampling, in the
+space of its weights.</p>"""
+_LEGEND = {
+    "turing": "read/written, head: L left, R right, S stays",
+    "circuit": "r0, r1, ..: rules; dashed: never fails",
+}
 
 
 class Shown(NamedTuple):
@@ -58,6 +65,7 @@ class Shown(NamedTuple):
     row: Mapping[str, Any]
     num_alike: int
     log_evidence: np.ndarray | None
+    drawing: str
 
 
 def programs_page(name: str, shown: Sequence[Shown], ns: np.ndarray) -> str:
@@ -70,15 +78,10 @@ def programs_page(name: str, shown: Sequence[Shown], ns: np.ndarray) -> str:
     """
     css = (files("scaleinv_ray.report") / "board" / "page.css").read_text(encoding="utf-8")
 
-    def key(one: Shown) -> tuple[str, str, str]:
-        row = one.row
-        function = row["function"] if row["machine"] == "automaton" else row["program"]
-        return row["machine"], row["space"], function
-
-    sections = [
-        _section(space, function, sorted(of, key=lambda s: s.row["lambda_log"] or 0.0), ns)
-        for (_, space, function), of in groupby(sorted(shown, key=key), key=key)
-    ]
+    groups: dict[tuple[str, str, str], list[Shown]] = {}
+    for one in shown:
+        groups.setdefault(_section_of(one.row, shown), []).append(one)
+    sections = [_section(key, groups[key], ns) for key in sorted(groups)]
     title = f"Same function, other germ: {html.escape(name)}"
     return (
         f'<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
@@ -90,32 +93,50 @@ def programs_page(name: str, shown: Sequence[Shown], ns: np.ndarray) -> str:
     )
 
 
-def _section(space: str, function: str, germs: Sequence[Shown], ns: np.ndarray) -> str:
-    total = sum(one.num_alike for one in germs)
-    said = (
-        f"{total} programs, {len(germs)} germs; {html.escape(space)}."
-        if total > 1
-        else f"One program; {html.escape(space)}."
-    )
-    cards = "".join(_card(one) for one in germs)
-    drawn = [(one, one.log_evidence) for one in germs if one.log_evidence is not None]
-    figure = ""
-    if drawn:
-        lines = [Curve(_short(one.row), y) for one, y in drawn]
-        figure = (
-            f'<figure class="evidence">{curves(ns, lines, x_name="samples n", y_name="ln Z")}'
-            "<figcaption>ln Z(n) of one program a germ, K the sum of its syndromes, each with "
-            f"coefficient 1; linear ones are exact, the rest is simulated.{_crossings(lines, ns)}"
-            "</figcaption></figure>"
-        )
+def _section_of(row: Mapping[str, Any], shown: Sequence[Shown]) -> tuple[str, str, str]:
+    """Machine, space and function; an estimate goes to the first automata of its function."""
+    if row["how"] == "estimated":
+        for one in shown:
+            if one.row["machine"] == "automaton" and one.row["function"] == row["function"]:
+                row = one.row
+                break
+    return row["machine"], row["space"], row["function"]
+
+
+def _section(key: tuple[str, str, str], of: Sequence[Shown], ns: np.ndarray) -> str:
+    _, space, function = key
+    germs = sorted(of, key=lambda s: (s.row["how"] == "estimated", s.row["lambda_log"] or 0.0))
+    exact = [one for one in germs if one.row["how"] == "exact"]
+    total = sum(one.num_alike for one in exact)
+    said = f"{total} programs, {len(exact)} germs" if total > 1 else "One program"
+    title = function
+    if germs[0].row["machine"] in _LEGEND:
+        title = ", ".join(one.row["program"] for one in germs)
+        said += f", {_LEGEND[germs[0].row['machine']]}"
     return (
-        f'<section class="function"><h2>{html.escape(function)}</h2><p class="faint">{said}</p>'
-        f'<div class="germs">{cards}{figure}</div></section>'
+        f'<section class="function"><h2>{html.escape(title)}</h2>'
+        f'<p class="faint">{html.escape(f"{said}; {space}.")}</p>'
+        f'<div class="germs">{"".join(map(_card, germs))}{_evidence(germs, ns)}</div></section>'
+    )
+
+
+def _evidence(germs: Sequence[Shown], ns: np.ndarray) -> str:
+    lines = [Curve(_short(g.row), g.log_evidence) for g in germs if g.log_evidence is not None]
+    if not lines:
+        return ""
+    return (
+        f'<figure class="evidence">{curves(ns, lines, x_name="samples n", y_name="ln Z")}'
+        "<figcaption>At n samples the posterior prefers the program whose curve is highest; the "
+        f"steeper the fall, the larger λ.{_crossings(lines, ns)} One program a germ. K is the sum "
+        "of its syndromes, each times the number of paths that fail so (mean over the inputs); "
+        "powers of one variable are exact, the rest is simulated.</figcaption></figure>"
     )
 
 
 def _card(one: Shown) -> str:
     row = one.row
+    if row["how"] == "estimated":
+        return _estimated(row)
     many = f"{one.num_alike} programs" if one.num_alike > 1 else "one program"
     if row["lambda_log"] is None:
         return (
@@ -135,16 +156,26 @@ def _card(one: Shown) -> str:
     return (
         f'<div class="germ"><h3>λ = {row["lambda_log_exact"]}, m = {row["multiplicity"]}</h3>'
         f'<span class="faint">{many}; drawn: {html.escape(row["program"])}</span>'
-        f"{_drawing(row)}<dl>{rows}</dl></div>"
+        f"{one.drawing}<dl>{rows}</dl></div>"
     )
 
 
-def _drawing(row: Mapping[str, Any]) -> str:
-    if row["machine"] != "automaton":
-        return ""
-    chosen, width = row["chosen"], row["num_symbols"]
-    table = [chosen[i : i + width] for i in range(0, len(chosen), width)]
-    return automaton(table, row["accepting"], f"automaton {row['program']}")
+def _estimated(row: Mapping[str, Any]) -> str:
+    """A compiled transformer: what a sampler says of it, and how far it is to be believed."""
+    value, stderr = row["lambda_log"], row["lambda_log_stderr"]
+    found = "λ rejected" if value is None else f"λ ≈ {value:.3g} ± {stderr:.2g}"
+    facts = {
+        "sampler says": row["verdict"],
+        "at least": f"{row['at_least']:g}, half the rank of the derivative of its outputs",
+        "weights": row["num_variables"],
+        "because": html.escape(row["reason"] or ""),
+    }
+    rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items() if value)
+    return (
+        f'<div class="germ estimated"><h3>{found}, estimated</h3>'
+        f'<span class="faint">transformer: {html.escape(row["program"])}</span>'
+        f"<dl>{rows}</dl></div>"
+    )
 
 
 def _listed(generators: Sequence[str]) -> str:

@@ -1,0 +1,124 @@
+"""Learning coefficient of a compiled model, estimated: no exact value of its germ is known.
+
+Shape suffixes: M words, T positions, V tokens, N parameters, F functions.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.func import functional_call, jacrev
+
+from scaleinv_ray.capture.curvature.products import Parameters
+from scaleinv_ray.capture.posterior.chains import chain_records
+from scaleinv_ray.circuitry.compiled.programs import PROGRAMS
+from scaleinv_ray.contract import Refused
+from scaleinv_ray.inputs.wording import shown
+from scaleinv_ray.invariants.degeneracy import learning_coefficient
+
+DECIDE = ("contains", "either", "majority")
+"""Programs of letters 1 and 2 that answer yes or no by the logit of letter 1."""
+CONSTANT = 4.0
+"""C of the norms: small, so that the directions of the weights are of like lengths."""
+NBETA, STEPS, BURN_IN, CHAINS = 300.0, 4000, 2000, 8
+_RANK = 1e-8
+"""Singular values below this share of the largest are none."""
+
+
+class Estimated(NamedTuple):
+    """What a sampler says of a compiled model.
+
+    Attributes:
+        outputs: yes or no of every word, shorter ones first.
+        llc: estimate; None where it was rejected.
+        stderr: its error.
+        verdict: ok, warn or reject.
+        reason: of a verdict that is not ok.
+        rank: of the derivative of all its logits, probabilities' constant aside: llc is at least
+            half of it, and equal where the map is regular.
+        num_parameters: of the model.
+    """
+
+    outputs: tuple[bool, ...]
+    llc: float | None
+    stderr: float | None
+    verdict: str
+    reason: str | None
+    rank: int
+    num_parameters: int
+
+
+def estimate(name: str, *, longest: int, seed: int) -> Estimated:
+    """Samples the posterior round the weights of a compiled model whose truth is itself.
+
+    K is the divergence of its next-token probabilities from those at its own weights, the mean over
+    all words of letters 1 and 2 and over their prefixes: log loss, in the space of the weights.
+
+    Args:
+        name: one of `DECIDE`.
+        longest: length of the words.
+        seed: of the chains.
+
+    Raises:
+        ValueError: for another program.
+    """
+    if name not in DECIDE:
+        raise ValueError(f"program: got {shown(name)}, allowed {', '.join(DECIDE)}")
+    model: Any = PROGRAMS[name](length=longest, constant=CONSTANT).model
+    model.set_attn_implementation("eager")
+    words_MT = torch.tensor(list(product((1, 2), repeat=longest)))
+    parameters = {n: p.detach() for n, p in model.named_parameters()}
+    logits_MTV = _logits(model, parameters, words_MT)
+    truth_MTV = logits_MTV.log_softmax(dim=-1)
+
+    def losses(moved: Parameters, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        said = _logits(model, moved, batch[0]).log_softmax(dim=-1)
+        return (batch[1].exp() * (batch[1] - said)).sum(dim=-1).mean(dim=-1)
+
+    (chains,) = chain_records(
+        losses, parameters, (words_MT, truth_MTV), generator=torch.Generator().manual_seed(seed),
+        sampler="mala", nbetas=[NBETA], num_steps=STEPS, burn_in=BURN_IN, num_chains=CHAINS,
+    )  # fmt: skip
+    measured = learning_coefficient(chains, rng=np.random.default_rng(seed))
+    found = measured.values["lambda_hat_t"]
+    refused = isinstance(found, Refused)
+    return Estimated(
+        outputs=_decisions(logits_MTV[..., 1].numpy(), longest),
+        llc=None if refused else found.value,
+        stderr=None if refused else found.stderr,
+        verdict=str(measured.flags["verdict"]),
+        reason=str(measured.flags["reasons"]) or None,
+        rank=_rank(model, parameters, words_MT),
+        num_parameters=sum(p.numel() for p in parameters.values()),
+    )
+
+
+def _logits(model: Any, parameters: Parameters, words_MT: torch.Tensor) -> torch.Tensor:
+    """All logits; the mask is given, since transformers makes none under vmap."""
+    length = words_MT.shape[1]
+    dtype = next(iter(parameters.values())).dtype
+    mask_TT = torch.full((length, length), -1e9, dtype=dtype).triu(diagonal=1)
+    called = {"input_ids": words_MT, "use_cache": False, "attention_mask": mask_TT[None, None]}
+    found: torch.Tensor = functional_call(model, dict(parameters), (), called).logits
+    return found
+
+
+def _rank(model: Any, parameters: Parameters, words_MT: torch.Tensor) -> int:
+    def told(moved: Parameters) -> torch.Tensor:
+        logits_MTV = _logits(model, moved, words_MT)
+        return (logits_MTV - logits_MTV.mean(dim=-1, keepdim=True)).flatten()
+
+    blocks = [block.flatten(1) for block in jacrev(told)(dict(parameters)).values()]
+    return int(torch.linalg.matrix_rank(torch.cat(blocks, dim=1), rtol=_RANK))
+
+
+def _decisions(logit_MT: np.ndarray, longest: int) -> tuple[bool, ...]:
+    """Whether the logit lies in the upper half of its range, for words of length 1, 2, .."""
+    yes_MT = logit_MT > (logit_MT.min() + logit_MT.max()) / 2
+    # words in lexical order: the first of each 2^(longest - t) have a prefix in common
+    return tuple(
+        bool(yes) for t in range(1, longest + 1) for yes in yes_MT[:: 2 ** (longest - t), t - 1]
+    )
