@@ -69,6 +69,22 @@ def test_jets_give_the_coefficient_of_every_polynomial_of_the_dictionary(entry):
     assert found.threshold / entry.power == entry.coefficient.llc
 
 
+@pytest.mark.parametrize("entry", [e for e in singularities() if e.ideal], ids=lambda e: e.name)
+def test_jets_give_the_coefficient_of_every_program_of_the_dictionary(entry):
+    """The Newton polyhedron's linear programme beside a count over whole weights."""
+    (row,) = dictionary_table([entry])
+    assert (row["lct_jets"], row["status"]) == (str(entry.coefficient.llc), "exact")
+    assert len(row["dimensions"]) > row["reached_at"]
+
+
+def test_free_variables_add_to_every_dimension():
+    pair = monomial_contact_loci(np.array([[1, 1]]), 3)
+    free = monomial_contact_loci(np.array([[1, 0, 1]]), 3)
+    assert free.dimensions == tuple(d + m + 1 for m, d in enumerate(pair.dimensions))
+    assert free.divisors == tuple((a, 0, b) for a, b in pair.divisors)
+    assert (free.threshold, free.is_exact) == (pair.threshold, True)
+
+
 def test_fifty_nine_squares_and_four_where_the_complex_jets_differ():
     squares = [e for e in WITH_FORM if e.power == 2 and e.name != "(4 |w|^2 - 1)^2"]
     assert len(squares) == 59
@@ -148,7 +164,8 @@ def test_no_zero_and_orders_out_of_range_are_refused():
 def test_the_table_of_the_dictionary_holds_jets_where_there_is_a_polynomial():
     rows = {row["name"]: row for row in dictionary_table()}
     assert len(rows) == len(singularities())
-    assert all((rows[e.name]["lct_jets"] is None) == (e.form is None) for e in singularities())
+    known = [e for e in singularities() if e.form is not None or e.ideal is not None]
+    assert {n for n, row in rows.items() if row["lct_jets"] is not None} == {e.name for e in known}
     e8 = rows["(E_8)^2"]
     assert (e8["lct_jets"], e8["status"], e8["divisors"]) == ("8/15", "exact", ["(5, 3)"])
     differ = {n for n, row in rows.items() if row["lct_jets_complex"] != row["lct_jets"]}
