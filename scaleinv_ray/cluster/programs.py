@@ -79,6 +79,7 @@ def _estimated(asked: Transformer) -> ProgramRow:
         "lambda_log": found.llc,
         "lambda_log_stderr": found.stderr,
         "verdict": found.verdict,
+        "curved": found.curved,
         "at_least": found.rank / 2,
         "num_variables": found.num_parameters,
         "reason": found.reason,

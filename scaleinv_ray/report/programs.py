@@ -162,15 +162,15 @@ def _card(one: Shown) -> str:
 
 def _estimated(row: Mapping[str, Any]) -> str:
     """A compiled transformer: what a sampler says of it, and how far it is to be believed."""
-    value, stderr = row["lambda_log"], row["lambda_log_stderr"]
-    found = "λ rejected" if value is None else f"λ ≈ {value:.3g} ± {stderr:.2g}"
+    value, stderr, verdict = row["lambda_log"], row["lambda_log_stderr"], row["verdict"]
+    found = "no λ" if value is None else f"λ ≈ {value:.2f} ± {stderr:.2f}"
     facts = {
-        "sampler says": row["verdict"],
-        "at least": f"{row['at_least']:g}, half the rank of the derivative of its outputs",
+        "verdict": f"{verdict}: {html.escape(row['reason'])}" if row["reason"] else verdict,
+        "curvature": f"{row['curved']:.2f} by it alone at the same localiser; with ever more "
+        f"samples λ ≥ {row['at_least']:g}, half the rank of the derivative of the outputs",
         "weights": row["num_variables"],
-        "because": html.escape(row["reason"] or ""),
     }
-    rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items() if value)
+    rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
     return (
         f'<div class="germ estimated"><h3>{found}, estimated</h3>'
         f'<span class="faint">transformer: {html.escape(row["program"])}</span>'

@@ -216,7 +216,6 @@ def _program(name: str, program: Program, inputs: list[tuple[int, ...]]) -> Sing
         num_variables=found.num_variables,
         source="syndromes and Newton polyhedron (Clift et al. 2021, arXiv 2103.16080)",
         ideal=tuple(
-            tuple(map(syndrome.count, range(found.num_variables)))
-            for syndrome in found.generators
+            tuple(map(syndrome.count, range(found.num_variables))) for syndrome in found.generators
         ),
     )

@@ -55,7 +55,7 @@ def log_evidence(terms: Sequence[Term], ns: np.ndarray, *, rng: np.random.Genera
 
 
 def _power(k: int, scale: np.ndarray) -> np.ndarray:
-    """The logarithm of the integral over [0, 1] of exp(-scale u^k), an incomplete gamma function."""
+    """Log of the integral over [0, 1] of exp(-scale u^k): an incomplete gamma function."""
     return np.asarray(gammaln(1 + 1 / k) - np.log(scale) / k + np.log(gammainc(1 / k, scale)))
 
 

@@ -40,7 +40,10 @@ class ProgramRow(TypedDict):
     lambda_log: Annotated[float | None, "coefficient under log loss"]
     lambda_log_stderr: Annotated[float | None, "of an estimate; null where it is exact"]
     verdict: Annotated[str | None, "of the sampler on an estimate: ok, warn or reject"]
-    at_least: Annotated[float | None, "half the rank of an estimated one's outputs' derivative"]
+    curved: Annotated[float | None, "what curvature alone gives where the estimate is made"]
+    at_least: Annotated[
+        float | None, "half the rank of the outputs' derivative: least in the limit"
+    ]
     lambda_log_exact: Annotated[str | None, "the same as a fraction"]
     lambda_squared: Annotated[float | None, "coefficient under squared loss"]
     multiplicity: Annotated[int | None, "order of the pole"]
@@ -90,7 +93,8 @@ def _row(item: Item) -> ProgramRow | None:
 
 
 EMPTY: dict[str, Any] = {
-    "lambda_log": None, "lambda_log_stderr": None, "verdict": None, "at_least": None,
+    "lambda_log": None, "lambda_log_stderr": None, "verdict": None, "curved": None,
+    "at_least": None,
     "lambda_log_exact": None, "lambda_squared": None, "multiplicity": None,
     "num_variables": None, "order": None, "constant": None, "num_linear": None, "num_free": None,
     "generators": [], "paths": [], "reason": None,
