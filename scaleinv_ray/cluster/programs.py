@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from scaleinv_ray.singularities.programs import name_of, words
 from scaleinv_ray.singularities.programs.rows import EMPTY, Item, ProgramRow, program_rows, spelled
@@ -66,7 +66,7 @@ def _estimated(asked: Transformer) -> ProgramRow:
 
     found = estimate(asked.program, longest=asked.longest, seed=asked.seed)
     inputs = words(2, asked.longest)
-    return {
+    row: dict[str, Any] = EMPTY | {
         "machine": "transformer",
         "space": f"weights of a transformer: {found.num_parameters}",
         "program": asked.name,
@@ -75,7 +75,6 @@ def _estimated(asked: Transformer) -> ProgramRow:
         "accepting": [],
         "num_symbols": 2,
         "how": "estimated",
-        **EMPTY,
         "lambda_log": found.llc,
         "lambda_log_stderr": found.stderr,
         "verdict": found.verdict,
@@ -83,4 +82,5 @@ def _estimated(asked: Transformer) -> ProgramRow:
         "at_least": found.rank / 2,
         "num_variables": found.num_parameters,
         "reason": found.reason,
-    }  # type: ignore[typeddict-item]
+    }
+    return cast(ProgramRow, row)

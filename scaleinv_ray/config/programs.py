@@ -126,14 +126,13 @@ class TransformerOptions(Options):
     Attributes:
         machine: transformer.
         name: of the program.
-        program: contains: is there an A so far? either: is the first symbol A? majority: were there
-            more A than B so far?
+        program: contains: is there an A so far? either: is the first symbol A?
         longest: inputs are all words over A and B up to this length.
     """
 
     machine: Literal["transformer"]
     name: Text
-    program: Literal["contains", "either", "majority"]
+    program: Literal["contains", "either"]
     longest: Annotated[Positive, Field(le=6)]
 
 

@@ -36,8 +36,8 @@ def circuit(num_inputs: int, boxes: Sequence[Box], outputs: Sequence[int], title
     for box in boxes:
         depths.append(1 + max(depths[wire] for wire in box.reads))
     columns = [[w for w, d in enumerate(depths) if d == depth] for depth in range(max(depths) + 1)]
-    height = _ROW * max(map(len, columns)) + 8
-    places = {
+    height = _ROW * max(map(len, columns)) + 8.0
+    places: dict[int, tuple[float, float]] = {
         wire: (_COLUMN * depth + 20, height * (i + 0.5) / len(column))
         for depth, column in enumerate(columns)
         for i, wire in enumerate(column)
@@ -50,8 +50,8 @@ def circuit(num_inputs: int, boxes: Sequence[Box], outputs: Sequence[int], title
             at = y + _TALL * ((k + 0.5) / len(box.reads) - 0.5)
             parts.append(_wire(_right(places[wire], wire < num_inputs), (x, at)))
     for wire in dict.fromkeys(outputs):
-        x, y = _right(places[wire], wire < num_inputs)
-        parts.append(f'<path class="edge" d="M{x} {y:.1f}H{x + _END}" marker-end="url(#head)"/>')
+        u, v = _right(places[wire], wire < num_inputs)
+        parts.append(f'<path class="edge" d="M{u} {v:.1f}H{u + _END}" marker-end="url(#head)"/>')
     for wire in range(num_inputs):
         x, y = places[wire]
         parts.append(f'<text x="{x - 6}" y="{y + 4:.1f}">x{wire}</text>')

@@ -98,12 +98,12 @@ def monomial_contact_loci(exponents_MN: np.ndarray, max_m: int) -> ContactLoci:
     >>> monomial_contact_loci(np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1]]), 4).dimensions
     (1, 3, 4, 6, 7)
     """
-    used_N = exponents_MN.any(axis=0)
+    used_N = np.asarray(exponents_MN.any(axis=0))
     found = _counted(exponents_MN[:, used_N], max_m, lambda _: False)
     free = int((~used_N).sum())
     if not free:
         return found
-    divisors_DN = np.zeros((len(found.divisors), len(used_N)), dtype=int)
+    divisors_DN = np.zeros((len(found.divisors), exponents_MN.shape[1]), dtype=np.int64)
     divisors_DN[:, used_N] = np.array(found.divisors).reshape(len(found.divisors), -1)
     return found._replace(
         dimensions=tuple(dim + free * (m + 1) for m, dim in enumerate(found.dimensions)),

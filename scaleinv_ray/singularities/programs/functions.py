@@ -11,7 +11,6 @@ FUNCTIONS: Mapping[str, Callable[[Word], bool]] = {
     "odd number of A": lambda word: word.count(0) % 2 == 1,
     "last symbol is A": lambda word: word[-1:] == (0,),
     "first symbol is A": lambda word: word[:1] == (0,),
-    "more A than B": lambda word: word.count(0) > word.count(1),
     "constant yes": lambda word: True,
     "constant no": lambda word: False,
 }
