@@ -11,7 +11,7 @@ import numpy as np
 
 from scaleinv_ray.report.drawing import MARKER, Curve, curves
 
-_FEW_GENERATORS = 8
+_FEW_GENERATORS, _FEW_CROSSINGS = 8, 3
 _CLEAR = 0.2
 """Difference of ln Z that is no noise of the simulation."""
 _STYLE = """
@@ -21,7 +21,7 @@ main { padding-bottom: 48px; }
 .function > p { max-width: 90ch; margin: 4px 0 10px; }
 .germs { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; }
 .germ { flex: 0 1 230px; min-width: 200px; }
-.germ h3 { margin: 0 0 4px; font-size: 16px; }
+.germ:has(.circuit) { flex-basis: 340px; } .germ h3 { margin: 0 0 4px; font-size: 16px; }
 .automaton, .circuit { display: block; max-width: 100%; height: auto; }
 .germ dl { display: grid; grid-template-columns: auto 1fr; gap: 1px 10px; margin: 6px 0; }
 .germ dl { font-size: 13.5px; font-variant-numeric: tabular-nums; }
@@ -54,8 +54,8 @@ rule 1. With n samples the posterior weighs a program as Z(n) ~ n<sup>−λ</sup
 transformer with the same program in its weights: its λ is <b>estimated</b> by sampling, in the
 space of its weights.</p>"""
 _LEGEND = {
-    "turing": "read/written, head: L left, R right, S stays",
-    "circuit": "r0, r1, ..: rules; dashed: never fails",
+    "turing": " On the arrows: symbol read/written, and the head goes left, right or stays.",
+    "circuit": " In the boxes: what a gate does, and its rule; dashed: it never fails.",
 }
 
 
@@ -112,17 +112,18 @@ def _section(key: tuple[str, str, str], of: Sequence[Shown], ns: np.ndarray) -> 
     title = function
     if germs[0].row["machine"] in _LEGEND:
         title = ", ".join(one.row["program"] for one in germs)
-        said += f", {_LEGEND[germs[0].row['machine']]}"
     return (
         f'<section class="function"><h2>{html.escape(title)}</h2>'
-        f'<p class="faint">{html.escape(f"{said}; {space}.")}</p>'
+        f'<p class="faint">{html.escape(f"{said}; {space}.")}'
+        f"{_LEGEND.get(germs[0].row['machine'], '')}</p>"
+        f""
         f'<div class="germs">{"".join(map(_card, germs))}{_evidence(germs, ns)}</div></section>'
     )
 
 
 def _evidence(germs: Sequence[Shown], ns: np.ndarray) -> str:
     lines = [Curve(_short(g.row), g.log_evidence) for g in germs if g.log_evidence is not None]
-    if not lines:
+    if len(lines) < 2:  # nothing to compare
         return ""
     return (
         f'<figure class="evidence">{curves(ns, lines, x_name="samples n", y_name="ln Z")}'
@@ -165,9 +166,9 @@ def _estimated(row: Mapping[str, Any]) -> str:
     value, stderr, verdict = row["lambda_log"], row["lambda_log_stderr"], row["verdict"]
     found = "no λ" if value is None else f"λ ≈ {value:.2f} ± {stderr:.2f}"
     facts = {
-        "verdict": f"{verdict}: {html.escape(row['reason'])}" if row["reason"] else verdict,
-        "curvature": f"{row['curved']:.2f} by it alone at the same localiser; with ever more "
-        f"samples λ ≥ {row['at_least']:g}, half the rank of the derivative of the outputs",
+        "verdict": f"{verdict}: {_first(row['reason'])}" if row["reason"] else verdict,
+        "curvature": f"alone it gives {row['curved']:.2f} at the same localiser",
+        "in the limit": f"λ ≥ {row['at_least']:g}, half the rank of the outputs' derivative",
         "weights": row["num_variables"],
     }
     rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
@@ -176,6 +177,12 @@ def _estimated(row: Mapping[str, Any]) -> str:
         f'<span class="faint">transformer: {html.escape(row["program"])}</span>'
         f"<dl>{rows}</dl></div>"
     )
+
+
+def _first(reasons: str) -> str:
+    """The first reason; programs.parquet has all of them."""
+    first, *more = reasons.split("; ")
+    return html.escape(first) + (f", and {len(more)} more reasons" if more else "")
 
 
 def _listed(generators: Sequence[str]) -> str:
@@ -204,6 +211,10 @@ def _crossings(lines: Sequence[Curve], ns: np.ndarray) -> str:
             ):
                 n = f"{ns[last[-1] + 1]:.2g}"
                 said.append(f"{a.name} and {b.name} cross near n = {float(n):g}")
-    if len(lines) < 2:
-        return ""
-    return f" {html.escape('; '.join(said))}." if said else " None of them cross."
+    hidden = len(said) - _FEW_CROSSINGS
+    more = f", and {hidden} more pairs" if hidden > 0 else ""
+    return (
+        f" {html.escape('; '.join(said[:_FEW_CROSSINGS]))}{more}."
+        if said
+        else " None of them cross."
+    )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 _WIDE, _HIGH, _LEFT, _BELOW, _NAMES, _TOP = 560, 262, 52, 36, 118, 22
+_LINE = 15
 COLOURS = ("--size-4", "--random", "--weights", "--tokens", "--trained", "--size-1")
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 4")
 
@@ -57,15 +59,13 @@ def curves(x: np.ndarray, lines: Sequence[Curve], *, x_name: str, y_name: str) -
         f'<text class="tick" x="{(_LEFT + right) / 2:.0f}" y="{_HIGH - 3}">{x_name}</text>'
     )
     parts.append(f'<text class="tick y" x="{_LEFT - 6}" y="11">{html.escape(y_name)}</text>')
-    taken: list[float] = []
-    for i, line in sorted(enumerate(lines), key=lambda item: -item[1].y[-1]):
+    ends = _apart([at(0, float(line.y[-1]))[1] for line in lines], bottom)
+    for i, (line, y) in enumerate(zip(lines, ends, strict=True)):
         points = "L".join(
             "{:.1f} {:.1f}".format(*at(a, b)) for a, b in zip(logs, line.y, strict=True)
         )
         style = f"stroke: var({COLOURS[i % 6]}); stroke-dasharray: {DASHES[i % 6] or 'none'}"
         parts.append(f'<path class="curve" style="{style}" d="M{points}"/>')
-        y = max(at(0, float(line.y[-1]))[1], taken[-1] + 15 if taken else 0)
-        taken.append(y)
         parts.append(
             f'<text class="name" style="fill: var({COLOURS[i % 6]})" x="{right + 6:.1f}" '
             f'y="{y + 4:.1f}">{html.escape(line.name)}</text>'
@@ -75,3 +75,15 @@ def curves(x: np.ndarray, lines: Sequence[Curve], *, x_name: str, y_name: str) -
         f'<svg class="curves" viewBox="0 0 {_WIDE} {_HIGH}" role="img" aria-label="{label}">'
         f"{''.join(parts)}</svg>"
     )
+
+
+def _apart(heights: Sequence[float], lowest: float) -> list[float]:
+    """Heights of names that do not lie on each other, and none below the axis."""
+    found, order = list(heights), sorted(range(len(heights)), key=lambda i: heights[i])
+    for above, below in pairwise(order):
+        found[below] = max(found[below], found[above] + _LINE)
+    most = lowest
+    for i in reversed(order):
+        found[i] = min(found[i], most)
+        most = found[i] - _LINE
+    return found
