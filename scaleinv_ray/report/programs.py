@@ -14,7 +14,7 @@ from scaleinv_ray.report.drawing import MARKER, Curve, curves
 _FEW_GENERATORS, _FEW_CROSSINGS = 8, 3
 _CLEAR = 0.2
 """Difference of ln Z that is no noise of the simulation."""
-_STYLE = """
+STYLE = """
 main { padding-bottom: 48px; }
 .function { background: var(--card); border: 1px solid var(--rule); border-radius: 6px; }
 .function { padding: 16px 20px; margin: 0 0 20px; }
@@ -87,7 +87,7 @@ def programs_page(name: str, shown: Sequence[Shown], ns: np.ndarray) -> str:
         f'<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title>"
-        f"<style>{css}{_STYLE}</style><script>{_THEME}</script></head><body>{MARKER}"
+        f"<style>{css}{STYLE}</style><script>{_THEME}</script></head><body>{MARKER}"
         f'<header class="top"><h1>{title}</h1><div class="summary">{_LEAD}</div></header>'
         f"<main>{''.join(sections)}</main></body></html>"
     )
@@ -116,7 +116,6 @@ def _section(key: tuple[str, str, str], of: Sequence[Shown], ns: np.ndarray) -> 
         f'<section class="function"><h2>{html.escape(title)}</h2>'
         f'<p class="faint">{html.escape(f"{said}; {space}.")}'
         f"{_LEGEND.get(germs[0].row['machine'], '')}</p>"
-        f""
         f'<div class="germs">{"".join(map(_card, germs))}{_evidence(germs, ns)}</div></section>'
     )
 

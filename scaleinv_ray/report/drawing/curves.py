@@ -58,7 +58,7 @@ def curves(x: np.ndarray, lines: Sequence[Curve], *, x_name: str, y_name: str) -
     parts.append(
         f'<text class="tick" x="{(_LEFT + right) / 2:.0f}" y="{_HIGH - 3}">{x_name}</text>'
     )
-    parts.append(f'<text class="tick y" x="{_LEFT - 6}" y="11">{html.escape(y_name)}</text>')
+    parts.append(f'<text class="tick name" x="4" y="11">{html.escape(y_name)}</text>')
     ends = _apart([at(0, float(line.y[-1]))[1] for line in lines], bottom)
     for i, (line, y) in enumerate(zip(lines, ends, strict=True)):
         points = "L".join(
