@@ -202,13 +202,13 @@ def _crossings(lines: Sequence[Curve], ns: np.ndarray) -> str:
     for i, a in enumerate(lines):
         for b in lines[i + 1 :]:
             ahead = a.y - b.y
-            last = np.flatnonzero(np.sign(ahead[1:]) != np.sign(ahead[:-1]))
-            if (
-                len(last)
-                and abs(ahead[-1]) > _CLEAR
-                and np.abs(ahead[: last[-1] + 1]).max() > _CLEAR
-            ):
-                n = f"{ns[last[-1] + 1]:.2g}"
+            changes = np.flatnonzero(np.sign(ahead[1:]) != np.sign(ahead[:-1]))
+            if not len(changes) or abs(ahead[-1]) <= _CLEAR:
+                continue
+            last = changes[-1]
+            if np.abs(ahead[: last + 1]).max() > _CLEAR:
+                share = ahead[last] / (ahead[last] - ahead[last + 1])
+                n = f"{ns[last] * (ns[last + 1] / ns[last]) ** share:.2g}"
                 said.append(f"{a.name} and {b.name} cross near n = {float(n):g}")
     hidden = len(said) - _FEW_CROSSINGS
     more = f", and {hidden} more pairs" if hidden > 0 else ""

@@ -214,7 +214,7 @@ def test_error_correction_overtakes_where_three_rules_share_a_voter(tmp_path):
     assert (rows["once"]["paths"], rows["once"]["num_free"]) == ([1.0] * 3, 1)
     # exact: n^(-5/2) (pi / 12)^(3/2) / 3 = n^-3
     said = re.search(r"cross near n = (\d+)", (tmp_path / "programs.html").read_text())
-    assert float(said[1]) == pytest.approx(9 / (np.pi / 12) ** 3, rel=0.4)
+    assert float(said[1]) == pytest.approx(9 / (np.pi / 12) ** 3, rel=0.03)
 
 
 def test_circuits_and_turing_machines_are_drawn():

@@ -99,7 +99,7 @@ def monomial_contact_loci(exponents_MN: np.ndarray, max_m: int) -> ContactLoci:
     (1, 3, 4, 6, 7)
     """
     used_N = np.asarray(exponents_MN.any(axis=0))
-    found = _counted(exponents_MN[:, used_N], max_m, lambda _: False)
+    found = _counted(exponents_MN[:, used_N], max_m, None)
     free = int((~used_N).sum())
     if not free:
         return found
@@ -121,7 +121,7 @@ def largest_order(num_variables: int) -> int:
 
 
 def _counted(
-    exponents_MN: np.ndarray, max_m: int, has_zero: Callable[[np.ndarray], bool]
+    exponents_MN: np.ndarray, max_m: int, has_zero: Callable[[np.ndarray], bool] | None
 ) -> ContactLoci:
     size = exponents_MN.shape[1]
     if max_m < 0 or (max_m + 2) ** size > _MAX_WEIGHTS:
@@ -132,8 +132,10 @@ def _counted(
     weights_WN = np.indices((max_m + 2,) * size).reshape(size, -1).T
     height_WM = weights_WN @ exponents_MN.T
     order_W = height_WM.min(axis=1)
-    faces, which_W = np.unique(height_WM == order_W[:, None], axis=0, return_inverse=True)
-    zero_W = np.array([has_zero(face_M) for face_M in faces])[which_W.ravel()]
+    zero_W = np.zeros(len(order_W), dtype=np.bool_)
+    if has_zero is not None:  # monomials have none off the coordinate hyperplanes
+        faces, which_W = np.unique(height_WM == order_W[:, None], axis=0, return_inverse=True)
+        zero_W = np.array([has_zero(face_M) for face_M in faces])[which_W.ravel()]
     total_W = weights_WN.sum(axis=1)
     if not zero_W.any() and not order_W.any():
         raise Refused("f has no zero: there are no jets")
