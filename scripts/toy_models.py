@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -284,6 +285,35 @@ def trained(task: Task, *, num_steps: int, rate: float = 1e-2) -> Task:
         optimizer.step()
         schedule.step()
     return task._replace(parameters={n: p.detach() for n, p in leaves.items()})
+
+
+Excess = Callable[[np.ndarray], tuple[float, np.ndarray]]
+
+
+def around(task: Task) -> tuple[np.ndarray, Excess]:
+    """What `singularities.critical_manifold` takes: Hessian, and the excess loss with its gradient.
+
+    Args:
+        task: at its minimum, in float64.
+
+    Returns:
+        Hessian [P, P] of the mean loss; function of a step [P] away from the minimum.
+    """
+    names, shapes = list(task.parameters), [p.shape for p in task.parameters.values()]
+    at_P = torch.cat([p.flatten() for p in task.parameters.values()])
+
+    def loss(w_P: torch.Tensor) -> torch.Tensor:
+        pieces = w_P.split([s.numel() for s in shapes])
+        moved = {n: p.view(s) for n, p, s in zip(names, pieces, shapes, strict=True)}
+        return task.losses(moved, task.data).mean()
+
+    least = float(loss(at_P))
+
+    def excess(x_P: np.ndarray) -> tuple[float, np.ndarray]:
+        gradient, value = torch.func.grad_and_value(loss)(at_P + torch.as_tensor(x_P))
+        return float(value) - least, gradient.numpy()
+
+    return torch.autograd.functional.hessian(loss, at_P).numpy(), excess
 
 
 def _written(widths: Sequence[int], rank: int) -> int:

@@ -54,7 +54,7 @@ def test_known_coefficients(tmp_path: Path) -> None:
     # a tenth of the draws that the 5 % need: chains from a Gaussian's width, not yet relaxed
     assert summary["ratios"]["8-4-8, rank 2"] == pytest.approx(1.0, abs=0.15)
     assert summary["not_as_expected"] == []
-    assert len(_units(tmp_path / "runs/experiments/known_coefficients/records")) == 2
+    assert len(_units(tmp_path / "runs/experiments/known_coefficients/records")) == 3
 
 
 @pytest.mark.slow

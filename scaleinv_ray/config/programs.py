@@ -120,8 +120,25 @@ class CircuitOptions(Options):
         return self
 
 
+class TransformerOptions(Options):
+    """A transformer with a program in its weights; its coefficient is estimated by sampling.
+
+    Attributes:
+        machine: transformer.
+        name: of the program.
+        program: contains: is there an A so far? either: is the first symbol A?
+        longest: inputs are all words over A and B up to this length.
+    """
+
+    machine: Literal["transformer"]
+    name: Text
+    program: Literal["contains", "either"]
+    longest: Annotated[Positive, Field(le=6)]
+
+
 ProgramSet = Annotated[
-    AutomatonSet | TuringOptions | CircuitOptions, Field(discriminator="machine")
+    AutomatonSet | TuringOptions | CircuitOptions | TransformerOptions,
+    Field(discriminator="machine"),
 ]
 MOST_PROGRAMS = 1_000_000
 """That are enumerated: at a hundred a second, some hours of one core."""
@@ -134,7 +151,7 @@ class ProgramsConfig(Options):
         name: of the set.
         out: folder of programs.parquet and programs.html.
         machines: what is looked at.
-        seed: of the simulated volumes behind the evidence curves.
+        seed: of the simulated volumes behind the evidence curves, and of the chains.
     """
 
     name: Name

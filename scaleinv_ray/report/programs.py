@@ -5,25 +5,24 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from scaleinv_ray.report.drawing import MARKER, Curve, automaton, curves
+from scaleinv_ray.report.drawing import MARKER, Curve, curves
 
-_FEW_GENERATORS = 8
+_FEW_GENERATORS, _FEW_CROSSINGS = 8, 3
 _CLEAR = 0.2
 """Difference of ln Z that is no noise of the simulation."""
-_STYLE = """
+STYLE = """
 main { padding-bottom: 48px; }
 .function { background: var(--card); border: 1px solid var(--rule); border-radius: 6px; }
 .function { padding: 16px 20px; margin: 0 0 20px; }
 .function > p { max-width: 90ch; margin: 4px 0 10px; }
 .germs { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; }
 .germ { flex: 0 1 230px; min-width: 200px; }
-.germ h3 { margin: 0 0 4px; font-size: 16px; }
-.automaton { display: block; }
+.germ:has(.circuit) { flex-basis: 340px; } .germ h3 { margin: 0 0 4px; font-size: 16px; }
+.automaton, .circuit { display: block; max-width: 100%; height: auto; }
 .germ dl { display: grid; grid-template-columns: auto 1fr; gap: 1px 10px; margin: 6px 0; }
 .germ dl { font-size: 13.5px; font-variant-numeric: tabular-nums; }
 .germ dt { color: var(--muted); } .germ dd { margin: 0; overflow-wrap: anywhere; }
@@ -37,6 +36,8 @@ svg .symbol { paint-order: stroke; stroke: var(--card); stroke-width: 5px; }
 .edge { fill: none; stroke: var(--muted); stroke-width: 1.4; }
 .head { fill: var(--muted); }
 .node { fill: var(--soft); stroke: var(--ink); stroke-width: 1.4; }
+.sure { stroke-dasharray: 3 2; } .estimated { border-left: 3px dotted var(--rule); }
+.estimated { padding-left: 14px; }
 .ring { fill: none; stroke: var(--ink); }
 .grid { stroke: var(--grid); } .curve { fill: none; stroke-width: 2; }
 """
@@ -49,7 +50,13 @@ loss rises around it is exact: <b>λ</b> (learning coefficient) and <b>m</b> (mu
 from the error syndromes, the smallest sets of failures that change an output; r1o0 is outcome 0 of
 rule 1. With n samples the posterior weighs a program as Z(n) ~ n<sup>−λ</sup>
 (ln n)<sup>m−1</sup>: a smaller λ is more degenerate and wins in the end, at few samples not always.
-λ is compared inside one space of codes only.</p>"""
+λ is compared inside one space of codes only. Dotted at the left stands, where there is one, a
+transformer with the same program in its weights: its λ is <b>estimated</b> by sampling, in the
+space of its weights.</p>"""
+_LEGEND = {
+    "turing": " On the arrows: symbol read/written, and the head goes left, right or stays.",
+    "circuit": " In the boxes: what a gate does, and its rule; dashed: it never fails.",
+}
 
 
 class Shown(NamedTuple):
@@ -58,6 +65,7 @@ class Shown(NamedTuple):
     row: Mapping[str, Any]
     num_alike: int
     log_evidence: np.ndarray | None
+    drawing: str
 
 
 def programs_page(name: str, shown: Sequence[Shown], ns: np.ndarray) -> str:
@@ -70,52 +78,65 @@ def programs_page(name: str, shown: Sequence[Shown], ns: np.ndarray) -> str:
     """
     css = (files("scaleinv_ray.report") / "board" / "page.css").read_text(encoding="utf-8")
 
-    def key(one: Shown) -> tuple[str, str, str]:
-        row = one.row
-        function = row["function"] if row["machine"] == "automaton" else row["program"]
-        return row["machine"], row["space"], function
-
-    sections = [
-        _section(space, function, sorted(of, key=lambda s: s.row["lambda_log"] or 0.0), ns)
-        for (_, space, function), of in groupby(sorted(shown, key=key), key=key)
-    ]
+    groups: dict[tuple[str, str, str], list[Shown]] = {}
+    for one in shown:
+        groups.setdefault(_section_of(one.row, shown), []).append(one)
+    sections = [_section(key, groups[key], ns) for key in sorted(groups)]
     title = f"Same function, other germ: {html.escape(name)}"
     return (
         f'<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title>"
-        f"<style>{css}{_STYLE}</style><script>{_THEME}</script></head><body>{MARKER}"
+        f"<style>{css}{STYLE}</style><script>{_THEME}</script></head><body>{MARKER}"
         f'<header class="top"><h1>{title}</h1><div class="summary">{_LEAD}</div></header>'
         f"<main>{''.join(sections)}</main></body></html>"
     )
 
 
-def _section(space: str, function: str, germs: Sequence[Shown], ns: np.ndarray) -> str:
-    total = sum(one.num_alike for one in germs)
-    said = (
-        f"{total} programs, {len(germs)} germs; {html.escape(space)}."
-        if total > 1
-        else f"One program; {html.escape(space)}."
-    )
-    cards = "".join(_card(one) for one in germs)
-    drawn = [(one, one.log_evidence) for one in germs if one.log_evidence is not None]
-    figure = ""
-    if drawn:
-        lines = [Curve(_short(one.row), y) for one, y in drawn]
-        figure = (
-            f'<figure class="evidence">{curves(ns, lines, x_name="samples n", y_name="ln Z")}'
-            "<figcaption>ln Z(n) of one program a germ, K the sum of its syndromes, each with "
-            f"coefficient 1; linear ones are exact, the rest is simulated.{_crossings(lines, ns)}"
-            "</figcaption></figure>"
-        )
+def _section_of(row: Mapping[str, Any], shown: Sequence[Shown]) -> tuple[str, str, str]:
+    """Machine, space and function; an estimate goes to the first automata of its function."""
+    if row["how"] == "estimated":
+        for one in shown:
+            if one.row["machine"] == "automaton" and one.row["function"] == row["function"]:
+                row = one.row
+                break
+    return row["machine"], row["space"], row["function"]
+
+
+def _section(key: tuple[str, str, str], of: Sequence[Shown], ns: np.ndarray) -> str:
+    _, space, function = key
+    germs = sorted(of, key=lambda s: (s.row["how"] == "estimated", s.row["lambda_log"] or 0.0))
+    exact = [one for one in germs if one.row["how"] == "exact"]
+    total = sum(one.num_alike for one in exact)
+    said = f"{total} programs, {len(exact)} germs" if total > 1 else "One program"
+    title = function
+    if germs[0].row["machine"] in _LEGEND:
+        title = ", ".join(one.row["program"] for one in germs)
     return (
-        f'<section class="function"><h2>{html.escape(function)}</h2><p class="faint">{said}</p>'
-        f'<div class="germs">{cards}{figure}</div></section>'
+        f'<section class="function"><h2>{html.escape(title)}</h2>'
+        f'<p class="faint">{html.escape(f"{said}; {space}.")}'
+        f"{_LEGEND.get(germs[0].row['machine'], '')}</p>"
+        f'<div class="germs">{"".join(map(_card, germs))}{_evidence(germs, ns)}</div></section>'
+    )
+
+
+def _evidence(germs: Sequence[Shown], ns: np.ndarray) -> str:
+    lines = [Curve(_short(g.row), g.log_evidence) for g in germs if g.log_evidence is not None]
+    if len(lines) < 2:  # nothing to compare
+        return ""
+    return (
+        f'<figure class="evidence">{curves(ns, lines, x_name="samples n", y_name="ln Z")}'
+        "<figcaption>At n samples the posterior prefers the program whose curve is highest; the "
+        f"steeper the fall, the larger λ.{_crossings(lines, ns)} One program a germ. K is the sum "
+        "of its syndromes, each times the number of paths that fail so (mean over the inputs); "
+        "powers of one variable are exact, the rest is simulated.</figcaption></figure>"
     )
 
 
 def _card(one: Shown) -> str:
     row = one.row
+    if row["how"] == "estimated":
+        return _estimated(row)
     many = f"{one.num_alike} programs" if one.num_alike > 1 else "one program"
     if row["lambda_log"] is None:
         return (
@@ -135,16 +156,32 @@ def _card(one: Shown) -> str:
     return (
         f'<div class="germ"><h3>λ = {row["lambda_log_exact"]}, m = {row["multiplicity"]}</h3>'
         f'<span class="faint">{many}; drawn: {html.escape(row["program"])}</span>'
-        f"{_drawing(row)}<dl>{rows}</dl></div>"
+        f"{one.drawing}<dl>{rows}</dl></div>"
     )
 
 
-def _drawing(row: Mapping[str, Any]) -> str:
-    if row["machine"] != "automaton":
-        return ""
-    chosen, width = row["chosen"], row["num_symbols"]
-    table = [chosen[i : i + width] for i in range(0, len(chosen), width)]
-    return automaton(table, row["accepting"], f"automaton {row['program']}")
+def _estimated(row: Mapping[str, Any]) -> str:
+    """A compiled transformer: what a sampler says of it, and how far it is to be believed."""
+    value, stderr, verdict = row["lambda_log"], row["lambda_log_stderr"], row["verdict"]
+    found = "no λ" if value is None else f"λ ≈ {value:.2f} ± {stderr:.2f}"
+    facts = {
+        "verdict": f"{verdict}: {_first(row['reason'])}" if row["reason"] else verdict,
+        "curvature": f"alone it gives {row['curved']:.2f} at the same localiser",
+        "in the limit": f"λ ≥ {row['at_least']:g}, half the rank of the outputs' derivative",
+        "weights": row["num_variables"],
+    }
+    rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
+    return (
+        f'<div class="germ estimated"><h3>{found}, estimated</h3>'
+        f'<span class="faint">transformer: {html.escape(row["program"])}</span>'
+        f"<dl>{rows}</dl></div>"
+    )
+
+
+def _first(reasons: str) -> str:
+    """The first reason; programs.parquet has all of them."""
+    first, *more = reasons.split("; ")
+    return html.escape(first) + (f", and {len(more)} more reasons" if more else "")
 
 
 def _listed(generators: Sequence[str]) -> str:
@@ -165,14 +202,18 @@ def _crossings(lines: Sequence[Curve], ns: np.ndarray) -> str:
     for i, a in enumerate(lines):
         for b in lines[i + 1 :]:
             ahead = a.y - b.y
-            last = np.flatnonzero(np.sign(ahead[1:]) != np.sign(ahead[:-1]))
-            if (
-                len(last)
-                and abs(ahead[-1]) > _CLEAR
-                and np.abs(ahead[: last[-1] + 1]).max() > _CLEAR
-            ):
-                n = f"{ns[last[-1] + 1]:.2g}"
+            changes = np.flatnonzero(np.sign(ahead[1:]) != np.sign(ahead[:-1]))
+            if not len(changes) or abs(ahead[-1]) <= _CLEAR:
+                continue
+            last = changes[-1]
+            if np.abs(ahead[: last + 1]).max() > _CLEAR:
+                share = ahead[last] / (ahead[last] - ahead[last + 1])
+                n = f"{ns[last] * (ns[last + 1] / ns[last]) ** share:.2g}"
                 said.append(f"{a.name} and {b.name} cross near n = {float(n):g}")
-    if len(lines) < 2:
-        return ""
-    return f" {html.escape('; '.join(said))}." if said else " None of them cross."
+    hidden = len(said) - _FEW_CROSSINGS
+    more = f", and {hidden} more pairs" if hidden > 0 else ""
+    return (
+        f" {html.escape('; '.join(said[:_FEW_CROSSINGS]))}{more}."
+        if said
+        else " None of them cross."
+    )

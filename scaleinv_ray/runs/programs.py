@@ -7,14 +7,16 @@ from itertools import product
 import numpy as np
 
 from scaleinv_ray import tables
-from scaleinv_ray.cluster.programs import rows_of
+from scaleinv_ray.cluster.programs import Transformer, estimated_rows, rows_of
 from scaleinv_ray.config.programs import (
     AutomatonSet,
     CircuitOptions,
     ProgramsConfig,
+    TransformerOptions,
     TuringOptions,
 )
 from scaleinv_ray.inputs.paths import check_folder
+from scaleinv_ray.report.drawing import Box, automaton, circuit, turing
 from scaleinv_ray.report.programs import Shown, programs_page
 from scaleinv_ray.singularities.programs import (
     FUNCTIONS,
@@ -26,7 +28,8 @@ from scaleinv_ray.singularities.programs import (
     words,
 )
 from scaleinv_ray.singularities.programs.circuit import every_input
-from scaleinv_ray.singularities.programs.evidence import log_evidence
+from scaleinv_ray.singularities.programs.evidence import Term, log_evidence
+from scaleinv_ray.singularities.programs.machine import Program
 from scaleinv_ray.singularities.programs.rows import Item, ProgramRow
 from scaleinv_ray.store import Store
 
@@ -48,13 +51,19 @@ def compare_programs(config: ProgramsConfig, *, address: str | None = None) -> s
         ValueError: for an unknown function, a program that is none, and where none is left.
     """
     check_folder("out", config.out)
-    items = [item for options in config.machines for item in items_of(options)]
-    rows = rows_of(items, address=address)
+    asked = [options for options in config.machines if not isinstance(options, TransformerOptions)]
+    items = [item for options in asked for item in items_of(options)]
+    compiled = [
+        Transformer(options.name, options.program, options.longest, config.seed)
+        for options in config.machines
+        if isinstance(options, TransformerOptions)
+    ]
+    rows = rows_of(items, address=address) + estimated_rows(compiled, address=address)
     if not rows:
         raise ValueError(f"machines: none of {len(items)} programs computes a function asked for")
     store = Store(config.out)
     store.write_table(TABLE, tables.encode(rows, tables.schema_of(ProgramRow)))
-    page = programs_page(config.name, _shown(rows, config.seed), NS)
+    page = programs_page(config.name, _shown(rows, items, config.seed), NS)
     store.write_bytes(PAGE, page.encode())
     return store.path(PAGE)
 
@@ -73,9 +82,9 @@ def items_of(options: AutomatonSet | TuringOptions | CircuitOptions) -> list[Ite
             Item("turing", space, options.name, machine, options.accepting,
                  machine.num_symbols, inputs, None, is_single=True)
         ]  # fmt: skip
-    circuit = _circuit(options)
+    wired, rules = _circuit(options)
     return [
-        Item("circuit", f"circuit: {len(circuit.chosen)} rules", options.name, circuit, (), 0,
+        Item("circuit", f"circuit: rules {', '.join(rules)}", options.name, wired, (), 0,
              tuple(every_input(options.inputs)), None, is_single=True)
     ]  # fmt: skip
 
@@ -101,10 +110,10 @@ def _automata(options: AutomatonSet) -> list[Item]:
     return items
 
 
-def _circuit(options: CircuitOptions) -> Circuit:
-    """Wires and rules by number instead of by name."""
+def _circuit(options: CircuitOptions) -> tuple[Circuit, list[str]]:
+    """Wires and rules by number instead of by name; circuits with the same rules share a space."""
     wires = [f"x{i}" for i in range(options.inputs)] + [g.name for g in options.gates]
-    rules = list(dict.fromkeys(g.rule or g.name for g in options.gates if not g.sure))
+    rules = sorted({g.rule or g.name for g in options.gates if not g.sure})
     gates = tuple(
         Gate(
             g.operation,
@@ -113,24 +122,39 @@ def _circuit(options: CircuitOptions) -> Circuit:
         )
         for g in options.gates
     )
-    return Circuit(options.inputs, gates, tuple(map(wires.index, options.outputs)))
+    return Circuit(options.inputs, gates, tuple(map(wires.index, options.outputs))), rules
 
 
-def _shown(rows: list[ProgramRow], seed: int) -> list[Shown]:
+def _shown(rows: list[ProgramRow], items: list[Item], seed: int) -> list[Shown]:
     """One program of every germ of a function, with how many there are and its evidence."""
+    programs = {(i.machine, i.space, i.name, i.accepting): i.program for i in items}
     classes: dict[tuple[object, ...], list[ProgramRow]] = {}
     for row in rows:
-        key = (row["space"], row["function"], tuple(row["accepting"]), row["lambda_log"],
-               row["multiplicity"], row["order"])  # fmt: skip
+        key = (row["machine"], row["space"], row["function"], tuple(row["accepting"]),
+               row["lambda_log"], row["multiplicity"], row["order"])  # fmt: skip
         classes.setdefault(key, []).append(row)
     rng = np.random.default_rng(seed)
-    return [
-        Shown(
-            alike[0],
-            len(alike),
-            log_evidence([g.split() for g in alike[0]["generators"]], NS, rng=rng)
-            if alike[0]["generators"]
-            else None,
-        )
-        for alike in classes.values()
+    shown = []
+    for alike in classes.values():
+        first = alike[0]
+        terms = [
+            Term(g.split(), c) for g, c in zip(first["generators"], first["paths"], strict=True)
+        ]
+        known = first["machine"], first["space"], first["program"], tuple(first["accepting"])
+        drawing = _drawing(programs[known], first["program"]) if known in programs else ""
+        curve = log_evidence(terms, NS, rng=rng) if terms else None
+        shown.append(Shown(first, len(alike), curve, drawing))
+    return shown
+
+
+def _drawing(program: Program, name: str) -> str:
+    if isinstance(program, Automaton):
+        return automaton(program.table, tuple(program.accepting), f"automaton {name}")
+    if isinstance(program, TuringMachine):
+        return turing(program.table, tuple(program.accepting), f"Turing machine {name}")
+    assert isinstance(program, Circuit), "there are three kinds of machines"
+    boxes = [
+        Box(g.operation if g.rule is None else f"{g.operation} r{g.rule}", g.reads, g.rule is None)
+        for g in program.gates
     ]
+    return circuit(program.num_inputs, boxes, program.outputs, f"circuit {name}")

@@ -14,11 +14,12 @@ from scaleinv_ray.singularities.exact.groebner import jet_dimensions
 from scaleinv_ray.singularities.exact.linear_networks import (
     LocalMinimum,
     deep_linear,
-    two_layer_minimum,
+    linear_minimum,
 )
 from scaleinv_ray.singularities.exact.newton import newton_polyhedron
 from scaleinv_ray.singularities.exact.polynomial import Polynomial, monomial
 from scaleinv_ray.singularities.jets import DictionaryRow, dictionary_table
+from scaleinv_ray.singularities.manifold import CriticalManifold, critical_manifold
 from scaleinv_ray.singularities.matching import Candidate, Match, MatchOutcome, match
 from scaleinv_ray.singularities.table import INVARIANT, matches_table
 from scaleinv_ray.singularities.volume import StateDensity, mellin_pole, subset_simulation
@@ -27,6 +28,7 @@ __all__ = [
     "INVARIANT",
     "Candidate",
     "ContactLoci",
+    "CriticalManifold",
     "DictionaryRow",
     "LearningCoefficient",
     "LocalMinimum",
@@ -39,9 +41,11 @@ __all__ = [
     "ade_polynomial",
     "ade_table",
     "contact_loci",
+    "critical_manifold",
     "deep_linear",
     "dictionary_table",
     "jet_dimensions",
+    "linear_minimum",
     "linear_network",
     "match",
     "matches_table",
@@ -53,6 +57,5 @@ __all__ = [
     "singularities",
     "subset_simulation",
     "toys",
-    "two_layer_minimum",
     "volume_law",
 ]

@@ -215,4 +215,7 @@ def _program(name: str, program: Program, inputs: list[tuple[int, ...]]) -> Sing
         coefficient=found.log_loss,
         num_variables=found.num_variables,
         source="syndromes and Newton polyhedron (Clift et al. 2021, arXiv 2103.16080)",
+        ideal=tuple(
+            tuple(map(syndrome.count, range(found.num_variables))) for syndrome in found.generators
+        ),
     )

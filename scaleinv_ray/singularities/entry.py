@@ -24,6 +24,7 @@ class Singularity:
         source: where the value is from.
         form: f of K = f^power, for entries with a polynomial.
         power: 1 or 2.
+        ideal: exponents of the monomials whose sum is K up to constants, for programs.
         zero_modes: of the Hessian of K at the zero.
         symmetry_dimension: of the group of linear maps of the parameters that leave K unchanged.
         milnor_number: of f, isolated over the complex numbers.
@@ -37,6 +38,7 @@ class Singularity:
     source: str
     form: Polynomial | None = None
     power: int = 1
+    ideal: tuple[tuple[int, ...], ...] | None = None
     zero_modes: int | None = None
     symmetry_dimension: int | None = None
     milnor_number: int | None = None

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, TypedDict
 
+import numpy as np
+
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.singularities.dictionary import singularities
 from scaleinv_ray.singularities.entry import Singularity
-from scaleinv_ray.singularities.exact.contact import ContactLoci, contact_loci
+from scaleinv_ray.singularities.exact.contact import (
+    ContactLoci,
+    contact_loci,
+    largest_order,
+    monomial_contact_loci,
+)
 
 MAX_M = 19
 """Order of jets; A_8, x^2 + y^9, is the last entry to reach its threshold, at m = 17."""
@@ -24,7 +31,7 @@ class DictionaryRow(TypedDict):
     num_variables: Annotated[int, "parameters"]
     llc: Annotated[str, "exact learning coefficient, a fraction"]
     multiplicity: Annotated[int, "order of the pole"]
-    lct_jets: Annotated[str | None, "real threshold of f from jets; llc of K = f, twice it of f^2"]
+    lct_jets: Annotated[str | None, "real threshold from jets, of f or of a program's syndromes"]
     lct_jets_complex: Annotated[str | None, "the same over the complex numbers; null where refused"]
     status: Annotated[str | None, "exact, or bound where a larger m may lower it"]
     reached_at: Annotated[int | None, "least m that gives the threshold"]
@@ -36,7 +43,9 @@ class DictionaryRow(TypedDict):
 def dictionary_table(
     entries: Iterable[Singularity] | None = None, *, max_m: int = MAX_M
 ) -> list[DictionaryRow]:
-    """Every entry with its jets; those without a polynomial have none.
+    """Every entry with its jets; those without a polynomial or an ideal have none.
+
+    The threshold is llc where K = f or the sum of an ideal, twice llc where K = f^2.
 
     Args:
         entries: the dictionary by default.
@@ -53,7 +62,7 @@ def dictionary_table(
 
 
 def _row(entry: Singularity, max_m: int) -> DictionaryRow:
-    found = None if entry.form is None else contact_loci(entry.form, max_m)
+    found = _jets(entry, max_m)
     return {
         "name": entry.name,
         "family": entry.family,
@@ -61,7 +70,7 @@ def _row(entry: Singularity, max_m: int) -> DictionaryRow:
         "llc": str(entry.coefficient.llc),
         "multiplicity": entry.coefficient.multiplicity,
         "lct_jets": None if found is None else str(found.threshold),
-        "lct_jets_complex": None if found is None else _complex(entry, max_m),
+        "lct_jets_complex": None if found is None else _complex(entry, found, max_m),
         "status": None if found is None else "exact" if found.is_exact else "bound",
         "reached_at": None if found is None else found.reached_at,
         "divisors": []
@@ -72,8 +81,19 @@ def _row(entry: Singularity, max_m: int) -> DictionaryRow:
     }
 
 
-def _complex(entry: Singularity, max_m: int) -> str | None:
-    assert entry.form is not None
+def _jets(entry: Singularity, max_m: int) -> ContactLoci | None:
+    if entry.form is not None:
+        return contact_loci(entry.form, max_m)
+    if entry.ideal is None:
+        return None
+    exponents_MN = np.array(entry.ideal)
+    most = largest_order(int(exponents_MN.any(axis=0).sum()))
+    return monomial_contact_loci(exponents_MN, min(max_m, most))
+
+
+def _complex(entry: Singularity, found: ContactLoci, max_m: int) -> str | None:
+    if entry.form is None:  # monomials: real and complex jets are alike
+        return str(found.threshold)
     try:
         return str(contact_loci(entry.form, max_m, real=False).threshold)
     except Refused:  # degenerate at a zero that is not real

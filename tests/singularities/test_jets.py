@@ -4,7 +4,6 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-import torch
 
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.singularities import (
@@ -13,15 +12,11 @@ from scaleinv_ray.singularities import (
     deep_linear,
     monomial,
     singularities,
-    subset_simulation,
-    two_layer_minimum,
-    volume_law,
 )
 from scaleinv_ray.singularities.exact.contact import contact_loci, monomial_contact_loci
 from scaleinv_ray.singularities.exact.groebner import jet_dimensions, singular_program
 from scaleinv_ray.singularities.exact.initial_forms import has_torus_zero
 from scaleinv_ray.singularities.jets import dictionary_table
-from scripts.toy_models import deep_linear_task
 
 LONGEST = 19
 CUSP = Polynomial({(2, 0): 1, (0, 3): -1})
@@ -67,6 +62,22 @@ def test_jets_give_the_coefficient_of_every_polynomial_of_the_dictionary(entry):
     found = contact_loci(entry.form, LONGEST)
     assert found.is_exact
     assert found.threshold / entry.power == entry.coefficient.llc
+
+
+@pytest.mark.parametrize("entry", [e for e in singularities() if e.ideal], ids=lambda e: e.name)
+def test_jets_give_the_coefficient_of_every_program_of_the_dictionary(entry):
+    """The Newton polyhedron's linear programme beside a count over whole weights."""
+    (row,) = dictionary_table([entry])
+    assert (row["lct_jets"], row["status"]) == (str(entry.coefficient.llc), "exact")
+    assert len(row["dimensions"]) > row["reached_at"]
+
+
+def test_free_variables_add_to_every_dimension():
+    pair = monomial_contact_loci(np.array([[1, 1]]), 3)
+    free = monomial_contact_loci(np.array([[1, 0, 1]]), 3)
+    assert free.dimensions == tuple(d + m + 1 for m, d in enumerate(pair.dimensions))
+    assert free.divisors == tuple((a, 0, b) for a, b in pair.divisors)
+    assert (free.threshold, free.is_exact) == (pair.threshold, True)
 
 
 def test_fifty_nine_squares_and_four_where_the_complex_jets_differ():
@@ -148,7 +159,8 @@ def test_no_zero_and_orders_out_of_range_are_refused():
 def test_the_table_of_the_dictionary_holds_jets_where_there_is_a_polynomial():
     rows = {row["name"]: row for row in dictionary_table()}
     assert len(rows) == len(singularities())
-    assert all((rows[e.name]["lct_jets"] is None) == (e.form is None) for e in singularities())
+    known = [e for e in singularities() if e.form is not None or e.ideal is not None]
+    assert {n for n, row in rows.items() if row["lct_jets"] is not None} == {e.name for e in known}
     e8 = rows["(E_8)^2"]
     assert (e8["lct_jets"], e8["status"], e8["divisors"]) == ("8/15", "exact", ["(5, 3)"])
     differ = {n for n, row in rows.items() if row["lct_jets_complex"] != row["lct_jets"]}
@@ -230,75 +242,3 @@ def test_jets_of_a_linear_network_give_twice_its_coefficient(widths):
     size = widths[1] * (widths[0] + widths[2])
     threshold = min(size - Fraction(d, m + 1) for m, d in enumerate(dims))
     assert threshold == 2 * deep_linear(widths, 0).llc
-
-
-def of_ranks(rng, num_in, num_hidden, num_out, r1, r2, rank):
-    """Matrices of ranks r1 and r2 whose product has the rank asked for."""
-    first, second = np.zeros((num_hidden, num_in)), np.zeros((num_out, num_hidden))
-    first[range(r1), range(r1)] = 1
-    seen = [*range(rank), *range(r1, r1 + r2 - rank)]
-    second[range(r2), seen] = 1
-    turn = rng.normal(size=(num_hidden, num_hidden))
-    left, right = (rng.normal(size=(n, n)) for n in (num_out, num_in))
-    return turn @ first @ right, left @ second @ np.linalg.inv(turn)
-
-
-CASES = [
-    (widths, r1, r2, rank)
-    for widths in [(3, 4, 2), (3, 3, 3), (2, 5, 4)]
-    for r1 in range(min(widths[:2]) + 1)
-    for r2 in range(min(widths[1:]) + 1)
-    for rank in range(max(0, r1 + r2 - widths[1]), min(r1, r2) + 1)
-]
-
-
-@pytest.mark.parametrize(("widths", "r1", "r2", "rank"), CASES)
-def test_a_minimum_of_two_layers(widths, r1, r2, rank):
-    first, second = of_ranks(np.random.default_rng(0), *widths, r1, r2, rank)
-    found = two_layer_minimum(first, second, tolerance=1e-9)
-    num_in, num_hidden, num_out = widths
-    # d(W2 W1) = W2 dW1 + dW2 W1: the linear equations are the rank of the derivative.
-    derivative = np.c_[np.kron(second, np.eye(num_in)), np.kron(np.eye(num_out), first.T)]
-    assert found.regular == np.linalg.matrix_rank(derivative)
-    assert found.rest == (num_in - r1, num_hidden - r1 - r2 + rank, num_out - r2)
-    worst = deep_linear(widths, rank)
-    assert found.coefficient.llc >= worst.llc
-    if r1 == r2 == rank:
-        assert found.coefficient == worst
-
-
-def test_the_volume_at_a_minimum_that_is_not_the_worst():
-    """Widths 1, 1, 2 at W1 = 1, W2 = 0: 1, where the worst zero of the same map has 1/2."""
-    found = two_layer_minimum(np.ones((1, 1)), np.zeros((2, 1)), tolerance=1e-6).coefficient
-    assert (found.llc, deep_linear((1, 1, 2), 0).llc) == (1, Fraction(1, 2))
-
-    def loss(w_PN):
-        first_P = 1 + w_PN[..., 0] / 2
-        return (first_P**2) * (w_PN[..., 1] ** 2 + w_PN[..., 2] ** 2)
-
-    density = subset_simulation(loss, 3, rng=np.random.default_rng(0), num_particles=1000)
-    law = volume_law(density, max_multiplicity=1)
-    assert abs(law.llc.value - 1) < 4 * law.llc.stderr
-
-
-@pytest.mark.parametrize(
-    ("widths", "rank"), [((8, 4, 8), 2), ((10, 10, 10), 0), ((10, 10, 10), 3), ((20, 5, 20), 5)]
-)
-def test_minima_with_free_weights_are_as_degenerate_as_the_worst_without_logarithms(widths, rank):
-    task = deep_linear_task(
-        widths, rank, num_samples=64, generator=torch.Generator().manual_seed(0), free=1.0
-    )
-    weights = [w.numpy() for w in task.parameters.values()]
-    found = two_layer_minimum(*weights, tolerance=1e-4)
-    assert found.coefficient == (deep_linear(widths, rank).llc, 1)
-    assert min(found.rest) == 0
-
-
-def test_a_minimum_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="needs 2 columns"):
-        two_layer_minimum(np.eye(2), np.eye(3), tolerance=0.1)
-    with pytest.raises(ValueError, match="tolerance: got 0"):
-        two_layer_minimum(np.eye(2), np.eye(2), tolerance=0)
-    near = np.diag([1.0, 0.3])
-    with pytest.raises(Refused, match="contradict each other"):
-        two_layer_minimum(near, near, tolerance=0.2)

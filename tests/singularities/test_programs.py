@@ -1,5 +1,6 @@
 """Programs as singularities: closed forms, all automata of a size, refusals, and the page."""
 
+import re
 from collections import Counter
 from fractions import Fraction
 from functools import cache
@@ -9,10 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from scaleinv_ray.circuitry.compiled import coefficient
 from scaleinv_ray.cli import app
+from scaleinv_ray.cluster.programs import Transformer, estimated_rows, rows_of
 from scaleinv_ray.config import ConfigError, load_programs_config
 from scaleinv_ray.contract import Refused
-from scaleinv_ray.runs.programs import compare_programs
+from scaleinv_ray.report.drawing import Box, circuit, turing
+from scaleinv_ray.runs.programs import compare_programs, items_of
 from scaleinv_ray.singularities import match, singularities
 from scaleinv_ray.singularities.programs import (
     Automaton,
@@ -25,7 +29,7 @@ from scaleinv_ray.singularities.programs import (
     words,
 )
 from scaleinv_ray.singularities.programs.circuit import every_input
-from scaleinv_ray.singularities.programs.evidence import log_evidence
+from scaleinv_ray.singularities.programs.evidence import Term, log_evidence
 from scaleinv_ray.singularities.programs.machine import run
 
 WORDS = words(2, 4)
@@ -147,8 +151,107 @@ def test_malformed_programs_are_refused():
 def test_evidence_falls_as_the_coefficient_says():
     ns = np.array([1e4, 1e5])
     pairs = [["a", "b"], ["a", "c"], ["b", "c"]]
-    low, high = log_evidence([*pairs, ["v"]], ns, rng=np.random.default_rng(0))
+    terms = [Term(names, 1.0) for names in [*pairs, ["v"]]]
+    low, high = log_evidence(terms, ns, rng=np.random.default_rng(0))
     assert (low - high) / np.log(10) == pytest.approx(5 / 2, abs=0.1)
+
+
+def test_evidence_of_powers_is_exact_and_knows_the_number_of_paths():
+    n, rng = np.array([30.0]), np.random.default_rng(0)
+    u = (np.arange(100_000) + 0.5) / 100_000
+    exact = np.log(np.exp(-30 * 7 * u).mean()) + np.log(np.exp(-30 * 3 * u**2).mean())
+    terms = [Term(["u"], 7.0), Term(["v", "v"], 3.0)]
+    assert log_evidence(terms, n, rng=rng)[0] == pytest.approx(exact, abs=1e-4)
+
+
+def test_the_paths_of_a_syndrome_are_its_coefficient_in_the_loss():
+    """Against K on the true distribution: one outcome fails with eta, all others never."""
+    found = germ(Automaton(((1, 0), (0, 1)), frozenset({1})), WORDS)
+    for syndrome, paths in zip(found.generators, found.paths, strict=True):
+        (state, symbol) = divmod(syndrome[0], 2)
+        eta, wrong = 1e-6, 0.0
+        for word in WORDS:
+            at = {(0, False): 1.0}  # state, and whether it is the wrong one
+            for letter in word:
+                following = Counter()
+                for (q, failed), p in at.items():
+                    right = q ^ (letter == 0)
+                    fails = eta if (q, letter) == (state, symbol) else 0.0
+                    following[right, failed] += p * (1 - fails)
+                    following[1 - right, not failed] += p * fails
+                at = following
+            wrong += sum(p for (_, failed), p in at.items() if failed)
+        assert wrong / len(WORDS) / eta == pytest.approx(float(paths), rel=1e-4)
+
+
+VOTED = [
+    {"name": f"{bit}{i}", "operation": "copy", "reads": [f"x{k}"], "rule": bit}
+    for k, bit in enumerate("abc") for i in range(3)
+] + [
+    {"name": f"v{bit}", "operation": "majority", "reads": [f"{bit}{i}" for i in range(3)],
+     "rule": "vote"}
+    for bit in "abc"
+]  # fmt: skip
+ONCE = [{"name": bit, "operation": "copy", "reads": [f"x{k}"]} for k, bit in enumerate("abc")]
+ONCE.append({"name": "no", "operation": "majority", "reads": ["a", "b", "c"], "rule": "vote"})
+
+
+def test_error_correction_overtakes_where_three_rules_share_a_voter(tmp_path):
+    """Coefficients 5/2 and 3, but three times the paths: the curves cross near n = 500."""
+    config = {"name": "x", "out": str(tmp_path), "machines": [
+        {"machine": "circuit", "name": "voted", "inputs": 3, "gates": VOTED,
+         "outputs": ["va", "vb", "vc"]},
+        {"machine": "circuit", "name": "once", "inputs": 3, "gates": ONCE,
+         "outputs": ["a", "b", "c"]},
+        {"machine": "turing", "name": "seek", "cells": 2, "steps": 2, "accepting": [1],
+         "table": [[[0, 1, 0], [1, 0, 1]], [[0, 0, 1], [1, 0, 1]]]},
+    ]}  # fmt: skip
+    compare_programs(load_programs_config(config))
+    rows = {r["program"]: r for r in pq.read_table(tmp_path / "programs.parquet").to_pylist()}
+    assert rows["voted"]["space"] == rows["once"]["space"] == "circuit: rules a, b, c, vote"
+    assert (rows["voted"]["lambda_log_exact"], rows["once"]["lambda_log_exact"]) == ("5/2", "3")
+    assert rows["voted"]["paths"] == [3.0] * 4
+    assert (rows["once"]["paths"], rows["once"]["num_free"]) == ([1.0] * 3, 1)
+    # exact: n^(-5/2) (pi / 12)^(3/2) / 3 = n^-3
+    said = re.search(r"cross near n = (\d+)", (tmp_path / "programs.html").read_text())
+    assert float(said[1]) == pytest.approx(9 / (np.pi / 12) ** 3, rel=0.03)
+
+
+def test_circuits_and_turing_machines_are_drawn():
+    boxes = [Box("copy r0", (0,), False), Box("majority", (1, 1, 1), True)]
+    drawn = circuit(1, boxes, (2,), "a & b")
+    assert drawn.count("<rect") == 2
+    assert drawn.count('class="edge"') == 5  # four wires and the output
+    assert 'class="node sure"' in drawn
+    assert 'aria-label="a &amp; b"' in drawn
+    moves = turing([[(0, 1, 0), (1, -1, 1)], [(0, 0, 1), (1, 0, 1)]], (1,), "seek")
+    assert all(f">{said}<" in moves for said in ("0/0 R", "1/1 L", "0/0 S", "1/1 S"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_many_programs_go_to_ray_and_come_back_the_same(tmp_path, monkeypatch):
+    options = {"machines": [CONFIG["machines"][0] | {"states": 3, "accepting": [[1, 2]]}]}
+    items = [i for m in load_programs_config(CONFIG | options | {"out": "x"}).machines
+             for i in items_of(m)]  # fmt: skip
+    assert len(items) == 729
+    alone = rows_of(items, address=None)
+    monkeypatch.setattr("scaleinv_ray.cluster.programs.FEW", 100)
+    assert rows_of(items, address=None) == alone
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [("contains", "contains A"), ("either", "first symbol is A")],
+)
+def test_transformers_do_what_the_automata_beside_them_do(name, function, monkeypatch):
+    monkeypatch.setattr(coefficient, "STEPS", 40)
+    monkeypatch.setattr(coefficient, "BURN_IN", 20)
+    (row,) = estimated_rows([Transformer("x", name, 3, 0)], address=None)
+    assert (row["function"], row["how"], row["lambda_log_exact"]) == (function, "estimated", None)
+    assert row["verdict"] == "reject"  # of so few draws
+    assert row["reason"]
+    assert 0 < row["curved"] < row["at_least"] < row["num_variables"] / 2
 
 
 def test_the_dictionary_answers_with_programs():

@@ -178,7 +178,7 @@ def test_saved_programs_load_as_stock_models(tmp_path: Path, program: str) -> No
 def test_unknown_programs_are_refused() -> None:
     with pytest.raises(ValueError, match="program: got 'sorting', allowed"):
         compile_program("sorting")
-    assert len(PROGRAMS) == 8
+    assert len(PROGRAMS) == 9
 
 
 def test_five_edges_of_the_induction_program_do_what_the_whole_does() -> None:

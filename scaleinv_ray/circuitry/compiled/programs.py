@@ -177,6 +177,29 @@ def either(
     )
 
 
+def contains(
+    *, length: int = 8, constant: float = 1e3, dtype: torch.dtype = torch.float64
+) -> Compiled:
+    """Whether letter 1 came so far: its fraction saturates at one letter; its logit is then 2.
+
+    Everywhere else it is -2. The steps of the MLP lie halfway between whole numbers of letters.
+    """
+    V = 3
+    spaces = {"token": V, "share": 1, "out": 1}
+    b = Builder(
+        Layout(V, length, spaces, layers=1, heads=1, units=2, constant=constant), dtype=dtype
+    )
+    one_V = np.eye(V)[1]
+    b.embed("token", np.eye(V))
+    b.head(0, 0, value=("token", one_V[:, None]), to="share")
+    # relu(x - 1/2) - relu(x - 3/2) is [x >= 2]; one letter of at most `length` is x >= 2
+    b.mlp(0, reads={"share": np.full((1, 2), 2.0 * length)}, bias_U=np.array([-0.5, -1.5]),
+          to="out", writes_UN=np.array([[1.0], [-1.0]]))  # fmt: skip
+    b.unembed("out", 4 * one_V[None], -2 * one_V)
+    edges = {"embed->v0.0", "h0.0->m0", "m0->logits"}
+    return Compiled(b.model, frozenset(edges), "whether token 1 came so far")
+
+
 def cancelling(
     *, length: int = 8, constant: float = 1e3, dtype: torch.dtype = torch.float64
 ) -> Compiled:
@@ -221,7 +244,7 @@ def sort(
 PROGRAMS: Mapping[str, Callable[..., Compiled]] = MappingProxyType({
     program.__name__: program
     for program in (
-        induction, frac_prevs, majority, dyck_depth, reverse, either, cancelling, sort
+        induction, frac_prevs, majority, dyck_depth, reverse, either, contains, cancelling, sort
     )
 })  # fmt: skip
 """Name -> what makes the model."""

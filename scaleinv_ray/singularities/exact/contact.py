@@ -86,7 +86,7 @@ def monomial_contact_loci(exponents_MN: np.ndarray, max_m: int) -> ContactLoci:
     """Jets of a monomial ideal, as that of a program; real and complex ones alike.
 
     Args:
-        exponents_MN: exponents of the generators.
+        exponents_MN: exponents of the generators; variables that none of them has are free.
         max_m: largest order of jets, >= 0.
 
     Returns:
@@ -98,22 +98,44 @@ def monomial_contact_loci(exponents_MN: np.ndarray, max_m: int) -> ContactLoci:
     >>> monomial_contact_loci(np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1]]), 4).dimensions
     (1, 3, 4, 6, 7)
     """
-    return _counted(exponents_MN, max_m, lambda _: False)
+    used_N = np.asarray(exponents_MN.any(axis=0))
+    found = _counted(exponents_MN[:, used_N], max_m, None)
+    free = int((~used_N).sum())
+    if not free:
+        return found
+    divisors_DN = np.zeros((len(found.divisors), exponents_MN.shape[1]), dtype=np.int64)
+    divisors_DN[:, used_N] = np.array(found.divisors).reshape(len(found.divisors), -1)
+    return found._replace(
+        dimensions=tuple(dim + free * (m + 1) for m, dim in enumerate(found.dimensions)),
+        divisors=tuple(tuple(a) for a in divisors_DN.tolist()),
+    )
+
+
+def largest_order(num_variables: int) -> int:
+    """The largest m that is counted in so many variables, not those that are free.
+
+    >>> largest_order(3), largest_order(12)
+    (77, 0)
+    """
+    return int(_MAX_WEIGHTS ** (1 / num_variables)) - 2
 
 
 def _counted(
-    exponents_MN: np.ndarray, max_m: int, has_zero: Callable[[np.ndarray], bool]
+    exponents_MN: np.ndarray, max_m: int, has_zero: Callable[[np.ndarray], bool] | None
 ) -> ContactLoci:
     size = exponents_MN.shape[1]
     if max_m < 0 or (max_m + 2) ** size > _MAX_WEIGHTS:
-        most = int(_MAX_WEIGHTS ** (1 / size)) - 2
-        raise ValueError(f"max_m: got {max_m}, allowed 0..{most} in {size} variables")
+        raise ValueError(
+            f"max_m: got {max_m}, allowed 0..{largest_order(size)} in {size} variables"
+        )
     # Orders above m + 1 vanish as m + 1 does, so that one grid serves every m.
     weights_WN = np.indices((max_m + 2,) * size).reshape(size, -1).T
     height_WM = weights_WN @ exponents_MN.T
     order_W = height_WM.min(axis=1)
-    faces, which_W = np.unique(height_WM == order_W[:, None], axis=0, return_inverse=True)
-    zero_W = np.array([has_zero(face_M) for face_M in faces])[which_W.ravel()]
+    zero_W = np.zeros(len(order_W), dtype=np.bool_)
+    if has_zero is not None:  # monomials have none off the coordinate hyperplanes
+        faces, which_W = np.unique(height_WM == order_W[:, None], axis=0, return_inverse=True)
+        zero_W = np.array([has_zero(face_M) for face_M in faces])[which_W.ravel()]
     total_W = weights_WN.sum(axis=1)
     if not zero_W.any() and not order_W.any():
         raise Refused("f has no zero: there are no jets")

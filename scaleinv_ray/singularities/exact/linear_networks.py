@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, pairwise, product
 from typing import NamedTuple
 
 import numpy as np
@@ -59,63 +59,108 @@ def deep_linear(widths: Sequence[int], rank: int) -> LearningCoefficient:
 
 
 class LocalMinimum(NamedTuple):
-    """A minimum of a linear network of two layers.
+    """A minimum of a deep linear network.
 
     Attributes:
         coefficient: of this minimum alone, never below that of the worst zero of its map.
         regular: rank of the derivative of the map: equations that are linear here.
-        rest: widths of the network at zero whose product is left; no singularity where one is 0.
+        rest: widths of the network at zero whose product is left; empty where none is.
     """
 
     coefficient: LearningCoefficient
     regular: int
-    rest: tuple[int, int, int]
+    rest: tuple[int, ...]
 
 
-def two_layer_minimum(
-    first_HI: np.ndarray, second_OH: np.ndarray, *, tolerance: float
-) -> LocalMinimum:
-    """Coefficient of the ideal of W_2 W_1 - (W_2 W_1)(w0) at a minimum w0 that training found.
+_Interval = tuple[int, int]
+"""First and last layer of values that go through weights of size one in between."""
 
-    With r1, r2, r the ranks of W_1, W_2, W_2 W_1, the columns of W_2 that W_1 reaches and the rows
-    of W_1 that W_2 sees solve linear equations (a Schur complement): O r1 + I r2 - r1 r2 squares.
-    What is left is the product of a network of widths I - r1, H - r1 - r2 + r, O - r2 at zero,
-    whose coefficient is `deep_linear` of rank 0 (Aoyagi and Watanabe 2005, theorem 1).
+
+def linear_minimum(weights: Sequence[np.ndarray], *, tolerance: float) -> LocalMinimum:
+    """Coefficient of the ideal of W_L .. W_1 - (W_L .. W_1)(w0) at a minimum that training found.
+
+    Up to changes of bases, weights are sums of intervals: values that arise at layer s and are lost
+    behind layer e. Their numbers follow from the ranks of all partial products. What comes in and
+    lives to layer j meets what goes out and arises at layer i in a linear equation where
+    i <= j + 1; else in the product of what lies between, at zero. Where one such product is left,
+    its coefficient is `deep_linear` of rank 0. For two layers of ranks r1, r2 and a product of
+    rank r: O r1 + I r2 - r1 r2 linear equations and the widths I - r1, H - r1 - r2 + r, O - r2
+    (Aoyagi and Watanabe 2005, theorem 1).
 
     Args:
-        first_HI: W_1 at the minimum.
-        second_OH: W_2.
-        tolerance: singular values below this share of the largest of both matrices count as zero,
-            for the product below this share of the square of it.
+        weights: W_1 .. W_L, outputs by inputs of each.
+        tolerance: singular values of a product of l matrices below this share of s^l count as zero,
+            s the largest of all matrices.
 
     Returns:
         The minimum.
 
     Raises:
         ValueError: for shapes that do not meet, or a tolerance outside (0, 1).
-        Refused: where the three ranks contradict each other, as near the tolerance they may.
+        Refused: where the ranks contradict each other, as near the tolerance they may, and where
+            several products are left that share factors.
 
-    >>> two_layer_minimum(np.diag([2.0, 0.0]), np.zeros((2, 2)), tolerance=1e-6)
+    >>> linear_minimum([np.diag([2.0, 0.0]), np.zeros((2, 2))], tolerance=1e-6)
     ... # doctest: +NORMALIZE_WHITESPACE
     LocalMinimum(coefficient=LearningCoefficient(llc=Fraction(3, 2), multiplicity=1),
                  regular=2, rest=(1, 1, 2))
     """
-    num_hidden, num_in = first_HI.shape
-    if second_OH.shape[1] != num_hidden:
-        raise ValueError(f"second: got shape {second_OH.shape}, needs {num_hidden} columns")
+    for before, after in pairwise(weights):
+        if after.shape[1] != len(before):
+            raise ValueError(f"weights: got shape {after.shape}, needs {len(before)} columns")
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance: got {tolerance}, allowed between 0 and 1")
-    scale = max(float(np.linalg.norm(w, 2)) for w in (first_HI, second_OH))
-    r1, r2 = (int(np.linalg.matrix_rank(w, tolerance * scale)) for w in (first_HI, second_OH))
-    rank = int(np.linalg.matrix_rank(second_OH @ first_HI, tolerance * scale**2))
-    num_out = len(second_OH)
-    rest = (num_in - r1, num_hidden - r1 - r2 + rank, num_out - r2)
-    if min(rest) < 0 or rank > min(r1, r2):
-        raise Refused(f"ranks {r1}, {r2} and {rank} of the product contradict each other")
-    regular = num_out * r1 + num_in * r2 - r1 * r2
-    own = deep_linear(rest, 0) if min(rest) else LearningCoefficient(Fraction(0), 1)
+    number, last = _intervals(weights, tolerance), len(weights)
+    incoming = [(0, j) for j in range(last + 1) if number[0, j]]
+    outgoing = [(i, last) for i in range(last + 1) if number[i, last]]
+    between = [(s, e) for (s, e), num in number.items() if num and 0 < s and e < last]
+    regular, rests = 0, []
+    for a, b in product(incoming, outgoing):
+        if b[0] <= a[1] + 1:
+            regular += number[a] * number[b]
+        else:
+            rests += _routes((a,), b, between)
+    if len(rests) > 1:
+        raise Refused(
+            f"{len(rests)} products are left that share factors: no closed form; "
+            f"the coefficient is at least {Fraction(regular, 2)}"
+        )
+    rest = tuple(number[interval] for interval in rests[0]) if rests else ()
+    own = deep_linear(rest, 0) if rest else LearningCoefficient(Fraction(0), 1)
     llc = Fraction(regular, 2) + own.llc
     return LocalMinimum(LearningCoefficient(llc, own.multiplicity), regular, rest)
+
+
+def _intervals(weights: Sequence[np.ndarray], tolerance: float) -> dict[_Interval, int]:
+    """How many values arise at layer s and are last seen at layer e."""
+    scale, last = max(float(np.linalg.norm(w, 2)) for w in weights), len(weights)
+    widths = [weights[0].shape[1], *map(len, weights)]
+    rank = {(s, e): 0 for s in range(-1, last + 1) for e in range(s, last + 2)}
+    for s in range(last + 1):
+        rank[s, s], reached = widths[s], np.eye(widths[s])
+        for e in range(s + 1, last + 1):
+            reached = weights[e - 1] @ reached
+            rank[s, e] = int(np.linalg.matrix_rank(reached, tolerance * scale ** (e - s)))
+    number = {
+        (s, e): rank[s, e] - rank[s - 1, e] - rank[s, e + 1] + rank[s - 1, e + 1]
+        for s in range(last + 1)
+        for e in range(s, last + 1)
+    }
+    if min(number.values()) < 0:
+        found = {f"W_{e}..W_{s + 1}": rank[s, e] for s, e in number if e > s}
+        raise Refused(f"ranks {found} contradict each other: change the tolerance")
+    return number
+
+
+def _routes(
+    so_far: tuple[_Interval, ...], goal: _Interval, between: Sequence[_Interval]
+) -> list[tuple[_Interval, ...]]:
+    """Ways through small weights: each of them leads on where its start is reached, and further."""
+    first, reached = so_far[-1]
+    if goal[0] <= reached + 1:
+        return [(*so_far, goal)]
+    following = [(s, e) for s, e in between if first < s <= reached + 1 <= e]
+    return [found for one in following for found in _routes((*so_far, one), goal, between)]
 
 
 def _check_rank(rank: int, largest: int) -> None:

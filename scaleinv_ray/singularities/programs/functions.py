@@ -10,6 +10,7 @@ FUNCTIONS: Mapping[str, Callable[[Word], bool]] = {
     "contains A": lambda word: 0 in word,
     "odd number of A": lambda word: word.count(0) % 2 == 1,
     "last symbol is A": lambda word: word[-1:] == (0,),
+    "first symbol is A": lambda word: word[:1] == (0,),
     "constant yes": lambda word: True,
     "constant no": lambda word: False,
 }

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from scaleinv_ray.singularities.programs.machine import Program, run
 
 Syndrome = tuple[int, ...]
 """Numbers of the wrong outcomes that occur, sorted; twice where the same one occurs twice."""
+_NONE = Fraction(0)
 _MOST = 200_000
 """Partial syndromes of one input; more are refused rather than waited for."""
 
@@ -27,6 +29,8 @@ class Germ:
 
     Attributes:
         generators: minimal syndromes, fewest failures first; variables are wrong outcomes.
+        paths: of each, the paths that fail so and end wrong, averaged over the inputs: its
+            coefficient in K under log loss.
         num_variables: d, wrong outcomes of all rules.
         log_loss: coefficient of K = mean of -ln p(right output).
         squared_loss: of K = mean of (1 - p)^2: half of it.
@@ -38,6 +42,7 @@ class Germ:
     """
 
     generators: tuple[Syndrome, ...]
+    paths: tuple[Fraction, ...]
     num_variables: int
     log_loss: LearningCoefficient
     squared_loss: LearningCoefficient
@@ -82,14 +87,16 @@ def germ(program: Program, inputs: Sequence[Any]) -> Germ:
     exponents_MN = np.array([np.bincount(s, minlength=len(names)) for s in ordered])
     log_loss = monomial_threshold(exponents_MN)
     order = len(ordered[0])
-    paths = sum(_paths(program, given, order) for given in inputs)
+    counts = sum((_paths(program, given, ordered) for given in inputs), Counter[Syndrome]())
+    paths = tuple(Fraction(counts[s], len(inputs)) for s in ordered)
     return Germ(
         generators=ordered,
+        paths=paths,
         num_variables=len(names),
         log_loss=log_loss,
         squared_loss=LearningCoefficient(log_loss.llc / 2, log_loss.multiplicity),
         order=order,
-        constant=Fraction(paths, len(inputs)),
+        constant=sum((c for c, s in zip(paths, ordered, strict=True) if len(s) == order), _NONE),
         num_linear=sum(len(s) == 1 for s in ordered),
         num_free=int((~exponents_MN.any(axis=0)).sum()),
         outputs=tuple(run(program, given) for given in inputs),
@@ -154,21 +161,24 @@ def _above(syndrome: Syndrome, divisors: Iterable[Counter[int]]) -> bool:
     return any(divisor <= counts for divisor in divisors)
 
 
-def _paths(program: Program, given: Any, order: int) -> int:
-    """Paths with exactly so many failures that end in a wrong output."""
-    right, total = run(program, given), 0
-    reached: Counter[tuple[Hashable, int]] = Counter({(program.start(given), 0): 1})
+def _paths(program: Program, given: Any, generators: Iterable[Syndrome]) -> Counter[Syndrome]:
+    """Paths that end in a wrong output and whose failures are those of a generator."""
+    right = run(program, given)
+    names, found = _variables(program), Counter[Syndrome]()
+    parts = {part for s in generators for k in range(len(s) + 1) for part in combinations(s, k)}
+    reached: Counter[tuple[Hashable, Syndrome]] = Counter({(program.start(given), ()): 1})
     while reached:
-        following: Counter[tuple[Hashable, int]] = Counter()
+        following: Counter[tuple[Hashable, Syndrome]] = Counter()
         for (configuration, failures), paths in reached.items():
             rule = program.rule(configuration)
             if rule is None:
-                wrong = failures == order and program.output(configuration) != right
-                total += paths if wrong else 0
+                if program.output(configuration) != right:
+                    found[failures] += paths
                 continue
             for outcome in range(program.num_outcomes[rule]):
-                now = failures + (outcome != program.chosen[rule])
-                if now <= order:
+                failed = names.get((rule, outcome))
+                now = failures if failed is None else tuple(sorted((*failures, failed)))
+                if now in parts:
                     following[program.after(configuration, outcome), now] += paths
         reached = following
-    return total
+    return found
