@@ -98,12 +98,17 @@ def findings(rows: Sequence[Row], values: Iterable[Row], quantities: Quantities)
     held = [row for row in measured if row["verdict_kind"] in {"conserved", "scales"}]
     numbers = values_by_size(values, [row for row in held if row["null_kind"] == "learned"])
 
-    def named(kind: str, null: str) -> list[str]:
-        chosen = [r for r in held if (r["verdict_kind"], r["null_kind"]) == (kind, null)]
-        return [_said(row, numbers.get(place_of(row), {}), quantities) for row in chosen]
-
+    learned = [
+        [r for r in held if (r["verdict_kind"], r["null_kind"]) == (kind, "learned")]
+        for kind in ("conserved", "scales")
+    ]
     sentences = [
-        _lead(len(measured), named("conserved", "learned"), named("scales", "learned")),
+        _lead(len(measured), *([label_of(r, quantities) for r in rows] for rows in learned)),
+        *(
+            f"{words}: {_said(row, numbers.get(place_of(row), {}), quantities)}."
+            for words, rows in zip(("Conserved, learned", "A law, learned"), learned, strict=True)
+            for row in rows[:MOST_NAMED]
+        ),
         *_beside_nulls(held, quantities),
         *_claims(measured),
         _fragile(held),
@@ -147,7 +152,13 @@ def _said(row: Row, numbers: Mapping[str, BySize], quantities: Quantities) -> st
         slope, low, high = (row[k] * scale for k in ("exponent", "exponent_low", "exponent_high"))
         parts.insert(0, f"{what} {slope:.3g} [{low:.3g}, {high:.3g}]")
     beside = f": {', '.join(parts)}" if parts else ""
-    return f"{label_of(row, quantities)} ({row['quantity']}{beside})"
+    return f"{label_of(row, quantities)} ({named_at(row)}){beside}"
+
+
+def named_at(row: Row) -> str:
+    """The name of a quantity with its place, as two verdicts of one name have two."""
+    site = f" at {row['site']}" if row["site"] and row["site"] != "all" else ""
+    return f"{row['quantity']}{site}" + (f" on {row['probe']}" if row["probe"] else "")
 
 
 def _ends(by_size: BySize) -> str:
@@ -157,7 +168,8 @@ def _ends(by_size: BySize) -> str:
     return first if len(sizes) == 1 else f"{first} to {last}"
 
 
-def _enumerated(parts: Sequence[str]) -> str:
+def _enumerated(parts: Iterable[str]) -> str:
+    parts = list(dict.fromkeys(parts))  # of several places one name
     more = len(parts) - MOST_NAMED
     return "; ".join([*parts[:MOST_NAMED], *([f"and {more:,} more"] if more > 0 else [])])
 
@@ -170,10 +182,10 @@ def _lead(measured: int, conserved: Sequence[str], laws: Sequence[str]) -> str:
         return f"{of}, none was found to be conserved, or to follow a law, by training."
     said = []
     if conserved:
-        said.append(f"{len(conserved):,} conserved and learned: {_enumerated(conserved)}")
+        said.append(f"{len(conserved):,} conserved and learned ({_enumerated(conserved)})")
     if laws:
-        said.append(f"{len(laws):,} with a law that is learned: {_enumerated(laws)}")
-    return f"{of}, {'. Besides, '.join(said)}."
+        said.append(f"{len(laws):,} with a law that is learned ({_enumerated(laws)})")
+    return f"{of}, {join(said)}."
 
 
 def _beside_nulls(held: Sequence[Row], quantities: Quantities) -> list[str]:

@@ -50,10 +50,11 @@ def test_the_first_sentence_names_what_is_learned_beside_what_is_not() -> None:
         "trained": {100: [1.0, 1.2], 1000: [1.1, 1.1]},
         "random_init": {100: [2.0, 2.0], 1000: [5.0, 5.0]},
     }
-    lead = findings(rows, values("loops", measured), MEANINGS)[0]
-    assert lead == (
-        "Of 2 measured quantities, 1 conserved and learned: number of loops "
-        "(loops: trained 1.10 ± 0.10 to 1.1, untrained 2 to 5)."
+    lead, first, *_ = findings(rows, values("loops", measured), MEANINGS)
+    assert lead == "Of 2 measured quantities, 1 conserved and learned (number of loops)."
+    assert first == (
+        "Conserved, learned: number of loops (loops at resid_post on prose): "
+        "trained 1.10 ± 0.10 to 1.1, untrained 2 to 5."
     )
 
 
@@ -64,8 +65,8 @@ def test_finished_models_have_their_numbers_beside_the_verdict() -> None:
         "trained": {100: [1.0, 1.2], 1000: [1.1, 1.1]},
         "random_init": {100: [2.0, 2.0], 1000: [5.0, 5.0]},
     }
-    lead = findings(rows, values("loops", measured, finished=True), MEANINGS)[0]
-    assert "(loops: trained 1.10 ± 0.10 to 1.1, untrained 2 to 5)" in lead
+    first = findings(rows, values("loops", measured, finished=True), MEANINGS)[1]
+    assert first.endswith(": trained 1.10 ± 0.10 to 1.1, untrained 2 to 5.")
 
 
 def test_a_learned_law_is_named_with_its_exponent() -> None:
@@ -75,19 +76,21 @@ def test_a_learned_law_is_named_with_its_exponent() -> None:
         verdict(quantity="rank", **law, **ends),
         verdict(quantity="other", unit=0.5, **law, **ends),
     )
-    lead = findings(rows, [], MEANINGS)[0]
-    assert "2 with a law that is learned: Euler number of the cloud (rank: exponent 0.31" in lead
-    assert "[0.28, 0.34]" in lead
+    lead, first, other, *_ = findings(rows, [], MEANINGS)
+    assert lead.endswith("2 with a law that is learned (Euler number of the cloud; other).")
+    assert first.startswith("A law, learned: Euler number of the cloud (rank at")
+    assert first.endswith(": exponent 0.31 [0.28, 0.34].")
     # no meaning is known: its name; judged in units: a slope of the quantity itself
-    assert "other (other: slope per ln N 0.155 [0.14, 0.17])" in lead
+    assert other.endswith(": slope per ln N 0.155 [0.14, 0.17].")
 
 
 def test_more_than_four_findings_are_counted() -> None:
     rows = rows_of(*(
         verdict(quantity=f"q{i}", verdict="conserved", null_class="learned") for i in range(6)
     ))  # fmt: skip
-    lead = findings(rows, [], {})[0]
-    assert "6 conserved and learned: q0 (q0); q1 (q1); q2 (q2); q3 (q3); and 2 more." in lead
+    lead, *others = findings(rows, [], {})
+    assert "6 conserved and learned (q0; q1; q2; q3; and 2 more)." in lead
+    assert sum(line.startswith("Conserved, learned: ") for line in others) == 4
 
 
 def test_nothing_learned_is_said() -> None:
@@ -204,7 +207,8 @@ def test_the_picture_has_a_line_a_quantity_least_change_first() -> None:
     given = [*values("loops", grows), *values("rank", still)]
     given += values("one_seed", {"trained": {100: [1.0], 1000: [2.0]}})
     lines = lines_of(rows, given, MEANINGS)
-    assert [line.quantity for line in lines] == ["rank", "loops"]
+    places = ["rank at resid_post on prose", "loops at resid_post on prose"]
+    assert [line.quantity for line in lines] == places
     assert lines[1].trained == pytest.approx((2.0, 2.0, 2.0))  # margins of 10 %: 1.1 ** 2
     # by hand: (0.05 - 0.01) / 0.1, t(1) times sqrt(var / 2) / 0.1
     assert lines[0].trained.value == pytest.approx(0.4)

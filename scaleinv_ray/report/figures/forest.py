@@ -18,6 +18,7 @@ from scaleinv_ray.report.findings import (
     BySize,
     Quantities,
     label_of,
+    named_at,
     place_of,
     values_by_size,
 )
@@ -36,7 +37,7 @@ class Change(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A quantity at a place."""
+    """A quantity at a place, which its name says."""
 
     label: str
     quantity: str
@@ -102,7 +103,7 @@ def lines_of(
         if trained is not None:
             label = label_of(row, quantities)
             found.append(
-                Line(label, row["quantity"], row["verdict_kind"], row["null_kind"], trained,
+                Line(label, named_at(row), row["verdict_kind"], row["null_kind"], trained,
                      of.get(UNTRAINED))
             )  # fmt: skip
     return sorted(found, key=lambda line: abs(line.trained.value))
