@@ -14,7 +14,6 @@ def column_of(file: Path, name: str) -> pa.ChunkedArray:
 
     Args:
         file: Parquet.
-        name: of the column.
 
     Returns:
         Its values.

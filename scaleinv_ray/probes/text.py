@@ -145,7 +145,6 @@ def enough(request: ProbeRequest, long: int, known: int, *, what: str) -> None:
     Args:
         request: takes what is said.
         long: of them, how many have `length` tokens.
-        known: how many there are.
         what: they are.
 
     Raises:

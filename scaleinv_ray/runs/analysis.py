@@ -338,7 +338,6 @@ def _prepared(
     scratch: Scratch,
 ) -> tuple[Jobs, Cleared]:
     """The work with the captures that nodes have, and what preflight found of the cluster."""
-    from scaleinv_ray.cluster.nodes.checks import Demands
     from scaleinv_ray.cluster.nodes.preflight import preflight
     from scaleinv_ray.cluster.scratch.transfer import survey_nodes
 
@@ -347,16 +346,10 @@ def _prepared(
     wanted = {Path(path).name for path in read if scratch.holds(path)}
     grounds = survey_nodes(scratch, wanted, only_wanted=discard)
     work = replace(work, found=found_on(scratch, grounds))
-    demands = Demands(
-        gpus_per_model=config.cluster.gpus_per_model,
-        actors=config.cluster.actors,
-        memory=config.cluster.memory,
-        shared_bytes=sum(tokens_ST.nbytes for tokens_ST in work.tokens.values()),
-        node_wait_s=config.cluster.node_wait,
-    )
+    shared_bytes = sum(tokens_ST.nbytes for tokens_ST in work.tokens.values())
     size = _bytes_of(plan, work, missing, discard=discard)
-    given: dict[str, Any] = {"demands": demands, "grounds": grounds, "scratch": scratch}
-    return work, preflight(terms, capture_bytes=size, **given)
+    given: dict[str, Any] = {"shared_bytes": shared_bytes, "grounds": grounds, "scratch": scratch}
+    return work, preflight(terms, config.cluster, capture_bytes=size, **given)
 
 
 def _scratch(store: Store, config: RunConfig) -> Scratch:

@@ -8,7 +8,6 @@ import pytest
 
 from scaleinv_ray.cluster.nodes import checks
 from scaleinv_ray.cluster.nodes.checks import (
-    Demands,
     check_object_stores,
     check_requests,
     check_versions,
@@ -16,6 +15,7 @@ from scaleinv_ray.cluster.nodes.checks import (
     most_memory,
 )
 from scaleinv_ray.cluster.nodes.node_kinds import NodeKind
+from scaleinv_ray.config.cluster import ClusterOptions
 from scaleinv_ray.runs.analysis import run
 from tests.cluster.test_faults import small_config
 
@@ -24,10 +24,10 @@ CPU = NodeKind({"CPU": 16.0, "memory": 16e9}, 2)
 GPU = NodeKind({"CPU": 2.0, "GPU": 5.0, "memory": 8e9}, 3)
 
 
-def refusal(kinds: list[NodeKind], demands: Demands) -> str | None:
-    """What is said against demands, None where they are granted."""
+def refusal(kinds: list[NodeKind], options: ClusterOptions) -> str | None:
+    """What is said against options, None where they are granted."""
     try:
-        check_requests(kinds, demands)
+        check_requests(kinds, options)
     except ValueError as error:
         return str(error)
     return None
@@ -36,30 +36,42 @@ def refusal(kinds: list[NodeKind], demands: Demands) -> str | None:
 @pytest.mark.parametrize(
     "granted",
     [
-        Demands(),
-        Demands(gpus_per_model=2, actors=6),
-        Demands(gpus_per_model=5, actors=3),
-        Demands(actors=38),
-        Demands(memory=int(16e9)),
+        ClusterOptions(),
+        ClusterOptions(gpus_per_model=2, actors=6),
+        ClusterOptions(gpus_per_model=5, actors=3),
+        ClusterOptions(actors=38),
+        ClusterOptions(memory=int(16e9)),
     ],
 )
-def test_what_nodes_have_is_granted(granted: Demands) -> None:
+def test_what_nodes_have_is_granted(granted: ClusterOptions) -> None:
     assert refusal([HEAD, CPU, GPU], granted) is None
 
 
 @pytest.mark.parametrize(
-    ("demands", "said"),
+    ("options", "said"),
     [
-        (Demands(gpus_per_model=6), r"cluster\.gpus_per_model: got 6, no node has more than 5"),
-        (Demands(gpus_per_model=2, actors=7), r"actors: got 7 with 2 GPUs each, .* room for 6"),
-        (Demands(gpus_per_model=3, actors=4), r"actors: got 4 with 3 GPUs each, .* room for 3"),
-        (Demands(actors=39), r"cluster\.actors: got 39, nodes have room for 38"),
-        (Demands(memory=int(17e9)), r"memory: got 17000000000, no node .* more than 16000000000"),
+        (
+            ClusterOptions(gpus_per_model=6),
+            r"cluster\.gpus_per_model: got 6, no .* more than 5",
+        ),
+        (
+            ClusterOptions(gpus_per_model=2, actors=7),
+            r"actors: got 7 with 2 GPUs .* room for 6",
+        ),
+        (
+            ClusterOptions(gpus_per_model=3, actors=4),
+            r"actors: got 4 with 3 GPUs .* room for 3",
+        ),
+        (ClusterOptions(actors=39), r"cluster\.actors: got 39, nodes have room for 38"),
+        (
+            ClusterOptions(memory=int(17e9)),
+            r"memory: got 17000000000, .* more than 16000000000",
+        ),
     ],
 )
-def test_what_no_node_has_is_refused(demands: Demands, said: str) -> None:
+def test_what_no_node_has_is_refused(options: ClusterOptions, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        check_requests([HEAD, CPU, GPU], demands)
+        check_requests([HEAD, CPU, GPU], options)
 
 
 def test_the_most_memory_is_of_a_node_that_runs_tasks() -> None:
@@ -69,12 +81,12 @@ def test_the_most_memory_is_of_a_node_that_runs_tasks() -> None:
 
 def test_gpus_without_a_cpu_beside_them_are_of_no_use() -> None:
     with pytest.raises(ValueError, match="a CPU beside them"):
-        check_requests([CPU, NodeKind({"GPU": 1.0}, 1)], Demands(gpus_per_model=1))
+        check_requests([CPU, NodeKind({"GPU": 1.0}, 1)], ClusterOptions(gpus_per_model=1))
 
 
 def test_nodes_that_may_come_count_without_limit_and_unknown_memory_is_not_refused() -> None:
     coming = NodeKind({"CPU": 1.0}, math.inf)
-    assert refusal([HEAD, coming], Demands(actors=1000, memory=int(1e15))) is None
+    assert refusal([HEAD, coming], ClusterOptions(actors=1000, memory=int(1e15))) is None
 
 
 def node(name: str, store: float) -> dict[str, Any]:
@@ -84,9 +96,9 @@ def node(name: str, store: float) -> dict[str, Any]:
 
 def test_the_smallest_object_store_has_to_hold_the_tokens() -> None:
     nodes = [node("ab", 2e9), node("cd", 1e6)]
-    check_object_stores(nodes, Demands(shared_bytes=1_000_000))
+    check_object_stores(nodes, 1_000_000)
     with pytest.raises(ValueError, match=r"1000001 bytes, .* of node cdcdcdcd \(10\.0\.0\.1\)"):
-        check_object_stores(nodes, Demands(shared_bytes=1_000_001))
+        check_object_stores(nodes, 1_000_001)
 
 
 @pytest.mark.ray

@@ -11,7 +11,7 @@ import yaml
 
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.driving.driver import Driver
-from scaleinv_ray.cluster.nodes.checks import Demands, check_requests, environment, nowhere
+from scaleinv_ray.cluster.nodes.checks import check_requests, environment, nowhere
 from scaleinv_ray.cluster.nodes.joining import Joining, Needs, Terms, disk_lacking, lacking
 from scaleinv_ray.cluster.nodes.node_kinds import ANY, NodeKind, autoscaling_configs, kinds_of
 from scaleinv_ray.cluster.nodes.preflight import NONCE, posted
@@ -52,10 +52,10 @@ def test_what_may_come_stands_in_the_file_of_the_autoscaler() -> None:
     assert kinds_of(config) == kinds, "the head is there already"
     assert [k.number for k in kinds_of(config | {"max_workers": 3})] == [3, 3]
     assert kinds_of(config | {"max_workers": 0}) == kinds_of({}) == []
-    check_requests(kinds, Demands(gpus_per_model=1))
-    check_requests([ANY], Demands(gpus_per_model=8, memory=10**12))
+    check_requests(kinds, ClusterOptions(gpus_per_model=1))
+    check_requests([ANY], ClusterOptions(gpus_per_model=8, memory=10**12))
     with pytest.raises(ValueError, match="gpus_per_model: got 2, no node has more than 1"):
-        check_requests(kinds, Demands(gpus_per_model=2))
+        check_requests(kinds, ClusterOptions(gpus_per_model=2))
 
 
 def events_of(events: list[tuple[str, dict[str, Any]]], name: str) -> list[dict[str, Any]]:

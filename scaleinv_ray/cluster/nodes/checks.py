@@ -6,13 +6,13 @@ import math
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from scaleinv_ray.cluster.nodes.node_kinds import NodeKind
 from scaleinv_ray.cluster.pending import said
 from scaleinv_ray.cluster.session import ray
+from scaleinv_ray.config.cluster import ClusterOptions
 from scaleinv_ray.plan.jobs import code_version
 
 PACKAGES = (
@@ -24,26 +24,7 @@ ASKED_S = 60.0
 """Time that a node has to say what is installed there; its first worker takes seconds to start."""
 
 
-@dataclass(frozen=True)
-class Demands:
-    """What a run asks for.
-
-    Attributes:
-        gpus_per_model: GPUs of one capture actor.
-        actors: capture actors at a time, None for as many as fit.
-        memory: bytes that a measuring task asks for, None leaves it to Ray.
-        shared_bytes: what the driver puts into the object store, for all nodes.
-        node_wait_s: seconds to wait for a node.
-    """
-
-    gpus_per_model: int = 0
-    actors: int | None = None
-    memory: int | None = None
-    shared_bytes: int = 0
-    node_wait_s: float = 1200.0
-
-
-def check_requests(kinds: Sequence[NodeKind], demands: Demands) -> None:
+def check_requests(kinds: Sequence[NodeKind], options: ClusterOptions) -> None:
     """Refuses what would be pending for ever.
 
     Args:
@@ -52,23 +33,23 @@ def check_requests(kinds: Sequence[NodeKind], demands: Demands) -> None:
     Raises:
         ValueError: naming the field, and the most that a node has.
     """
-    gpus = demands.gpus_per_model
+    gpus = options.gpus_per_model
     if gpus > (most := max((k.resources.get("GPU", 0) for k in kinds), default=0)):
         raise ValueError(f"cluster.gpus_per_model: got {gpus}, no node has more than {most:g} GPUs")
     places = sum(k.number * _fits(k.resources, CPU=1, GPU=gpus) for k in kinds)
-    if demands.actors is not None and demands.actors > places:
+    if options.actors is not None and options.actors > places:
         with_gpus = f" with {gpus} GPUs each" if gpus else ""
         raise ValueError(
-            f"cluster.actors: got {demands.actors}{with_gpus}, nodes have room for {places:g}"
+            f"cluster.actors: got {options.actors}{with_gpus}, nodes have room for {places:g}"
         )
     if gpus and not places:
         raise ValueError(
             f"cluster.gpus_per_model: got {gpus}, no node has as many GPUs and a CPU beside them"
         )
     largest = most_memory(kinds)
-    if demands.memory is not None and demands.memory > largest:
+    if options.memory is not None and options.memory > largest:
         raise ValueError(
-            f"cluster.memory: got {demands.memory}, no node with a CPU has more than {largest:.0f} "
+            f"cluster.memory: got {options.memory}, no node with a CPU has more than {largest:.0f} "
             "bytes for tasks"
         )
 
@@ -118,7 +99,7 @@ def _fits(resources: Mapping[str, float], **wanted: float) -> int:
     return min(int(resources.get(name, 0) // n) for name, n in wanted.items() if n)
 
 
-def check_object_stores(nodes: Sequence[Mapping[str, Any]], demands: Demands) -> None:
+def check_object_stores(nodes: Sequence[Mapping[str, Any]], shared_bytes: int) -> None:
     """Refuses what a node's object store cannot hold: every capturing node gets a copy of it.
 
     Args:
@@ -129,9 +110,9 @@ def check_object_stores(nodes: Sequence[Mapping[str, Any]], demands: Demands) ->
     """
     smallest = min(nodes, key=lambda n: n["Resources"].get("object_store_memory", 0))
     room = smallest["Resources"].get("object_store_memory", 0)
-    if demands.shared_bytes > room:
+    if shared_bytes > room:
         raise ValueError(
-            f"protocol: the tokens of all probes take {demands.shared_bytes} bytes, the object "
+            f"protocol: the tokens of all probes take {shared_bytes} bytes, the object "
             f"store of node {name_of(smallest)} has {room:.0f} (ray start --object-store-memory)"
         )
 
@@ -185,11 +166,11 @@ def difference(there: Mapping[str, str], here: Mapping[str, str]) -> str:
     return "; ".join(f"{p} {there.get(p)}, not {v}" for p, v in here.items() if there.get(p) != v)
 
 
-def check_nodes(nodes: Sequence[Mapping[str, Any]], demands: Demands) -> None:
+def check_nodes(nodes: Sequence[Mapping[str, Any]], shared_bytes: int) -> None:
     """Checks what is on the nodes that are there; `joining` checks those that come later.
 
     Args:
         nodes: alive, as Ray lists them.
     """
-    check_object_stores(nodes, demands)
+    check_object_stores(nodes, shared_bytes)
     check_versions(nodes)

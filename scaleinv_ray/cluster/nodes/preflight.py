@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from scaleinv_ray.cluster.nodes.checks import (
-    Demands,
     check_nodes,
     check_requests,
     environment,
@@ -19,6 +18,7 @@ from scaleinv_ray.cluster.nodes.node_kinds import coming_kinds, node_kinds, pres
 from scaleinv_ray.cluster.pending import cause
 from scaleinv_ray.cluster.scratch.disk import Ground, Scratch
 from scaleinv_ray.cluster.session import ray
+from scaleinv_ray.config.cluster import ClusterOptions
 from scaleinv_ray.inputs.wording import sized
 from scaleinv_ray.store import PART, Store
 
@@ -68,9 +68,10 @@ class Cleared(NamedTuple):
 
 def preflight(
     terms: Terms,
+    options: ClusterOptions,
     *,
     capture_bytes: int,
-    demands: Demands,
+    shared_bytes: int,
     grounds: Sequence[Ground],
     scratch: Scratch | None = None,
 ) -> Cleared:
@@ -78,8 +79,9 @@ def preflight(
 
     Args:
         terms: what every node has to have.
+        options: what actors and tasks ask for.
         capture_bytes: what captures may take on disk at one time.
-        demands: what its actors and tasks ask for.
+        shared_bytes: what the driver puts into the object store, for all nodes.
         grounds: scratch of every node, or the one folder that all share.
 
     Returns:
@@ -88,16 +90,16 @@ def preflight(
     Raises:
         ValueError: naming what is missing.
     """
-    check_requests(node_kinds(), demands)
+    check_requests(node_kinds(), options)
     try:  # an autoscaling cluster may have no CPU yet and gets one for this
-        ray.get(_placed.remote(), timeout=demands.node_wait_s)
+        ray.get(_placed.remote(), timeout=options.node_wait)
     except ray.exceptions.GetTimeoutError as error:
         kinds = present_kinds(), coming_kinds()
-        raise ValueError(nowhere({"CPU": 1}, demands.node_wait_s, *kinds)) from error
+        raise ValueError(nowhere({"CPU": 1}, options.node_wait, *kinds)) from error
     nodes = [n for n in ray.nodes() if n["Alive"]]
-    check_nodes(nodes, demands)
+    check_nodes(nodes, shared_bytes)
     _check_store(terms, nodes)
-    maker = "GPU" if demands.gpus_per_model else "CPU"
+    maker = "GPU" if options.gpus_per_model else "CPU"
     at_work = {n["NodeID"] for n in nodes if n["Resources"].get(maker, 0) >= 1}
     check_disks(grounds, at_work, capture_bytes)
     apart = scratch is not None and not scratch.shared
@@ -105,8 +107,8 @@ def preflight(
         scratch=scratch if apart else None,
         capture_bytes=MARGIN * capture_bytes / (len(at_work) + 1),
         maker=maker,
-        shared_bytes=demands.shared_bytes,
-        memory=demands.memory or 0,
+        shared_bytes=shared_bytes,
+        memory=options.memory or 0,
     )
     return Cleared(ray.cluster_resources(), needs)
 
