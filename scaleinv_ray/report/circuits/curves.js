@@ -4,7 +4,7 @@ function faithfulness(model) {
   const found = model.faithfulness, n = CIRCUITS.indexOf(model);
   const draw = (width) => {
     const low = found.random_low || [], high = found.random_high || [];
-    const f = frame(width, 300, { x: [found.kept[0], 1], y: range([...found.faithful, 1, ...low, ...high]), logX: true, xName: "share of edges kept", yName: "f(k)", xText: percent });
+    const f = frame(width, 300, { x: [found.kept[0], 1], y: range([...found.faithful, 1, ...low, ...high]), logX: true, xName: "share of edges kept", yName: "f(k)", xText: (v) => `${tick(100 * v)} %` });
     return drawing(width, 300, `faithfulness of ${nameOf(model)}`, ...f.parts,
       found.draws ? band(f, found.kept, low, high, "var(--muted)") : null,
       found.draws ? path(f, found.kept, found.random, { class: "plain" }) : null,
@@ -51,9 +51,9 @@ function training(model) {
   const xs = tokens ? t.tokens : t.steps, colours = ["var(--trained)", "var(--random)", "var(--weights)", "var(--tokens)", "var(--muted)"];
   const onset = tokens ? t.onset.tokens : t.onset.step;
   const draw = (width) => {
-    const f = frame(width, 320, { x: [xs[0], xs[xs.length - 1]], y: range(t.components.flatMap((c) => c.effect)), xName: tokens ? "tokens seen" : "step", yName: "effect", xText: (v) => (v >= 1000 ? parameters(v) : num(v)) });
+    const f = frame(width, 320, { x: [xs[0], xs[xs.length - 1]], y: range(t.components.flatMap((c) => c.effect)), xName: tokens ? "tokens seen" : "step", yName: "effect", xText: (v) => (v >= 1000 ? parameters(v) : tick(v)) });
     return drawing(width, 320, "effects over training", ...f.parts,
-      s("line", { class: "plain", x1: f.px(onset), x2: f.px(onset), y1: 18, y2: 280 }),
+      s("line", { class: "plain", x1: f.px(onset), x2: f.px(onset), y1: 28, y2: 280 }),
       ...t.components.flatMap((c, i) => [path(f, xs, c.effect, { stroke: colours[i] }), dots(f, xs, c.effect, colours[i], (k) => `${c.name}, step ${t.steps[k]}: ${plusMinus(c.effect[k], c.stderr[k])}`, c.stderr)]));
   };
   const before = t.onset.before === null ? "" : `after step ${t.onset.before} and `;

@@ -48,16 +48,18 @@ function ticks(low, high, most = 5) {
   return found;
 }
 
+const tick = (value) => (Math.abs(value) >= 1e5 ? num(value) : String(Number(value.toPrecision(3))).replace(/^-/, "−"));
+
 /* x and y from numbers to pixels; logX for shares of edges and steps. */
-function frame(width, height, { x: [x0, x1], y: [y0, y1], logX = false, xName, yName, xTicks = null, xText = num }) {
-  const left = 48, right = 12, top = 18, bottom = 40;
+function frame(width, height, { x: [x0, x1], y: [y0, y1], logX = false, xName, yName, xTicks = null, xText = tick }) {
+  const left = 48, right = 14, top = 28, bottom = 40;
   const f = (v) => (logX ? Math.log10(v) : v);
   const span = f(x1) - f(x0) || 1;
   const px = (v) => left + ((f(v) - f(x0)) / span) * (width - left - right);
   const py = (v) => top + ((y1 - v) / (y1 - y0 || 1)) * (height - top - bottom);
   const parts = [];
   for (const t of ticks(y0, y1)) {
-    parts.push(s("line", { class: "grid", x1: left, x2: width - right, y1: py(t), y2: py(t) }), label(left - 6, py(t) + 4, num(t), "end"));
+    parts.push(s("line", { class: "grid", x1: left, x2: width - right, y1: py(t), y2: py(t) }), label(left - 6, py(t) + 4, tick(t), "end"));
   }
   const decades = () => Array.from({ length: Math.floor(Math.log10(x1) + 1e-9) - Math.ceil(Math.log10(x0) - 1e-9) + 1 }, (_, i) => 10 ** (Math.ceil(Math.log10(x0) - 1e-9) + i));
   for (const t of xTicks || (logX ? decades() : ticks(x0, x1, width < 420 ? 4 : 7))) parts.push(label(px(t), height - bottom + 17, xText(t)));
@@ -88,14 +90,15 @@ function band(f, xs, low, high, colour) {
 /* Bars to the right and left of zero, a name before each. */
 function bars(width, rows, title) {
   const most = Math.max(...rows.map((r) => Math.abs(r.value)), 1e-12);
-  const left = Math.min(150, 14 + 7.2 * Math.max(...rows.map((r) => r.name.length))), right = 84, high = 19;
-  const any = rows.some((r) => r.value < 0), both = any && rows.some((r) => r.value > 0);
+  const left = Math.min(150, 14 + 7.2 * Math.max(...rows.map((r) => r.name.length))), right = 118, high = 19;
+  const seen = rows.filter((r) => Math.abs(r.value) > 0.01 * most);
+  const any = seen.some((r) => r.value < 0), both = any && seen.some((r) => r.value > 0);
   const room = width - left - right, zero = left + (both ? room / 2 : any ? room : 0), scale = (both ? room / 2 : room) / most;
   return drawing(width, rows.length * high + 6, title, ...rows.flatMap((r, i) => {
     const y = i * high + 4, size = Math.abs(r.value) * scale;
     return [label(left - 6, y + 12, r.name, "end", { class: "ink" }),
       s("rect", { x: r.value < 0 ? zero - size : zero, y, width: Math.max(size, 0.5), height: high - 6, fill: signColour(r.value), rx: 2 }),
-      label(width - 2, y + 12, plusMinus(r.value, r.stderr), "end")];
+      label(width - 2, y + 12, Math.abs(r.value) < 1e-4 * most ? "≈ 0" : plusMinus(r.value, r.stderr), "end")];
   }));
 }
 

@@ -20,14 +20,16 @@ function edgesOf(model) {
   }).sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
 }
 
+const STEP = 84;
+
 function placed(nodes, layers, width) {
   const levels = groups([...nodes], (name) => levelOf(name, layers));
   const shown = [...levels.keys()].sort((a, b) => a - b);
-  const step = 72, height = shown.length * step;
+  const height = shown.length * STEP;
   const at = new Map();
   shown.forEach((level, i) => {
     const row = levels.get(level).sort((a, b) => Number(a.split(".")[1] || 0) - Number(b.split(".")[1] || 0));
-    row.forEach((name, j) => at.set(name, [width * (j + 1) / (row.length + 1), height - step / 2 - i * step]));
+    row.forEach((name, j) => at.set(name, [width * (j + 1) / (row.length + 1), height - STEP / 2 - i * STEP]));
   });
   return { at, height };
 }
@@ -43,16 +45,18 @@ function graphDrawing(model, edges, count) {
       const [x, y] = at.get(e.writer), [u, v] = at.get(e.reader);
       const pair = `${e.writer} ${e.reader}`, nth = seen.get(pair) || 0;
       seen.set(pair, nth + 1);
-      const bend = (nth % 2 ? -1 : 1) * (14 + 22 * Math.ceil(nth / 2)) * (nth || Math.abs(y - v) > 80 ? 1 : 0.3);
+      const over = Math.max(0, Math.round((y - v) / STEP) - 1);  // levels that it passes by
+      const side = Math.abs(x - u) > 40 ? Math.sign(u - x) : nth % 2 ? -1 : 1;
+      const bend = side * (over ? 46 + 12 * over : 4) + (nth % 2 ? -1 : 1) * (nth ? 8 + 14 * nth : 0);
       const d = `M${x} ${y - 13}C${x + bend} ${(y + v) / 2} ${u + bend} ${(y + v) / 2} ${u} ${v + 13}`;
       const text = `${e.name.replace("->", " → ")}: ${e.known ? `${plusMinus(e.value, e.known.stderr)} exact, ${num(e.estimate)} estimated` : `${num(e.value)} estimated`}`;
       return hover(s("path", { class: "edge", d, stroke: signColour(e.value), "stroke-opacity": 0.75, "stroke-dasharray": e.differs ? "6 5" : null,
         "stroke-width": Math.max(0.8, 9 * Math.abs(e.value) / most) }), text);
     });
-    const roles = kept.filter((e) => e.role !== e.reader).map((e, i, all_) => {
-      const [u, v] = at.get(e.reader), [x] = at.get(e.writer);
-      const same = all_.slice(0, i).filter((o) => o.reader === e.reader).length;
-      return same > 5 ? null : label(u + (x < u ? -1 : 1) * 6 + (same - 1) * 9, v + 26, e.role[0], "middle");
+    /* letters of what is read, in the order of the writers from left to right, below the head */
+    const roles = [...groups(kept.filter((e) => e.role !== e.reader), (e) => e.reader)].map(([name, to]) => {
+      const [u, v] = at.get(name);
+      return label(u + 10 + 3.7 * name.length, v + 22, distinct(to.map((e) => e.role[0])).sort().join(" "), "start");
     });
     const boxes = [...nodes].flatMap((name) => {
       const [x, y] = at.get(name), w = 16 + 7.4 * name.length;

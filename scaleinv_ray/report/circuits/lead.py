@@ -19,37 +19,44 @@ def lead(model: Mapping[str, Any]) -> list[str]:
     Returns:
         Which components do it, their effects with errors, and the same model untrained beside.
     """
-    return [_first(model), _effects(model), *_untrained(model), *_edges(model)]
+    return [_first(model), *_jointly(model), *_untrained(model), *_edges(model)]
 
 
 def _first(model: Mapping[str, Any]) -> str:
-    name, probe, count = model["model"], model["probe"], len(model["components"])
-    game = model["game"]
-    if not game:
-        return (
-            f"{name} on {probe}: {_quantity(model, 'n90')} of {count} components hold 90 % of "
-            "the sum of their single effects; what they do jointly was not measured."
-        )
-    best = min(game["rankings"], key=lambda ranking: ranking["n90"])
-    how = {"single": "their single effects", "shapley": "Shapley shares", "greedy": "greedy choice"}
-    chosen = "" if best["n90"] == 1 else f", {best['n90']} found by {how[best['name']]}"
-    return (
-        f"On {probe}, {name} hangs on {_listed(best['first'])}: replacing "
-        f"{'it' if best['n90'] == 1 else 'them'} does 90 % of what replacing all {count} components "
-        f"does{chosen}."
-    )
-
-
-def _effects(model: Mapping[str, Any]) -> str:
-    largest = sorted(model["components"], key=lambda c: -abs(c["effect"]))
-    least = _SMALL * abs(largest[0]["effect"])
-    largest = [c for c in largest if abs(c["effect"]) >= least][:_FEW]
-    said = ", ".join(f"{c['name']} {_pm(c['effect'], c['stderr'])}" for c in largest)
+    strong = _strong(model)
+    shown = [f"{c['name']} ({_pm(c['effect'], c['stderr'])})" for c in strong[:_FEW]]
+    if len(strong) > _FEW:
+        shown.append(f"{len(strong) - _FEW} more")
     metric = model["metric"].replace("_", " ")
     return (
-        f"Largest effects on the {metric} ({model['clean']:.3g} clean, {model['corrupted']:.3g} "
-        f"corrupted; accuracy {model['accuracy']:.2f}): {said}."
+        f"On {model['probe']}, {model['model']} hangs on {_listed(shown)}: what replacing each "
+        f"alone adds to the {metric}, {model['clean']:.3g} on clean sequences and "
+        f"{model['corrupted']:.3g} on corrupted ones.".replace(" -", " −")
     )
+
+
+def _strong(model: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Components above their noise and not small beside the largest, largest first."""
+    ranked = sorted(model["components"], key=lambda c: -abs(c["effect"]))
+    least = _SMALL * abs(ranked[0]["effect"])
+    found = [
+        c for c in ranked if abs(c["effect"]) >= max(least, 2 * (c["stderr"] or 0.0))
+    ]
+    return found or ranked[:1]
+
+
+def _jointly(model: Mapping[str, Any]) -> list[str]:
+    count, game = len(model["components"]), model["game"]
+    joint = model["quantities"]["n90_joint"]
+    if not game or "refused" in joint:
+        return [f"What they do together is not known ({joint.get('refused', 'not measured')})."]
+    best = min(game["rankings"], key=lambda ranking: ranking["n90"])
+    how = {"single": "single effects", "shapley": "Shapley shares", "greedy": "greedy choice"}
+    few = "replaced alone" if best["n90"] == 1 else f"replaced together ({best['n90']} components)"
+    return [
+        f"{_listed(best['first'])}, {few}, do{'es' if best['n90'] == 1 else ''} 90 % of what "
+        f"replacing all {count} does; ranked by {how[best['name']]}."
+    ]
 
 
 def _untrained(model: Mapping[str, Any]) -> list[str]:
@@ -77,16 +84,8 @@ def _edges(model: Mapping[str, Any]) -> list[str]:
     return [f"Edges of the largest effect, of {model['num_edges']}: {', '.join(names)}."]
 
 
-def _quantity(model: Mapping[str, Any], name: str) -> str:
-    q = model["quantities"][name]
-    return "an unknown number" if "refused" in q else f"{q['value']:.3g}"
-
-
 def _listed(names: Sequence[str]) -> str:
-    shown = list(names[:_FEW])
-    more = len(names) - len(shown)
-    if more > 0:
-        return f"{', '.join(shown)} and {more} more"
+    shown = [*names[:_FEW], f"{len(names) - _FEW} more"] if len(names) > _FEW + 1 else list(names)
     return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
 
 
