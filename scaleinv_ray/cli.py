@@ -295,7 +295,7 @@ def new_invariant(
 
 @app.command()
 def circuits(
-    models: Annotated[list[Path], typer.Argument(help="Checkpoint or run folders", metavar="MODEL..")],
+    models: Annotated[list[Path], typer.Argument(help="Folders of checkpoints or runs")],
     probe: Annotated[str, typer.Option(help="induction, names, .. in pairs")] = "induction",
     metric: Annotated[str | None, typer.Option(help="logit_diff, prob_diff, loss, kl")] = None,
     nodes: Annotated[str, typer.Option(help="out of heads,mlp,embed")] = "heads,mlp",

@@ -6,6 +6,7 @@ Shape suffixes: N components, S sequences.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def quantities(e: Effects, untrained: Effects | None) -> dict[str, dict[str, Any
     }
     for ranking in () if e.game is None else e.game.rankings[1:]:
         name = ranking.name
-        wanted[f"n90_joint_{name}"] = (lambda x, name=name: _jointly(x, name), random)
+        wanted[f"n90_joint_{name}"] = (partial(_jointly, name=name), random)
     if len(e.kept_K):
         wanted["cpr"] = (lambda x: _area(x, "cpr"), _random_area(e, "cpr"))
         wanted["cmd"] = (lambda x: _area(x, "cmd"), _random_area(e, "cmd"))

@@ -58,7 +58,11 @@ def graph_of(model: dict[str, Any]) -> nx.DiGraph:
         node = f"h{reader[1:]}" if reader[0] in "qkv" else reader
         known = graph.get_edge_data(writer, node, {"estimate": 0.0, "through": []})
         effects = known.get("effect"), exact.get(edge["name"])
-        more = {"effect": sum(x or 0.0 for x in effects)} if any(x is not None for x in effects) else {}
+        more = (
+            {"effect": sum(x or 0.0 for x in effects)}
+            if any(x is not None for x in effects)
+            else {}
+        )
         graph.add_edge(
             writer,
             node,

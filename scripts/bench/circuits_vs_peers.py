@@ -72,7 +72,9 @@ def serve(effects):
         print(json.dumps([forward, took, torch.stack(found).tolist()]), file=answer, flush=True)
 """
 
-LENS = COMMON + """
+LENS = (
+    COMMON
+    + """
 from transformer_lens.model_bridge import TransformerBridge
 bridge = TransformerBridge.boot_transformers(sys.argv[1], hf_model=hf, tokenizer=None)
 
@@ -88,13 +90,17 @@ def effects(held):
                 z = z.clone()
                 z.reshape(*held["A"].shape, H, K)[:, :, h] = donor[:, :, h]
                 return z
-            found.append(difference(bridge.run_with_hooks(held["A"], fwd_hooks=[(name, patch)]), held))
+            logits = bridge.run_with_hooks(held["A"], fwd_hooks=[(name, patch)])
+            found.append(difference(logits, held))
     return [m - found[0] for m in found[1:]]
 
 serve(effects)
 """
+)
 
-NNSIGHT = COMMON + """
+NNSIGHT = (
+    COMMON
+    + """
 from nnsight import NNsight
 model = NNsight(hf)
 
@@ -120,8 +126,12 @@ def effects(held):
 
 serve(effects)
 """
+)
 
-PEERS = {"transformer_lens": ("transformer-lens==4.3.0", LENS), "nnsight": ("nnsight==0.8.1", NNSIGHT)}
+PEERS = {
+    "transformer_lens": ("transformer-lens==4.3.0", LENS),
+    "nnsight": ("nnsight==0.8.1", NNSIGHT),
+}
 RUN = "import runpy, sys; file = sys.argv.pop(1); runpy.run_path(file, run_name='__main__')"
 """Nnsight reads the source of what it traces: its program has to be a file."""
 
@@ -212,7 +222,8 @@ def rows_of(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     theory = HEADS * LAYERS * (LAYERS + 1) / (2 * LAYERS) + 2
     rows = [
         (f"{s} sequence(s): all {LAYERS * HEADS} heads exactly, in forwards",
-         f"<= {1.2 * theory:.0f}", f"{found['ours_in_forwards']:.1f} (counted {found['forwards']:.1f})"),
+         f"<= {1.2 * theory:.0f}",
+         f"{found['ours_in_forwards']:.1f} (counted {found['forwards']:.1f})"),
         (f"{s}: EAP of all edges, in forwards", "<= 6", f"{found['eap_in_forwards']:.1f}"),
         (f"{s}: EAP-IG, in forwards a point", "<= 6",
          f"{found['ig_in_forwards'] / found['points']:.1f} ({found['points']} points)"),
@@ -220,7 +231,7 @@ def rows_of(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     for name in PEERS:
         rows += [
             (f"{s}: {name}'s time over ours", f">= {TARGETS[name, s]}",
-             f"{found[f'{name}_ratio']:.1f} (it takes {found[f'{name}_in_forwards']:.1f} forwards)"),
+             f"{found[f'{name}_ratio']:.1f} (in forwards {found[f'{name}_in_forwards']:.1f})"),
             (f"{s}: largest difference from {name}", "1e-6", f"{found[f'{name}_difference']:.1e} "
              f"of effects up to {found['largest_effect']:.2g}"),
         ]  # fmt: skip

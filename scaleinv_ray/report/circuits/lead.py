@@ -39,9 +39,7 @@ def _strong(model: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Components above their noise and not small beside the largest, largest first."""
     ranked = sorted(model["components"], key=lambda c: -abs(c["effect"]))
     least = _SMALL * abs(ranked[0]["effect"])
-    found = [
-        c for c in ranked if abs(c["effect"]) >= max(least, 2 * (c["stderr"] or 0.0))
-    ]
+    found = [c for c in ranked if abs(c["effect"]) >= max(least, 2 * (c["stderr"] or 0.0))]
     return found or ranked[:1]
 
 

@@ -50,7 +50,7 @@ def _summary(found: Sequence[Mapping[str, Any]]) -> str:
     said = []
     for n, model in enumerate(found):
         first, *others = (html.escape(sentence) for sentence in lead(model))
-        said.append(f'<p{"" if n else " class=lead"}>{first}</p>')
+        said.append(f"<p{'' if n else ' class=lead'}>{first}</p>")
         said += [f"<p>{sentence}</p>" for sentence in others]
     return "".join(said)
 
