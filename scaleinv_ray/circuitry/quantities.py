@@ -107,6 +107,7 @@ def _centre(e: Effects) -> Estimate:
 def _area(e: Effects, name: str) -> Estimate:
     if not len(e.kept_K):
         raise Refused("edges: not measured")
+    redundancy(e.best_NS, e.all_S)  # refused where all of them together have no effect
     areas = circuit_metrics(np.append(0.0, e.kept_K), np.append(0.0, e.faithful_K))
     return Estimate(getattr(areas, name), None, len(e.clean_S), "none")
 

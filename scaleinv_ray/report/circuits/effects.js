@@ -90,13 +90,14 @@ function positionMap(model, found) {
   const ends = [...found.starts.slice(1), found.length];
   const group = (g) => (ends[g] - found.starts[g] === 1 ? `${found.starts[g]}` : `${found.starts[g]}..${ends[g] - 1}`);
   const text = (g) => found.tokens.slice(found.starts[g], ends[g]).join("");
+  const most = Math.max(...found.share.flat().map(Math.abs), 1e-12);
   return (width) => {
     const left = 44, top = 8, h = MAP_HEIGHT, rows = found.share.length, w = (width - left - 4) / found.starts.length;
     const parts = found.share.flatMap((row, layer) => row.map((share, g) => {
       const where = layer < rows - 1 ? `before block ${layer}` : "after the last block";
       const weak = Math.abs(share) < 2 * found.stderr[layer][g];
       const cell = s("g", {}, s("rect", { class: "cell empty", x: left + g * w, y: top + layer * h, width: w, height: h }),
-        s("rect", { class: "cell", x: left + g * w, y: top + layer * h, width: w, height: h, fill: share < 0 ? "var(--random)" : "var(--trained)", "fill-opacity": Math.min(1, Math.abs(share)) }),
+        s("rect", { class: "cell", x: left + g * w, y: top + layer * h, width: w, height: h, fill: share < 0 ? "var(--random)" : "var(--trained)", "fill-opacity": Math.abs(share) / most }),
         weak ? s("circle", { class: "weak", cx: left + (g + 0.5) * w, cy: top + (layer + 0.5) * h, r: 1.8 }) : null);
       return hover(cell, `${where}, position ${group(g)}${found.tokens.length ? ` “${text(g)}”` : ""}: ${plusMinus(share, found.stderr[layer][g])}`);
     }));
@@ -112,7 +113,7 @@ SECTIONS.push(["positions", "Where it is carried", "The corrupted run with the c
   CIRCUITS.filter((m) => m.analyses.positions).map((m) => {
     const found = m.analyses.positions;
     if (found.refused) return refusal(titled(m, "positions"), found.refused);
-    const caption = `Rows are the stream before each block. The answer is read from position ${found.asked} on. ${found.sequences} pairs; a dot is a share below two standard errors.`;
+    const caption = `Rows are the stream before each block. The answer is read from position ${found.asked} on. ${found.sequences} pairs; strongest colour: a share of ${num(Math.max(...found.share.flat().map(Math.abs)))}; a dot is below two standard errors.`;
     return figure(titled(m, "layer by position"), positionMap(m, found), caption, { wide: found.starts.length > 12, keys: [["brings the answer back", "var(--trained)"], ["works against it", "var(--random)"]] });
   })]);
 

@@ -49,7 +49,8 @@ def circuits_page(found: Sequence[Mapping[str, Any]]) -> str:
 def _summary(found: Sequence[Mapping[str, Any]]) -> str:
     said = []
     for n, model in enumerate(found):
-        first, *others = (html.escape(sentence) for sentence in lead(model))
+        sentences = lead(model)[: None if len(found) == 1 else 2]
+        first, *others = (html.escape(sentence) for sentence in sentences)
         said.append(f"<p{'' if n else ' class=lead'}>{first}</p>")
         said += [f"<p>{sentence}</p>" for sentence in others]
     return "".join(said)
