@@ -12,7 +12,7 @@ const DRAWN = {
 
 function directBars(model, found) {
   const rows = [...found.components].sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect)).slice(0, 12).map((c) => ({ name: c.name, value: c.effect, stderr: c.stderr }));
-  return figure(titled(model, "written into the logits"), (w) => bars(w, rows, "direct logit attribution"),
+  return figure(titled(model, "written into the logits"), (w) => bars(w, rows, "direct logit attribution", (value) => signColour(-value)),
     "What each component's output alone adds to the logit difference, the final norm's scale held fixed. It does not see what later components do with it.");
 }
 

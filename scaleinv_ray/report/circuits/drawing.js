@@ -88,7 +88,7 @@ function band(f, xs, low, high, colour) {
 }
 
 /* Bars to the right and left of zero, a name before each. */
-function bars(width, rows, title) {
+function bars(width, rows, title, colour = signColour) {
   const most = Math.max(...rows.map((r) => Math.abs(r.value)), 1e-12);
   const left = Math.min(150, 14 + 7.2 * Math.max(...rows.map((r) => r.name.length))), right = 118, high = 19;
   const seen = rows.filter((r) => Math.abs(r.value) > 0.01 * most);
@@ -97,7 +97,7 @@ function bars(width, rows, title) {
   return drawing(width, rows.length * high + 6, title, ...rows.flatMap((r, i) => {
     const y = i * high + 4, size = Math.abs(r.value) * scale;
     return [label(left - 6, y + 12, r.name, "end", { class: "ink" }),
-      s("rect", { x: r.value < 0 ? zero - size : zero, y, width: Math.max(size, 0.5), height: high - 6, fill: signColour(r.value), rx: 2 }),
+      s("rect", { x: r.value < 0 ? zero - size : zero, y, width: Math.max(size, 0.5), height: high - 6, fill: colour(r.value), rx: 2 }),
       label(width - 2, y + 12, Math.abs(r.value) < 1e-4 * most ? "≈ 0" : plusMinus(r.value, r.stderr), "end")];
   }));
 }

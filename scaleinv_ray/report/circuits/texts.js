@@ -12,12 +12,14 @@ function tokenLine(tokens, values, most, { here = null, errors = [] } = {}) {
   }));
 }
 
+/* Ids and places, which have no spaces of their own. */
+const apart = (tokens) => tokens.map((t) => (/^-?\d+$/.test(t) ? `${t} ` : t));
+
 const asList = (x) => (Array.isArray(x) ? x : x === null || x === undefined ? [] : [x]);
 
 function tokenAttribution(model, found) {
   const score = asList(found.score), examples = found.examples || [];
   const most = Math.max(...[score, ...examples.map((e) => e.score)].flat().map(Math.abs), 1e-12);
-  const apart = (tokens) => tokens.map((t) => (/^-?\d+$/.test(t) ? `${t} ` : t));
   return el("figure", { class: "wide" }, el("h3", {}, titled(model, "token attribution")),
     tokenLine(apart(found.tokens), score, most, { errors: asList(found.stderr) }),
     examples.length ? el("details", {}, el("summary", {}, "Single sequences"), ...examples.map((e) => tokenLine(apart(e.tokens), e.score, most))) : null,
@@ -28,9 +30,9 @@ function maxima(model, found) {
   const units = found.units.map((unit) => {
     const synthetic = unit.synthetic;
     return el("details", {}, el("summary", {}, `${unit.name}: max ${num(unit.max)}, 99th percentile ${num(unit.p99)}`),
-      ...unit.contexts.map((c) => tokenLine(c.tokens, c.tokens.map((_, i) => (i === c.at ? c.value : undefined)), unit.max, { here: c.at })),
+      ...unit.contexts.map((c) => tokenLine(apart(c.tokens), c.tokens.map((_, i) => (i === c.at ? c.value : undefined)), unit.max, { here: c.at })),
       synthetic ? el("div", {}, el("p", { class: "sub" }, `Made by gradient ascent: ${num(synthetic.value)}${synthetic.ratio === undefined || synthetic.ratio === null ? "" : `, ${num(synthetic.ratio)} of the 99th percentile`}`),
-        tokenLine(synthetic.tokens, [], 1)) : null);
+        tokenLine(apart(synthetic.tokens), [], 1)) : null);
   });
   if (units.length) units[0].open = true;
   return el("figure", { class: "wide" }, el("h3", {}, titled(model, "what excites a unit most")), ...units,
