@@ -295,7 +295,7 @@ def new_invariant(
 
 @app.command()
 def circuits(
-    model: Annotated[Path, typer.Argument(help="Checkpoint folder; of a run the last step")],
+    models: Annotated[list[Path], typer.Argument(help="Folders of checkpoints or runs")],
     probe: Annotated[str, typer.Option(help="induction, names, .. in pairs")] = "induction",
     metric: Annotated[str | None, typer.Option(help="logit_diff, prob_diff, loss, kl")] = None,
     nodes: Annotated[str, typer.Option(help="out of heads,mlp,embed")] = "heads,mlp",
@@ -305,15 +305,19 @@ def circuits(
     sequences: Annotated[int, typer.Option(min=2, help="Pairs")] = 32,
     length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence")] = 64,
     null: Annotated[bool, typer.Option(help="The same untrained, beside it")] = True,
-    out: Annotated[Path | None, typer.Option(help="Folder for circuits.json")] = None,
+    analyses: Annotated[str, typer.Option("--with", help="positions, .. or all, besides")] = "",
+    step: Annotated[int | None, typer.Option(help="Of a run, instead of its last")] = None,
+    steps: Annotated[int | None, typer.Option(min=2, help="Followed over so many steps")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for report.html and its data")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
 ) -> None:  # fmt: skip
-    """Cuts and patches the heads and MLPs of a model: which ones does its answer hang on?"""
+    """Cuts and patches the heads and MLPs of models: which ones do their answers hang on?"""
     from scaleinv_ray.circuitry.commands import Request, command
 
     request = Request(
-        model, probe, metric, nodes, ablation, edges, budget, sequences, length, null, out
-    )
+        models, probe, metric, nodes, ablation, edges, budget, sequences, length, null, analyses,
+        step, steps, out,
+    )  # fmt: skip
     for line in command(request, as_json=as_json):
         typer.echo(line)
 

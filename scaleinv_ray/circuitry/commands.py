@@ -10,9 +10,12 @@ from typing import NamedTuple, cast
 
 from transformers.utils.logging import disable_progress_bar
 
+from scaleinv_ray.circuitry.analysed import named
 from scaleinv_ray.circuitry.effects.interventions import ABLATIONS, Ablation
 from scaleinv_ray.circuitry.effects.measuring import Asked
 from scaleinv_ray.circuitry.folders import Drawing, circuits_of
+from scaleinv_ray.circuitry.summary import Circuits
+from scaleinv_ray.circuitry.writing import written
 from scaleinv_ray.inputs.paths import check_folder
 from scaleinv_ray.inputs.wording import shown
 
@@ -20,7 +23,7 @@ from scaleinv_ray.inputs.wording import shown
 class Request(NamedTuple):
     """Options as typed; see the command's help."""
 
-    model: Path
+    models: list[Path]
     probe: str
     metric: str | None
     nodes: str
@@ -30,15 +33,18 @@ class Request(NamedTuple):
     sequences: int
     length: int
     null: bool
+    analyses: str
+    step: int | None
+    steps: int | None
     out: Path | None
 
 
 def command(request: Request, *, as_json: bool) -> Iterator[str]:
-    """Measures, writes circuits.json where a folder is named, and says what there is to see.
+    """Measures, writes data and page where a folder is named, and says what there is to see.
 
     Args:
         request: options as typed.
-        as_json: one line of JSON instead of a table.
+        as_json: one line of JSON instead of a table; of several models a list.
 
     Yields:
         Lines for the terminal.
@@ -50,6 +56,9 @@ def command(request: Request, *, as_json: bool) -> Iterator[str]:
         raise ValueError(f"ablation: got {shown(request.ablation)}, allowed {ABLATIONS}")
     if request.out is not None:
         check_folder("out", str(request.out))
+    names = named(request.analyses)
+    if request.out is not None:
+        names = tuple(dict.fromkeys(("positions", *names)))  # a part of every page
     asked = Asked(
         metric=request.metric,
         nodes=tuple(request.nodes.split(",")),
@@ -58,16 +67,31 @@ def command(request: Request, *, as_json: bool) -> Iterator[str]:
         budget=_budget(request.budget),
     )
     disable_progress_bar()  # of loading, in the way of the table
-    drawing = Drawing(request.probe, request.sequences, request.length)
-    said: list[str] = []
-    found = circuits_of(request.model, drawing, asked, untrained=request.null, say=said.append)
-    text = json.dumps(found.as_json())
+    found = []
+    for model in request.models:
+        circuits, said = _measured(model, request, asked, names)
+        found.append(circuits.as_json())
+        if not as_json:
+            yield from [*circuits.lines(), *said, ""]
+    told = found[0] if len(found) == 1 else found
+    if as_json:
+        yield json.dumps(told)
     if request.out is not None:
-        request.out.mkdir(parents=True, exist_ok=True)
-        (request.out / "circuits.json").write_text(text + "\n", encoding="utf-8")
-    yield from [text] if as_json else [*found.lines(), *said]
-    if request.out is not None and not as_json:
-        yield f"written: {request.out / 'circuits.json'}"
+        for file in written(request.out, found):
+            if not as_json:
+                yield f"written: {file}"
+
+
+def _measured(
+    model: Path, request: Request, asked: Asked, names: tuple[str, ...]
+) -> tuple[Circuits, list[str]]:
+    said: list[str] = []
+    drawing = Drawing(request.probe, request.sequences, request.length)
+    circuits = circuits_of(
+        model, drawing, asked, untrained=request.null, analyses=names, step=request.step,
+        steps=request.steps, say=said.append,
+    )  # fmt: skip
+    return circuits, said
 
 
 def _budget(text: str | None) -> float | None:

@@ -9,18 +9,23 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from scaleinv_ray.checkpoints import Checkpoint, resolve
 from scaleinv_ray.checkpoints.weights.nulls import materialise
+from scaleinv_ray.circuitry.analysed import analysed
 from scaleinv_ray.circuitry.effects.measuring import Asked, measure
+from scaleinv_ray.circuitry.subject import Subject
 from scaleinv_ray.circuitry.summary import Circuits
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
+from scaleinv_ray.circuitry.training import over_training, spread
 from scaleinv_ray.inputs.json_files import read_json
 from scaleinv_ray.inputs.wording import shown
 from scaleinv_ray.plan.tokenizer import around, encode, read_tokenizer, unknown_ids
 from scaleinv_ray.probes import ProbeRequest, load_corpus
 from scaleinv_ray.probes.corpus import STDLIB
 from scaleinv_ray.probes.corrupted import CORRUPTED, Pairs, corrupt
+from scaleinv_ray.records import Variant
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,9 @@ def circuits_of(
     asked: Asked,
     *,
     untrained: bool = True,
+    analyses: tuple[str, ...] = (),
+    step: int | None = None,
+    steps: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Circuits:
     """Measures a checkpoint on a probe.
@@ -55,6 +63,9 @@ def circuits_of(
         drawing: of the pairs.
         asked: what is wanted.
         untrained: the same of a random initialisation, for scale.
+        analyses: names of what is wanted beside the effects.
+        step: another one of the run than its last.
+        steps: of the run, at which the largest components are followed; None for none.
         say: takes lines on what is left out.
 
     Raises:
@@ -65,22 +76,57 @@ def circuits_of(
         raise ValueError(
             f"probe: got {shown(drawing.probe)}, allowed {sorted(CORRUPTED)}; nearest {near!r}"
         )
-    checkpoint = resolve([{"path": str(folder)}])[-1]
-    where = checkpoint.folder
-    assert where is not None, "a path is local"
+    run = _upto(resolve([{"path": str(folder)}]), step)
+    checkpoint = run[-1]
     if checkpoint.no_logits:
         raise ValueError(f"model: got {folder}: {checkpoint.no_logits}, allowed causal models")
+    if steps is not None and len(run) < 2:
+        raise ValueError(f"steps: got {folder} with one step, allowed a run with two or more")
     pairs = pairs_of(checkpoint, drawing)
     name = checkpoint.model + ("" if checkpoint.step is None else f" at step {checkpoint.step}")
-    anatomy = Anatomy.of(materialise(where, "trained", 0).model)
+    anatomy = Anatomy.of(_loaded(checkpoint))
     effects = measure(anatomy, pairs, asked)
     null = None
     if untrained:
-        model = materialise(where, "random_init", 0, init_folder=checkpoint.init_folder).model
+        model = _loaded(checkpoint, "random_init")
         null = measure(Anatomy.of(model), pairs, replace(asked, must_do=False))
     else:
         say("untrained: not measured")
-    return Circuits(name, drawing.probe, effects, null, pairs.acceptance)
+    subject = Subject(anatomy, pairs, effects, _spelling(checkpoint), drawing.seed)
+    facts = {"n_params": checkpoint.n_params, "step": checkpoint.step,
+             "train_tokens": checkpoint.train_tokens}  # fmt: skip
+    training = None
+    if steps is not None:
+        training = over_training(spread(run, steps), effects, pairs, asked, load=_loaded)
+    return Circuits(
+        name, drawing.probe, effects, null, pairs.acceptance, facts, analysed(analyses, subject),
+        training,
+    )  # fmt: skip
+
+
+def _upto(run: list[Checkpoint], step: int | None) -> list[Checkpoint]:
+    """A run up to a step."""
+    if step is None:
+        return run
+    steps = [checkpoint.step for checkpoint in run]
+    if step not in steps:
+        raise ValueError(f"step: got {step}, allowed {shown(steps)}")
+    return run[: steps.index(step) + 1]
+
+
+def _loaded(checkpoint: Checkpoint, variant: Variant = "trained") -> PreTrainedModel:
+    assert checkpoint.folder is not None, "a path is local"
+    init = checkpoint.init_folder if variant == "random_init" else None
+    return materialise(checkpoint.folder, variant, 0, init_folder=init).model
+
+
+def _spelling(checkpoint: Checkpoint) -> Callable[[int], str] | None:
+    """The text of a token; None without a tokenizer."""
+    file, digest = checkpoint.tokenizer_file, checkpoint.tokenizer_digest
+    if file is None or digest is None:
+        return None
+    tokenizer = read_tokenizer(file, digest)
+    return lambda token: tokenizer.decode([token], skip_special_tokens=False)
 
 
 def pairs_of(checkpoint: Checkpoint, drawing: Drawing) -> Pairs:

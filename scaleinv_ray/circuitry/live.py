@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
+from scaleinv_ray.circuitry.analysed import analysed, named
 from scaleinv_ray.circuitry.effects.interventions import Ablation
 from scaleinv_ray.circuitry.effects.measuring import Asked, measure
+from scaleinv_ray.circuitry.subject import Subject
 from scaleinv_ray.circuitry.summary import Circuits
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.probes.corrupted import Pairs
@@ -29,6 +31,7 @@ def circuits(
     budget: float | None = None,
     must_do: bool = True,
     max_rows: int = 32,
+    analyses: str | tuple[str, ...] = (),
 ) -> Circuits:
     """Which components of a live model the answers hang on.
 
@@ -47,6 +50,7 @@ def circuits(
         budget: forward passes, at most.
         must_do: refuse a model that does not do the task.
         max_rows: rows of a batch; memory grows with them.
+        analyses: names of what is wanted beside the effects (keys of `analyses.ANALYSES`), or all.
 
     Returns:
         Effects, with `lines()` for a person and `as_json()`.
@@ -69,8 +73,10 @@ def circuits(
         at_SP = last if positions is None else _whole("positions", positions)
         pairs = Pairs(a_ST, b_ST, at_SP, of_A, of_B)
     asked = Asked(metric, nodes, components, ablation, edges, budget, must_do, max_rows)
+    names = named(analyses)
     effects = measure(anatomy, pairs, asked)
-    return Circuits(type(model).__name__, "given tokens", effects)
+    found = analysed(names, Subject(anatomy, pairs, effects))
+    return Circuits(type(model).__name__, "given tokens", effects, analyses=found)
 
 
 def _whole(name: str, given: Any) -> np.ndarray:

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from scaleinv_ray.circuitry.effects.game import size_for
-from scaleinv_ray.circuitry.effects.record import Effects
-from scaleinv_ray.contract import Refused
+from scaleinv_ray.circuitry.analysed import Analysed
+from scaleinv_ray.circuitry.effects.record import Effects, Game
+from scaleinv_ray.circuitry.quantities import curve, mean, quantities
+from scaleinv_ray.circuitry.training import Training
 from scaleinv_ray.estimate import Estimate
-from scaleinv_ray.invariants.circuits import (
-    GAUSSIAN_PARTICIPATION,
-    HALF_NORMAL_N90,
-    circuit_metrics,
-    depth_profile,
-    n90,
-    participation,
-    redundancy,
-)
 
 _TOP = 10
 _WIDTH = 96
@@ -37,6 +29,9 @@ class Circuits:
         effects: of the model.
         untrained: of a random initialisation; None where it was not measured.
         acceptance: share of the drawn pairs that could be used.
+        facts: what else is known of the model, as n_params and step.
+        analyses: what was asked for beside the effects.
+        training: effects over the steps of the run; None where they were not asked for.
     """
 
     name: str
@@ -44,13 +39,16 @@ class Circuits:
     effects: Effects
     untrained: Effects | None = None
     acceptance: float = 1.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    analyses: tuple[Analysed, ...] = ()
+    training: Training | None = None
 
     def top(self, count: int = _TOP) -> list[tuple[str, Estimate, bool]]:
         """Name, effect with its standard error over sequences, whether it is exact."""
         e = self.effects
         mean_N = e.best_NS.mean(axis=1)
         order = np.argsort(-np.abs(mean_N), kind="stable")[:count]
-        return [(str(e.components[n]), _mean(e.best_NS[n]), bool(e.exact_N[n])) for n in order]
+        return [(str(e.components[n]), mean(e.best_NS[n]), bool(e.exact_N[n])) for n in order]
 
     def top_edges(self) -> list[tuple[str, Estimate, float]]:
         """Name, exact effect, estimate; largest exact effects first."""
@@ -59,33 +57,20 @@ class Circuits:
         e = self.effects
         order = np.argsort(-np.abs(e.edge_ES.mean(axis=1)), kind="stable")
         return [
-            (e.edges[n], _mean(e.edge_ES[n]), float(e.edge_estimate_ES[n].mean())) for n in order
+            (e.edges[n], mean(e.edge_ES[n]), float(e.edge_estimate_ES[n].mean())) for n in order
         ]
 
     def quantities(self) -> dict[str, dict[str, Any]]:
         """Name -> value, stderr, untrained, trivial; or refused, with the reason."""
-        e = self.effects
-        n = len(e.components)
-        wanted: dict[str, tuple[Callable[[Effects], Estimate], float | None]] = {
-            "participation": (lambda x: participation(x.best_NS), GAUSSIAN_PARTICIPATION * n),
-            "n90": (lambda x: n90(x.best_NS), HALF_NORMAL_N90 * n),
-            "n90_joint": (_n90_jointly, None),
-            "depth_centre": (_centre, None),
-            "redundancy": (lambda x: redundancy(x.best_NS, x.all_S), 1.0),
-        }
-        if len(e.kept_K):
-            wanted["cpr"] = (lambda x: _area(x, "cpr"), None)
-            wanted["cmd"] = (lambda x: _area(x, "cmd"), None)
-        return {
-            name: _said(of, e, self.untrained) | {"trivial": trivial}
-            for name, (of, trivial) in wanted.items()
-        }
+        return quantities(self.effects, self.untrained)
 
     def as_json(self) -> dict[str, Any]:
         """All of it, in what JSON has."""
         e = self.effects
+        check = e.validation()
         return {
             "model": self.name,
+            **self.facts,
             "probe": self.probe,
             "metric": e.metric,
             "ablation": e.ablation,
@@ -94,28 +79,42 @@ class Circuits:
             "clean": float(e.clean_S.mean()),
             "corrupted": float(e.corrupted_S.mean()),
             "accuracy": e.accuracy,
-            "components": [
-                {"name": str(c), "effect": x.value, "stderr": x.stderr, "exact": bool(exact)}
-                for c, x, exact in zip(e.components, map(_mean, e.best_NS), e.exact_N, strict=True)
-            ],
+            "n_layers": e.num_layers,
+            "components": _components(e),
+            "untrained": None if self.untrained is None else _components(self.untrained),
+            "sorted": curve(e),
             "edges": [
                 {"name": name, "effect": x.value, "stderr": x.stderr, "estimate": estimate}
                 for name, x, estimate in self.top_edges()
             ],
             "num_edges": e.num_edges,
+            "scored_edges": [
+                {"name": name, "estimate": float(score)}
+                for name, score in zip(e.scored, e.score_E, strict=True)
+            ],
+            "faithfulness": _faithfulness(e),
+            "game": None if e.game is None else _game(e.game, e),
             "quantities": self.quantities(),
-            "estimator": {"method": e.method, "r": e.agreement(), "exact": int(e.exact_N.sum())},
+            "estimator": {
+                "method": e.method, "r": check.r, "exact": int(e.exact_N.sum()),
+                "missed": check.missed, "outside": check.outside, "missed_bound": check.bound,
+            },
             "forwards": e.forwards,
-        }
+            "analyses": {found.name: found.as_json() for found in self.analyses},
+            "training": None if self.training is None else self.training.as_json(),
+        }  # fmt: skip
 
     def lines(self) -> list[str]:
         """The table of the terminal."""
-        return [*self._head(), "", *self._components(), "", *self._numbers(), *self._edges(), "",
-                *self._cost()]  # fmt: skip
+        found = [*self._head(), "", *self._components(), "", *self._numbers(), *self._edges(), "",
+                 *self._cost()]  # fmt: skip
+        for analysed in self.analyses:
+            found += ["", *analysed.lines()]
+        return found if self.training is None else [*found, "", *self.training.lines()]
 
     def _head(self) -> list[str]:
         e = self.effects
-        clean, corrupted = _mean(e.clean_S), _mean(e.corrupted_S)
+        clean, corrupted = mean(e.clean_S), mean(e.corrupted_S)
         return [
             f"{self.name}, probe {self.probe}: {len(e.clean_S)} pairs"
             + ("" if self.acceptance == 1 else f" ({self.acceptance:.0%} of those drawn)"),
@@ -160,56 +159,74 @@ class Circuits:
 
     def _cost(self) -> list[str]:
         e = self.effects
-        r = e.agreement()
         exact = int(e.exact_N.sum())
-        against = "no spread" if r is None else f"r = {r:.3f}"
-        first = "" if e.method == "none" else f"estimator ({e.method}) against exact: {against}; "
-        return [f"{first}{exact} of {len(e.components)} effects exact; {e.forwards:.0f} forwards"]
+        said = [f"{exact} of {len(e.components)} effects exact; {e.forwards:.0f} forwards"]
+        if e.game is not None and e.game.left_out:
+            said.append(f"left out of the joint game for its budget: {', '.join(e.game.left_out)}")
+        if e.method == "none":
+            return said
+        check = e.validation()
+        r = "no spread" if check.r is None else f"r = {check.r:.3f}"
+        said.insert(0, f"estimator ({e.method}) against {check.exact} exact: {r}")
+        if check.outside:
+            said.insert(
+                1,
+                f"larger than the least of its top tenth, yet outside: {check.missed} of "
+                f"{check.outside} (a rate <= {check.bound:.2f} at 95 %)",
+            )
+        return said
 
 
-def _said(
-    of: Callable[[Effects], Estimate], effects: Effects, untrained: Effects | None
-) -> dict[str, Any]:
-    try:
-        value = of(effects)
-    except Refused as error:
-        return {"refused": str(error)}
-    found: dict[str, Any] = {"value": value.value, "stderr": value.stderr}
-    if untrained is not None:
-        try:
-            found["untrained"] = of(untrained).value
-        except Refused as error:
-            found["untrained_refused"] = str(error)
+def _components(e: Effects) -> list[dict[str, Any]]:
+    guess_N = e.estimate_NS.mean(axis=1)
+    shares = None if e.game is None or not len(e.game.shapley_N) else e.game
+    found = []
+    for n, c in enumerate(e.components):
+        x = mean(e.best_NS[n])
+        row = {"name": str(c), "kind": c.kind, "layer": c.layer, "head": c.head,
+               "effect": x.value, "stderr": x.stderr, "exact": bool(e.exact_N[n]),
+               "estimate": float(guess_N[n]) if np.isfinite(guess_N[n]) else None}  # fmt: skip
+        if shares is not None:
+            row |= {"shapley": float(shares.shapley_N[n]),
+                    "shapley_stderr": float(shares.stderr_N[n])}  # fmt: skip
+        found.append(row)
     return found
 
 
-def _n90_jointly(e: Effects) -> Estimate:
-    if not e.sizes:
-        raise Refused("budget: none left for the joint game")
-    if e.along_N[-1] == 0:
-        raise Refused("effects: got v(all) = 0")
-    size = e.sizes[size_for(e.along_N) - 1]
-    return Estimate(float(size), None, len(e.clean_S), "none")
-
-
-def _centre(e: Effects) -> Estimate:
-    layers_N = np.array([max(c.layer, 0) for c in e.components])
-    return depth_profile(e.best_NS, layers_N, e.num_layers).centre
-
-
-def _area(e: Effects, name: str) -> Estimate:
+def _faithfulness(e: Effects) -> dict[str, Any] | None:
     if not len(e.kept_K):
-        raise Refused("edges: not measured")
-    areas = circuit_metrics(np.append(0.0, e.kept_K), np.append(0.0, e.faithful_K))
-    return Estimate(getattr(areas, name), None, len(e.clean_S), "none")
+        return None
+    found: dict[str, Any] = {"kept": e.kept_K.tolist(), "faithful": e.faithful_K.tolist()}
+    return found | _band(e.random_DK)
 
 
-def _mean(x_S: np.ndarray) -> Estimate:
-    if len(x_S) < 2:
-        return Estimate(float(x_S.mean()), None, len(x_S), "none")
-    return Estimate(
-        float(x_S.mean()), float(x_S.std(ddof=1) / np.sqrt(len(x_S))), len(x_S), "sequences"
-    )
+def _band(random_DK: np.ndarray) -> dict[str, Any]:
+    """The middle and the 5 and 95 % quantiles of random draws."""
+    if not len(random_DK):
+        return {"draws": 0}
+    low, middle, high = np.quantile(random_DK, (0.05, 0.5, 0.95), axis=0)
+    return {"draws": len(random_DK), "random_low": low.tolist(), "random": middle.tolist(),
+            "random_high": high.tolist()}  # fmt: skip
+
+
+def _game(game: Game, e: Effects) -> dict[str, Any]:
+    rankings = [
+        {
+            "name": ranking.name,
+            "n90": ranking.n90,
+            "sizes": ranking.sizes_K.tolist(),
+            "share": ranking.share_K.tolist(),
+            "first": [str(e.components[n]) for n in ranking.order_N[: ranking.n90]],
+        }
+        for ranking in game.rankings
+    ]
+    return {
+        "rankings": rankings,
+        "pairs": game.pairs,
+        "sizes": game.random_sizes.tolist(),
+        "left_out": list(game.left_out),
+        **_band(game.random_DK),
+    }
 
 
 def _ablations(name: str) -> str:

@@ -12,10 +12,11 @@ from transformers import AutoModelForCausalLM
 
 from scaleinv_ray.circuitry.compiled import PROGRAMS, Compiled, compile_program
 from scaleinv_ray.circuitry.compiled.programs import induction, sort
+from scaleinv_ray.circuitry.effects.edges import faithfulness
 from scaleinv_ray.circuitry.effects.estimators import estimate
 from scaleinv_ray.circuitry.effects.game import greedy, prefixes, shapley, size_for
 from scaleinv_ray.circuitry.effects.interventions import Experiment, edge_values, singles
-from scaleinv_ray.circuitry.effects.measuring import Asked, faithfulness, measure
+from scaleinv_ray.circuitry.effects.measuring import Asked, measure
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.circuitry.surgery.reruns import Surgery
 from scaleinv_ray.contract import Refused
@@ -187,9 +188,14 @@ def test_five_edges_of_the_induction_program_do_what_the_whole_does() -> None:
     graph = experiment.anatomy.graph
     where = np.argwhere(graph.edges_WR)
     true = np.array([graph.edge_name(*at) in compiled.edges for at in where])
-    kept, faithful = faithfulness(experiment, np.concatenate([where[true], where[~true]]))
+    ranked = np.concatenate([where[true], where[~true]])
+    curve = faithfulness(experiment, ranked, draws=5, few=4, rng=np.random.default_rng(0))
+    kept, faithful = curve.kept_K, curve.faithful_K
     np.testing.assert_allclose(faithful[kept >= 5 / 110], 1, atol=1e-5)
     np.testing.assert_allclose(faithful[kept < 1.5 / 110], 0, atol=0.2)
+    assert curve.random_DK.shape == (5, len(kept))
+    # a random half misses one of the five edges but in 1 of 36 draws
+    assert np.median(curve.random_DK[:, kept == 0.5]) < 0.5
 
 
 def test_a_circuit_is_measured_whole() -> None:

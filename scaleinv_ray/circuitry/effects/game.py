@@ -71,25 +71,34 @@ def _gains(value: Value, order: np.ndarray) -> np.ndarray:
     return found_NS
 
 
-def greedy(value: Value, n: int) -> np.ndarray:
+def greedy(value: Value, n: int, *, share: float = 1.0, most: float = np.inf) -> np.ndarray:
     """An order of components, each the one that brings the mean of v nearest to v(all).
 
     Args:
-        value: of the game; n (n + 1) / 2 sets are run.
+        value: of the game; n (n + 1) / 2 sets are run for a whole order.
         n: components.
+        share: of v(all) at which the order may end.
+        most: sets that may be run.
 
     Returns:
-        Indices in order.
+        Indices in order, fewer than n where the share was reached; none where `most` ran out.
     """
     aim = float(value(np.ones((1, n), dtype=bool)).mean())
     chosen: list[int] = []
-    while len(chosen) < n:
+    reached, run = 0.0, 1
+    while len(chosen) < n and reached * np.sign(aim) < share * abs(aim) or not chosen:
         left = np.setdiff1d(np.arange(n), chosen)
+        run += len(left)
+        if run > most:
+            return np.empty(0, dtype=int)
         sets = np.zeros((len(left), n), dtype=bool)
         sets[:, chosen] = True
         sets[np.arange(len(left)), left] = True
-        chosen.append(int(left[np.abs(value(sets).mean(axis=1) - aim).argmin()]))
-    return np.array(chosen)
+        means = value(sets).mean(axis=1)
+        best = int(np.abs(means - aim).argmin())
+        reached = float(means[best])
+        chosen.append(int(left[best]))
+    return np.array(chosen, dtype=int)
 
 
 def size_for(along_N: np.ndarray, share: float = 0.9) -> int:

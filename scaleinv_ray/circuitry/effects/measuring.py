@@ -10,24 +10,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
+from scaleinv_ray.circuitry.effects.edges import with_edges
 from scaleinv_ray.circuitry.effects.estimators import Method, Scores, check_estimate, estimate
-from scaleinv_ray.circuitry.effects.interventions import Ablation, Experiment, edge_values
+from scaleinv_ray.circuitry.effects.interventions import Ablation, Experiment
+from scaleinv_ray.circuitry.effects.joint import play
 from scaleinv_ray.circuitry.effects.metrics import metric_of
-from scaleinv_ray.circuitry.effects.record import Effects
+from scaleinv_ray.circuitry.effects.record import TOP, Effects, Game
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.circuitry.surgery.components import Graph
 from scaleinv_ray.circuitry.surgery.reruns import Surgery
-from scaleinv_ray.invariants.circuits import FRACTIONS
 from scaleinv_ray.probes.corrupted import Pairs
 
 VALIDATED = 16
 """Components, at least, whose exact effects the estimator is held against."""
-_TOP = 0.1
-_SIZES = 10
-_EDGES = 12
 _LEVEL = 0.05
 _RUNS = 2.0
 """Forwards of the clean and the corrupted run."""
+_RUNS_OF_EDGES = 40.0
+"""Forwards that are left for edges, where they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class Asked:
         budget: forward passes over the sequences, at most; None measures everything exactly.
         must_do: refuse a model that does not do the task.
         max_rows: rows of a batch.
-        seed: of the random stratum.
+        seed: of the random stratum, and of the game.
+        draws: random orders and random edge sets, beside those that were found.
+        game: the joint game.
     """
 
     metric: str | None = None
@@ -55,6 +57,13 @@ class Asked:
     must_do: bool = True
     max_rows: int = 32
     seed: int = 0
+    draws: int = 20
+    game: bool = True
+
+    @property
+    def of_nodes(self) -> float | None:
+        """The budget without what edges need."""
+        return self.budget and self.budget - _RUNS_OF_EDGES * self.edges
 
 
 def measure(anatomy: Anatomy, pairs: Pairs, asked: Asked) -> Effects:
@@ -76,10 +85,12 @@ def measure(anatomy: Anatomy, pairs: Pairs, asked: Asked) -> Effects:
     estimated = asked.ablation == "resample"
     if estimated or asked.edges:
         check_estimate(experiment, method=method, edges=asked.edges)
-    if asked.budget is not None and asked.budget < _RUNS:
+    least = _RUNS + _RUNS_OF_EDGES * asked.edges
+    if asked.budget is not None and asked.budget < least:
+        edges = " and the estimates of edges" if asked.edges else ""
         raise ValueError(
-            f"budget: got {asked.budget:g} forwards, allowed >= {_RUNS:g} (the clean and the "
-            "corrupted run)"
+            f"budget: got {asked.budget:g} forwards, allowed >= {least:g} (the clean and the "
+            f"corrupted run{edges})"
         )
     clean_S, corrupted_S = _ends(experiment)
     if asked.must_do:
@@ -104,10 +115,21 @@ def measure(anatomy: Anatomy, pairs: Pairs, asked: Asked) -> Effects:
         accuracy=accuracy,
         forwards=0.0,
     )
-    found = _jointly(experiment, chosen, found, asked)
+    if asked.game and (game := _game(experiment, chosen, found, asked)) is not None:
+        first = game.rankings[0]
+        along_N = first.share_K * found.all_S.mean()
+        found = replace(found, game=game, along_N=along_N, sizes=tuple(first.sizes_K.tolist()))
     if asked.edges:
-        found = _with_edges(experiment, found)
+        found = with_edges(
+            experiment, found, budget=asked.budget, draws=asked.draws, seed=asked.seed
+        )
     return replace(found, forwards=surgery.forwards(experiment.sequences))
+
+
+def _game(experiment: Experiment, chosen: list[int], found: Effects, asked: Asked) -> Game | None:
+    return play(
+        experiment, chosen, found.best_NS, budget=asked.of_nodes, draws=asked.draws, seed=asked.seed
+    )
 
 
 def _described(method: Method, scores: Scores) -> str:
@@ -176,7 +198,7 @@ def _exact(
 def _affordable(
     experiment: Experiment, chosen: list[int], scores: Scores | None, asked: Asked
 ) -> list[int]:
-    graph, budget = experiment.anatomy.graph, asked.budget
+    graph, budget = experiment.anatomy.graph, asked.of_nodes
     spent = experiment.surgery.forwards(experiment.sequences)
     # the joint game and all together come after: a fifth of what is left
     left = np.inf if budget is None else 0.8 * (budget - spent)
@@ -190,7 +212,7 @@ def _affordable(
         )
     size_N = np.abs(scores.nodes_WS[chosen].mean(axis=1))
     order = np.argsort(-size_N, kind="stable")
-    top = max(1, round(_TOP * len(chosen)))
+    top = max(1, round(TOP * len(chosen)))
     rest = np.random.default_rng(asked.seed).permutation(order[top:])
     wanted: list[int] = []
     for n in [*order[:top].tolist(), *rest[: max(VALIDATED - top, 0)].tolist()]:
@@ -198,73 +220,3 @@ def _affordable(
             break
         wanted.append(n)
     return sorted(wanted)
-
-
-def _jointly(experiment: Experiment, chosen: list[int], found: Effects, asked: Asked) -> Effects:
-    """V of the first k of the ranking: ranked on even sequences, run on odd ones."""
-    held = experiment
-    ranked_NS = found.best_NS
-    if experiment.sequences > 1:
-        held = replace(experiment, pairs=experiment.pairs.some(slice(1, None, 2)))
-        ranked_NS = ranked_NS[:, ::2]
-    order = np.argsort(-np.abs(ranked_NS.mean(axis=1)), kind="stable")
-    n = len(chosen)
-    sizes = sorted({1, n, *np.unique(np.geomspace(1, n, _SIZES).round().astype(int)).tolist()})
-    if asked.budget is not None:
-        spent = experiment.surgery.forwards(experiment.sequences)
-        share = held.sequences / experiment.sequences
-        if spent + share * (len(sizes) + _RUNS) > asked.budget:
-            return found
-    masks = experiment.anatomy.graph.masks([[], *([chosen[i] for i in order[:k]] for k in sizes)])
-    values_CS = held.values(masks)
-    return replace(found, along_N=(values_CS[1:] - values_CS[:1]).mean(axis=1), sizes=tuple(sizes))
-
-
-def _with_edges(experiment: Experiment, found: Effects) -> Effects:
-    """Edges by EAP-IG; the largest exactly, and what the largest alone can do."""
-    graph = experiment.anatomy.graph
-    scores = estimate(experiment, method="ig", edges=True)
-    assert scores.edges_WRS is not None, "asked for"
-    where_E2 = np.argwhere(graph.edges_WR)
-    score_ES = scores.edges_WRS[where_E2[:, 0], where_E2[:, 1]]
-    order = np.argsort(-np.abs(score_ES[:, ::2].mean(axis=1)), kind="stable")
-    top = order[:_EDGES]
-    masks_CWR = np.zeros((len(top), *graph.edges_WR.shape), dtype=bool)
-    masks_CWR[(np.arange(len(top)), *where_E2[top].T)] = True
-    parts = [edge_values(experiment.surgery, rows, masks_CWR) for rows in experiment.batches]
-    kept_K, faithful_K = faithfulness(experiment, where_E2[order])
-    return replace(
-        found,
-        edges=tuple(graph.edge_name(*where_E2[e]) for e in top),
-        edge_ES=np.concatenate(parts, axis=1) - found.clean_S,
-        edge_estimate_ES=score_ES[top],
-        num_edges=len(where_E2),
-        kept_K=kept_K,
-        faithful_K=faithful_K,
-    )
-
-
-def faithfulness(experiment: Experiment, ranked_E2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """F of circuits that keep the first edges of a ranking, all others from B.
-
-    Args:
-        experiment: by resampling; odd sequences are read where there are two or more.
-        ranked_E2: indices of writer and reader, best first.
-
-    Returns:
-        Shares of edges that are kept, and f of each: (m(kept) - m(B)) / (m(A) - m(B)).
-    """
-    held = experiment
-    if experiment.sequences > 1:
-        held = replace(experiment, pairs=experiment.pairs.some(slice(1, None, 2)))
-    graph, count = experiment.anatomy.graph, len(ranked_E2)
-    sizes = sorted({max(1, round(f * count)) for f in FRACTIONS})
-    masks_CWR = np.repeat(graph.edges_WR[None], len(sizes), axis=0)
-    for n, size in enumerate(sizes):
-        masks_CWR[n, ranked_E2[:size, 0], ranked_E2[:size, 1]] = False
-    kept_CS = np.concatenate(
-        [edge_values(held.surgery, rows, masks_CWR) for rows in held.batches], axis=1
-    )
-    clean_S, corrupted_S = _ends(held)
-    gap = clean_S.mean() - corrupted_S.mean()
-    return np.array(sizes) / count, (kept_CS.mean(axis=1) - corrupted_S.mean()) / gap

@@ -1,0 +1,72 @@
+"""The analyses beside the effects, as they are asked for by name."""
+
+from __future__ import annotations
+
+import difflib
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+from scaleinv_ray.circuitry.analyses import ANALYSES
+from scaleinv_ray.circuitry.subject import Analysis, Subject
+from scaleinv_ray.inputs.wording import shown
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """One analysis of one model.
+
+    Attributes:
+        name: a key of `ANALYSES`.
+        found: None where it was refused.
+        refused: why.
+    """
+
+    name: str
+    found: Analysis | None
+    refused: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """What was found, or `refused`."""
+        return {"refused": self.refused} if self.found is None else self.found.as_json()
+
+    def lines(self) -> list[str]:
+        """What the terminal shows."""
+        if self.found is None:
+            said = f"{self.name} refused: {self.refused}"
+            return textwrap.wrap(said, 96, subsequent_indent="  ")
+        return self.found.lines()
+
+
+def named(wanted: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Names of analyses.
+
+    Args:
+        wanted: names, as a tuple or with commas between; `all`.
+
+    Raises:
+        ValueError: for one that there is not.
+    """
+    names = tuple(wanted.split(",")) if isinstance(wanted, str) else tuple(wanted)
+    names = tuple(name.strip() for name in names if name.strip())
+    if names == ("all",):
+        return tuple(ANALYSES)
+    for name in names:
+        if name not in ANALYSES:
+            near = difflib.get_close_matches(name, ANALYSES, n=1, cutoff=0.0)
+            raise ValueError(
+                f"with: got {shown(name)}, allowed {sorted(ANALYSES)} or 'all'; nearest "
+                f"{near[0] if near else 'all'!r}"
+            )
+    return tuple(dict.fromkeys(names))
+
+
+def analysed(names: tuple[str, ...], subject: Subject) -> tuple[Analysed, ...]:
+    """Runs analyses; what a model or a probe does not allow is told, with its reason."""
+    found = []
+    for name in names:
+        try:
+            found.append(Analysed(name, ANALYSES[name](subject)))
+        except ValueError as error:
+            found.append(Analysed(name, None, str(error)))
+    return tuple(found)

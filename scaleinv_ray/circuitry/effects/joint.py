@@ -1,0 +1,203 @@
+"""The joint game of one model on one probe, within what a budget leaves for it.
+
+Components are ranked on even sequences and run jointly on odd ones: a ranking that is judged by the
+sequences that made it looks better than it is.
+
+Shape suffixes: C sets, N components, K sizes, D draws, S sequences, W writers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from scaleinv_ray.circuitry.effects.game import greedy, shapley
+from scaleinv_ray.circuitry.effects.interventions import Experiment
+from scaleinv_ray.circuitry.effects.record import Game, Ranking
+
+SHARE = 0.9
+FREE = 60.0
+"""Forwards of the game where no budget is given."""
+_SIZES = 10
+_FEW = 8
+"""Sequences of Shapley values and greedy orders: permutations err more than sequences do."""
+_PAIRS = (2, 10)
+
+
+@dataclass
+class _Purse:
+    """What may be spent, in forwards over all sequences."""
+
+    experiment: Experiment
+    most: float
+
+    @property
+    def left(self) -> float:
+        surgery = self.experiment.surgery
+        return self.most - surgery.forwards(self.experiment.sequences)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The game on some of the sequences: v of sets of the chosen components."""
+
+    experiment: Experiment
+    chosen: Sequence[int]
+    price: float
+    """Forwards of a set over all sequences."""
+
+    @classmethod
+    def on(cls, whole: Experiment, chosen: Sequence[int], rows: slice) -> _Table:
+        part = replace(whole, pairs=whole.pairs.some(rows))
+        return cls(part, chosen, part.sequences / whole.sequences)
+
+    def value(self, sets_CN: np.ndarray) -> np.ndarray:
+        writers = len(self.experiment.anatomy.graph.writers)
+        masks_CW = np.zeros((len(sets_CN) + 1, writers), dtype=bool)
+        masks_CW[1:, self.chosen] = sets_CN
+        values_CS = self.experiment.values(masks_CW)
+        return values_CS[1:] - values_CS[:1]
+
+    def along(self, order_N: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+        """Mean v of the first k of an order."""
+        rank_N = np.argsort(order_N, kind="stable")
+        return self.value(rank_N[None] < np.array(sizes)[:, None]).mean(axis=1)
+
+
+def play(
+    experiment: Experiment, chosen: Sequence[int], best_NS: np.ndarray, *,
+    budget: float | None, draws: int, seed: int,
+) -> Game | None:  # fmt: skip
+    """The game, in the order of its worth: ranking by single effects, random sets, Shapley, greedy.
+
+    Args:
+        experiment: of the model.
+        chosen: components.
+        best_NS: their single effects, exact or estimated.
+        budget: forwards in all; None allows `FREE` for the game.
+        draws: random orders.
+        seed: of permutations and draws.
+
+    Returns:
+        What could be had; None where not even the ranking could, or nothing has a joint effect.
+    """
+    rng = np.random.default_rng(seed)
+    spent = experiment.surgery.forwards(experiment.sequences)
+    purse = _Purse(experiment, spent + FREE if budget is None else budget)
+    two = experiment.sequences > 1
+    held = _Table.on(experiment, chosen, slice(1, None, 2) if two else slice(None))
+    single_N = best_NS[:, ::2].mean(axis=1)
+    order_N = np.argsort(-np.abs(single_N), kind="stable")
+    sizes = _sizes(len(chosen))
+    if held.price * (2 * len(sizes) + 2) > purse.left:
+        return None
+    first = _ranked("single", held, order_N, sizes)
+    if first is None:
+        return None
+    random_DK, random_sizes = _random(held, order_N, draws, purse, rng)
+    shares = _shares(experiment, chosen, purse, rng)
+    rankings = [first]
+    if shares is not None:
+        by_share = np.argsort(-_signed(shares.share_NS.mean(axis=1)), kind="stable")
+        rankings.append(_ranked("shapley", held, by_share, sizes) or first)
+    chain = _greedy(experiment, chosen, order_N, purse)
+    if chain is not None:
+        rankings.append(_ranked("greedy", held, chain, sizes) or first)
+    had = {"random sets": len(random_DK) > 0, "shapley": shares is not None,
+           "greedy": chain is not None}  # fmt: skip
+    return Game(
+        rankings=tuple(rankings),
+        shapley_N=np.empty(0) if shares is None else shares.share_NS.mean(axis=1),
+        stderr_N=np.empty(0) if shares is None else shares.stderr_N,
+        pairs=0 if shares is None else shares.pairs,
+        random_DK=random_DK,
+        random_sizes=random_sizes,
+        left_out=tuple(name for name, found in had.items() if not found),
+    )
+
+
+def _signed(share_N: np.ndarray) -> np.ndarray:
+    """Shares in the direction of v(all): what works against it comes last."""
+    return share_N * np.sign(share_N.sum())
+
+
+def _sizes(n: int) -> list[int]:
+    return sorted({1, n, *np.unique(np.geomspace(1, n, _SIZES).round().astype(int)).tolist()})
+
+
+def _ranked(name: str, held: _Table, order_N: np.ndarray, sizes: list[int]) -> Ranking | None:
+    """V along an order; between the sizes around 90 % every size is run."""
+    along = dict(zip(sizes, held.along(order_N, sizes), strict=True))
+    whole = along[len(order_N)]
+    if whole == 0:
+        return None
+    reached = next(k for k in sizes if along[k] / whole >= SHARE)
+    below = max((k for k in sizes if k < reached), default=0)
+    between = list(range(below + 1, reached))
+    if between:
+        along |= dict(zip(between, held.along(order_N, between), strict=True))
+    ks = sorted(along)
+    return Ranking(name, order_N, np.array(ks), np.array([along[k] / whole for k in ks]))
+
+
+def _random(
+    held: _Table, order_N: np.ndarray, draws: int, purse: _Purse, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Orders whose k-th component is a random one of the same layer and kind as the ranking's.
+
+    Their first k are random sets with as many components of every layer as the first k.
+    """
+    writers = held.experiment.anatomy.graph.writers
+    sizes = _sizes(len(order_N))
+    alike = [writers[c][:2] for c in held.chosen]
+    of_N = np.array([alike.index(one) for one in alike])
+    per_sequence = held.price / held.experiment.sequences * draws * len(sizes)
+    sequences = 0
+    if draws:
+        sequences = int(min(purse.left / 3 / per_sequence, held.experiment.sequences))
+    if sequences < min(2, held.experiment.sequences) or not draws:
+        return np.empty((0, len(sizes))), np.array(sizes)
+    some = _Table.on(held.experiment, held.chosen, slice(0, sequences))
+    rows = []
+    for _ in range(draws):
+        drawn_N = order_N.copy()
+        for group in np.unique(of_N):
+            places = np.flatnonzero(of_N[order_N] == group)
+            drawn_N[places] = rng.permutation(order_N[places])
+        rows.append(some.along(drawn_N, sizes))
+    along_DK = np.array(rows)
+    return along_DK / along_DK[:, -1:], np.array(sizes)
+
+
+class _Shares(NamedTuple):
+    share_NS: np.ndarray
+    stderr_N: np.ndarray
+    pairs: int
+
+
+def _shares(
+    experiment: Experiment, chosen: Sequence[int], purse: _Purse, rng: np.random.Generator
+) -> _Shares | None:
+    table = _Table.on(experiment, chosen, slice(0, 2 * _FEW, 2))
+    fewest, most = _PAIRS
+    pairs = int(min(most, purse.left * 2 / 3 / (2 * len(chosen) * table.price)))
+    if pairs < fewest:
+        return None
+    found = shapley(table.value, len(chosen), pairs=pairs, rng=rng)
+    return _Shares(found.share_NS, found.stderr_N, pairs)
+
+
+def _greedy(
+    experiment: Experiment, chosen: Sequence[int], order_N: np.ndarray, purse: _Purse
+) -> np.ndarray | None:
+    """The greedy order up to 90 %, then the others as ranked; None where the budget ended."""
+    table = _Table.on(experiment, chosen, slice(0, 2 * _FEW, 2))
+    most = purse.left / table.price - 2
+    n = len(chosen)
+    found_N = greedy(table.value, n, share=SHARE, most=most)
+    if not len(found_N):
+        return None
+    return np.concatenate([found_N, order_N[~np.isin(order_N, found_N)]])

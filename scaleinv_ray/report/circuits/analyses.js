@@ -1,0 +1,88 @@
+/* Analyses that are drawn: direct attribution, probes, modules, signatures of heads. */
+
+const DRAWN = {
+  direct: (model, found) => [directBars(model, found), ...(found.by_depth && found.by_depth.length ? [directDepth(model, found)] : [])],
+  tokens: (model, found) => [tokenAttribution(model, found)],
+  probes: (model, found) => found.targets.map((target) => probeCurve(model, target)),
+  maxima: (model, found) => [maxima(model, found)],
+  surrogate,
+  signatures: (model, found) => [signatures(model, found)],
+  modularity: (model, found) => [modularity(model, found)],
+};
+
+function directBars(model, found) {
+  const rows = [...found.components].sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect)).slice(0, 12).map((c) => ({ name: c.name, value: c.effect, stderr: c.stderr }));
+  return figure(titled(model, "written into the logits"), (w) => bars(w, rows, "direct logit attribution", (value) => signColour(-value)),
+    "What each component's output alone adds to the logit difference, the final norm's scale held fixed. It does not see what later components do with it.");
+}
+
+function directDepth(model, found) {
+  const ys = found.by_depth.map((d) => (typeof d === "number" ? d : d.effect ?? d.value)), xs = ys.map((_, i) => i);
+  const errors = found.by_depth_stderr || found.by_depth.map((d) => (typeof d === "number" ? null : d.stderr));
+  const draw = (width) => {
+    const f = frame(width, 280, { x: [0, Math.max(xs.length - 1, 1)], y: range(ys), xName: "layers so far", yName: "logit difference", xTicks: xs });
+    return drawing(width, 280, "direct attribution by depth", ...f.parts, path(f, xs, ys, { stroke: "var(--trained)" }), dots(f, xs, ys, "var(--trained)", (i) => `after ${i}: ${plusMinus(ys[i], errors[i])}`, errors));
+  };
+  return figure(titled(model, "through the depth"), draw, "The logit difference read off the stream after so many layers.");
+}
+
+function probeCurve(model, target) {
+  const xs = target.layers.map((l) => l.layer);
+  const lines = [["probe", "accuracy", "var(--trained)"], ["control labels", "control", "var(--muted)"]];
+  const draw = (width) => {
+    const f = frame(width, 280, { x: [Math.min(...xs), Math.max(...xs, Math.min(...xs) + 1)], y: [0, 1], xName: "layers before it", yName: "accuracy", xTicks: xs });
+    return drawing(width, 280, `probe of ${target.name}`, ...f.parts, ...lines.flatMap(([name, key, colour]) => {
+      const ys = target.layers.map((l) => l[key]);
+      return [path(f, xs, ys, { stroke: colour }), dots(f, xs, ys, colour, (i) => `${name}, layer ${xs[i]}: ${plusMinus(ys[i], key === "accuracy" ? target.layers[i].stderr : null)}`, key === "accuracy" ? target.layers.map((l) => l.stderr) : [])];
+    }));
+  };
+  const best = [...target.layers].sort((a, b) => b.selectivity - a.selectivity)[0];
+  return figure(titled(model, `probe of ${words(target.name)}`), draw, `A linear probe on the stream. Selectivity, accuracy minus that on control labels, is largest at ${best.layer}: ${num(best.selectivity)}. That something can be read does not say that the model reads it.`,
+    { keys: lines.map(([name, , colour]) => [name, colour]) });
+}
+
+function modularity(model, found) {
+  const rows = asList(found.modules).map((m, i) => [i + 1, Array.isArray(m) ? m.join(", ") : String(m)]);
+  return el("figure", {}, el("h3", {}, titled(model, "modules")), table(["Module", "Components"], rows),
+    el("figcaption", {}, `Modularity ${num(found.q)}; of graphs with the same degrees ${num(found.rewired_mean)} ± ${num(found.rewired_sd, 2)} (z = ${num(found.z)}).`));
+}
+
+const SIGNATURE = ["previous", "first", "own", "entropy", "distance", "prefix", "copying"];
+
+function signatures(model, found) {
+  const effect = new Map(model.components.map((c) => [c.name, c]));
+  const rows = [...found.heads].sort((a, b) => Math.abs((effect.get(b.name) || { effect: 0 }).effect) - Math.abs((effect.get(a.name) || { effect: 0 }).effect))
+    .map((h) => [h.name, effect.has(h.name) ? num(effect.get(h.name).effect) : "–", ...SIGNATURE.map((k) => num(h[k]))]);
+  return el("figure", { class: "wide" }, el("h3", {}, titled(model, "signatures of heads")), table(["Head", "Effect", ...SIGNATURE], rows, SIGNATURE.map((_, i) => i + 1).concat(SIGNATURE.length + 1)),
+    el("figcaption", {}, "Attention to the token before, the first one and itself; normalised entropy and mean distance; attention to what followed this token before (prefix); how far its output raises the token it looks at (copying)."));
+}
+
+/* Heads of two models side by side: the one whose signature is nearest, and its effect. */
+function matched(a, b) {
+  const of = (m) => m.analyses.signatures.heads;
+  const spread_ = SIGNATURE.map((k) => {
+    const values = finite([...of(a), ...of(b)].map((h) => h[k])), middle = sum(values) / values.length;
+    return Math.sqrt(sum(values.map((v) => (v - middle) ** 2)) / values.length) || 1;
+  });
+  const far = (h, g) => Math.sqrt(sum(SIGNATURE.map((k, i) => (((h[k] ?? 0) - (g[k] ?? 0)) / spread_[i]) ** 2)));
+  const effect = (m, name) => { const c = m.components.find((one) => one.name === name); return c ? num(c.effect) : "–"; };
+  const size = (m, name) => { const c = m.components.find((one) => one.name === name); return c ? Math.abs(c.effect) : 0; };
+  const rows = [...of(a)].sort((x, y) => size(a, y.name) - size(a, x.name)).slice(0, 10).map((h) => {
+    const [near] = [...of(b)].sort((x, y) => far(h, x) - far(h, y));
+    return [h.name, effect(a, h.name), near.name, effect(b, near.name), num(far(h, near))];
+  });
+  return el("figure", {}, el("h3", {}, `${nameOf(a)} and ${nameOf(b)}`), table(["Head", "Effect", "Nearest there", "Effect", "Distance"], rows, [1, 3, 4]),
+    el("figcaption", {}, "By signature alone, in units of its spread. Untrained models match too: a distance says something beside that of two untrained ones only."));
+}
+
+SECTIONS.push(["analyses", "Beside the effects", "What was asked for by --with.", () =>
+  CIRCUITS.flatMap((m) => Object.entries(DRAWN).flatMap(([name, make]) => {
+    const found = m.analyses[name];
+    if (!found) return [];
+    return found.refused ? [refusal(titled(m, name), found.refused)] : make(m, found);
+  }))]);
+
+SECTIONS.push(["matched", "Matched heads", "Which head of another model does the same, by what it attends to and copies.", () => {
+  const those = CIRCUITS.filter((m) => m.analyses.signatures && !m.analyses.signatures.refused);
+  return those.slice(1).map((m) => matched(those[0], m));
+}]);
