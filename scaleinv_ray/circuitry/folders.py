@@ -92,7 +92,9 @@ def circuits_of(
         null = measure(Anatomy.of(model), pairs, replace(asked, must_do=False))
     else:
         say("untrained: not measured")
-    subject = Subject(anatomy, pairs, effects, _spelling(checkpoint), drawing.seed)
+    subject = Subject(
+        anatomy, pairs, effects, _spelling(checkpoint), drawing.seed, _encoding(checkpoint)
+    )
     facts = {"n_params": checkpoint.n_params, "step": checkpoint.step,
              "train_tokens": checkpoint.train_tokens}  # fmt: skip
     training = None
@@ -127,6 +129,14 @@ def _spelling(checkpoint: Checkpoint) -> Callable[[int], str] | None:
         return None
     tokenizer = read_tokenizer(file, digest)
     return lambda token: tokenizer.decode([token], skip_special_tokens=False)
+
+
+def _encoding(checkpoint: Checkpoint) -> Callable[[str], list[int]] | None:
+    """The tokens of a text; None without a tokenizer."""
+    file, digest = checkpoint.tokenizer_file, checkpoint.tokenizer_digest
+    if file is None or digest is None:
+        return None
+    return partial(encode, read_tokenizer(file, digest), file)
 
 
 def pairs_of(checkpoint: Checkpoint, drawing: Drawing) -> Pairs:
