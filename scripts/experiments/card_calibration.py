@@ -1,4 +1,4 @@
-"""How often the card of a model errs, and what damage it sees: `card_calibration.py RUN MODELS OUT`.
+"""How often the card errs, and what damage it sees: `card_calibration.py RUN MODELS OUT`.
 
 Healthy models are those of the run, each set beside all others. Two of them are damaged in known
 ways, measured as the run was, and set beside the rest of it: all quantities together, the same

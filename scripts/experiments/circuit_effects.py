@@ -36,10 +36,14 @@ def last_steps(folder: Path) -> Iterator[tuple[Path, int, int]]:
 def rows_of(ladder: str, model: Path, n_params: int, seed: int) -> Iterator[dict[str, Any]]:
     """Quantities of one model, and the gain that they are of."""
     request = Request(
-        model, "induction", None, "heads,mlp", "resample", False, None, 16, 48, seed == 0, None
+        model, "induction", None, "heads,mlp", "resample", False, None, 32, 48, seed == 0, None
     )
-    found = json.loads("".join(command(request, as_json=True)))
-    at = {"ladder": ladder, "model": found["model"], "n_params": n_params, "seed": seed}
+    at = {"ladder": ladder, "model": model.parent.name, "n_params": n_params, "seed": seed}
+    try:
+        found = json.loads("".join(command(request, as_json=True)))
+    except ValueError as error:  # a model that does not do the task has no circuit of it
+        yield {**at, "quantity": "refused", "refused": str(error)}
+        return
     yield {**at, "quantity": "clean_less_corrupted", "value": found["clean"] - found["corrupted"]}
     for name in QUANTITIES:
         got = found["quantities"][name]
