@@ -148,7 +148,7 @@ def healthy(reference: Reference) -> Iterator[dict[str, Any]]:
             lines, reference, n_params=member.n_params, weights={member.weights},
             tokenizer=None, tokens={},
         )  # fmt: skip
-        yield {"model": f"{member.model}-s{member.seed}", "damage": "healthy", **said(found)}
+        yield {"model": member.model, "damage": "healthy", **said(found)}
 
 
 def unhealthy(reference: Reference, models: Path, out: Path) -> Iterator[dict[str, Any]]:
@@ -186,8 +186,9 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     reference = of_run(options.run)
     rows = [*unhealthy(reference, options.models, options.out), *healthy(reference)]
-    pd.DataFrame(rows).to_parquet(options.out / "calibration.parquet", index=False)
-    print(table(rows))
+    frame = pd.DataFrame(rows)
+    frame.to_parquet(options.out / "calibration.parquet", index=False)
+    print(table(frame.to_dict("records")))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 `scaleinv report OUT` then judges it anew and draws the page, without a model. Of the run are kept:
 its config (paths below `runs/`), its plan, all measurements, and the curves of trained models at
-the last step. Values have seven digits, errors three; replicates are those of trained models at the
-last step, where they are compared; diagrams are left out, and so the barcodes of the page.
+the last step. Values have six digits, errors two; replicates are those of trained models at the
+last step, where they are compared; flags and diagrams (the barcodes of the page) are left out.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from scaleinv_ray.measure.inventory import BESIDE, COMPACT
 from scaleinv_ray.measure.written_config import sealed, written_config
 from scaleinv_ray.store import Store
 
-VALUE_BITS, ERROR_BITS = 24, 11
+VALUE_BITS, ERROR_BITS, CURVE_BITS = 20, 8, 14
 
 
 def rounded(numbers: pa.ChunkedArray | pa.Array, bits: int) -> pa.Array:
@@ -81,6 +81,7 @@ def measurements(store: Store) -> pa.Table:
         value=rounded(table["value"], VALUE_BITS),
         stderr=rounded(table["stderr"], ERROR_BITS),
         samples=rounded_lists(pa.chunked_array([samples]), VALUE_BITS),
+        flags=pa.nulls(table.num_rows, table.schema.field("flags").type),
         wall_s=pa.array(np.zeros(table.num_rows)),
     )
     keys = pc.count_distinct(table["key"]).as_py()
@@ -93,7 +94,7 @@ def curves(store: Store) -> pa.Table:
     table = table.filter(at_end(table))
     return replaced(table, **{
         name: rounded_lists(table[name], bits)
-        for name, bits in (("x", VALUE_BITS), ("y", VALUE_BITS), ("y_stderr", ERROR_BITS))
+        for name, bits in (("x", VALUE_BITS), ("y", CURVE_BITS), ("y_stderr", ERROR_BITS))
     })  # fmt: skip
 
 
