@@ -18,6 +18,9 @@ from scaleinv_ray.checkpoints import resolve
 from scaleinv_ray.conclude.training.onsets import OnsetFinder
 from scaleinv_ray.conclude.training.transitions import TransitionFinder
 from scaleinv_ray.config import load_run_config
+from scaleinv_ray.measure.inventory import planned_keys, take_inventory
+from scaleinv_ray.measure.written_config import written_config
+from scaleinv_ray.store import Store
 
 EXPERIMENTS = Path(__file__).parents[1] / "scripts" / "experiments"
 
@@ -198,3 +201,18 @@ def test_damage_is_what_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     mixed = damages["one layer shuffled"](w_OI, rng)
     assert torch.equal(mixed.flatten().sort().values, w_OI.flatten().sort().values)
     assert not torch.equal(mixed, w_OI)
+
+
+@pytest.mark.parametrize("series", ["gpt2", "depth", "llama"])
+def test_the_findings_can_be_judged_from_what_is_published(series: str) -> None:
+    folder = EXPERIMENTS.parents[1] / "docs" / "findings" / "data" / series
+    store = Store(str(folder))
+    config = load_run_config(written_config(store))
+    assert all(not str(s.path or s.ladder or "").startswith("/") for s in config.models)
+    held = take_inventory(store)
+    assert held.damaged == {}
+    assert set(planned_keys(store).to_pylist()) == held.done
+    published = [
+        p for p in folder.parent.rglob("*") if p.parent.name != series or p.suffix == ".yaml"
+    ]
+    assert sum(p.stat().st_size for p in published if p.is_file()) < 5e6
