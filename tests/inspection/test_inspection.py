@@ -116,7 +116,7 @@ def test_the_command_says_it_as_json(folder: Path) -> None:
     assert result.exception is None
     said = json.loads(result.stdout)
     assert said["model"] == "tiny"
-    assert "64 positions, the protocol 72" in said["left_out"]["behaviour.capabilities"]
+    assert "beyond the budget of 1 s" in said["left_out"]["behaviour.capabilities"]
     assert said["card"]["ranked"] == "sizes"
     assert said["card"]["verdict"].startswith("cannot say: p = ")
     assert said["card"]["verdict"].endswith("with 4 sizes; 0.1 needs 9")
