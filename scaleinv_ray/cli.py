@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from importlib.resources import as_file, files
@@ -43,6 +44,23 @@ Plugins = Annotated[
 RunFolder = Annotated[str, typer.Argument(help="URI of a run folder")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster; none embeds Ray")]
+OneModel = Annotated[str, typer.Argument(help="Folder of a checkpoint, or organisation/name")]
+Against = Annotated[
+    str | None,
+    typer.Option(help="Run folder, or Parquet table of measurements; by default the demo's series"),
+]
+Parent = Annotated[
+    str | None, typer.Option(help="Model that it was made of: what has changed, pair by pair")
+]
+Revision = Annotated[str | None, typer.Option(help="Of a model on the hub")]
+ProbesOf = Annotated[
+    list[str] | None, typer.Option("--probe", help="Instead of the series'; may be repeated")
+]
+TokenFile = Annotated[
+    str | None, typer.Option(help="File of token ids (.npy or .parquet), for a model without text")
+]
+Budget = Annotated[float, typer.Option(help="Seconds on one core; what takes longer is left")]
+Level = Annotated[float, typer.Option(help="Rate of false alarms that an alarm may have")]
 
 
 def _version(asked: bool) -> None:
@@ -80,36 +98,21 @@ def _config(file: Path, plugins: list[str] | None) -> RunConfig:
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="Folder of a checkpoint, or organisation/name")],
-    against: Annotated[
-        str | None,
-        typer.Option(
-            help="Run folder, or Parquet table of measurements; by default the demo's series"
-        ),
-    ] = None,
-    parent: Annotated[
-        str | None, typer.Option(help="Model that it was made of: what has changed, pair by pair")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Of a model on the hub")] = None,
-    probe: Annotated[
-        list[str] | None, typer.Option(help="Instead of the series' probes; may be repeated")
-    ] = None,
-    tokens: Annotated[
-        str | None,
-        typer.Option(help="File of token ids (.npy or .parquet), for a model without text"),
-    ] = None,
-    budget: Annotated[
-        float, typer.Option(help="Seconds on one core; what takes longer is left")
-    ] = 60.0,
-    level: Annotated[float, typer.Option(help="Rate of false alarms that an alarm may have")] = 0.1,
+    model: OneModel,
+    against: Against = None,
+    parent: Parent = None,
+    revision: Revision = None,
+    probe: ProbesOf = None,
+    tokens: TokenFile = None,
+    budget: Budget = 60.0,
+    level: Level = 0.1,
     plugin: Plugins = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measures one checkpoint beside its untrained and shuffled twin and a series."""
     from scaleinv_ray.inspection import inspect as inspected
     from scaleinv_ray.inspection.printing import show
 
-    said = partial(typer.echo, err=True) if sys.stderr.isatty() else lambda text: None
     found = inspected(
         model,
         against=against,
@@ -120,12 +123,49 @@ def inspect(
         budget_s=budget,
         level=level,
         plugins=plugin or (),
-        say=said,
+        say=_on_terminal(),
     )
     if as_json:
         typer.echo(found.to_json())
     else:
         show(found)
+
+
+@app.command()
+def assess(
+    checkpoint: OneModel,
+    against: Against = None,
+    parent: Parent = None,
+    revision: Revision = None,
+    budget: Budget = 60.0,
+    level: Level = 0.1,
+    as_json: AsJson = False,
+) -> None:
+    """Is a checkpoint of the family of a series, and what changed since its parent? 3: an alarm."""
+    from scaleinv_ray.inspection import inspect as inspected
+    from scaleinv_ray.inspection.printing import show_card
+
+    found = inspected(
+        checkpoint,
+        against=against,
+        parent=parent,
+        revision=revision,
+        budget_s=budget,
+        level=level,
+        twins=False,
+        say=_on_terminal(),
+    )
+    if as_json:
+        typer.echo(found.to_json())
+    else:
+        show_card(found)
+    if found.is_out:
+        raise typer.Exit(3)
+
+
+def _on_terminal() -> Callable[[str], None]:
+    """Says what is being done where a person looks on."""
+    return partial(typer.echo, err=True) if sys.stderr.isatty() else lambda text: None
 
 
 @app.command()

@@ -161,6 +161,7 @@ class Invariant:
         signature: of one record; of a pair, two models at the same place; of a trajectory, the
             sequence of one record over the steps of a run.
         bounds: of its parameters where they differ from `bounds.BOUNDS`.
+        least: field of the protocol -> the least with which it has values.
     """
 
     name: str
@@ -175,6 +176,7 @@ class Invariant:
     parameters: Mapping[str, Any]
     signature: Signature = "one"
     bounds: Mapping[str, Range] = field(default_factory=dict)
+    least: Mapping[str, int] = field(default_factory=dict)
 
     def check(self, given: Mapping[str, Any]) -> None:
         """Raises ValueError where a parameter, given or else planned, is outside its range."""
@@ -256,6 +258,7 @@ def invariant(
     curves: Mapping[str, str] | Sequence[str] = (),
     planned: Mapping[str, Any] | None = None,
     bounds: Mapping[str, Range] | None = None,
+    least: Mapping[str, int] | None = None,
 ) -> Callable[[F], F]:
     """Registers a function of one record as an invariant and returns it unchanged.
 
@@ -269,6 +272,7 @@ def invariant(
         planned: values that a plan gives to parameters without default (assumptions that a
             caller has to state).
         bounds: of parameters whose range is not that of their name in `bounds.BOUNDS`.
+        least: fields of the protocol below which it is refused everywhere: a plan says so.
 
     Returns:
         The decorator.
@@ -305,6 +309,7 @@ def invariant(
             parameters=MappingProxyType(_parameters(function, planned or {})),
             signature=signature,
             bounds=MappingProxyType(dict(bounds or {})),
+            least=MappingProxyType(dict(least or {})),
         )
         return function
 

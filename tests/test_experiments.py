@@ -10,12 +10,17 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 
 from scaleinv_ray.checkpoints import resolve
 from scaleinv_ray.conclude.training.onsets import OnsetFinder
 from scaleinv_ray.conclude.training.transitions import TransitionFinder
 from scaleinv_ray.config import load_run_config
+from scaleinv_ray.measure.inventory import planned_keys, take_inventory
+from scaleinv_ray.measure.written_config import written_config
+from scaleinv_ray.store import Store
 
 EXPERIMENTS = Path(__file__).parents[1] / "scripts" / "experiments"
 
@@ -152,3 +157,60 @@ def test_ngrams_are_those_of_the_text(induction: ModuleType) -> None:
     assert unigram_V[ord("a")] == pytest.approx(0.5, abs=0.01)
     assert bigram_VV[ord("a"), ord("b")] > 0.99
     np.testing.assert_allclose(bigram_VV[ord("z")], unigram_V, atol=1e-12)  # a context never seen
+
+
+def _experiment(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    return importlib.import_module(name)
+
+
+def test_published_numbers_are_as_near_as_their_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounded = _experiment("publish_run", monkeypatch).rounded
+    numbers = np.random.default_rng(0).standard_cauchy(1000)
+    given = pa.array([*numbers, 0.0, 0.75, None])
+    found = rounded(given, 8).to_pylist()
+    assert found[-3:] == [0.0, 0.75, None]
+    assert np.abs(np.array(found[:-3]) / numbers - 1).max() <= 2.0**-8
+    assert rounded(rounded(given, 8), 8).to_pylist() == found
+
+
+def test_a_published_config_has_no_path_of_where_it_was_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moved = _experiment("publish_run", monkeypatch).moved
+    config = {"models": [{"ladder": "/here/gpt2", "steps": "all"}], "margin": 0.1}
+    assert moved(config, "/here") == {
+        "models": [{"ladder": "runs/findings/gpt2", "steps": "all"}], "margin": 0.1,
+    }  # fmt: skip
+
+
+def test_damage_is_what_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    damages = _experiment("card_calibration", monkeypatch).DAMAGES
+    rng = torch.Generator().manual_seed(0)
+    w_OI = torch.randn(64, 64, generator=rng)
+    assert torch.equal(damages["none"](w_OI, rng), w_OI)
+    eight, four = (damages[name](w_OI, rng) for name in ("int8", "int4"))
+    assert max(len(row.unique()) for row in four) <= 15 < max(len(row.unique()) for row in eight)
+    step = w_OI.abs().amax(dim=1) / 127
+    assert ((eight - w_OI).abs().amax(dim=1) <= 0.501 * step).all()
+    noise = damages["noise 20 %"](w_OI, rng) - w_OI
+    assert float(noise.std() / w_OI.std()) == pytest.approx(0.2, rel=0.05)
+    assert float((damages["prune 50 %"](w_OI, rng) == 0).float().mean()) == pytest.approx(
+        0.5, abs=0.01
+    )
+    mixed = damages["one layer shuffled"](w_OI, rng)
+    assert torch.equal(mixed.flatten().sort().values, w_OI.flatten().sort().values)
+    assert not torch.equal(mixed, w_OI)
+
+
+@pytest.mark.parametrize("series", ["gpt2", "depth", "llama"])
+def test_the_findings_can_be_judged_from_what_is_published(series: str) -> None:
+    folder = EXPERIMENTS.parents[1] / "docs" / "findings" / "data" / series
+    store = Store(str(folder))
+    assert load_run_config(written_config(store)).name == series
+    assert ": /" not in (folder / "config.yaml").read_text(), "a path of one machine"
+    held = take_inventory(store)
+    assert held.damaged == {}
+    assert set(planned_keys(store).to_pylist()) == held.done
+    parts = ("*.parquet", "*/plan.parquet", "*/measurements/*", "*/curves/*")
+    assert sum(p.stat().st_size for part in parts for p in folder.parent.glob(part)) < 5e6

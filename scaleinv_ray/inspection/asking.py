@@ -133,7 +133,7 @@ def ask(
     settings: Settings,
     *,
     budget_s: float,
-    variants: Sequence[str] = ("trained", *TWINS),
+    variants: Sequence[str],
     plugins: Sequence[str] = (),
 ) -> Asked:
     """Plans what can be had of one model in the time.

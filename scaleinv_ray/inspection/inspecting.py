@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 
 from scaleinv_ray.conclude.assessment.conformal import needed
 from scaleinv_ray.conclude.assessment.paired import Change, changes
-from scaleinv_ray.inspection.asking import Asked, Saved, ask, ask_parent, at_hand, on_tokens
+from scaleinv_ray.inspection.asking import (
+    TWINS,
+    Asked,
+    Saved,
+    ask,
+    ask_parent,
+    at_hand,
+    on_tokens,
+)
 from scaleinv_ray.inspection.findings import (
     Assessment,
     Line,
@@ -103,6 +111,12 @@ class Inspection:
             f"{said}: p = {card.whole.p:.3g} ({rate}){where}; an alarm at p <= {self.level:g} is "
             f"raised for at most {self.level:.0%} of healthy models"
         )
+
+    @property
+    def is_out(self) -> bool:
+        """Whether the card raises an alarm at the level."""
+        card = self.assessment.card
+        return card is not None and card.verdict(self.level) == "out of family"
 
     @property
     def at_loss(self) -> str:
@@ -226,6 +240,7 @@ def inspect(
     budget_s: float = BUDGET_S,
     level: float = LEVEL,
     plugins: Sequence[str] = (),
+    twins: bool = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> Inspection:
     """Measures one checkpoint and sets it beside its untrained and shuffled twin and a series.
@@ -248,6 +263,8 @@ def inspect(
         budget_s: seconds on one core; what would take longer is left out, and said to be.
         level: rate of false alarms that an alarm may have.
         plugins: files and modules with invariants of one's own, which come first.
+        twins: whether the untrained and the shuffled model are measured beside it: the card and
+            the parent do without.
         say: is told what is being done.
 
     Returns:
@@ -263,9 +280,11 @@ def inspect(
     reference = _reference(against)
     settings = _settings(reference, probes, tokens)
     with at_hand(model, tokenizer=tokenizer, revision=revision) as source:
-        # a parent is a fourth model beside this one and its twins
-        budget = budget_s * (1.0 if parent is None else 0.75)
-        asked = ask(source, settings, budget_s=budget, plugins=own)
+        variants = ("trained", *TWINS) if twins else ("trained",)
+        # a parent is one model more
+        share = 1.0 if parent is None else len(variants) / (len(variants) + 1)
+        budget = budget_s * share
+        asked = ask(source, settings, budget_s=budget, variants=variants, plugins=own)
         rows = measured(asked, say)
         since = None if parent is None else _since(parent, tokenizer, asked, rows, say)
     lines, refused = lines_of(rows)

@@ -21,20 +21,33 @@ _PRE = '<pre style="line-height:normal;font-family:monospace">{code}</pre>'
 
 def printed(found: Inspection) -> Group:
     """Table of values, a sentence a family, the card, and what could not be had."""
-    title = f"{found.model}, {found.n_params:,} parameters"
-    if found.step is not None:
-        title += f", step {found.step}"
-    parts: list[Text | Table] = [Text(title, style="bold"), _values(found)]
-    parts += [*_said(found), *_card(found), *_paired(found), *_missing(found)]
-    return Group(*parts, Text(f"{found.seconds:.0f} s", style="dim"))
+    parts: list[Text | Table] = [_title(found), _values(found), *_said(found), Text("")]
+    return Group(*parts, *_card(found), *_paired(found), *_missing(found), _seconds(found))
 
 
 def show(found: Inspection) -> None:
     """Writes an inspection to the terminal, or as wide as its table to a file."""
+    _console().print(printed(found))
+
+
+def show_card(found: Inspection) -> None:
+    """Writes what the card and the parent say, without the values."""
+    parts = [_title(found), *_card(found), *_paired(found), _seconds(found)]
+    _console().print(Group(*parts))
+
+
+def _console() -> Console:
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
-    console.print(printed(found))
+    return console if console.is_terminal else Console(width=_WIDTH)
+
+
+def _title(found: Inspection) -> Text:
+    step = "" if found.step is None else f", step {found.step}"
+    return Text(f"{found.model}, {found.n_params:,} parameters{step}", style="bold")
+
+
+def _seconds(found: Inspection) -> Text:
+    return Text(f"{found.seconds:.0f} s", style="dim")
 
 
 def as_html(found: Inspection) -> str:
@@ -106,7 +119,6 @@ def _card(found: Inspection) -> list[Text]:
     assessment, card = found.assessment, found.assessment.card
     reference = assessment.reference
     lines = [
-        Text(""),
         Text.assemble(("card: ", "bold"), found.verdict),
         Text(f"series: {reference.name} ({len(reference.members)} models; {reference.provenance})"),
     ]

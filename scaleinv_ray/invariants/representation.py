@@ -26,6 +26,7 @@ from scaleinv_ray.records import Moments
 from scaleinv_ray.resample import jackknife
 
 MIN_TOKENS_PER_DIM = 50
+MIN_BLOCKS = {"covariance_decay": 4, "participation": 5}
 MIN_RANKS = 8
 """Ranks in the fit of the exponent: 2-50 % of D hold as many from D = 16 on."""
 CURVE_POINTS = 128
@@ -50,6 +51,7 @@ CURVE_POINTS = 128
         "eigenvalues": "Variance along a principal axis, over the mean; its rank over the width"
     },
     version=2,
+    least={"tokens_per_dim": MIN_TOKENS_PER_DIM, "blocks": MIN_BLOCKS["covariance_decay"]},
 )
 def covariance_decay(moments: Moments, *, rng: np.random.Generator) -> Measured:
     """Decay and effective rank of the covariance spectrum of activations.
@@ -93,7 +95,7 @@ def covariance_decay(moments: Moments, *, rng: np.random.Generator) -> Measured:
     1.5
     """
     sound(moments)
-    blocks = _blocks(moments, min_blocks=4)
+    blocks = _blocks(moments, min_blocks=MIN_BLOCKS["covariance_decay"])
     spectra = balanced_spectra(blocks)
     num_blocks = len(blocks.count_B)
 
@@ -120,6 +122,7 @@ def covariance_decay(moments: Moments, *, rng: np.random.Generator) -> Measured:
     },
     symmetries=("rotation", "permutation", "scale", "translation", "mean_shift"),
     version=2,
+    least={"tokens_per_dim": MIN_TOKENS_PER_DIM, "blocks": MIN_BLOCKS["participation"]},
 )
 def participation(moments: Moments, *, rng: np.random.Generator) -> Measured:
     """Dimensions over which the variance of activations is spread, without finite-token bias.
@@ -162,7 +165,7 @@ def participation(moments: Moments, *, rng: np.random.Generator) -> Measured:
     True
     """
     sound(moments)
-    blocks = _blocks(moments, min_blocks=5)
+    blocks = _blocks(moments, min_blocks=MIN_BLOCKS["participation"])
     dim = blocks.mean_BD.shape[1]
     if (np.trace(blocks.second_BDD, axis1=1, axis2=2) <= blocks.floor).all():
         raise Refused("covariance: vanishes, the activations do not vary")

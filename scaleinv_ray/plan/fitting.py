@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -220,3 +220,21 @@ def points_of(asked: Mapping[str, Any], made: Mapping[str, Any], rows: int | Non
     return (
         [f"points fitted to the {rows:,} distinct rows of a cloud: {', '.join(cut)}"] if cut else []
     )
+
+
+def too_little(specs: Iterable[Invariant], protocol: Protocol) -> list[str]:
+    """Invariants that the protocol gives too little for any value, a line each.
+
+    Args:
+        specs: of the plan.
+        protocol: of the plan.
+
+    Returns:
+        Lines that name field, what it is and what is needed.
+    """
+    return [
+        f"protocol.{name}: got {got}, {spec.name} needs {least}: it will have no values"
+        for spec in specs
+        for name, least in spec.least.items()
+        if (got := getattr(protocol, name)) < least
+    ]

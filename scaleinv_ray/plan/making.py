@@ -31,6 +31,7 @@ from scaleinv_ray.plan.fitting import (
     fitted,
     fitted_points,
     points_of,
+    too_little,
     with_sequences,
 )
 from scaleinv_ray.plan.grouping import pairs_of, trajectories_of
@@ -98,7 +99,11 @@ def make_plan(config: RunConfig) -> Plan:
         equal_weights=equal,
         spectroscopy=spectroscopy,
         tokenizers=tokenizers,
-        fitted=(*changes_of(config.protocol, protocol), *points_of(asked, used, rows)),
+        fitted=(
+            *changes_of(config.protocol, protocol),
+            *points_of(asked, used, rows),
+            *too_little([REGISTRY[name] for name in asked], protocol),
+        ),
         points=_fitted_of(asked, used),
     )
 

@@ -159,7 +159,7 @@ class Plan:
         equal_weights: pairs of unit ids at different steps whose weights are the same.
         spectroscopy: how curvature and chains are captured.
         tokenizers: digest of tokenizer.json -> name of the tokenizer in it.
-        fitted: what of the protocol was cut down to the series, a line each.
+        fitted: what of the protocol was cut down to the series, or is too little, a line each.
         points: invariant -> its parameters that were cut down to the clouds of the series.
     """
 

@@ -31,7 +31,7 @@ LADDERS: Mapping[str, Mapping[str, Any]] = {
     "depth_2": {"depth": 2, "widths": [64], "seeds": [0, 1, 2]},
     "depth_8": {"depth": 8, "widths": [64], "seeds": [0, 1, 2]},
     "depth_12": {"depth": 12, "widths": [64], "seeds": [0, 1, 2]},
-    "gpt2_held_out": {"widths": [192], "seeds": [0, 1, 2]},
+    "gpt2_held_out": {"widths": [192]},
 }
 """What differs from gpt2_ladder_models.yaml."""
 CONTROLS = {

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_the_command_says_it_as_json(folder: Path) -> None:
     assert result.exception is None
     said = json.loads(result.stdout)
     assert said["model"] == "tiny"
-    assert "64 positions, the protocol 72" in said["left_out"]["behaviour.capabilities"]
+    assert "beyond the budget of 1 s" in said["left_out"]["behaviour.capabilities"]
     assert said["card"]["ranked"] == "sizes"
     assert said["card"]["verdict"].startswith("cannot say: p = ")
     assert said["card"]["verdict"].endswith("with 4 sizes; 0.1 needs 9")
@@ -162,6 +163,8 @@ def test_the_card_of_a_model_that_is_out_names_where(found: Inspection, series: 
     out = beside(found, replace(near, values=values))
     assert verdict(found, out).startswith("out of family: p = 0.0769")
     assert "most at weights.weight_tail log_norm at all" in verdict(found, out)
+    assert replace(found, assessment=out).is_out
+    assert not replace(found, assessment=out, level=0.05).is_out
     assert out.card is not None
     assert out.card.groups["weights"].p < out.card.groups["behaviour"].p
 
@@ -246,6 +249,29 @@ def test_rounding_to_eight_bits_is_seen_beside_the_parent_alone(series: Referenc
     said = json.loads(small.to_json())["parent"]
     assert (said["name"], len(said["changes"])) == ("GPT2LMHeadModel", len(small.changes))
     assert "changed (false discovery rate 0.1)" in " ".join(small._repr_html_().split())
+
+
+def test_assess_says_what_changed_since_the_parent_and_nothing_of_the_values(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_layer=2, n_embd=32, n_head=2, vocab_size=257, n_positions=128,
+        bos_token_id=None, eos_token_id=None, initializer_range=0.1,
+    )  # fmt: skip
+    parent = GPT2LMHeadModel(config).eval()
+    for name, of in (("parent", parent), ("int8", rounded(parent, 127))):
+        of.save_pretrained(tmp_path / name)
+        byte_tokenizer().save_pretrained(tmp_path / name)
+    model, made_of = str(tmp_path / "int8"), str(tmp_path / "parent")
+    asked = ["assess", model, "--parent", made_of, "--budget", "1"]
+    said = CliRunner().invoke(app, asked)
+    assert said.exit_code == 0
+    assert re.search(r"^card: cannot say: p = .* with 4 sizes", said.stdout, re.M)
+    assert re.search(r"^parent: .*: [1-9]\d* of \d+ quantities changed", said.stdout, re.M)
+    assert "untrained" not in said.stdout
+    itself = CliRunner().invoke(app, ["assess", made_of, "--parent", made_of, "--budget", "1"])
+    assert re.search(r"^parent: .*: 0 of \d+ quantities changed", itself.stdout, re.M)
 
 
 def test_a_parent_of_another_shape_is_refused(folder: Path, series: Reference) -> None:

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+import scaleinv_ray.invariants
 from scaleinv_ray.checkpoints import Checkpoint, resolve, write_records_manifest
 from scaleinv_ray.config import load_run_config
+from scaleinv_ray.contract import REGISTRY, Measured, Refused
 from scaleinv_ray.plan import Unit, grouping, make_plan, pairs_of, plan_rows, rng_seed
-from scaleinv_ray.records import Activations, Variant, WeightMatrix
+from scaleinv_ray.plan.fitting import too_little
+from scaleinv_ray.records import Activations, Moments, Protocol, Variant, WeightMatrix
 from scaleinv_ray.store import write_records
 
+assert scaleinv_ray.invariants
 ROWS = 40
 
 
@@ -169,3 +173,34 @@ def test_bad_manifests(tmp_path: Path, change: dict[str, Any], text: str) -> Non
 def test_a_folder_without_manifest(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a folder without records\.json"):
         resolve([{"records": str(tmp_path)}])
+
+
+def test_a_protocol_too_small_for_an_invariant_is_said_before_it_is_measured() -> None:
+    specs = [REGISTRY["representation.participation"], REGISTRY["behaviour.capabilities"]]
+    assert too_little(specs, Protocol()) == []
+    (said,) = too_little(specs, Protocol(tokens_per_dim=49))
+    assert said == (
+        "protocol.tokens_per_dim: got 49, representation.participation needs 50: it will have no "
+        "values"
+    )
+
+
+@pytest.mark.parametrize("name", [n for n, spec in REGISTRY.items() if spec.least])
+def test_the_least_that_is_said_is_where_values_begin(name: str) -> None:
+    spec, dim = REGISTRY[name], 16
+    blocks, tokens = spec.least["blocks"], spec.least["tokens_per_dim"]
+
+    def measured(num_blocks: int, per_dim: int) -> Measured:
+        count = -(-per_dim * dim // num_blocks)
+        x_BTD = np.random.default_rng(0).standard_normal((num_blocks, count, dim))
+        second_BDD = np.einsum("bti,btj->bij", x_BTD, x_BTD) / count
+        made = Moments(
+            count_B=np.full(num_blocks, count), mean_BD=x_BTD.mean(axis=1), second_BDD=second_BDD
+        )
+        return spec.function(made, rng=np.random.default_rng(0))
+
+    assert not any(isinstance(v, Refused) for v in measured(blocks, tokens).values.values())
+    with pytest.raises(Refused, match="needs 50"):
+        measured(blocks, tokens - 1)
+    with pytest.raises(Refused, match=f"needs {blocks}"):
+        measured(blocks - 1, tokens)

@@ -1,7 +1,7 @@
 """False discoveries among many questions: kept at the level, counted by chance as often as happens.
 
 Simulation: runs with places whose errors share most of their variance, with either sign, as layers
-of one model do; onsets of many quantities set against those of few capabilities.
+of one model do; onsets of many quantities set against those of few capabilities; widths over size.
 """
 
 import math
@@ -12,6 +12,7 @@ import pytest
 from scaleinv_ray.conclude.training.discoveries import Question, asked_of
 from scaleinv_ray.conclude.training.emergence import association, reached_level
 from scaleinv_ray.conclude.training.emergence_over_runs import emergence_table
+from scaleinv_ray.conclude.training.order import finite_size
 from scaleinv_ray.conclude.training.transitions import ALPHA, TransitionFinder, transitions_table
 from tests.conclude.measured_rows import measurement
 
@@ -103,6 +104,33 @@ def test_no_more_false_announcements_than_said():
     assert np.mean(false) <= most(LEVEL, 80)
     assert called == pytest.approx(64 / 1296, abs=0.02)
     false, power, _ = associated(40, real=5)
+    assert np.mean(false) <= LEVEL
+    assert power > 0.7
+
+
+def sharpened(repeats, *, real):
+    """The same of the widths of four sizes and three seeds: slopes of some places are real."""
+    rng = np.random.default_rng(4)
+    size_R = np.repeat([10**i for i in range(3, 7)], 3)
+    false, found = [], 0
+    for _ in range(repeats):
+        errors = alike(rng, 20, len(size_R), shared=0.6)
+        slope = [-0.2 * (place < real) for place in range(20)]
+        fits = [
+            finite_size(size_R, np.exp(k * np.log(size_R) + 0.05 * e_R))
+            for k, e_R in zip(slope, errors, strict=True)
+        ]
+        tests = {place: Question(fit.p, LEVEL, "all") for place, fit in enumerate(fits)}
+        share, count = false_share(asked_of(tests, method="by"), set(range(real, 20)))
+        false.append(share)
+        found += count
+    return false, found / (repeats * max(real, 1))
+
+
+def test_no_more_false_orders_than_said():
+    false, _ = sharpened(150, real=0)
+    assert np.mean(false) <= most(LEVEL, 150)
+    false, power = sharpened(40, real=10)
     assert np.mean(false) <= LEVEL
     assert power > 0.7
 

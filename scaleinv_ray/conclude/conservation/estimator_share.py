@@ -28,14 +28,16 @@ def estimator_share(
         on_probe: whether models read sequences; weights have no error in common.
 
     Returns:
-        The share, near 1 where the estimator alone makes seeds differ; None where it is not known,
-        as without blocks.
+        The share, near 1 where the estimator alone makes seeds differ; None where it is not known:
+        without blocks, and of weights where the error is that of a fit. That of a tail exponent
+        takes eigenvalues for independent, which repel each other: it came out at 3.4 times the
+        variance over seeds (median of 60 places; largest 61).
     """
     if not seed_variance:
         return None
     if not on_probe:
         found = [value for seeds in values for value in seeds]
-        errors = [v.stderr / _scale(v, unit) for v in found if v.stderr is not None]
+        errors = [e / _scale(v, unit) for v in found if (e := _scatter(v)) is not None]
         if len(errors) < len(found):
             return None
         return sum(error**2 for error in errors) / len(errors) / seed_variance
@@ -47,6 +49,11 @@ def estimator_share(
         squares += float(((known - np.mean(known, axis=0)) ** 2).sum())
         free += len(known) - 1
     return squares / free / seed_variance if free else None
+
+
+def _scatter(value: Value) -> float | None:
+    """The error of a value where it is exact or that of replicates, not of a fit."""
+    return value.stderr if value.stderr == 0 or value.deviations is not None else None
 
 
 def _scale(value: Value, unit: float | None) -> float:

@@ -75,7 +75,7 @@ def judge_table(
         depth apart from its thirds, without controls; it changes no verdict. Errors of
         predictions are on the judged scale (ln, or units). estimator_share is the mean squared
         error within models / variance over seeds, without what models share that read the same
-        sequences; none where no blocks of sequences are kept.
+        sequences; none where no blocks of sequences are kept, or where the error is that of a fit.
 
     Raises:
         ValueError: where one place mixes protocols, versions or parameters, and for comparisons

@@ -132,6 +132,21 @@ def test_the_share_of_the_estimator_is_what_models_do_not_share():
         assert found[name]["estimator_share"] == pytest.approx(share, rel=1e-6)
 
 
+def test_of_weights_exact_values_have_no_share_and_fits_an_unknown_one():
+    rows = [row | {"probe": None} for row in measured("law", lambda v, i: 3.0 * 2.0**i)]
+
+    def share(made):
+        return at(judge_table(made, quantities={})[0], depth_bin="all")[0]["estimator_share"]
+
+    assert share([row | {"stderr": 0.0, "error_kind": "exact"} for row in rows]) == 0.0
+    assert share([row | {"stderr": 0.1, "error_kind": "fit"} for row in rows]) is None
+    tiles = with_blocks(rows, lambda row: 0.01 * np.arange(4))
+    values = [[r["value"] for r in at(rows, n_params=n, layer=0)] for n in SIZES]
+    relative = np.std(0.01 * np.arange(4), ddof=1) / 2 / LAYERS**0.5
+    expected = relative**2 / judge(SIZES, values).seed_variance
+    assert share(tiles) == pytest.approx(expected, rel=0.05)
+
+
 def test_random_init_gives_the_class_and_the_others_are_reported(tabled):
     _, (verdicts, _) = tabled
     (flat,) = at(verdicts, quantity="flat", depth_bin="all")
