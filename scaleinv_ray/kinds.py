@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from scaleinv_ray.protocols import (
     TOKENS_PER_UNIT,
+    CircuitsProtocol,
     CurvatureProtocol,
     SamplingProtocol,
     Spectroscopy,
@@ -28,6 +29,7 @@ from scaleinv_ray.records import (
     Attention,
     Chains,
     DepthStack,
+    Effects,
     Jacobians,
     Lanczos,
     MaskedLosses,
@@ -39,7 +41,7 @@ from scaleinv_ray.records import (
     num_masked,
 )
 
-Settings = CurvatureProtocol | SamplingProtocol
+Settings = CurvatureProtocol | SamplingProtocol | CircuitsProtocol
 
 
 class Shapes(typing.Protocol):
@@ -114,6 +116,7 @@ class Kind:
             shuffled_tokens.
         section: of the config, with its settings; without that section a run does not capture it.
         observed: the other probes that settings name.
+        in_pairs: it reads pairs, clean and corrupted, in place of a probe; no shuffled_tokens.
         of_losses: its curves are in nats a token, or at positions of tokens, so that models with
             other tokenizers do not share them.
         exists: whether a model has it.
@@ -134,8 +137,9 @@ class Kind:
     one_pass: bool = False
     resumable: bool = True
     token_free: bool = False
-    section: Literal["curvature", "sampling"] | None = None
+    section: Literal["curvature", "sampling", "circuits"] | None = None
     observed: Callable[[Any], tuple[str, ...]] = lambda settings: ()
+    in_pairs: bool = False
     of_losses: bool = False
     exists: Callable[[Shapes], bool] = lambda c: True
     own: tuple[str, ...] = ()
@@ -166,10 +170,6 @@ class Kind:
         self.check(c, p)
         if (settings := self.settings(asked)) is not None:
             self.check_settings(c, settings)
-
-
-def _is_causal(c: Shapes) -> bool:
-    return not c.encoder
 
 
 def _check_tokens(p: Protocol, need: int, reader: str) -> None:
@@ -210,13 +210,12 @@ def _stream_bytes(c: Shapes, p: Protocol, _: None) -> int:
     return c.n_layers * TOKENS_PER_UNIT * p.stream_units * (4 * p.stream_units + 8)
 
 
-def _skipped(p: Protocol) -> tuple[int, int, str]:
-    return 0, p.length - 2, "protocol.length - 2"
+def _skipped(p: Protocol) -> dict[str, tuple[int, int, str]]:
+    return {"skip_positions": (0, p.length - 2, "protocol.length - 2")}
 
 
 def _stream_limits(p: Protocol) -> dict[str, tuple[int, int, str]]:
-    factors = 1, p.stream_units - 1, "protocol.stream_units - 1"
-    return {"skip_positions": _skipped(p), "num_factors": factors}
+    return _skipped(p) | {"num_factors": (1, p.stream_units - 1, "protocol.stream_units - 1")}
 
 
 def _most_of_jacobians(c: Shapes, p: Protocol) -> dict[str, tuple[int, str]]:
@@ -244,29 +243,21 @@ def _heads(c: Shapes) -> int:
 
 def _attention_seconds(c: Shapes, p: Protocol, device: Speeds) -> float:
     """A forward pass of a few sequences."""
-    few = p.attention_sequences * p.length
-    return 2.0 * c.n_params * few / device.flops + c.n_layers * device.call_s
+    forward = 2.0 * c.n_params * p.attention_sequences * p.length / device.flops
+    return forward + c.n_layers * device.call_s
 
 
-def _curvature_bytes(c: Shapes, _: Protocol, s: CurvatureProtocol | None) -> int:
-    if s is None:
-        return 0
-    return s.num_blocks(c.n_layers) * s.num_probes * s.num_steps * (16 + 4 * s.sketch)
-
-
-def _chains_bytes(c: Shapes, _: Protocol, s: SamplingProtocol | None) -> int:
-    if s is None:
-        return 0
-    return s.num_blocks(c.n_layers) * s.num_chains * s.draws * (4 + len(s.observed)) * 4
+def _settings_bytes(c: Shapes, _: Protocol, s: Any) -> int:
+    return 0 if s is None else int(s.num_bytes(c.n_layers))
 
 
 _CURVATURE: dict[str, Any] = {
     "record": Lanczos,
-    "num_bytes": _curvature_bytes,
+    "num_bytes": _settings_bytes,
     "num_records": lambda c: 1,
     "version": 2,
     "section": "curvature",
-    "exists": _is_causal,
+    "exists": lambda c: not c.encoder,
     "check_settings": lambda c, settings: settings.check(c.model, c.n_params),
     "of_losses": True,
 }
@@ -332,7 +323,7 @@ _ALL = (
         seconds=_attention_seconds,
         own=("attention_sequences",),
         most=lambda c, p: {"attention_sequences": (p.sequences, "sequences")},
-        limits=lambda p: {"skip_positions": _skipped(p)},
+        limits=_skipped,
     ),
     Kind(
         name="token_losses",
@@ -342,7 +333,7 @@ _ALL = (
         num_records=lambda c: 1,
         work=lambda width, layers, p: float(p.sequences) * p.length,
         of_losses=True,
-        exists=_is_causal,
+        exists=lambda c: not c.encoder,
     ),
     Kind(
         name="masked_losses",
@@ -358,14 +349,23 @@ _ALL = (
     Kind(
         name="chains",
         record=Chains,
-        num_bytes=_chains_bytes,
+        num_bytes=_settings_bytes,
         num_records=lambda c: 1,
         version=2,
         section="sampling",
         observed=lambda settings: settings.observed,
         check_settings=lambda c, settings: settings.check_kept(),
-        exists=_is_causal,
+        exists=lambda c: not c.encoder,
         of_losses=True,
+    ),
+    Kind(
+        name="effects",
+        record=Effects,
+        num_bytes=_settings_bytes,
+        num_records=lambda c: 1,
+        section="circuits",
+        in_pairs=True,
+        exists=lambda c: not c.encoder,
     ),
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}

@@ -1,6 +1,6 @@
-"""How curvature and learning coefficients are captured where a run asks for them.
+"""How curvature, learning coefficients and circuits are captured where a run asks for them.
 
-Both cost many times a forward pass, so a run makes them only where its config has the section.
+All cost many times a forward pass, so a run makes them only where its config has the section.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 import typing
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from scaleinv_ray.bounds import Range
 
@@ -28,6 +28,10 @@ TOKENS_PER_UNIT = 50
 """T/N of a stream: with fewer tokens a unit's correlations are noise (Meshulam et al. 2019)."""
 Sampler = Literal["sgld", "rmsprop_sgld", "sgld_cv", "mala"]
 SAMPLERS: tuple[Sampler, ...] = ("sgld", "rmsprop_sgld", "sgld_cv", "mala")
+RankedMetric = Literal["logit_diff", "prob_diff", "loss", "kl"]
+Ablation = Literal["resample", "mean_per_position", "mean", "zero"]
+ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
+NODES: tuple[str, ...] = ("heads", "mlp", "embed")
 
 
 Count = Annotated[int, Range(1)]
@@ -123,6 +127,12 @@ class CurvatureProtocol:
         """Sets of parameters, each with a record, of a model of so many blocks."""
         return _num_sets(self.blocks, num_layers)
 
+    def num_bytes(self, num_layers: int) -> int:
+        """Of a capture file: nodes, weights and sketches."""
+        return (
+            self.num_blocks(num_layers) * self.num_probes * self.num_steps * (16 + 4 * self.sketch)
+        )
+
     def gradients(self, num_layers: int) -> tuple[float, int]:
         """Gradients taken, and of how many sequences; a product is two (Pearlmutter 1994)."""
         products = self.num_blocks(num_layers) * self.num_probes * self.num_steps
@@ -193,11 +203,73 @@ class SamplingProtocol:
         """Sets of parameters, each with a record, of a model of so many blocks."""
         return _num_sets(self.blocks, num_layers)
 
+    def num_bytes(self, num_layers: int) -> int:
+        """Of a capture file: losses of all draws, of the other probes too."""
+        draws = self.num_blocks(num_layers) * self.num_chains * self.draws
+        return draws * (4 + len(self.observed)) * 4
+
     def gradients(self, num_layers: int) -> tuple[float, int]:
         """Gradients taken, at least, and of how many sequences; losses observed are a third."""
         losses = len(self.observed) + 1 if self.observed else 0
         draws = self.num_blocks(num_layers) * self.num_chains * self.draws
         return draws * (1 + losses / 3), self.batch
+
+
+@dataclass(frozen=True)
+class CircuitsProtocol:
+    """Effects of components on the answers to probes in pairs, a clean and a corrupted sequence.
+
+    Attributes:
+        probes: names of `probes.corrupted.CORRUPTED`, some with a variant, as induction.last;
+            empty for those of the run's probes that can be corrupted.
+        sequences: pairs, the replicates of every error.
+        metric: what an effect is one on; None for the one that suits the probe.
+        ablation: what replaces a component: its value in the corrupted sequence (resample), its
+            mean over corrupted ones, or zero.
+        nodes: kinds of components, out of heads, mlp and embed.
+        edges: edges are scored too, and circuits of the largest ones run alone.
+        budget: forward passes over the pairs; what it does not pay for is estimated by gradients.
+            None for exact effects of all components.
+    """
+
+    probes: tuple[str, ...] = ()
+    sequences: Annotated[int, Range(4, 10_000)] = 64
+    metric: RankedMetric | None = None
+    ablation: Ablation = "resample"
+    nodes: tuple[str, ...] = ("heads", "mlp")
+    edges: bool = False
+    budget: Annotated[int, Range(2, 10**7)] | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "circuits")
+        if unknown := [n for n in self.nodes if n not in NODES]:
+            raise ValueError(f"circuits.nodes: got {unknown}, allowed {NODES}")
+        if not self.nodes:
+            raise ValueError(f"circuits.nodes: got none, allowed one or more of {NODES}")
+        if self.edges and self.ablation != "resample":
+            raise ValueError(
+                f"circuits.edges: got true with ablation {self.ablation!r}, allowed 'resample' (an "
+                "edge carries what the writer gives in the corrupted sequence)"
+            )
+
+    def num_bytes(self, num_layers: int) -> int:
+        """Of a capture file, with as many heads as models of usual widths have."""
+        return num_layers * _USUAL_HEADS * self.sequences * 16
+
+    def gradients(self, num_layers: int) -> tuple[float, int]:
+        """Gradients that cost what the forward passes do, and of how many sequences.
+
+        Every component is run from its layer on; a gradient costs three forward passes.
+        """
+        exact = (num_layers + 1) / 2 * _USUAL_HEADS
+        forwards = exact if self.budget is None else min(exact, float(self.budget))
+        return (forwards + _BESIDE) / 3, self.sequences
+
+
+_USUAL_HEADS = 8
+"""Of a block: a checkpoint does not say, and more of them cost more."""
+_BESIDE = 10.0
+"""Forward passes of the clean and the corrupted run, the gradient, and sets of components."""
 
 
 @dataclass(frozen=True)
@@ -207,10 +279,12 @@ class Spectroscopy:
     Attributes:
         curvature: of the kinds hessian and ggn.
         sampling: of the kind chains.
+        circuits: of the kind effects.
     """
 
     curvature: CurvatureProtocol | None = None
     sampling: SamplingProtocol | None = None
+    circuits: CircuitsProtocol | None = None
 
 
 def _num_sets(blocks: tuple[str, ...], num_layers: int) -> int:

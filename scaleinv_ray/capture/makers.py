@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from scaleinv_ray.capture.architectures import Architecture, architecture_of
 from scaleinv_ray.checkpoints.weights.matrices import dtype_name
 from scaleinv_ray.kinds import KINDS, Settings
+from scaleinv_ray.probes.corrupted import Pairs
 from scaleinv_ray.records import Protocol, Record
 
 FINAL = "final"
@@ -43,6 +44,7 @@ class PassRequest:
         seed: of what is drawn; the same for every model.
         settings: of the kind, None where it has none.
         observed: tokens of the other probes that settings name.
+        pairs: the probe's clean and corrupted sequences, of a kind that reads it so.
         mask_id: the token that stands for a hidden one, None where the model has none.
         batch_size: sequences in a forward pass.
         allocate: gives the arrays in which large sums are gathered, such as mapped files.
@@ -55,6 +57,7 @@ class PassRequest:
     seed: int = 0
     settings: Settings | None = None
     observed: Mapping[str, np.ndarray] = field(default_factory=dict)
+    pairs: Pairs | None = None
     mask_id: int | None = None
     batch_size: int = 32
     allocate: Allocate = np.empty

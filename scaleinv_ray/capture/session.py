@@ -18,6 +18,7 @@ from scaleinv_ray.capture.streaming.records import Keep, as_it_is, streamed_reco
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions
 from scaleinv_ray.checkpoints.weights.nulls import InitSource, materialise
 from scaleinv_ray.kinds import KINDS, Settings, digest_for, of_tokens, one_pass_kinds
+from scaleinv_ray.probes.corrupted import Pairs
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol, Record, Variant
 
@@ -77,6 +78,7 @@ class Session:
         labels: Mapping[str, Any] | None = None,
         spectroscopy: Spectroscopy | None = None,
         observed: Mapping[str, np.ndarray] | None = None,
+        pairs: Pairs | None = None,
         mask_id: int | None = None,
         left_out: int = 0,
     ) -> dict[str, list[Record]]:
@@ -88,6 +90,7 @@ class Session:
             labels: unit, probe and other fields of Record.
             spectroscopy: settings of the kinds that have a section of the config; None for none.
             observed: tokens of the other probes that settings name.
+            pairs: of the probe, for kinds that read it so.
             mask_id: the token that stands for a hidden one, where the model has one.
             left_out: as of `PassRequest`.
 
@@ -106,6 +109,7 @@ class Session:
             protocol,
             labels or {},
             observed=observed or {},
+            pairs=pairs,
             mask_id=mask_id,
             batch_size=batch_size,
             left_out=left_out,

@@ -41,7 +41,13 @@ from scaleinv_ray.contract import REGISTRY, Invariant
 from scaleinv_ray.inputs.wording import listed, shown
 from scaleinv_ray.plugins.loading import check_distinct, known_to, load_installed
 from scaleinv_ray.plugins.loading import read as read_plugin
-from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol, Spectroscopy
+from scaleinv_ray.probes.corrupted import CORRUPTED
+from scaleinv_ray.protocols import (
+    CircuitsProtocol,
+    CurvatureProtocol,
+    SamplingProtocol,
+    Spectroscopy,
+)
 from scaleinv_ray.records import VARIANTS, Protocol, Variant
 
 
@@ -281,6 +287,7 @@ class RunConfig(Options):
             default or the most below it that every model and probe of the series has.
         curvature: how densities of states are captured; they are not, without.
         sampling: how chains are sampled; they are not, without.
+        circuits: how effects of components are measured; they are not, without.
         plugins: files (`my_invariants.py`) and modules (`package.module`) with invariants of one's
             own; their source travels to the workers and is part of the key of what they measure.
         invariants: 'all', a list of names, or names with the parameters given; `all: {}` among the
@@ -315,6 +322,7 @@ class RunConfig(Options):
     protocol: Annotated[Entered[Protocol], BeforeValidator(_following)] = Protocol()
     curvature: Entered[CurvatureProtocol] | None = None
     sampling: Entered[SamplingProtocol] | None = None
+    circuits: Entered[CircuitsProtocol] | None = None
     plugins: Annotated[
         tuple[Annotated[Text, AfterValidator(_plugin)], ...], AfterValidator(_plugins)
     ] = ()
@@ -362,6 +370,21 @@ class RunConfig(Options):
             check_known(probe, self.probe_names, "sampling.observed: probe")
         return self
 
+    @model_validator(mode="after")
+    def _circuits_fit(self) -> RunConfig:
+        if self.circuits is None:
+            return self
+        for probe in self.circuits.probes:
+            check_known(probe, CORRUPTED, "circuits.probes: probe in pairs")
+        if not self.circuit_probes:
+            raise ValueError(
+                f"circuits: got probes {listed(self.probe_names)}, none can be corrupted, allowed "
+                f"circuits.probes: {listed(CORRUPTED)}"
+            )
+        if self.cluster.load == "streamed":
+            raise ValueError("cluster.load: got 'streamed' with circuits, allowed: resident, auto")
+        return self
+
     @property
     def comparisons(self) -> list[str]:
         """Those wanted, as tables name them."""
@@ -375,7 +398,13 @@ class RunConfig(Options):
 
     def spectroscopy(self) -> Spectroscopy:
         """What is asked for beside forward passes."""
-        return Spectroscopy(self.curvature, self.sampling)
+        return Spectroscopy(self.curvature, self.sampling, self.circuits)
+
+    @property
+    def circuit_probes(self) -> tuple[str, ...]:
+        """Probes in pairs: those named, or those of the run that can be corrupted."""
+        own = tuple(p for p in self.probes if isinstance(p, str) and p in CORRUPTED)
+        return (self.circuits.probes if self.circuits else ()) or own
 
     @property
     def named_invariants(self) -> dict[str, dict[str, Any]]:

@@ -52,7 +52,7 @@ def _read(job: MeasureJob, signature: Signature) -> Iterator[tuple[Any, ...]]:
     """Arguments of the invariant, one after the other, beginning with the record they belong to."""
     if signature == "one":
         for record in _records(job.source, (job.only.tensor,) if job.only else None):
-            yield (record,)
+            yield (record.of(job.labels["variant"]),)
     elif signature == "pair":
         others = list(_records(job.more[0]))
         for record in _records(job.source):
@@ -66,7 +66,8 @@ def _read(job: MeasureJob, signature: Signature) -> Iterator[tuple[Any, ...]]:
                 raise ValueError(f"steps of a run: got {sorted(map(str, places))} at one place")
             # a capture of equal weights may serve several steps: only the job knows which
             known = (*job.steps, job.labels["step"])
-            yield ([replace(r, step=step) for r, step in zip(steps, known, strict=True)],)
+            of = (r.of(job.labels["variant"]) for r in steps)
+            yield ([replace(r, step=step) for r, step in zip(of, known, strict=True)],)
 
 
 def nearest_in_depth(record: Record, others: Sequence[Record]) -> Record:

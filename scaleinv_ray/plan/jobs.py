@@ -1,4 +1,4 @@
-"""What driver and workers send each other: names, paths and seeds, no models and no rows."""
+"""What driver and workers send each other: names, paths, seeds and pairs, no models and no rows."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from scaleinv_ray.contract import REGISTRY, Invariant
 from scaleinv_ray.kinds import one_pass_kinds
 from scaleinv_ray.plan.costs import Load
 from scaleinv_ray.plugins.loading import Plugin
+from scaleinv_ray.probes.corrupted import Pairs
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol, Variant
 
@@ -265,6 +266,7 @@ class CaptureJob:
         load: resident, streamed, or auto for what fits.
         spectroscopy: how curvature and chains are captured.
         observed: probe -> digest of its tokens, of those whose loss chains follow.
+        pairs: probe -> its pairs, a few sequences each, of the kinds that read them.
         spared: why the model is streamed although `load` does not say so; empty where it is not.
     """
 
@@ -276,6 +278,7 @@ class CaptureJob:
     load: Load = "auto"
     spectroscopy: Spectroscopy = Spectroscopy()
     observed: Mapping[str, str] = field(default_factory=dict)
+    pairs: Mapping[str, Pairs] = field(default_factory=dict)
     spared: str = ""
 
     def paths(self) -> list[str]:

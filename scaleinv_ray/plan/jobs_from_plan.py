@@ -45,7 +45,7 @@ def labels_of(plan: Plan, measurement: Measurement, run_id: str) -> dict[str, An
         "probe": probe,
         "probe_tokens": None
         if probe is None or checkpoint.captures
-        else plan.tokens_of(unit, probe).text_ST.size,
+        else plan.tokens_of(unit, probe, measurement.kind).text_ST.size,
         "protocol": digest_for(plan.protocol, measurement.kind),
         "weights_digest": checkpoint.weights_digest,
         "code_version": code_version() if plugin is None else f"{code_version()} {plugin.stamp}",
@@ -89,7 +89,7 @@ def jobs_for(
         )
         jobs.append(job)
     captures = _asked_once([_capture_job(plan, group, config, scratch) for group in loads.values()])
-    tokens = {t.digest: t.tokens_ST for t in plan.tokens.values()}
+    tokens = {t.digest: t.tokens_ST for of in (plan.tokens, plan.pairs) for t in of.values()}
     return Jobs(captures, jobs, tokens)
 
 
@@ -136,7 +136,7 @@ def _capture_job(
     for m, (of, capture_key) in group:
         assert m.probe is not None, "what is captured here reads tokens"
         shuffle = of.checkpoint.seed if of.variant == "shuffled_tokens" else None
-        tokens = plan.tokens_of(of, m.probe)
+        tokens = plan.tokens_of(of, m.probe, m.kind)
         made_of[tokens.digest] = tokens
         paths[m.probe, tokens.digest, shuffle][m.kind] = str(scratch / f"{capture_key}.arrow")
     c = unit.checkpoint
@@ -164,6 +164,7 @@ def _capture_job(
         load=config.cluster.load,
         spectroscopy=asked,
         observed={name: plan.tokens_of(unit, name).digest for name in observed},
+        pairs={t.name: t.pairs for t in made_of.values() if t.pairs is not None},
     )
 
 

@@ -35,7 +35,7 @@ from scaleinv_ray.plan.fitting import (
     with_sequences,
 )
 from scaleinv_ray.plan.grouping import pairs_of, trajectories_of
-from scaleinv_ray.plan.tokens import num_around, probe_tokens, tokenizers_of
+from scaleinv_ray.plan.tokens import num_around, probe_pairs, probe_tokens, tokenizers_of
 from scaleinv_ray.plan.units import Measurement, Plan, ProbeTokens, Reading, Unit, digest
 from scaleinv_ray.plugins.loading import plugin_of
 from scaleinv_ray.probes import TooFewError
@@ -69,10 +69,12 @@ def make_plan(config: RunConfig) -> Plan:
     protocol, tokens = _read(config, on_tokens, made, tokenizers)
     _check_parameters(asked, protocol)
     _check_observed(config, tokens)
+    in_pairs = any(KINDS[kind].in_pairs for kind in made)
+    pairs = probe_pairs(config, on_tokens, protocol) if in_pairs else {}
     rows = distinct_rows(tokens.values(), protocol.position)
     chosen = {n: fitted_points(REGISTRY[n], p, rows) for n, p in asked.items()}
     specs = [(REGISTRY[n], json.dumps(p, sort_keys=True)) for n, p in chosen.items()]
-    keys = _Keys(protocol, tokens, config.split_heads, spectroscopy)
+    keys = _Keys(protocol, tokens, config.split_heads, spectroscopy, pairs)
     groups: dict[Signature, Callable[[], Iterable[tuple[Unit, ...]]]] = {
         "one": lambda: ((u,) for u in units),
         "pair": lambda: pairs_of(units),
@@ -105,6 +107,7 @@ def make_plan(config: RunConfig) -> Plan:
             *too_little([REGISTRY[name] for name in asked], protocol),
         ),
         points=_fitted_of(asked, used),
+        pairs=pairs,
     )
 
 
@@ -247,6 +250,7 @@ class _Keys:
     tokens: Mapping[tuple[str, str], ProbeTokens]
     heads: bool
     spectroscopy: Spectroscopy
+    pairs: Mapping[tuple[str, str], ProbeTokens]
 
     def readable(self, unit: Unit, kind: str) -> list[str | None]:
         """Probes at which a unit has a capture of this kind (None: tokens do not matter)."""
@@ -258,7 +262,9 @@ class _Keys:
             return []
         if of.token_free:
             return [] if unit.variant == "shuffled_tokens" else [None]
-        return list(dict.fromkeys(n for n, _ in self.tokens))
+        if of.in_pairs and unit.variant == "shuffled_tokens":
+            return []
+        return list(dict.fromkeys(n for n, _ in (self.pairs if of.in_pairs else self.tokens)))
 
     def capture(self, unit: Unit, probe: str | None, kind: str) -> str:
         """Key of a capture: what the weights are, the tokens and their order, and the protocol."""
@@ -269,7 +275,7 @@ class _Keys:
             return _fast_digest(*unit.content, str(probe), "recorded", what)
         if probe is None:
             return _fast_digest(*unit.content, what)
-        tokens = self._tokens(unit, probe)
+        tokens = self._tokens(unit, probe, of.in_pairs)
         shuffled = unit.variant == "shuffled_tokens"
         order = f"shuffled{unit.checkpoint.seed}" if shuffled else "in order"
         settings = of.settings(self.spectroscopy)
@@ -279,9 +285,10 @@ class _Keys:
             *unit.content, tokens, order, digest_for(self.protocol, kind), what, *extra
         )
 
-    def _tokens(self, unit: Unit, probe: str) -> str:
+    def _tokens(self, unit: Unit, probe: str, in_pairs: bool = False) -> str:
         """Digest of a probe's tokens in the unit's tokenizer."""
-        return self.tokens[probe, unit.checkpoint.tokenization].digest
+        held = self.pairs if in_pairs else self.tokens
+        return held[probe, unit.checkpoint.tokenization].digest
 
 
 def _measurements(
@@ -326,7 +333,8 @@ def plan_rows(plan: Plan, done: set[str]) -> Iterator[dict[str, Any]]:
     seen: set[str] = set()
     for m in plan.measurements:
         c = m.unit.checkpoint
-        text = plan.tokens.get((m.probe or "", c.tokenization))
+        held = plan.pairs if KINDS[m.kind].in_pairs else plan.tokens
+        text = held.get((m.probe or "", c.tokenization))
         size = 0
         for unit, capture_key in m.readings:
             if capture_key not in seen and not unit.checkpoint.captures:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from scaleinv_ray.plan.tokenizer import (
 from scaleinv_ray.plan.units import ProbeTokens, digest
 from scaleinv_ray.probes import ProbeRequest, ProbeSet
 from scaleinv_ray.probes.corpus import Corpus, load_corpus
+from scaleinv_ray.probes.corrupted import Pairs, corrupt
 from scaleinv_ray.probes.text import JOIN
 from scaleinv_ray.records import Protocol
 
@@ -254,3 +255,69 @@ def _probe_set(asked: str | ProbeFile | ProbeTokenFile) -> ProbeSet:
 @lru_cache(maxsize=4)
 def _corpus(spec: str | tuple[str, ...]) -> Corpus:
     return load_corpus(spec)
+
+
+def probe_pairs(
+    config: RunConfig, checkpoints: Sequence[Checkpoint], protocol: Protocol
+) -> dict[tuple[str, str], ProbeTokens]:
+    """Draws the pairs of every probe once for each tokenizer; encoders have none.
+
+    Args:
+        config: names the probes in its section circuits.
+        checkpoints: that captures are made of.
+        protocol: gives the length; sequences are those of the section.
+
+    Returns:
+        (probe, `tokenization` of checkpoints) -> the clean sequences, with their pairs.
+
+    Raises:
+        ValueError: where a tokenizer cannot spell a probe in pairs, or the pairs have no answers
+            for the metric.
+    """
+    groups: dict[str, list[Checkpoint]] = defaultdict(list)
+    for c in checkpoints:
+        if not c.encoder:
+            groups[c.tokenization].append(c)
+    return {
+        (name, made): _drawn(config, protocol, name, group)
+        for made, group in groups.items()
+        for name in config.circuit_probes
+    }
+
+
+def _drawn(
+    config: RunConfig, protocol: Protocol, name: str, checkpoints: Sequence[Checkpoint]
+) -> ProbeTokens:
+    asked, c = config.circuits, checkpoints[0]
+    assert asked is not None, "the kind is asked for"
+    # the probe gives a name and what a text is made of; the pairs have draws of their own
+    plain = probes.find("prose")
+    making = _Making(config, protocol, plain, checkpoints, _corpus(config.corpus))
+    if c.tokenizer_file is None or c.tokenizer_digest is None:
+        raise ValueError(
+            f"model {c.model}: got no tokenizer.json in {c.where}, needed by the probes"
+        )
+    tokenizer = read_tokenizer(c.tokenizer_file, c.tokenizer_digest)
+    special: Around = _around(config, c, tokenizer, c.tokenizer_file)
+    seed = int(digest(name, digest_for(protocol), "pairs")[:15], 16)
+    request = replace(
+        making.request(protocol.length, (tokenizer, c.tokenizer_file)),
+        sequences=asked.sequences,
+        rng=np.random.default_rng(seed),
+    )
+    try:
+        pairs = corrupt(name, request).after(tuple(special.before))
+        pairs.check_metric(asked.metric or pairs.metric)
+    except ValueError as error:
+        raise ValueError(f"circuits: probe {name} of {c.model}: {error}") from error
+    around = (len(special.before), 0)
+    return ProbeTokens(name, pairs.tokens_A_ST, _content_of(pairs), around=around, pairs=pairs)
+
+
+def _content_of(pairs: Pairs) -> str:
+    """Digest of all that is in pairs."""
+    whole = hashlib.sha256()
+    for part in (getattr(pairs, of.name) for of in fields(pairs)):
+        held = part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode()
+        whole.update(held)
+    return whole.hexdigest()[:20]

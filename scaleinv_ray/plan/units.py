@@ -13,8 +13,9 @@ import numpy as np
 
 from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.contract import REGISTRY
-from scaleinv_ray.kinds import digest_for
+from scaleinv_ray.kinds import KINDS, digest_for
 from scaleinv_ray.plan.tokenizer import PerToken
+from scaleinv_ray.probes.corrupted import Pairs
 from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol, Variant
 
@@ -80,6 +81,8 @@ class ProbeTokens:
         known_text: a model of this kind of text should predict it better than its frequencies do.
         of_ids: ids of a file, which no tokenizer has made.
         said: what was left out of it.
+        pairs: the same sequences with corrupted ones and their answers, where they are drawn in
+            pairs.
     """
 
     name: str
@@ -91,6 +94,7 @@ class ProbeTokens:
     known_text: bool = False
     of_ids: bool = False
     said: tuple[str, ...] = ()
+    pairs: Pairs | None = None
 
     @property
     def text_ST(self) -> np.ndarray:
@@ -161,6 +165,7 @@ class Plan:
         tokenizers: digest of tokenizer.json -> name of the tokenizer in it.
         fitted: what of the protocol was cut down to the series, or is too little, a line each.
         points: invariant -> its parameters that were cut down to the clouds of the series.
+        pairs: the same as tokens, of probes in pairs.
     """
 
     name: str
@@ -173,6 +178,7 @@ class Plan:
     tokenizers: Mapping[str, str] = field(default_factory=dict)
     fitted: tuple[str, ...] = ()
     points: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    pairs: Mapping[tuple[str, str], ProbeTokens] = field(default_factory=dict)
 
     @cached_property
     def last(self) -> frozenset[Checkpoint]:
@@ -192,9 +198,10 @@ class Plan:
         """Name of the tokenizer of a unit's model, None where it has none."""
         return self.tokenizers.get(unit.checkpoint.tokenizer_digest or "")
 
-    def tokens_of(self, unit: Unit, probe: str) -> ProbeTokens:
-        """The probe's tokens in the tokenizer of the unit's model."""
-        return self.tokens[probe, unit.checkpoint.tokenization]
+    def tokens_of(self, unit: Unit, probe: str, kind: str | None = None) -> ProbeTokens:
+        """The tokens of a probe, as a kind reads it, in the tokenizer of the unit's model."""
+        held = self.pairs if kind is not None and KINDS[kind].in_pairs else self.tokens
+        return held[probe, unit.checkpoint.tokenization]
 
 
 def rng_seed(protocol: Protocol, measurement: Measurement) -> int:

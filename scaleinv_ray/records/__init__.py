@@ -120,6 +120,10 @@ class Record:
         """The fields of Record, without the arrays."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(Record)}
 
+    def of(self, variant: Variant) -> Record:
+        """As a unit's in a variant; most records do not tell them apart."""
+        return self
+
     def __init_subclass__(cls) -> None:
         cls.__repr__ = Record.__repr__  # type: ignore[method-assign] # a dataclass makes its own
 
@@ -360,6 +364,7 @@ class Chains(Record):
 
 # at the end, as it makes what is defined above
 from scaleinv_ray.records.adapters import from_nnsight, from_transformer_lens  # noqa: E402
+from scaleinv_ray.records.effects import Effects  # noqa: E402
 
 __all__ = [
     "MASKED_SHARE",
@@ -369,6 +374,7 @@ __all__ = [
     "Attention",
     "Chains",
     "DepthStack",
+    "Effects",
     "Jacobians",
     "Lanczos",
     "MaskedLosses",

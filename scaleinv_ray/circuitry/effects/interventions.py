@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -19,9 +18,8 @@ from scaleinv_ray.circuitry.surgery.edge_runs import swapped_edges
 from scaleinv_ray.circuitry.surgery.reruns import State, Surgery
 from scaleinv_ray.inputs.wording import shown
 from scaleinv_ray.probes.corrupted import Pairs
-
-Ablation = Literal["resample", "mean_per_position", "mean", "zero"]
-ABLATIONS: tuple[str, ...] = get_args(Ablation)
+from scaleinv_ray.protocols import ABLATIONS as ABLATIONS
+from scaleinv_ray.protocols import Ablation as Ablation
 
 
 @dataclass(frozen=True)

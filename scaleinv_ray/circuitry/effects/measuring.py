@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from scaleinv_ray.circuitry.effects.edges import with_edges
 from scaleinv_ray.circuitry.effects.estimators import Method, Scores, check_estimate, estimate
@@ -19,11 +18,12 @@ from scaleinv_ray.circuitry.effects.record import TOP, Effects, Game
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.circuitry.surgery.components import Graph
 from scaleinv_ray.circuitry.surgery.reruns import Surgery
+from scaleinv_ray.contract import Refused
+from scaleinv_ray.invariants.circuits import check_done
 from scaleinv_ray.probes.corrupted import Pairs
 
 VALIDATED = 16
 """Components, at least, whose exact effects the estimator is held against."""
-_LEVEL = 0.05
 _RUNS = 2.0
 """Forwards of the clean and the corrupted run."""
 _RUNS_OF_EDGES = 40.0
@@ -146,10 +146,7 @@ def _ends(experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_task(metric: str, clean_S: np.ndarray, corrupted_S: np.ndarray) -> None:
-    """Refuses a model that does not do the task: a circuit of a failing one is noise.
-
-    A sequence counts as done where A's answers are preferred (logit_diff, prob_diff > 0), or are
-    likelier after A than after B (loss, kl). By chance that is every second one.
+    """Refuses a model that does not do the task, as `invariants.circuits.check_done`.
 
     Args:
         metric: name.
@@ -157,16 +154,12 @@ def check_task(metric: str, clean_S: np.ndarray, corrupted_S: np.ndarray) -> Non
         corrupted_S: m(B).
 
     Raises:
-        ValueError: where it is not done more often than by chance at the level .05, one-sided.
+        ValueError: with the reason.
     """
-    done_S = clean_S > 0 if metric in {"logit_diff", "prob_diff"} else clean_S < corrupted_S
-    done, count = int(done_S.sum()), len(done_S)
-    p = stats.binomtest(done, count, 0.5, alternative="greater").pvalue
-    if p >= _LEVEL:
-        raise ValueError(
-            f"refused: the model does not do the task: got {done} of {count} sequences right "
-            f"(p = {p:.2g}), allowed p < {_LEVEL} against chance 1/2; its circuit would be noise"
-        )
+    try:
+        check_done(metric, clean_S, corrupted_S)
+    except Refused as refusal:
+        raise ValueError(f"refused: {refusal}") from refusal
 
 
 def _accuracy(experiment: Experiment) -> float:

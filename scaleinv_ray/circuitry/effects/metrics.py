@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.inputs.wording import shown
 from scaleinv_ray.probes.corrupted.pairs import Pairs
+from scaleinv_ray.protocols import RankedMetric
 
-RANKED = ("logit_diff", "prob_diff", "loss", "kl")
+RANKED: tuple[RankedMetric, ...] = get_args(RankedMetric)
 """Metrics by which components are ranked; accuracy is reported beside them."""
 _PerPosition = Callable[[torch.Tensor], torch.Tensor]
 
@@ -58,15 +60,7 @@ def check_metric(name: str, pairs: Pairs, *, ranked: bool = True) -> None:
     if name not in allowed:
         why = " (accuracy is reported, never ranked by)" if name == "accuracy" else ""
         raise ValueError(f"metric: got {shown(name)}, allowed {allowed}{why}")
-    if name == "logit_diff" and (same := int((pairs.answer_A_SP == pairs.answer_B_SP).sum())):
-        raise ValueError(
-            f"answers: got {same} of {pairs.answer_A_SP.size} equal in A and B, allowed different "
-            "ones for logit_diff; or metric loss or kl"
-        )
-    if name == "prob_diff" and pairs.right_SV is None:
-        raise ValueError(
-            "metric: got 'prob_diff' of a probe without sets of right and wrong tokens"
-        )
+    pairs.check_metric(name)
 
 
 def metric_of(

@@ -1,5 +1,6 @@
 """What effects of components say, in numbers that do not hang on names of heads."""
 
+from scaleinv_ray.invariants.circuits import quantities
 from scaleinv_ray.invariants.circuits.faithfulness import (
     FRACTIONS,
     auroc,
@@ -19,6 +20,9 @@ from scaleinv_ray.invariants.circuits.spread import (
     signal_share,
     sorted_effects,
 )
+from scaleinv_ray.invariants.circuits.task import check_done
+
+assert quantities, "importing it registers the invariants"
 
 __all__ = [
     "FRACTIONS",
@@ -27,6 +31,7 @@ __all__ = [
     "Match",
     "Modularity",
     "auroc",
+    "check_done",
     "circuit_metrics",
     "depth_profile",
     "match",

@@ -6,6 +6,7 @@ Shape suffixes: N components, S sequences (the replicates).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import stats
 
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.estimate import Estimate
+from scaleinv_ray.resample import jackknife
 
 GAUSSIAN_PARTICIPATION = 2 / np.pi
 """(sum |e|)^2 / (n sum e^2) of Gaussian effects: what no structure at all gives."""
@@ -58,6 +60,56 @@ def check_signal(effect_NS: np.ndarray) -> None:
         )
 
 
+def magnitudes(effect_NS: np.ndarray) -> np.ndarray:
+    """|e| of each component, its noise taken out: the root of e^2 by split halves, at least 0.
+
+    The mean of e1 e2 over all pairs of different sequences is mean^2 - se^2; what is below 0 is
+    noise alone. It is continuous in the sequences, so that the jackknife holds, and what is left of
+    a component without effect is half a standard error on average.
+
+    Args:
+        effect_NS: of each component on each sequence, two or more.
+
+    Returns:
+        One number a component.
+
+    >>> magnitudes(np.array([[1.0, 1.0], [-2.0, -2.0], [1.0, -1.0]])).tolist()
+    [1.0, 2.0, 0.0]
+    """
+    mean_N = effect_NS.mean(axis=1)
+    noise_N = effect_NS.var(axis=1, ddof=1) / effect_NS.shape[1]
+    return np.asarray(np.sqrt(np.maximum(mean_N**2 - noise_N, 0)))
+
+
+def ranked(effect_NS: np.ndarray) -> np.ndarray:
+    """`magnitudes`, the largest first."""
+    return np.sort(magnitudes(effect_NS))[::-1]
+
+
+def size_holding(along_N: np.ndarray, share: float = 0.9) -> float:
+    """How many of a ranking hold a share of what all do; the last one counts in part.
+
+    Args:
+        along_N: what the first one, the first two, .., all do.
+        share: of the last of these.
+
+    Returns:
+        The number, between 0 and N.
+
+    Raises:
+        Refused: where all together do nothing.
+
+    >>> size_holding(np.array([8.0, 10.0]))
+    1.5
+    """
+    if along_N[-1] == 0:
+        raise Refused("effects: got 0 of all components together")
+    reached_N = along_N / along_N[-1]
+    at = int((reached_N >= share * (1 - 1e-12)).argmax())
+    before = reached_N[at - 1] if at else 0.0
+    return float(at + np.clip((share - before) / (reached_N[at] - before), 0, 1))
+
+
 def participation(effect_NS: np.ndarray) -> Estimate:
     """How many components share the effect: (sum |e|)^2 / sum e^2, between 1 and N.
 
@@ -87,13 +139,14 @@ def participation(effect_NS: np.ndarray) -> Estimate:
         total = max(float((others_NS * x_NS).mean(axis=1).sum()), 0.0)
         return float(np.clip(total**2 / squares, 1, len(x_NS)))
 
-    return _jackknife(of, effect_NS)
+    return jackknifed(of, effect_NS)
 
 
 def n90(effect_NS: np.ndarray, *, share: float = 0.9) -> Estimate:
     """The smallest number of components that hold 90 % of the sum of |e|, ranked by |e|.
 
-    Trivial value: .646 of N, of Gaussian effects.
+    The sum is that of `ranked`, free of what noise adds. Trivial value, of Gaussian effects: .646
+    of N.
 
     Args:
         effect_NS: of each component on each sequence.
@@ -108,10 +161,9 @@ def n90(effect_NS: np.ndarray, *, share: float = 0.9) -> Estimate:
     check_signal(effect_NS)
 
     def of(x_NS: np.ndarray) -> float:
-        along_N = np.sort(np.abs(x_NS.mean(axis=1)))[::-1].cumsum()
-        return float((along_N < share * along_N[-1] * (1 - 1e-12)).sum() + 1)
+        return float(np.ceil(size_holding(ranked(x_NS).cumsum(), share) - 1e-9))
 
-    return _jackknife(of, effect_NS)
+    return jackknifed(of, effect_NS)
 
 
 class SortedEffects(NamedTuple):
@@ -148,18 +200,36 @@ def sorted_effects(effect_NS: np.ndarray) -> SortedEffects:
     n = len(effect_NS)
     if n < 4:
         raise Refused(f"effects: got {n} components, allowed >= 4 for a curve")
-    effect_N = np.sort(np.abs(effect_NS.mean(axis=1)))[::-1]
+    effect_N = ranked(effect_NS)
     rank_N = (np.arange(n) + 0.5) / n
     half_N = stats.halfnorm.ppf(1 - rank_N)
-
-    def exponent(curve_N: np.ndarray) -> float:
-        upper = slice(0, max(2, n // 2))
-        logs = np.log(np.maximum(curve_N[upper], 1e-12 * curve_N[0]))
-        return float(-np.polyfit(np.log(rank_N[upper]), logs, 1)[0])
-
     return SortedEffects(
-        rank_N, effect_N / effect_N[0], half_N / half_N[0], exponent(effect_N), exponent(half_N)
+        rank_N,
+        effect_N / effect_N[0],
+        half_N / half_N[0],
+        curve_exponent(effect_N),
+        curve_exponent(half_N),
     )
+
+
+def curve_exponent(curve_N: np.ndarray) -> float:
+    """The exponent b of |e| ~ rank^-b, by least squares of logarithms over the larger half.
+
+    Args:
+        curve_N: largest first.
+
+    Returns:
+        The exponent.
+
+    Raises:
+        Refused: where fewer than two of these are above 0.
+    """
+    n = len(curve_N)
+    rank_N, upper_N = (np.arange(n) + 0.5) / n, curve_N[: max(2, n // 2)]
+    above = np.flatnonzero(upper_N > 0)
+    if len(above) < 2:
+        raise Refused(f"effects: got {len(above)} above 0 in the upper half, allowed >= 2")
+    return float(-np.polyfit(np.log(rank_N[above]), np.log(upper_N[above]), 1)[0])
 
 
 class DepthProfile(NamedTuple):
@@ -169,11 +239,13 @@ class DepthProfile(NamedTuple):
         share_L: of sum |e| in each layer.
         centre: mean of relative depth (layer + 1/2) / L, weighted by |e|.
         width: its standard deviation.
+        spread: the same with its error.
     """
 
     share_L: np.ndarray
     centre: Estimate
     width: float
+    spread: Estimate
 
 
 def depth_profile(effect_NS: np.ndarray, layer_N: np.ndarray, num_layers: int) -> DepthProfile:
@@ -194,13 +266,17 @@ def depth_profile(effect_NS: np.ndarray, layer_N: np.ndarray, num_layers: int) -
     depth_N = (np.asarray(layer_N) + 0.5) / num_layers
 
     def centre(x_NS: np.ndarray) -> float:
-        return float(np.average(depth_N, weights=np.abs(x_NS.mean(axis=1))))
+        return float(np.average(depth_N, weights=magnitudes(x_NS)))
 
-    weight_N = np.abs(effect_NS.mean(axis=1))
+    def width(x_NS: np.ndarray) -> float:
+        weight_N = magnitudes(x_NS)
+        middle = np.average(depth_N, weights=weight_N)
+        return float(np.sqrt(np.average((depth_N - middle) ** 2, weights=weight_N)))
+
+    weight_N = magnitudes(effect_NS)
     share_L = np.bincount(layer_N, weights=weight_N, minlength=num_layers) / weight_N.sum()
-    middle = _jackknife(centre, effect_NS)
-    width = float(np.sqrt(np.average((depth_N - middle.value) ** 2, weights=weight_N)))
-    return DepthProfile(share_L, middle, width)
+    spread = jackknifed(width, effect_NS)
+    return DepthProfile(share_L, jackknifed(centre, effect_NS), spread.value, spread)
 
 
 def redundancy(effect_NS: np.ndarray, all_S: np.ndarray) -> Estimate:
@@ -220,14 +296,13 @@ def redundancy(effect_NS: np.ndarray, all_S: np.ndarray) -> Estimate:
     if abs(all_S.mean()) < 2 * stderr or len(all_S) < 2:
         raise Refused(f"effects: got v(all) = {all_S.mean():.3g} +- {stderr:.2g}, allowed >= 2 se")
     both = np.vstack([effect_NS, all_S])
-    return _jackknife(lambda x: float(x[:-1].mean(axis=1).sum() / x[-1].mean()), both)
+    return jackknifed(lambda x: float(x[:-1].mean(axis=1).sum() / x[-1].mean()), both)
 
 
-def _jackknife(of: Callable[[np.ndarray], float], x_NS: np.ndarray) -> Estimate:
-    """A function of means over sequences, with its delete-one error."""
+def jackknifed(of: Callable[[np.ndarray], float], x_NS: np.ndarray) -> Estimate:
+    """A function of values on sequences, [.., S], with its delete-one error."""
     count = x_NS.shape[1]
     if count < 3:  # without one there would be a single sequence, which has no variance
         return Estimate(of(x_NS), None, count, "none")
-    left = np.array([of(np.delete(x_NS, s, axis=1)) for s in range(count)])
-    stderr = float(np.sqrt((count - 1) / count * ((left - left.mean()) ** 2).sum()))
-    return Estimate(of(x_NS), stderr, count, "jackknife")
+    found = jackknife(lambda keep: of(x_NS[:, keep]), count)
+    return replace(found, samples=None)

@@ -90,6 +90,26 @@ class Pairs:
                     "equal length without padding"
                 )
 
+    def check_metric(self, name: str) -> None:
+        """Refuses a metric that there are no answers for.
+
+        Args:
+            name: logit_diff, prob_diff, loss or kl.
+
+        Raises:
+            ValueError: for answers that are equal, or no sets of right and wrong tokens.
+        """
+        same = int((self.answer_A_SP == self.answer_B_SP).sum())
+        if name == "logit_diff" and same:
+            raise ValueError(
+                f"answers: got {same} of {self.answer_A_SP.size} equal in A and B, allowed "
+                "different ones for logit_diff; or metric loss or kl"
+            )
+        if name == "prob_diff" and self.right_SV is None:
+            raise ValueError(
+                "metric: got 'prob_diff' of a probe without sets of right and wrong tokens"
+            )
+
     def after(self, beginning: tuple[int, ...]) -> Pairs:
         """The same pairs behind tokens that stand before every text."""
         if not beginning:

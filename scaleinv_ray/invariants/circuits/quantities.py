@@ -1,0 +1,407 @@
+"""Quantities of a run that are read off the effects of components: how many, where, how additive.
+
+None of them hangs on names or numbers of heads. Shape suffixes: N components, S sequences, K sizes,
+L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
+from scaleinv_ray.estimate import Estimate, unknown
+from scaleinv_ray.invariants.circuits.faithfulness import circuit_metrics
+from scaleinv_ray.invariants.circuits.spread import (
+    check_signal,
+    curve_exponent,
+    depth_profile,
+    jackknifed,
+    participation,
+    ranked,
+    redundancy,
+    signal_share,
+    size_holding,
+    sorted_effects,
+)
+from scaleinv_ray.invariants.circuits.task import check_done
+from scaleinv_ray.records import Effects
+
+
+def _of_circuit(effects: Effects) -> np.ndarray:
+    """Effects [N, S] that may be read as a circuit; ValueError of those that may not."""
+    # an untrained model is a null, whatever it does
+    if effects.variant in {None, "trained"}:
+        check_done(effects.metric, effects.clean_S, effects.corrupted_S)
+    check_signal(effects.best_NS)
+    return effects.best_NS
+
+
+def _share(of: Estimate, count: int) -> Estimate:
+    error = None if of.stderr is None else of.stderr / count
+    return replace(of, value=of.value / count, stderr=error)
+
+
+def _or_refused(of: Callable[[], Estimate]) -> Estimate | Refused:
+    try:
+        return of()
+    except Refused as refusal:
+        return refusal
+
+
+@invariant(
+    quantities={
+        "participation_fraction": Quantity(
+            law="constant",
+            meaning=(
+                "Components that share the effect, (sum |e|)^2 / sum e^2, as a share of all; "
+                "2/pi = .637 of Gaussian effects, that is of no structure"
+            ),
+        ),
+        "n90_fraction": Quantity(
+            law="power_law",
+            meaning="Share of components that hold 90 % of sum |e|; .646 of Gaussian effects",
+        ),
+        "sorted_exponent": Quantity(
+            law="constant",
+            unit=1.0,
+            meaning=(
+                "Exponent b of |e| ~ rank^-b over the larger half; Gaussian effects have that of "
+                "the half-normal, flag trivial_exponent"
+            ),
+        ),
+    },
+    curves={
+        "sorted": "Effect over the largest one; rank over the number of components",
+        "half_normal": "The same of Gaussian effects; rank over the number of components",
+    },
+)
+def concentration(effects: Effects, *, rng: np.random.Generator) -> Measured:
+    """On how few components an answer hangs: participation, n90 and exponent of sorted effects.
+
+    What sampling adds to |e| is taken out (`spread.participation`, `spread.magnitudes`): noise
+    alone looks like Gaussian effects, whose values are the trivial ones.
+
+    Args:
+        effects: of one model on one probe in pairs.
+        rng: not used, nothing is drawn.
+
+    Returns:
+        The quantities, errors by delete-one jackknife over sequences. Flags: components, signal,
+        estimated (components a budget left to gradients), trivial_exponent.
+
+    Raises:
+        Refused: of a trained model that does not do the task, for a signal share below a half
+            (`spread.signal_share`), and with fewer than four components.
+    """
+    x_NS = _of_circuit(effects)
+    curves = sorted_effects(x_NS)
+    count = len(x_NS)
+
+    def n90(y_NS: np.ndarray) -> float:
+        return size_holding(ranked(y_NS).cumsum()) / count
+
+    return Measured(
+        {
+            "participation_fraction": _share(participation(x_NS), count),
+            "n90_fraction": _or_refused(lambda: jackknifed(n90, x_NS)),
+            "sorted_exponent": _or_refused(
+                lambda: jackknifed(lambda y_NS: curve_exponent(ranked(y_NS)), x_NS)
+            ),
+        },
+        curves={
+            "sorted": Curve(curves.rank_N, curves.effect_N),
+            "half_normal": Curve(curves.rank_N, curves.half_normal_N),
+        },
+        flags={
+            "components": count,
+            "signal": round(signal_share(x_NS), 3),
+            "estimated": int((~np.isfinite(effects.effect_NS).all(axis=1)).sum()),
+            "trivial_exponent": round(curves.trivial_exponent, 3),
+        },
+    )
+
+
+@invariant(
+    quantities={
+        "depth_centre": Quantity(
+            law="constant",
+            meaning=(
+                "Mean relative depth of the effect, (layer + 1/2) / layers weighted by |e|; .5 "
+                "where all layers have as much"
+            ),
+        ),
+        "depth_width": Quantity(
+            law="constant",
+            unit=0.29,
+            meaning=(
+                "Standard deviation of the relative depth of the effect; about .29 where all "
+                "layers have as much, 0 in a single one"
+            ),
+        ),
+    },
+    curves={"profile": "Share of the effect; relative depth"},
+)
+def depth(effects: Effects, *, rng: np.random.Generator) -> Measured:
+    """Where in the depth the components lie on which an answer hangs.
+
+    Args:
+        effects: of one model on one probe in pairs; the embedding counts as of the first layer.
+        rng: not used, nothing is drawn.
+
+    Returns:
+        Centre and width, errors by delete-one jackknife over sequences.
+
+    Raises:
+        Refused: as `concentration`, and where nothing says how many layers there are.
+    """
+    if effects.num_layers is None:
+        raise Refused("num_layers: got None, needed for a relative depth")
+    layer_N, layers = np.maximum(effects.layer_N, 0), effects.num_layers
+    profile = depth_profile(_of_circuit(effects), layer_N, layers)
+    depth_L = (np.arange(layers) + 0.5) / layers
+    return Measured(
+        {"depth_centre": profile.centre, "depth_width": profile.spread},
+        curves={"profile": Curve(depth_L, profile.share_L)},
+    )
+
+
+@invariant(
+    quantities={
+        "n90_joint_fraction": Quantity(
+            law="power_law",
+            meaning=(
+                "Share of components, the largest first, whose joint replacement does 90 % of what "
+                "replacing all does; smaller than n90_fraction where few suffice"
+            ),
+        ),
+        "redundancy": Quantity(
+            law="constant",
+            unit=1.0,
+            meaning=(
+                "Sum of single effects over the effect of all together; 1 where effects add up, "
+                "less where one stands in for another"
+            ),
+        ),
+    },
+    curves={"joint": "Share of the whole effect; share of components replaced, the largest first"},
+)
+def together(effects: Effects, *, rng: np.random.Generator) -> Measured:
+    """What components do together, beside what they do one by one.
+
+    Args:
+        effects: of one model on one probe in pairs; the ranking is of other sequences than those
+            on which the sets were run.
+        rng: not used, nothing is drawn.
+
+    Returns:
+        Both quantities, errors by delete-one jackknife over sequences; n90_joint_fraction is
+        refused where a budget left nothing for it, redundancy where the joint effect is within two
+        of its errors.
+
+    Raises:
+        Refused: as `concentration`.
+    """
+    x_NS = _of_circuit(effects)
+    along_KH, size_K = effects.along_KH, effects.size_K
+    curves, n90 = {}, _or_refused(lambda: _joint_fraction(effects))
+    if along_KH is not None and size_K is not None and along_KH[-1].mean() != 0:
+        reached_K = along_KH.mean(axis=1) / along_KH[-1].mean()
+        curves["joint"] = Curve(size_K / len(x_NS), reached_K)
+    of_all = _or_refused(lambda: redundancy(x_NS, effects.all_S))
+    return Measured({"n90_joint_fraction": n90, "redundancy": of_all}, curves=curves)
+
+
+def _joint_fraction(effects: Effects) -> Estimate:
+    along_KH, size_K = effects.along_KH, effects.size_K
+    if along_KH is None or size_K is None:
+        raise Refused("circuits.budget: got none left for sets of components")
+    every_N = np.arange(1, size_K[-1] + 1)
+
+    def fraction(x_KH: np.ndarray) -> float:
+        # sets between those that were run: straight lines
+        along_N = np.interp(every_N, size_K, x_KH.mean(axis=1))
+        return size_holding(along_N) / len(every_N)
+
+    return jackknifed(fraction, along_KH)
+
+
+@invariant(
+    quantities={
+        "top_effect": Quantity(
+            law="none",
+            unit=1.0,
+            nats="per_token",
+            meaning=(
+                "Size of the largest effect, in units of the metric; of noise alone within two of "
+                "its standard errors"
+            ),
+        ),
+        "task_gap": Quantity(
+            law="none",
+            unit=1.0,
+            nats="per_token",
+            meaning=(
+                "Metric of clean minus that of corrupted sequences, in its units; what there is to "
+                "be explained"
+            ),
+        ),
+    },
+)
+def strength(effects: Effects, *, rng: np.random.Generator) -> Measured:
+    """How large the largest effect is, and the difference that all of them are to explain.
+
+    The noise of each effect is taken out before the largest is (`spread.magnitudes`). It is never
+    refused, so that it can be followed over training from steps on at which nothing is learned.
+
+    Args:
+        effects: of one model on one probe in pairs.
+        rng: not used, nothing is drawn.
+
+    Returns:
+        Both quantities, errors by delete-one jackknife over sequences. Flags: accuracy, acceptance
+        (share of the drawn pairs that could be used), forwards.
+    """
+    gap_1S = (effects.clean_S - effects.corrupted_S)[None]
+    told = {"accuracy": effects.accuracy, "acceptance": effects.acceptance,
+            "forwards": effects.forwards}  # fmt: skip
+    return Measured(
+        {
+            "top_effect": jackknifed(_top, effects.best_NS),
+            "task_gap": jackknifed(lambda x_1S: float(x_1S.mean()), gap_1S),
+        },
+        flags={name: value for name, value in told.items() if value is not None},
+    )
+
+
+def _top(x_NS: np.ndarray) -> float:
+    return float(ranked(x_NS)[0])
+
+
+@invariant(
+    quantities={
+        "cpr": Quantity(
+            law="power_law",
+            meaning=(
+                "Area under the faithfulness of circuits of the largest edges, over the share of "
+                "edges kept; 1 where the fewest do all, 1/2 where each adds as much"
+            ),
+        ),
+        "cmd": Quantity(
+            law="power_law",
+            meaning=(
+                "Area between the faithfulness of circuits of the largest edges and 1, over the "
+                "share of edges kept; 0 where the fewest do all"
+            ),
+        ),
+    },
+    curves={"faithfulness": "What the kept edges do alone, of the whole; share of edges kept"},
+)
+def circuit_areas(effects: Effects, *, rng: np.random.Generator) -> Measured:
+    """How much of what a model does the largest edges do alone (MIB, arXiv:2504.13151).
+
+    Args:
+        effects: of one model on one probe in pairs, with edges.
+        rng: not used, nothing is drawn.
+
+    Returns:
+        Both areas; their error is not known, as the curve is one of means over sequences.
+
+    Raises:
+        Refused: without edges, and as `concentration`.
+    """
+    if effects.kept_F is None or effects.faithful_F is None:
+        raise Refused("circuits.edges: got false, needed for circuits of edges")
+    _of_circuit(effects)
+    kept_F, faithful_F = np.append(0.0, effects.kept_F), np.append(0.0, effects.faithful_F)
+    areas = circuit_metrics(kept_F, faithful_F)
+    count = len(effects.clean_S)
+    return Measured(
+        {"cpr": unknown(areas.cpr, n=count), "cmd": unknown(areas.cmd, n=count)},
+        curves={"faithfulness": Curve(kept_F, faithful_F)},
+        flags={} if effects.num_edges is None else {"edges": effects.num_edges},
+    )
+
+
+@invariant(
+    quantities={
+        "onset_step": Quantity(
+            law="constant",
+            meaning=(
+                "Step at which the largest effect passes half of its final size; of runs that "
+                "take as many tokens a step it is in tokens too"
+            ),
+        ),
+    },
+    curves={"top_effect": "Largest effect, in units of the metric; step"},
+)
+def onset(steps: Sequence[Effects], *, rng: np.random.Generator) -> Measured:
+    """When in training the largest effect passes half of its final size.
+
+    Between checkpoints it is interpolated over ln(1 + step); where it passes more than once, the
+    last passage from below counts, after which it stays above.
+
+    Args:
+        steps: the effects of one run at its checkpoints, in order.
+        rng: not used, nothing is drawn.
+
+    Returns:
+        The step, its error by delete-one jackknife over sequences, to which the gap between
+        checkpoints is added as that of a uniform distribution. Curve `top_effect`.
+
+    Raises:
+        Refused: without steps, where the last checkpoint does not do the task or its largest
+            effect is within two of its errors, and where the first one is past half already.
+    """
+    at_T = np.array([-1 if e.step is None else e.step for e in steps])
+    if len(steps) < 3 or (np.diff(at_T) <= 0).any() or at_T[0] < 0:
+        raise Refused(f"steps: got {at_T.tolist()!s:.60}, allowed three or more that ascend")
+    last = steps[-1]
+    _of_circuit(last)
+    top = jackknifed(_top, last.best_NS)
+    if top.stderr is None or top.value < 2 * top.stderr:
+        raise Refused(f"top_effect: got {top} at the last step, allowed >= 2 of its errors")
+    x_TNS = np.stack([e.best_NS for e in steps])
+    time_T = np.log1p(at_T)
+
+    def passed(y_TNS: np.ndarray) -> float:
+        top_T = np.array([_top(y_NS) for y_NS in y_TNS])
+        return _last_passage(time_T, top_T)
+
+    found = jackknifed(lambda y_TNxS: passed(_apart(y_TNxS, len(steps))), np.concatenate(x_TNS))
+    gap = _gap(time_T, found.value)
+    step = float(np.expm1(found.value))
+    error = (1 + step) * float(np.hypot(found.stderr or 0.0, gap / np.sqrt(12)))
+    curve = [jackknifed(_top, x_NS) for x_NS in x_TNS]
+    drawn = Curve(
+        at_T.astype(float),
+        np.array([e.value for e in curve]),
+        np.array([np.nan if e.stderr is None else e.stderr for e in curve]),
+    )
+    return Measured(
+        {"onset_step": Estimate(step, error, found.n, "jackknife")}, curves={"top_effect": drawn}
+    )
+
+
+def _apart(y_MS: np.ndarray, num_steps: int) -> np.ndarray:
+    return y_MS.reshape(num_steps, -1, y_MS.shape[1])
+
+
+def _last_passage(time_T: np.ndarray, top_T: np.ndarray) -> float:
+    half = top_T[-1] / 2
+    below = np.flatnonzero(top_T < half)
+    if not len(below):
+        raise Refused(
+            f"steps: got the first one, {np.expm1(time_T[0]):.0f}, past half of the final effect; "
+            "allowed an earlier checkpoint"
+        )
+    at = int(below[-1])
+    part = (half - top_T[at]) / (top_T[at + 1] - top_T[at])
+    return float(time_T[at] + part * (time_T[at + 1] - time_T[at]))
+
+
+def _gap(time_T: np.ndarray, time: float) -> float:
+    at = int(np.clip(np.searchsorted(time_T, time), 1, len(time_T) - 1))
+    return float(time_T[at] - time_T[at - 1])

@@ -1,0 +1,94 @@
+"""The record of circuits: what replacing each component of a model does to an answer.
+
+Shape suffixes: N components, S sequences, H of them held out, K sizes of a set, F shares of edges.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from scaleinv_ray.records import Record, Variant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effects(Record):
+    """Effects of N components on S pairs of a clean sequence A and a corrupted one B.
+
+    An effect is m(A with the component replaced) - m(A), m being the metric, one value a sequence.
+
+    Attributes:
+        effect_NS: exact ones; nan where a budget has left a component to the estimator.
+        estimate_NS: by gradients; nan where none were taken.
+        layer_N: block of each component, -1 of the embedding.
+        head_N: of heads; -1 of MLPs and the embedding.
+        clean_S: m(A).
+        corrupted_S: m(B).
+        all_S: m with all components replaced, minus m(A).
+        size_K: sizes of sets, the largest effects first, the last one all; None where the budget
+            left nothing for them.
+        along_KH: m with the first of the ranking replaced together, minus m(A), on sequences that
+            have not made the ranking.
+        kept_F: shares of edges, the largest first; None where edges were not asked for.
+        faithful_F: (m(kept alone) - m(B)) / (m(A) - m(B)), all other edges carrying B.
+        metric: name of m.
+        ablation: what replaces.
+        method: of the estimator, with where its gradients were taken.
+        num_edges: of the whole graph; None where edges were not asked for.
+        accuracy: share of answers that are the model's first choice.
+        acceptance: share of the drawn pairs that could be used.
+        forwards: forward passes over the sequences that all this took.
+        variant: what is done to the model; None as trained.
+    """
+
+    arrays: ClassVar[tuple[str, ...]] = (
+        "effect_NS",
+        "estimate_NS",
+        "layer_N",
+        "head_N",
+        "clean_S",
+        "corrupted_S",
+        "all_S",
+        "size_K",
+        "along_KH",
+        "kept_F",
+        "faithful_F",
+    )
+    effect_NS: np.ndarray
+    estimate_NS: np.ndarray
+    layer_N: np.ndarray
+    head_N: np.ndarray
+    clean_S: np.ndarray
+    corrupted_S: np.ndarray
+    all_S: np.ndarray
+    size_K: np.ndarray | None = None
+    along_KH: np.ndarray | None = None
+    kept_F: np.ndarray | None = None
+    faithful_F: np.ndarray | None = None
+    metric: str = "logit_diff"
+    ablation: str = "resample"
+    method: str = "none"
+    num_edges: int | None = None
+    accuracy: float | None = None
+    acceptance: float = 1.0
+    forwards: float | None = None
+    variant: Variant | None = None
+
+    @property
+    def best_NS(self) -> np.ndarray:
+        """The exact effect where there is one, else the estimate."""
+        exact_N1 = np.isfinite(self.effect_NS).all(axis=1, keepdims=True)
+        return np.where(exact_N1, self.effect_NS, self.estimate_NS)
+
+    def labels(self) -> dict[str, str | int | bool | float | None]:
+        """The fields of Record, and how the effects were measured."""
+        held = {f.name for f in dataclasses.fields(Record)} | set(self.arrays)
+        own = [f.name for f in dataclasses.fields(self) if f.name not in held]
+        return super().labels() | {name: getattr(self, name) for name in own}
+
+    def of(self, variant: Variant) -> Effects:
+        """The same record, of a unit: one capture of equal weights may serve several of them."""
+        return dataclasses.replace(self, variant=variant)
