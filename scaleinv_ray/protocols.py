@@ -30,7 +30,7 @@ Sampler = Literal["sgld", "rmsprop_sgld", "sgld_cv", "mala"]
 SAMPLERS: tuple[Sampler, ...] = ("sgld", "rmsprop_sgld", "sgld_cv", "mala")
 RankedMetric = Literal["logit_diff", "prob_diff", "loss", "kl"]
 Ablation = Literal["resample", "mean_per_position", "mean", "zero"]
-ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
+ABLATIONS: tuple[str, ...] = get_args(Ablation)
 NODES: tuple[str, ...] = ("heads", "mlp", "embed")
 
 

@@ -378,8 +378,8 @@ class RunConfig(Options):
             check_known(probe, CORRUPTED, "circuits.probes: probe in pairs")
         if not self.circuit_probes:
             raise ValueError(
-                f"circuits: got probes {listed(self.probe_names)}, none can be corrupted, allowed "
-                f"circuits.probes: {listed(CORRUPTED)}"
+                f"circuits: got probes {', '.join(self.probe_names)}, none can be corrupted; "
+                f"allowed circuits.probes: {', '.join(CORRUPTED)}"
             )
         if self.cluster.load == "streamed":
             raise ValueError("cluster.load: got 'streamed' with circuits, allowed: resident, auto")
