@@ -21,8 +21,9 @@ class Effects(Record):
     An effect is m(A with the component replaced) - m(A), m being the metric, one value a sequence.
 
     Attributes:
-        effect_NS: exact ones; nan where a budget has left a component to the estimator.
-        estimate_NS: by gradients; nan where none were taken.
+        effect_NS: exact ones; the estimator's where a budget has left a component to it.
+        exact_N: 1 where they are exact, else 0.
+        estimate_NS: by gradients; None where none were taken.
         layer_N: block of each component, -1 of the embedding.
         head_N: of heads; -1 of MLPs and the embedding.
         clean_S: m(A).
@@ -46,6 +47,7 @@ class Effects(Record):
 
     arrays: ClassVar[tuple[str, ...]] = (
         "effect_NS",
+        "exact_N",
         "estimate_NS",
         "layer_N",
         "head_N",
@@ -58,12 +60,13 @@ class Effects(Record):
         "faithful_F",
     )
     effect_NS: np.ndarray
-    estimate_NS: np.ndarray
+    exact_N: np.ndarray
     layer_N: np.ndarray
     head_N: np.ndarray
     clean_S: np.ndarray
     corrupted_S: np.ndarray
     all_S: np.ndarray
+    estimate_NS: np.ndarray | None = None
     size_K: np.ndarray | None = None
     along_KH: np.ndarray | None = None
     kept_F: np.ndarray | None = None
@@ -76,12 +79,6 @@ class Effects(Record):
     acceptance: float = 1.0
     forwards: float | None = None
     variant: Variant | None = None
-
-    @property
-    def best_NS(self) -> np.ndarray:
-        """The exact effect where there is one, else the estimate."""
-        exact_N1 = np.isfinite(self.effect_NS).all(axis=1, keepdims=True)
-        return np.where(exact_N1, self.effect_NS, self.estimate_NS)
 
     def labels(self) -> dict[str, str | int | bool | float | None]:
         """The fields of Record, and how the effects were measured."""

@@ -18,6 +18,7 @@ from scaleinv_ray.records import (
     Attention,
     Chains,
     DepthStack,
+    Effects,
     Jacobians,
     Lanczos,
     MaskedLosses,
@@ -152,12 +153,33 @@ def _chains(rng: np.random.Generator) -> Chains:
     )
 
 
+def _effects(rng: np.random.Generator) -> Effects:
+    effect_NS = rng.normal(size=(8, 1)) + 0.1 * rng.normal(size=(8, 12))
+    return Effects(
+        effect_NS=effect_NS,
+        exact_N=np.ones(8, dtype=np.int8),
+        layer_N=np.arange(8) // 4,
+        head_N=np.arange(8) % 4,
+        clean_S=1 + rng.uniform(size=12),
+        corrupted_S=-rng.uniform(size=12),
+        all_S=effect_NS.sum(axis=0) - 5,
+        size_K=np.array([1, 3, 8]),
+        along_KH=np.array([[-1.0], [-2.0], [-4.0]]) + 0.1 * rng.normal(size=(3, 6)),
+        kept_F=np.array([0.1, 0.5, 1.0]),
+        faithful_F=np.array([0.3, 0.8, 1.0]),
+        num_edges=40,
+        num_layers=2,
+        probe="probe0",
+    )
+
+
 def _trajectory(record: Record) -> list[Record]:
     """The record at three steps of a run, the last one as it is."""
     name = record.arrays[0]
     first = getattr(record, name)
+    slope = 0.4 if isinstance(record, Effects) else 0.2  # an onset is where half is passed
     return [
-        dataclasses.replace(record, **{name: first * (1 - 0.2 * k)}, step=30 - 10 * k)
+        dataclasses.replace(record, **{name: first * (1 - slope * k)}, step=30 - 10 * k)
         for k in (2, 1, 0)
     ]
 
@@ -175,6 +197,7 @@ MAKE: dict[str, Callable[[np.random.Generator], Record]] = {
     "hessian": _lanczos,
     "ggn": lambda rng: dataclasses.replace(_lanczos(rng), operator="ggn"),
     "chains": _chains,
+    "effects": _effects,
 }
 
 

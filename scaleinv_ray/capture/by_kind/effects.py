@@ -67,8 +67,9 @@ def effects_of(
     joint = _jointly(experiment, found, settings.budget)
     has_edges = len(found.kept_K) > 0
     return Effects(
-        effect_NS=found.effect_NS,
-        estimate_NS=found.estimate_NS,
+        effect_NS=found.best_NS,
+        exact_N=found.exact_N.astype(np.int8),
+        estimate_NS=found.estimate_NS if np.isfinite(found.estimate_NS).all() else None,
         layer_N=np.array([c.layer for c in found.components], dtype=np.int32),
         head_N=np.array(
             [c.head if c.kind == "head" else -1 for c in found.components], dtype=np.int32

@@ -27,16 +27,18 @@ from scaleinv_ray.invariants.circuits.spread import (
     sorted_effects,
 )
 from scaleinv_ray.invariants.circuits.task import check_done
+from scaleinv_ray.invariants.common.soundness import sound
 from scaleinv_ray.records import Effects
 
 
 def _of_circuit(effects: Effects) -> np.ndarray:
     """Effects [N, S] that may be read as a circuit; ValueError of those that may not."""
+    sound(effects)
     # an untrained model is a null, whatever it does
     if effects.variant in {None, "trained"}:
         check_done(effects.metric, effects.clean_S, effects.corrupted_S)
-    check_signal(effects.best_NS)
-    return effects.best_NS
+    check_signal(effects.effect_NS)
+    return effects.effect_NS
 
 
 def _share(of: Estimate, count: int) -> Estimate:
@@ -56,20 +58,23 @@ def _or_refused(of: Callable[[], Estimate]) -> Estimate | Refused:
         "participation_fraction": Quantity(
             law="constant",
             meaning=(
-                "Components that share the effect, (sum |e|)^2 / sum e^2, as a share of all; "
-                "2/pi = .637 of Gaussian effects, that is of no structure"
+                "Components that share the effect, as a share of all; "
+                "2/pi = .637 of Gaussian effects, which is no structure"
             ),
         ),
         "n90_fraction": Quantity(
             law="power_law",
-            meaning="Share of components that hold 90 % of sum |e|; .646 of Gaussian effects",
+            meaning=(
+                "Share of components that hold 90 % of the sum of effects; "
+                ".646 of Gaussian effects, which is no structure"
+            ),
         ),
         "sorted_exponent": Quantity(
             law="constant",
             unit=1.0,
             meaning=(
-                "Exponent b of |e| ~ rank^-b over the larger half; Gaussian effects have that of "
-                "the half-normal, flag trivial_exponent"
+                "Exponent with which effects fall with their rank; "
+                "Gaussian effects have the flag trivial_exponent"
             ),
         ),
     },
@@ -118,7 +123,7 @@ def concentration(effects: Effects, *, rng: np.random.Generator) -> Measured:
         flags={
             "components": count,
             "signal": round(signal_share(x_NS), 3),
-            "estimated": int((~np.isfinite(effects.effect_NS).all(axis=1)).sum()),
+            "estimated": int((effects.exact_N == 0).sum()),
             "trivial_exponent": round(curves.trivial_exponent, 3),
         },
     )
@@ -129,16 +134,16 @@ def concentration(effects: Effects, *, rng: np.random.Generator) -> Measured:
         "depth_centre": Quantity(
             law="constant",
             meaning=(
-                "Mean relative depth of the effect, (layer + 1/2) / layers weighted by |e|; .5 "
-                "where all layers have as much"
+                "Mean relative depth of the effect, layers at their middle; "
+                ".5 where all layers have as much"
             ),
         ),
         "depth_width": Quantity(
             law="constant",
             unit=0.29,
             meaning=(
-                "Standard deviation of the relative depth of the effect; about .29 where all "
-                "layers have as much, 0 in a single one"
+                "Standard deviation of the relative depth of the effect; "
+                "about .29 where all layers have as much"
             ),
         ),
     },
@@ -173,20 +178,19 @@ def depth(effects: Effects, *, rng: np.random.Generator) -> Measured:
         "n90_joint_fraction": Quantity(
             law="power_law",
             meaning=(
-                "Share of components, the largest first, whose joint replacement does 90 % of what "
-                "replacing all does; smaller than n90_fraction where few suffice"
+                "Share of components that do 90 % of what all do, replaced together; "
+                "small where few suffice"
             ),
         ),
         "redundancy": Quantity(
             law="constant",
             unit=1.0,
             meaning=(
-                "Sum of single effects over the effect of all together; 1 where effects add up, "
-                "less where one stands in for another"
+                "Sum of single effects over the effect of all together; 1 where effects add up"
             ),
         ),
     },
-    curves={"joint": "Share of the whole effect; share of components replaced, the largest first"},
+    curves={"joint": "Share of the whole effect; share of components replaced"},
 )
 def together(effects: Effects, *, rng: np.random.Generator) -> Measured:
     """What components do together, beside what they do one by one.
@@ -235,8 +239,8 @@ def _joint_fraction(effects: Effects) -> Estimate:
             unit=1.0,
             nats="per_token",
             meaning=(
-                "Size of the largest effect, in units of the metric; of noise alone within two of "
-                "its standard errors"
+                "Size of the largest effect, in units of the metric; "
+                "of noise alone within two of its errors"
             ),
         ),
         "task_gap": Quantity(
@@ -244,8 +248,8 @@ def _joint_fraction(effects: Effects) -> Estimate:
             unit=1.0,
             nats="per_token",
             meaning=(
-                "Metric of clean minus that of corrupted sequences, in its units; what there is to "
-                "be explained"
+                "Metric of clean minus that of corrupted sequences; "
+                "what all effects together are to explain"
             ),
         ),
     },
@@ -264,12 +268,13 @@ def strength(effects: Effects, *, rng: np.random.Generator) -> Measured:
         Both quantities, errors by delete-one jackknife over sequences. Flags: accuracy, acceptance
         (share of the drawn pairs that could be used), forwards.
     """
+    sound(effects)
     gap_1S = (effects.clean_S - effects.corrupted_S)[None]
     told = {"accuracy": effects.accuracy, "acceptance": effects.acceptance,
             "forwards": effects.forwards}  # fmt: skip
     return Measured(
         {
-            "top_effect": jackknifed(_top, effects.best_NS),
+            "top_effect": jackknifed(_top, effects.effect_NS),
             "task_gap": jackknifed(lambda x_1S: float(x_1S.mean()), gap_1S),
         },
         flags={name: value for name, value in told.items() if value is not None},
@@ -285,15 +290,15 @@ def _top(x_NS: np.ndarray) -> float:
         "cpr": Quantity(
             law="power_law",
             meaning=(
-                "Area under the faithfulness of circuits of the largest edges, over the share of "
-                "edges kept; 1 where the fewest do all, 1/2 where each adds as much"
+                "Area under the faithfulness of circuits over the share of edges kept; "
+                "1 where the fewest do all"
             ),
         ),
         "cmd": Quantity(
             law="power_law",
             meaning=(
-                "Area between the faithfulness of circuits of the largest edges and 1, over the "
-                "share of edges kept; 0 where the fewest do all"
+                "Area between the faithfulness of circuits and 1 over edges kept; "
+                "0 where the fewest do all"
             ),
         ),
     },
@@ -312,6 +317,7 @@ def circuit_areas(effects: Effects, *, rng: np.random.Generator) -> Measured:
     Raises:
         Refused: without edges, and as `concentration`.
     """
+    sound(effects)
     if effects.kept_F is None or effects.faithful_F is None:
         raise Refused("circuits.edges: got false, needed for circuits of edges")
     _of_circuit(effects)
@@ -330,8 +336,8 @@ def circuit_areas(effects: Effects, *, rng: np.random.Generator) -> Measured:
         "onset_step": Quantity(
             law="constant",
             meaning=(
-                "Step at which the largest effect passes half of its final size; of runs that "
-                "take as many tokens a step it is in tokens too"
+                "Step at which the largest effect passes half of its final size; "
+                "in tokens by those of a step"
             ),
         ),
     },
@@ -358,12 +364,13 @@ def onset(steps: Sequence[Effects], *, rng: np.random.Generator) -> Measured:
     at_T = np.array([-1 if e.step is None else e.step for e in steps])
     if len(steps) < 3 or (np.diff(at_T) <= 0).any() or at_T[0] < 0:
         raise Refused(f"steps: got {at_T.tolist()!s:.60}, allowed three or more that ascend")
+    sound(*steps)
     last = steps[-1]
     _of_circuit(last)
-    top = jackknifed(_top, last.best_NS)
+    top = jackknifed(_top, last.effect_NS)
     if top.stderr is None or top.value < 2 * top.stderr:
         raise Refused(f"top_effect: got {top} at the last step, allowed >= 2 of its errors")
-    x_TNS = np.stack([e.best_NS for e in steps])
+    x_TNS = np.stack([e.effect_NS for e in steps])
     time_T = np.log1p(at_T)
 
     def passed(y_TNS: np.ndarray) -> float:
