@@ -16,11 +16,11 @@ from scaleinv_ray.circuitry.compiled.programs import induction
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.contract import Measured, Refused
 from scaleinv_ray.invariants.circuits import GAUSSIAN_PARTICIPATION, redundancy
+from scaleinv_ray.invariants.circuits.onset import onset
 from scaleinv_ray.invariants.circuits.quantities import (
     circuit_areas,
     concentration,
     depth,
-    onset,
     strength,
     together,
 )

@@ -1,6 +1,6 @@
 """What effects of components say, in numbers that do not hang on names of heads."""
 
-from scaleinv_ray.invariants.circuits import quantities
+from scaleinv_ray.invariants.circuits import onset, quantities
 from scaleinv_ray.invariants.circuits.faithfulness import (
     FRACTIONS,
     auroc,
@@ -22,7 +22,7 @@ from scaleinv_ray.invariants.circuits.spread import (
 )
 from scaleinv_ray.invariants.circuits.task import check_done
 
-assert quantities, "importing it registers the invariants"
+assert quantities and onset, "importing them registers the invariants"
 
 __all__ = [
     "FRACTIONS",

@@ -6,7 +6,7 @@ L layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +15,6 @@ from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, unknown
 from scaleinv_ray.invariants.circuits.faithfulness import circuit_metrics
 from scaleinv_ray.invariants.circuits.spread import (
-    check_signal,
     curve_exponent,
     depth_profile,
     jackknifed,
@@ -26,19 +25,9 @@ from scaleinv_ray.invariants.circuits.spread import (
     size_holding,
     sorted_effects,
 )
-from scaleinv_ray.invariants.circuits.task import check_done
+from scaleinv_ray.invariants.circuits.task import of_circuit
 from scaleinv_ray.invariants.common.soundness import sound
 from scaleinv_ray.records import Effects
-
-
-def _of_circuit(effects: Effects) -> np.ndarray:
-    """Effects [N, S] that may be read as a circuit; ValueError of those that may not."""
-    sound(effects)
-    # an untrained model is a null, whatever it does
-    if effects.variant in {None, "trained"}:
-        check_done(effects.metric, effects.clean_S, effects.corrupted_S)
-    check_signal(effects.effect_NS)
-    return effects.effect_NS
 
 
 def _share(of: Estimate, count: int) -> Estimate:
@@ -101,7 +90,7 @@ def concentration(effects: Effects, *, rng: np.random.Generator) -> Measured:
         Refused: of a trained model that does not do the task, for a signal share below a half
             (`spread.signal_share`), and with fewer than four components.
     """
-    x_NS = _of_circuit(effects)
+    x_NS = of_circuit(effects)
     curves = sorted_effects(x_NS)
     count = len(x_NS)
 
@@ -165,7 +154,7 @@ def depth(effects: Effects, *, rng: np.random.Generator) -> Measured:
     if effects.num_layers is None:
         raise Refused("num_layers: got None, needed for a relative depth")
     layer_N, layers = np.maximum(effects.layer_N, 0), effects.num_layers
-    profile = depth_profile(_of_circuit(effects), layer_N, layers)
+    profile = depth_profile(of_circuit(effects), layer_N, layers)
     depth_L = (np.arange(layers) + 0.5) / layers
     return Measured(
         {"depth_centre": profile.centre, "depth_width": profile.spread},
@@ -208,7 +197,7 @@ def together(effects: Effects, *, rng: np.random.Generator) -> Measured:
     Raises:
         Refused: as `concentration`.
     """
-    x_NS = _of_circuit(effects)
+    x_NS = of_circuit(effects)
     along_KH, size_K = effects.along_KH, effects.size_K
     curves, n90 = {}, _or_refused(lambda: _joint_fraction(effects))
     if along_KH is not None and size_K is not None and along_KH[-1].mean() != 0:
@@ -274,14 +263,15 @@ def strength(effects: Effects, *, rng: np.random.Generator) -> Measured:
             "forwards": effects.forwards}  # fmt: skip
     return Measured(
         {
-            "top_effect": jackknifed(_top, effects.effect_NS),
+            "top_effect": jackknifed(top_of, effects.effect_NS),
             "task_gap": jackknifed(lambda x_1S: float(x_1S.mean()), gap_1S),
         },
         flags={name: value for name, value in told.items() if value is not None},
     )
 
 
-def _top(x_NS: np.ndarray) -> float:
+def top_of(x_NS: np.ndarray) -> float:
+    """The largest of `spread.magnitudes`."""
     return float(ranked(x_NS)[0])
 
 
@@ -320,7 +310,7 @@ def circuit_areas(effects: Effects, *, rng: np.random.Generator) -> Measured:
     sound(effects)
     if effects.kept_F is None or effects.faithful_F is None:
         raise Refused("circuits.edges: got false, needed for circuits of edges")
-    _of_circuit(effects)
+    of_circuit(effects)
     kept_F, faithful_F = np.append(0.0, effects.kept_F), np.append(0.0, effects.faithful_F)
     areas = circuit_metrics(kept_F, faithful_F)
     count = len(effects.clean_S)
@@ -329,86 +319,3 @@ def circuit_areas(effects: Effects, *, rng: np.random.Generator) -> Measured:
         curves={"faithfulness": Curve(kept_F, faithful_F)},
         flags={} if effects.num_edges is None else {"edges": effects.num_edges},
     )
-
-
-@invariant(
-    quantities={
-        "onset_step": Quantity(
-            law="constant",
-            meaning=(
-                "Step at which the largest effect passes half of its final size; "
-                "in tokens by those of a step"
-            ),
-        ),
-    },
-    curves={"top_effect": "Largest effect, in units of the metric; step"},
-)
-def onset(steps: Sequence[Effects], *, rng: np.random.Generator) -> Measured:
-    """When in training the largest effect passes half of its final size.
-
-    Between checkpoints it is interpolated over ln(1 + step); where it passes more than once, the
-    last passage from below counts, after which it stays above.
-
-    Args:
-        steps: the effects of one run at its checkpoints, in order.
-        rng: not used, nothing is drawn.
-
-    Returns:
-        The step, its error by delete-one jackknife over sequences, to which the gap between
-        checkpoints is added as that of a uniform distribution. Curve `top_effect`.
-
-    Raises:
-        Refused: without steps, where the last checkpoint does not do the task or its largest
-            effect is within two of its errors, and where the first one is past half already.
-    """
-    at_T = np.array([-1 if e.step is None else e.step for e in steps])
-    if len(steps) < 3 or (np.diff(at_T) <= 0).any() or at_T[0] < 0:
-        raise Refused(f"steps: got {at_T.tolist()!s:.60}, allowed three or more that ascend")
-    sound(*steps)
-    last = steps[-1]
-    _of_circuit(last)
-    top = jackknifed(_top, last.effect_NS)
-    if top.stderr is None or top.value < 2 * top.stderr:
-        raise Refused(f"top_effect: got {top} at the last step, allowed >= 2 of its errors")
-    x_TNS = np.stack([e.effect_NS for e in steps])
-    time_T = np.log1p(at_T)
-
-    def passed(y_TNS: np.ndarray) -> float:
-        top_T = np.array([_top(y_NS) for y_NS in y_TNS])
-        return _last_passage(time_T, top_T)
-
-    found = jackknifed(lambda y_TNxS: passed(_apart(y_TNxS, len(steps))), np.concatenate(x_TNS))
-    gap = _gap(time_T, found.value)
-    step = float(np.expm1(found.value))
-    error = (1 + step) * float(np.hypot(found.stderr or 0.0, gap / np.sqrt(12)))
-    curve = [jackknifed(_top, x_NS) for x_NS in x_TNS]
-    drawn = Curve(
-        at_T.astype(float),
-        np.array([e.value for e in curve]),
-        np.array([np.nan if e.stderr is None else e.stderr for e in curve]),
-    )
-    return Measured(
-        {"onset_step": Estimate(step, error, found.n, "jackknife")}, curves={"top_effect": drawn}
-    )
-
-
-def _apart(y_MS: np.ndarray, num_steps: int) -> np.ndarray:
-    return y_MS.reshape(num_steps, -1, y_MS.shape[1])
-
-
-def _last_passage(time_T: np.ndarray, top_T: np.ndarray) -> float:
-    half = top_T[-1] / 2
-    below = np.flatnonzero(top_T < half)
-    if not len(below):
-        raise Refused(
-            f"steps: got the first one, {np.expm1(time_T[0]):.0f}, past half of the final effect; "
-            "allowed an earlier checkpoint"
-        )
-    at = int(below[-1])
-    part = (half - top_T[at]) / (top_T[at + 1] - top_T[at])
-    return float(time_T[at] + part * (time_T[at + 1] - time_T[at]))
-
-
-def _gap(time_T: np.ndarray, time: float) -> float:
-    at = int(np.clip(np.searchsorted(time_T, time), 1, len(time_T) - 1))
-    return float(time_T[at] - time_T[at - 1])

@@ -1,6 +1,6 @@
-"""Whether a model does the task whose circuit is asked for.
+"""Whether a model does the task whose circuit is asked for, and which effects are one.
 
-Shape suffixes: S sequences.
+Shape suffixes: N components, S sequences.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ import numpy as np
 from scipy import stats
 
 from scaleinv_ray.contract import Refused
+from scaleinv_ray.invariants.circuits.spread import check_signal
+from scaleinv_ray.invariants.common.soundness import sound
+from scaleinv_ray.records import Effects
 
 LEVEL = 0.05
 
@@ -35,3 +38,22 @@ def check_done(metric: str, clean_S: np.ndarray, corrupted_S: np.ndarray) -> Non
             f"the model does not do the task: got {done} of {count} sequences right (p = {p:.2g}), "
             f"allowed p < {LEVEL} against chance 1/2; its circuit would be noise"
         )
+
+
+def of_circuit(effects: Effects) -> np.ndarray:
+    """Effects [N, S] that may be read as a circuit.
+
+    Args:
+        effects: of one model; an untrained one is a null, whatever it does.
+
+    Returns:
+        Its array.
+
+    Raises:
+        Refused: of a trained model that does not do the task, and for a signal share below a half.
+    """
+    sound(effects)
+    if effects.variant in {None, "trained"}:
+        check_done(effects.metric, effects.clean_S, effects.corrupted_S)
+    check_signal(effects.effect_NS)
+    return effects.effect_NS
