@@ -242,7 +242,7 @@ def _write(
             observed = {probe: tokens[digest] for probe, digest in job.observed.items()}
             of_loss: dict[str, Any] = {"spectroscopy": job.spectroscopy, "observed": observed}
             of_loss["mask_id"] = job.weights.checkpoint.mask_id
-            of_loss["pairs"] = job.pairs.get(target.probe)
+            of_loss["pairs"] = job.pairs.get(of.probe)
             records = session.records(tokens_ST, job.protocol, **asked, **of_loss)
         else:
             states = states_of(job, of, kinds)
