@@ -24,6 +24,8 @@ from pydantic_core import CoreSchema
 from scaleinv_ray.config.described import described, purpose
 from scaleinv_ray.inputs.paths import absolute, expanded, is_uri
 from scaleinv_ray.inputs.wording import listed, nearest, shown
+from scaleinv_ray.probes.corrupted import CORRUPTED
+from scaleinv_ray.protocols import CircuitsProtocol
 
 _TIMES = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES = {
@@ -163,3 +165,34 @@ class Options(BaseModel):
         for name in own["properties"].keys() & described(cls).keys():
             own["properties"][name]["description"] = described(cls)[name]
         return made
+
+
+def probes_in_pairs(asked: CircuitsProtocol, probes: Sequence[object]) -> tuple[str, ...]:
+    """The probes named, or those of the run that can be corrupted."""
+    own = tuple(p for p in probes if isinstance(p, str) and p in CORRUPTED)
+    return asked.probes or own
+
+
+def check_circuits(
+    asked: CircuitsProtocol, probes: Sequence[object], names: Sequence[str], load: str
+) -> None:
+    """Refuses what no circuits can be measured of.
+
+    Args:
+        asked: the section.
+        probes: of the run; texts and token files of one's own have no corruption.
+        names: of all of them.
+        load: how models are put into memory.
+
+    Raises:
+        ValueError: for an unknown probe, none that can be corrupted, or streamed models.
+    """
+    for probe in asked.probes:
+        check_known(probe, CORRUPTED, "circuits.probes: probe in pairs")
+    if not probes_in_pairs(asked, probes):
+        raise ValueError(
+            f"circuits: got probes {', '.join(names)}, none can be corrupted; allowed "
+            f"circuits.probes: {', '.join(CORRUPTED)}"
+        )
+    if load == "streamed":
+        raise ValueError("cluster.load: got 'streamed' with circuits, allowed: resident, auto")

@@ -32,6 +32,7 @@ from scaleinv_ray.config.fields import (
     Positive,
     Steps,
     Text,
+    check_circuits,
     check_known,
     distinct,
     placed,
@@ -41,7 +42,6 @@ from scaleinv_ray.contract import REGISTRY, Invariant
 from scaleinv_ray.inputs.wording import listed, shown
 from scaleinv_ray.plugins.loading import check_distinct, known_to, load_installed
 from scaleinv_ray.plugins.loading import read as read_plugin
-from scaleinv_ray.probes.corrupted import CORRUPTED
 from scaleinv_ray.protocols import (
     CircuitsProtocol,
     CurvatureProtocol,
@@ -372,17 +372,8 @@ class RunConfig(Options):
 
     @model_validator(mode="after")
     def _circuits_fit(self) -> RunConfig:
-        if self.circuits is None:
-            return self
-        for probe in self.circuits.probes:
-            check_known(probe, CORRUPTED, "circuits.probes: probe in pairs")
-        if not self.circuit_probes:
-            raise ValueError(
-                f"circuits: got probes {', '.join(self.probe_names)}, none can be corrupted; "
-                f"allowed circuits.probes: {', '.join(CORRUPTED)}"
-            )
-        if self.cluster.load == "streamed":
-            raise ValueError("cluster.load: got 'streamed' with circuits, allowed: resident, auto")
+        if self.circuits is not None:
+            check_circuits(self.circuits, self.probes, self.probe_names, self.cluster.load)
         return self
 
     @property
@@ -399,12 +390,6 @@ class RunConfig(Options):
     def spectroscopy(self) -> Spectroscopy:
         """What is asked for beside forward passes."""
         return Spectroscopy(self.curvature, self.sampling, self.circuits)
-
-    @property
-    def circuit_probes(self) -> tuple[str, ...]:
-        """Probes in pairs: those named, or those of the run that can be corrupted."""
-        own = tuple(p for p in self.probes if isinstance(p, str) and p in CORRUPTED)
-        return (self.circuits.probes if self.circuits else ()) or own
 
     @property
     def named_invariants(self) -> dict[str, dict[str, Any]]:

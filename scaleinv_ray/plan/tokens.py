@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from scaleinv_ray import probes
 from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.config import RunConfig
+from scaleinv_ray.config.fields import probes_in_pairs
 from scaleinv_ray.config.run import ProbeFile, ProbeTokenFile
 from scaleinv_ray.inputs.wording import clipped
 from scaleinv_ray.kinds import digest_for
@@ -274,6 +275,7 @@ def probe_pairs(
         ValueError: where a tokenizer cannot spell a probe in pairs, or the pairs have no answers
             for the metric.
     """
+    assert config.circuits is not None, "the kind is asked for"
     groups: dict[str, list[Checkpoint]] = defaultdict(list)
     for c in checkpoints:
         if not c.encoder:
@@ -281,7 +283,7 @@ def probe_pairs(
     return {
         (name, made): _drawn(config, protocol, name, group)
         for made, group in groups.items()
-        for name in config.circuit_probes
+        for name in probes_in_pairs(config.circuits, config.probes)
     }
 
 
