@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,6 +16,8 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     Strict,
+    TypeAdapter,
+    ValidationError,
     ValidationInfo,
     model_validator,
 )
@@ -196,3 +199,25 @@ def check_circuits(
         )
     if load == "streamed":
         raise ValueError("cluster.load: got 'streamed' with circuits, allowed: resident, auto")
+
+
+def _check_parameters(spec: Invariant, given: Mapping[str, Any]) -> None:
+    """Names, types, then ranges, which may depend on the parameters that are not given."""
+    hints = typing.get_type_hints(spec.function, include_extras=True)
+    for key, parameter in given.items():
+        check_known(key, tuple(spec.parameters), f"parameter of {spec.name}")
+        _check_parameter(f"{spec.name}.{key}", parameter, hints[key])
+    try:
+        spec.check(given)
+    except ValueError as error:
+        raise ValueError(f"{spec.name}.{error}") from error
+
+
+def check_parameter(where: str, value: object, hint: Any) -> None:
+    """Raises ValueError where a parameter of an invariant is not of its type."""
+    try:
+        adapter = TypeAdapter[object](hint, config=ConfigDict(strict=True, allow_inf_nan=False))
+        adapter.validate_json(json.dumps(value, default=str))  # as it is recorded with every row
+    except ValidationError as error:
+        allowed = error.errors()[0]["msg"].removeprefix("Input should be ")
+        raise ValueError(f"{where}: got {shown(value)}, allowed: {allowed}") from error

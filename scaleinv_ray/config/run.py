@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
-    TypeAdapter,
-    ValidationError,
     ValidationInfo,
     model_validator,
 )
@@ -191,27 +186,6 @@ def _invariants(value: object) -> object:
     return chosen
 
 
-def _check_parameters(spec: Invariant, given: Mapping[str, Any]) -> None:
-    """Names, types, then ranges, which may depend on the parameters that are not given."""
-    hints = typing.get_type_hints(spec.function, include_extras=True)
-    for key, parameter in given.items():
-        check_known(key, tuple(spec.parameters), f"parameter of {spec.name}")
-        _check_parameter(f"{spec.name}.{key}", parameter, hints[key])
-    try:
-        spec.check(given)
-    except ValueError as error:
-        raise ValueError(f"{spec.name}.{error}") from error
-
-
-def _check_parameter(where: str, value: object, hint: Any) -> None:
-    try:
-        adapter = TypeAdapter[object](hint, config=ConfigDict(strict=True, allow_inf_nan=False))
-        adapter.validate_json(json.dumps(value, default=str))  # as it is recorded with every row
-    except ValidationError as error:
-        allowed = error.errors()[0]["msg"].removeprefix("Input should be ")
-        raise ValueError(f"{where}: got {shown(value)}, allowed: {allowed}") from error
-
-
 class PredictedModel(Options):
     """A larger model, which need not exist.
 
@@ -368,10 +342,6 @@ class RunConfig(Options):
                 )
         for probe in self.sampling.observed if self.sampling else ():
             check_known(probe, self.probe_names, "sampling.observed: probe")
-        return self
-
-    @model_validator(mode="after")
-    def _circuits_fit(self) -> RunConfig:
         if self.circuits is not None:
             check_circuits(self.circuits, self.probes, self.probe_names, self.cluster.load)
         return self
