@@ -201,18 +201,6 @@ def check_circuits(
         raise ValueError("cluster.load: got 'streamed' with circuits, allowed: resident, auto")
 
 
-def _check_parameters(spec: Invariant, given: Mapping[str, Any]) -> None:
-    """Names, types, then ranges, which may depend on the parameters that are not given."""
-    hints = typing.get_type_hints(spec.function, include_extras=True)
-    for key, parameter in given.items():
-        check_known(key, tuple(spec.parameters), f"parameter of {spec.name}")
-        _check_parameter(f"{spec.name}.{key}", parameter, hints[key])
-    try:
-        spec.check(given)
-    except ValueError as error:
-        raise ValueError(f"{spec.name}.{error}") from error
-
-
 def check_parameter(where: str, value: object, hint: Any) -> None:
     """Raises ValueError where a parameter of an invariant is not of its type."""
     try:

@@ -29,6 +29,7 @@ from scaleinv_ray.config.fields import (
     Text,
     check_circuits,
     check_known,
+    check_parameter,
     distinct,
     placed,
 )
@@ -184,6 +185,18 @@ def _invariants(value: object) -> object:
         if chosen[name]:
             _check_parameters(REGISTRY[name], chosen[name])
     return chosen
+
+
+def _check_parameters(spec: Invariant, given: Mapping[str, Any]) -> None:
+    """Names, types, then ranges, which may depend on the parameters that are not given."""
+    hints = typing.get_type_hints(spec.function, include_extras=True)
+    for key, parameter in given.items():
+        check_known(key, tuple(spec.parameters), f"parameter of {spec.name}")
+        check_parameter(f"{spec.name}.{key}", parameter, hints[key])
+    try:
+        spec.check(given)
+    except ValueError as error:
+        raise ValueError(f"{spec.name}.{error}") from error
 
 
 class PredictedModel(Options):
