@@ -58,7 +58,7 @@ def effects_of(
     """
     wanted = Asked(
         settings.metric, settings.nodes, None, settings.ablation, settings.edges, settings.budget,
-        must_do=False, max_rows=max_rows,
+        must_do=False, max_rows=max_rows, draws=0, game=False,
     )  # fmt: skip
     found = measure(anatomy, pairs, wanted)
     experiment = Experiment(
