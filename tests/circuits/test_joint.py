@@ -15,8 +15,8 @@ from scaleinv_ray.circuitry.compiled import compile_program
 from scaleinv_ray.circuitry.compiled.programs import induction
 from scaleinv_ray.circuitry.effects.game import greedy
 from scaleinv_ray.circuitry.effects.measuring import Asked, measure
-from scaleinv_ray.circuitry.effects.positions import by_position
 from scaleinv_ray.circuitry.effects.record import Effects
+from scaleinv_ray.circuitry.readings.positions import by_position
 from scaleinv_ray.circuitry.subject import Subject
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.probes.corrupted import Pairs
