@@ -122,7 +122,7 @@ def test_a_file_that_is_no_config(
          r"did you mean 'topology.persistence'.*persistence.* and \d+ more$"),
         ("probes: [porse]", r"did you mean 'prose'\?\), allowed: prose, .* and 4 more$"),
         ("trust_remote_code: [zz]", "unknown model 'zz', allowed: m"),
-        ("k" * 100 + ": 1", "unknown key 'kkk.*, allowed: .* and 16 more"),
+        ("k" * 100 + ": 1", "unknown key 'kkk.*, allowed: .* and 17 more"),
         # places
         ("capabilities: [{file: ~nobody_of_that_name/x}]", "no user of that name"),
         ("corpus: [\"a\\0b\"]", "corpus: got .*, allowed: a path"),

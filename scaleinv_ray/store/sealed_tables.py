@@ -95,6 +95,8 @@ def _other_columns(got: Sequence[str], asked: Sequence[str]) -> str:
     """Which columns a table lacks or has besides, and what to do about it."""
     lacks = [name for name in asked if name not in got]
     more = [name for name in got if name not in asked]
+    if len(lacks) == len(asked):
+        return f"a table with other columns ({listed(got, '')}), not made by scaleinv"
     parts = [f"lacks {listed(lacks, '')}"] if lacks else []
     parts += [f"has {listed(more, '')} besides"] if more else []
     what = ", ".join(parts) or "columns in another order"

@@ -84,6 +84,7 @@ def test_no_capture_fails_that_the_plan_accepts(kind: str, letters: Path, tmp_pa
                       "blocks": ["model", "layer", "attention", "mlp", "embedding"]},
         "sampling": {"sequences": 4, "batch": 2, "chains": 2, "draws": 20, "burn_in": 8,
                      "nbetas": [4.0], "localisers": [1.0]},
+        "circuits": {"probes": ["induction"], "sequences": 8, "edges": True},
     }  # fmt: skip
     config = config_of(letters, folder, **sections)
     plan = make_plan(config)

@@ -256,8 +256,13 @@ def strength(effects: Effects, *, rng: np.random.Generator) -> Measured:
     Returns:
         Both quantities, errors by delete-one jackknife over sequences. Flags: accuracy, acceptance
         (share of the drawn pairs that could be used), forwards.
+
+    Raises:
+        Refused: with one sequence, whose noise cannot be told.
     """
     sound(effects)
+    if effects.effect_NS.shape[1] < 2:
+        raise Refused("sequences: got 1, needs 2: one has no noise to take out")
     gap_1S = (effects.clean_S - effects.corrupted_S)[None]
     told = {"accuracy": effects.accuracy, "acceptance": effects.acceptance,
             "forwards": effects.forwards}  # fmt: skip
