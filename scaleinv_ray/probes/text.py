@@ -143,7 +143,7 @@ def enough(request: ProbeRequest, long: int, known: int, *, what: str) -> None:
     """Says how many documents are long enough.
 
     Args:
-        long: of them, how many have `length` tokens.
+        long: how many of the `known` documents have `length` tokens.
 
     Raises:
         TooFewError: where fewer are long enough than sequences are wanted.
