@@ -15,6 +15,7 @@ ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 WORDS = {"estimate", "records", "protocols", "kinds", "resample", "contract", "bounds"}
 FREE = {"", "__init__", "__main__"}
 MAX_FILES = 12
+MAX_BODY = 50
 
 
 @cache
@@ -131,6 +132,23 @@ def test_folders_can_be_taken_in_at_a_glance() -> None:
     assert not crowded
     assert not list(PACKAGE.rglob("utils.py"))
     long = {str(p): n for p in FILES if (n := len(p.read_text().splitlines())) > 400}
+    assert not long
+
+
+def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function below its signature and docstring."""
+    body = function.body[ast.get_docstring(function) is not None :]
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+def test_functions_can_be_taken_in_at_a_glance() -> None:
+    long = {
+        f"{path.relative_to(ROOT)}: {node.name}": lines
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := body_lines(node)) > MAX_BODY
+    }
     assert not long
 
 

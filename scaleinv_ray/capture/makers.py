@@ -177,7 +177,6 @@ def check_shape(
     """Checks that a probe has the shape the protocol names.
 
     Args:
-        tokens_ST: token ids.
         left_out: as of `PassRequest`.
         causal: nothing stands behind the text, which no token of it could see.
 

@@ -114,7 +114,6 @@ def check_unchanged(planned: Checkpoint, *, initial: bool = False) -> None:
     have not been touched since their digest was taken on this machine are not read.
 
     Args:
-        planned: as resolved.
         initial: the run's own step 0 is read in place of its weights.
 
     Raises:

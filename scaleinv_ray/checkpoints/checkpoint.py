@@ -159,7 +159,6 @@ def mask_id_of(
     """The id of the token that stands for a hidden one, of an encoder that predicts it.
 
     Args:
-        config: config.json.
         tensors: headers by name.
         tokenizer: tokenizer.json, None where there is none.
 

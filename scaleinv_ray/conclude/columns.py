@@ -18,7 +18,6 @@ def rows_of(table: pa.Table, names: Iterable[str]) -> Rows:
 
     Args:
         table: of a schema of `tables`.
-        names: the columns wanted.
     """
     return Rows({name: _column(name, table[name].combine_chunks()) for name in names})
 

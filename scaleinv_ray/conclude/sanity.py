@@ -60,7 +60,6 @@ def sanity_notes(store: Store, measured: Iterable[tuple[Any, ...]]) -> list[str]
     """What is to be said of models that do not know their text.
 
     Args:
-        store: of the run.
         measured: models with their probes, of what is judged.
 
     Returns:

@@ -232,9 +232,6 @@ def task_costs(
 ) -> tuple[float, float, float]:
     """Seconds of a measurement, of its longest indivisible piece, and bytes of its tables.
 
-    Args:
-        protocol: gives the rows.
-
     Returns:
         The three; of an invariant without constants the overhead of a task alone.
     """
@@ -313,10 +310,6 @@ def gradient_seconds(
     checkpoint: Checkpoint, kinds: Collection[str], plan: Plan, *, device: Device
 ) -> float:
     """Seconds of the gradients and curvature products at one probe, a lower bound of their kinds.
-
-    Args:
-        kinds: captured there.
-        plan: gives protocol and settings.
 
     Returns:
         2 N a token forward and 4 N backward (Kaplan et al. 2020), and the calls of the blocks;

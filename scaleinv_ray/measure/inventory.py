@@ -218,7 +218,6 @@ def with_beside(table: pa.Table, digits: Mapping[str, int]) -> pa.Table:
     """Rows of measurements that say what belongs to them.
 
     Args:
-        table: rows.
         digits: for every key of the table, as of `beside`.
 
     Returns:

@@ -74,7 +74,6 @@ def nearest_in_depth(record: Record, others: Sequence[Record]) -> Record:
     """The record of another model at the same site and the nearest relative depth.
 
     Args:
-        record: of the first model.
         others: records of the other model.
 
     Returns:

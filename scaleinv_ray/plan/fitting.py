@@ -35,9 +35,7 @@ def fitted(
     run set itself stays, to be refused.
 
     Args:
-        protocol: of the config.
         checkpoints: that captures are made of.
-        kinds: of these captures.
         special: tokens that stand around a text.
 
     Returns:
@@ -72,8 +70,6 @@ def with_sequences(
 
     Args:
         protocol: that asks for more.
-        error: of the probe.
-        asked: of the config.
         spectroscopy: of the config, whose samples are taken out of the probe.
 
     Returns:
@@ -96,12 +92,7 @@ def with_sequences(
 
 
 def changes_of(asked: Protocol, made: Protocol) -> tuple[str, ...]:
-    """What was fitted, a line each.
-
-    Args:
-        asked: of the config.
-        made: of the plan.
-    """
+    """What was fitted, a line each."""
     return tuple(
         f"protocol.{name}: {got} for the default {default}, the most that the series has"
         for name, default in _DEFAULTS.items()
@@ -119,8 +110,6 @@ def check_captures(
 
     Args:
         checkpoints: that captures are made of.
-        protocol: of the plan.
-        kinds: of these captures.
         asked: settings of the kinds that have some.
 
     Raises:
@@ -157,7 +146,6 @@ def distinct_rows(tokens: Collection[ProbeTokens], position: int) -> int | None:
 
     Args:
         tokens: all probes in all tokenizers.
-        position: of the protocol.
 
     Returns:
         The number, an upper bound of the distinct rows at any site; None without tokens.
@@ -176,7 +164,6 @@ def fitted_points(
     them. What depends on the number of points follows it.
 
     Args:
-        spec: the invariant.
         parameters: all of them.
         rows: of the smallest cloud, None where that is not known.
 
@@ -213,8 +200,6 @@ def points_of(asked: Mapping[str, Any], made: Mapping[str, Any], rows: int | Non
 
     Args:
         asked: invariant -> parameters, of the config.
-        made: those of the plan.
-        rows: of the smallest cloud.
     """
     cut = [f"{n} {made[n]['num_points']}" for n in made if made[n] != asked[n]]
     return (

@@ -58,9 +58,6 @@ def unigram_entropy(text_ST: np.ndarray) -> float:
 
     What a model pays a token that knows how often each one occurs, and nothing of the order.
 
-    Args:
-        text_ST: token ids.
-
     Returns:
         -sum p ln p + (kinds - 1) / (2 tokens).
 

@@ -75,17 +75,7 @@ def make_plan(config: RunConfig) -> Plan:
     chosen = {n: fitted_points(REGISTRY[n], p, rows) for n, p in asked.items()}
     specs = [(REGISTRY[n], json.dumps(p, sort_keys=True)) for n, p in chosen.items()]
     keys = _Keys(protocol, tokens, config.split_heads, spectroscopy, pairs)
-    groups: dict[Signature, Callable[[], Iterable[tuple[Unit, ...]]]] = {
-        "one": lambda: ((u,) for u in units),
-        "pair": lambda: pairs_of(units),
-        "trajectory": lambda: trajectories_of(units),
-    }
-    measurements = [
-        m
-        for signature, of_units in groups.items()
-        if (wanted := [x for x in specs if x[0].signature == signature])
-        for m in _measurements(of_units(), wanted, keys)
-    ]
+    measurements = _grouped(units, specs, keys)
     read = {m.invariant for m in measurements}
     _check_read(read, config)
     used = {name: parameters for name, parameters in chosen.items() if name in read}
@@ -109,6 +99,23 @@ def make_plan(config: RunConfig) -> Plan:
         points=_fitted_of(asked, used),
         pairs=pairs,
     )
+
+
+def _grouped(
+    units: Sequence[Unit], specs: Sequence[tuple[Invariant, str]], keys: _Keys
+) -> list[Measurement]:
+    """Every invariant at each of the units, pairs or runs that it takes."""
+    groups: dict[Signature, Callable[[], Iterable[tuple[Unit, ...]]]] = {
+        "one": lambda: ((u,) for u in units),
+        "pair": lambda: pairs_of(units),
+        "trajectory": lambda: trajectories_of(units),
+    }
+    return [
+        m
+        for signature, of_units in groups.items()
+        if (wanted := [x for x in specs if x[0].signature == signature])
+        for m in _measurements(of_units(), wanted, keys)
+    ]
 
 
 def _fitted_of(

@@ -143,9 +143,7 @@ def enough(request: ProbeRequest, long: int, known: int, *, what: str) -> None:
     """Says how many documents are long enough.
 
     Args:
-        request: takes what is said.
-        long: of them, how many have `length` tokens.
-        what: they are.
+        long: how many of the `known` documents have `length` tokens.
 
     Raises:
         TooFewError: where fewer are long enough than sequences are wanted.

@@ -27,7 +27,6 @@ def token_file(name: str, file: str | Path, *, field: str = "input_ids") -> Prob
 
     Args:
         file: `.npy` with integers [N, T], or `.parquet` with a column of lists of integers.
-        field: name of that column.
 
     Returns:
         The probe set; the file is read when tokens are built.

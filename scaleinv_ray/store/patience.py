@@ -32,9 +32,6 @@ T = TypeVar("T")
 def passes(error: BaseException) -> bool:
     """Whether an error of a store is a bad moment: overload, a timeout, a connection that broke.
 
-    Args:
-        error: as pyarrow raises it.
-
     Returns:
         False for what another try cannot mend: refused access, a bucket or an object that is not
         there, a disk that is full.
@@ -53,9 +50,6 @@ def passes(error: BaseException) -> bool:
 
 def refused(error: BaseException) -> bool:
     """Whether a store says that it will not, however often it is asked.
-
-    Args:
-        error: as pyarrow raises it.
 
     Returns:
         True for access, keys, buckets and objects that are not there.

@@ -12,10 +12,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from scaleinv_ray.cluster.actors import Capturer
 from scaleinv_ray.config import RunConfig, load_run_config
-from scaleinv_ray.kinds import KINDS, TOKENS_PER_UNIT, digest_for
+from scaleinv_ray.kinds import KINDS, digest_for
 from scaleinv_ray.measure.measuring import measure
 from scaleinv_ray.plan import Plan, make_plan
 from scaleinv_ray.plan.jobs_from_plan import jobs_for
+from scaleinv_ray.protocols import TOKENS_PER_UNIT
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.runs.analysis import as_planned
 from scaleinv_ray.store import Store
@@ -88,7 +89,8 @@ def test_no_capture_fails_that_the_plan_accepts(kind: str, letters: Path, tmp_pa
     }  # fmt: skip
     config = config_of(letters, folder, **sections)
     plan = make_plan(config)
-    assert {m.kind for m in plan.measurements} == set(KINDS) - {"masked_losses"}
+    asked = {name for name, of in KINDS.items() if not of.in_pairs} - {"masked_losses"}
+    assert {m.kind for m in plan.measurements} == asked
     assert (plan.protocol.length, plan.protocol.position) == (64, 32)
     assert plan.protocol.vocab_rows == 12
     counts = made(config, plan, tmp_path / "run")

@@ -36,7 +36,6 @@ def patterns(model: PreTrainedModel, tokens_ST: np.ndarray) -> dict[int, np.ndar
 
     Args:
         model: in eval mode.
-        tokens_ST: token ids.
 
     Returns:
         Layer -> a[head, sequence, query, key], rows sum to 1.

@@ -20,7 +20,6 @@ def masked_positions(sequences: int, length: int, seed: int) -> np.ndarray:
     """Positions that are hidden: a fixed share of each sequence, drawn without replacement.
 
     Args:
-        sequences: of the probe.
         length: tokens of each.
         seed: of the draw, the same for every model.
 

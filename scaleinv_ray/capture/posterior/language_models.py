@@ -37,10 +37,8 @@ def model_curvature(
 
     Args:
         model: in eval mode, whole in memory; lower precision is lifted to float32.
-        tokens_ST: the probe.
         protocol: how much of it, and which blocks of parameters.
         operator: 'hessian' or 'ggn'.
-        seed: of the probe vectors.
         labels: unit, probe and other fields of Record.
         left_out: tokens at the beginning of every sequence; neither they nor the token after them
             are among those whose prediction is asked.
@@ -85,7 +83,6 @@ def model_chains(
 
     Args:
         model: in eval mode, whole in memory; lower precision is lifted to float32.
-        tokens_ST: the probe.
         protocol: sampler, ladder and blocks of parameters.
         observed: tokens of other probes, the first `batch` sequences of which are followed, and
             those of the probe itself beside them (of `tokens_ST`, whatever is given by its name).

@@ -188,7 +188,6 @@ def run(
     """Moves all rows, in as many parts as memory and the posterior ask for.
 
     Args:
-        posterior: with its data.
         rows: setting by setting; their coordinates are left as they are (each part moves a copy, so
             that as many rows are in memory as move at one time), the steps of mala are adapted in
             place. A part holds whole settings with mala, whose chains share a step.
@@ -234,7 +233,6 @@ def langevin(
     it. A row whose step is not finite stays so: its losses are NaN from there.
 
     Args:
-        posterior: with its data.
         generator: on the device of the parameters.
         control_variates: as above; half again to twice the cost.
 
@@ -283,7 +281,6 @@ def metropolis(
     Steps of a setting are adapted during the burn-in towards ACCEPTANCE and fixed after it.
 
     Args:
-        posterior: with its data.
         rows: moved in place, and their steps.
         generator: on the device of the parameters.
     """

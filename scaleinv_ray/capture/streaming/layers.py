@@ -117,7 +117,6 @@ def final_states(
 
     Args:
         streamed: the model; its final norm and head are in memory while this is iterated over.
-        tokens_ST: the probe.
         states: with the last level complete.
 
     Yields:

@@ -127,7 +127,6 @@ def place_of(name: str, dtype: str, model_type: str) -> TensorRole | None:
     """The role of a stored tensor, or of the weights for which it stands; None for an unknown one.
 
     Args:
-        name: as stored.
         dtype: as stored, in the format's name.
 
     >>> place_of("model.layers.1.mlp.up_proj.qweight", "I32", "llama")

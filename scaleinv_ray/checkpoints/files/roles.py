@@ -174,9 +174,6 @@ def is_encoder(config: Mapping[str, Any]) -> bool:
 def has_masked_head(names: Iterable[str]) -> bool:
     """Whether the files of an encoder hold the head of masked tokens too.
 
-    Args:
-        names: of its tensors.
-
     Returns:
         False of a body alone, as sentence encoders are.
     """

@@ -262,9 +262,6 @@ def _remote(api: HfApi, repo: str, name: str) -> _Snapshot:
 def config_folder(checkpoint: Checkpoint) -> Path:
     """The folder with a checkpoint's config.json; on the hub that file alone is fetched.
 
-    Args:
-        checkpoint: as resolved.
-
     Returns:
         A folder, which may hold nothing else.
     """
@@ -281,7 +278,6 @@ def fetch(checkpoint: Checkpoint, *, remote_code: bool = False) -> Path:
     ValueError where the folder lacks weights.
 
     Args:
-        checkpoint: as resolved.
         remote_code: also download the repository's Python files (trust_remote_code).
 
     Returns:
@@ -299,7 +295,6 @@ def fetch_init(checkpoint: Checkpoint, *, remote_code: bool = False) -> Path | N
     ValueError where the folder lacks weights.
 
     Args:
-        checkpoint: as resolved.
         remote_code: as in `fetch`.
 
     Returns:

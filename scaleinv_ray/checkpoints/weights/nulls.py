@@ -40,7 +40,6 @@ def shuffle_tokens(
     """Permutes the tokens within each sequence, every sequence by its own permutation.
 
     Args:
-        tokens_ST: token ids.
         keep: counts of the tokens at the start and at the end of every sequence that stay there.
 
     Returns:

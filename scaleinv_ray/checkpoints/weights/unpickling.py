@@ -45,7 +45,6 @@ def converted(root: Path, out: Path) -> list[str]:
 
     Args:
         root: of pickles.
-        out: the new folder.
 
     Returns:
         What was done.

@@ -36,8 +36,6 @@ class Results:
         """Begins with nothing.
 
         Args:
-            store: where rows go.
-            nodes: where tasks may go.
             removals: of captures that nothing needs any more; None keeps them.
             log: as of the driver.
             captures: those that wait to be submitted.

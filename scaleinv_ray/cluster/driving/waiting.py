@@ -25,7 +25,6 @@ class Waiting:
         """Starts empty.
 
         Args:
-            nodes: where tasks may go.
             divide: gives the ranges by which a measurement is made, or itself.
             give_up: takes measurements that can never be made, and why.
         """

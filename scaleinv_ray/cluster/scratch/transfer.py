@@ -219,7 +219,6 @@ class Removals:
         """Deletes a capture on every node that has it.
 
         Args:
-            path: as jobs name it.
             nodes: ids; none for a folder that all nodes share.
         """
         scratch = self._keepers.scratch

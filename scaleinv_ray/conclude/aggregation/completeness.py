@@ -160,9 +160,6 @@ class Whole:
     def lacking(self, build: Build, cell: Cell) -> list[str]:
         """Why a unit has no value at the place, a reason for every location it lacks.
 
-        Args:
-            cell: its rows.
-
         Returns:
             The reasons, sorted; empty where the unit is whole.
         """
@@ -183,7 +180,6 @@ class Whole:
         """Mean over the rows of a unit that lacks none, and its standard error.
 
         Args:
-            cell: its rows.
             independent: whether the errors of the rows are: sqrt(sum e^2) / n, else the mean of
                 the errors, which bounds that of rows measured on the same sequences.
 

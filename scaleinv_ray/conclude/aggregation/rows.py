@@ -122,9 +122,6 @@ class Rows:
     def distinct(self, names: Iterable[str]) -> tuple[np.ndarray, list[tuple[Any, ...]]]:
         """Of each row its place among the distinct combinations of some columns, and these.
 
-        Args:
-            names: of the columns.
-
         Returns:
             Places [R], and the combinations in the order in which they occur first.
         """

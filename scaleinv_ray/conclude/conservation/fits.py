@@ -260,7 +260,6 @@ def refit(
         form: that is not linear.
         z_K: x - x_1.
         mean_BK: means of each series.
-        weight_BK: seeds behind each.
         start_C: coefficients of nearly the same means.
 
     Returns:

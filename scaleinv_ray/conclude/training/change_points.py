@@ -79,9 +79,6 @@ def rss_by_shape(shapes: Shapes, y_K: np.ndarray) -> tuple[float, np.ndarray]:
 def best_shape(shapes: Shapes, y_K: np.ndarray) -> BestShape:
     """The shape that leaves the least residual.
 
-    Args:
-        y_K: the curve.
-
     Returns:
         The match; f is inf where nothing is left, 0 where nothing was there.
     """

@@ -148,7 +148,6 @@ def chance_of(events: Sequence[Interval], intervals: Sequence[Interval], span: I
 
     Args:
         events: intervals whose times are random under the null.
-        span: where events may lie.
 
     Returns:
         The chance; p is 1 without events.

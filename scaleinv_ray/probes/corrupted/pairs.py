@@ -69,7 +69,6 @@ class Pairs:
         """Refuses ids that a model does not have, and padding.
 
         Args:
-            vocab_size: of the model.
             pad_id: a token that pads and does nothing else; None where there is none.
 
         Raises:

@@ -10,8 +10,8 @@ Wallbridge 2021, arXiv 2103.16080).
 
 from scaleinv_ray.singularities.programs.automaton import Automaton, automata, words
 from scaleinv_ray.singularities.programs.circuit import Circuit, Gate
+from scaleinv_ray.singularities.programs.corner import Germ, germ
 from scaleinv_ray.singularities.programs.functions import FUNCTIONS, name_of
-from scaleinv_ray.singularities.programs.germ import Germ, germ
 from scaleinv_ray.singularities.programs.machine import Program
 from scaleinv_ray.singularities.programs.turing import TuringMachine
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple, TypedDict
 
 from scaleinv_ray.contract import Refused
+from scaleinv_ray.singularities.programs.corner import Germ, germ, labels
 from scaleinv_ray.singularities.programs.functions import name_of
-from scaleinv_ray.singularities.programs.germ import Germ, germ, labels
 from scaleinv_ray.singularities.programs.machine import Program, run
 
 

@@ -95,8 +95,6 @@ def prediction_strength(
     over folds.
 
     Args:
-        x_ED: events.
-        k: clusters.
         fold_E: fold of each, as its seed.
 
     Returns:

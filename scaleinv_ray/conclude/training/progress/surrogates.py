@@ -48,7 +48,6 @@ def surrogates(
         x_ED: events, of norm 1 or as they are.
         label_E: kind of each.
         cell_E: cell of each, as an integer.
-        count: data sets.
         drawn_E: kind of each event that is drawn, the same by default.
 
     Returns:
@@ -93,7 +92,6 @@ def calendar_of(
         x_ED: changes; their directions count.
         label_E: kind of each event.
         cell_E: size and interval of each.
-        kind: the kind asked of.
         interval_E: interval of each, as an integer.
 
     Returns:
