@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +29,13 @@ class SameHeads:
     """Heads of two models, matched one to one.
 
     Attributes:
-        models: names of the first and of the other.
+        at: places of the first and of the other in the list of models.
+        models: their names.
         names: of their heads, in the order of the signatures.
         found: the matching, or why there is none.
     """
 
+    at: tuple[int, int]
     models: tuple[str, str]
     names: tuple[tuple[str, ...], tuple[str, ...]]
     found: Match | str
@@ -51,7 +54,7 @@ class SameHeads:
 
     def as_json(self) -> dict[str, Any]:
         """The pairs, their mean distance beside untrained ones and the share that is near."""
-        told = {"models": list(self.models)}
+        told: dict[str, Any] = {"at": list(self.at), "models": list(self.models)}
         if isinstance(self.found, str):
             return told | {"refused": self.found}
         return told | {
@@ -78,15 +81,17 @@ class SameHeads:
         left = len(pairs) - len(rows)
         rows += [f".. and {left} more pairs"] if left > 0 else []
         return [title, f"{'head':<8}{'there':<8}{'distance':>9}   over the mean of all pairs",
-                *rows, *self._verdict(self.found).split("; ")]  # fmt: skip
+                *rows, *textwrap.wrap(self._verdict(self.found), 96)]  # fmt: skip
 
     def _verdict(self, found: Match) -> str:
         low, high = min(found.null_ratios), max(found.null_ratios)
+        count = len(found.null_ratios)
         better = "nearer than" if found.p <= NEAR else "no nearer than"
         return (
-            f"mean distance {found.cost_ratio:.2f}, {better} in untrained pairs of these sizes "
-            f"({len(found.null_ratios)} of them: {low:.2f} to {high:.2f}, p = {found.p:.2f}); "
-            f"{found.fraction.value:.0%} of the pairs are as near as {NEAR:.0%} of untrained ones"
+            f"mean distance {found.cost_ratio:.2f}, {better} {count} untrained pairs of models of "
+            f"these sizes ({low:.2f} to {high:.2f}; p = {found.p:.2f}, at least "
+            f"{1 / (1 + count):.2f}); {found.fraction.value:.0%} of the matched heads are nearer "
+            f"than {1 - NEAR:.0%} of untrained ones (trivial {NEAR:.0%})"
         )
 
 
@@ -101,19 +106,18 @@ def same_heads(
         drawing: of the pairs whose clean sequences the signatures are of.
         untrained: whether untrained models may be measured: without them nothing can be said.
     """
-    those = [(f, c.name, s) for f, c in zip(folders, found, strict=True) if (s := _signed(c))]
-    if len(those) < 2:
+    signed = [(n, s) for n, c in enumerate(found) if (s := _signed(c)) is not None]
+    if len(signed) < 2:
         return []
-    (folder, name, first), *others = those
-    nulls_A = _untrained(folder, drawing, 0) if untrained else []
+    (at, first), *others = signed
+    nulls_A = _untrained(folders[at], drawing, 0) if untrained else []
     matched = []
-    for n, (path, other_name, other) in enumerate(others, start=1):
+    for n, other in others:
         # other seeds: two models of one size and seed would be the same model
-        nulls_B = _untrained(path, drawing, n * UNTRAINED_PAIRS) if untrained else []
-        nulls = list(zip(nulls_A, nulls_B, strict=True))
-        matched.append(
-            SameHeads((name, other_name), (first.names, other.names), _judged(first, other, nulls))
-        )
+        nulls_B = _untrained(folders[n], drawing, n * UNTRAINED_PAIRS) if untrained else []
+        judged = _judged(first, other, list(zip(nulls_A, nulls_B, strict=True)))
+        models = found[at].name, found[n].name
+        matched.append(SameHeads((at, n), models, (first.names, other.names), judged))
     return matched
 
 

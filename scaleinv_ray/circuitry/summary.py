@@ -147,10 +147,13 @@ class Circuits:
             why = q.get("refused")
             line = f"{name:<20}{cells[0]:>9}{cells[1]:>9}{cells[2]:>11}{cells[3]:>9}".rstrip()
             rows.append(f"{name:<20} refused: {why}" if why else line)
-        found = self.quantities().values()
-        reason = {q["untrained_refused"] for q in found if "untrained_refused" in q}
-        for why in sorted(reason):
-            rows += textwrap.wrap(f"untrained refused: {why}", _WIDTH, subsequent_indent="  ")
+        refused: dict[str, list[str]] = {}
+        for name, q in self.quantities().items():
+            if "untrained_refused" in q:
+                refused.setdefault(q["untrained_refused"], []).append(name)
+        for why, names in refused.items():
+            said = f"untrained {', '.join(names)} refused: {why}"
+            rows += textwrap.wrap(said, _WIDTH, subsequent_indent="  ")
         return rows
 
     def _edges(self) -> list[str]:

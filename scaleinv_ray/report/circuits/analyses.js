@@ -61,7 +61,7 @@ function signatures(model, found) {
 function matched(found) {
   const [a, b] = found.models, title = `${a} and ${b}`;
   if (found.refused) return refusal(title, found.refused);
-  const [first, other] = [a, b].map((name) => CIRCUITS.find((m) => m.model === name));
+  const [first, other] = found.at.map((n) => CIRCUITS[n]);
   const effect = (m, name) => { const c = m.components.find((one) => one.name === name); return c ? c.effect : null; };
   const cell = (x) => (x === null ? "–" : num(x));
   const size = (pair) => Math.abs(effect(first, pair.head) ?? 0);
@@ -69,8 +69,8 @@ function matched(found) {
     .map((p) => [p.head, cell(effect(first, p.head)), p.there, cell(effect(other, p.there)), num(p.distance), p.near ? "near" : ""]);
   const more = found.pairs.length > rows.length ? ` The ${rows.length} of ${found.pairs.length} pairs with the largest effects in ${a}; all are in circuits.json.` : "";
   return el("figure", {}, el("h3", {}, title), el("p", {}, `${found.says[0].toUpperCase()}${found.says.slice(1)}.`),
-    table([`Head of ${a}`, "Effect", `Of ${b}`, "Effect", "Distance", ""], rows, [1, 3, 4]),
-    el("figcaption", {}, `Matched one to one by signature; distances are over the mean of all pairs of the two models. Near: as ${num(100 * found.trivial)} % of untrained pairs are.${more}`));
+    table(["Head", "Effect", "There", "Effect", "Distance", ""], rows, [1, 3, 4]),
+    el("figcaption", {}, `Heads of ${a}, and there those of ${b}, matched one to one by signature; distances are over the mean of all pairs of the two models. Near: nearer than ${Math.round(100 - 100 * found.trivial)} % of the pairs of untrained heads.${more}`));
 }
 
 SECTIONS.push(["analyses", "Beside the effects", "What was asked for by --with.", () =>
