@@ -14,7 +14,7 @@ from scaleinv_ray.inputs.reading import told
 
 DEBUG = "--debug"
 """Option of every command, wherever it stands: an error shows its traceback."""
-STOPPED = "stopped; what is done is kept; run again to go on"
+STOPPED = "stopped; what is written is kept; run again to go on"
 
 
 def enter(command: Callable[[], object]) -> None:

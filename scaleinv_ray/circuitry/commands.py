@@ -14,6 +14,7 @@ from scaleinv_ray.circuitry.analysed import named
 from scaleinv_ray.circuitry.effects.interventions import ABLATIONS, Ablation
 from scaleinv_ray.circuitry.effects.measuring import Asked
 from scaleinv_ray.circuitry.folders import Drawing, circuits_of
+from scaleinv_ray.circuitry.same_heads import same_heads
 from scaleinv_ray.circuitry.summary import Circuits
 from scaleinv_ray.circuitry.writing import written
 from scaleinv_ray.inputs.paths import check_folder
@@ -67,26 +68,28 @@ def command(request: Request, *, as_json: bool) -> Iterator[str]:
         budget=_budget(request.budget),
     )
     disable_progress_bar()  # of loading, in the way of the table
-    found = []
+    drawing = Drawing(request.probe, request.sequences, request.length)
+    measured = []
     for model in request.models:
-        circuits, said = _measured(model, request, asked, names)
-        found.append(circuits.as_json())
-        if not as_json:
-            yield from [*circuits.lines(), *said, ""]
-    told = found[0] if len(found) == 1 else found
+        circuits, said = _measured(model, request, drawing, asked, names)
+        measured.append(circuits)
+        yield from [] if as_json else [*circuits.lines(), *said, ""]
+    found = [circuits.as_json() for circuits in measured]
+    if matched := same_heads(request.models, measured, drawing, untrained=request.null):
+        found[0]["matched"] = [heads.as_json() for heads in matched]
+    for heads in matched:
+        yield from [] if as_json else [*heads.lines(), ""]
     if as_json:
-        yield json.dumps(told)
+        yield json.dumps(found[0] if len(found) == 1 else found)
     if request.out is not None:
-        for file in written(request.out, found):
-            if not as_json:
-                yield f"written: {file}"
+        files = [f"written: {file}" for file in written(request.out, found)]
+        yield from [] if as_json else files
 
 
 def _measured(
-    model: Path, request: Request, asked: Asked, names: tuple[str, ...]
+    model: Path, request: Request, drawing: Drawing, asked: Asked, names: tuple[str, ...]
 ) -> tuple[Circuits, list[str]]:
     said: list[str] = []
-    drawing = Drawing(request.probe, request.sequences, request.length)
     circuits = circuits_of(
         model, drawing, asked, untrained=request.null, analyses=names, step=request.step,
         steps=request.steps, say=said.append,

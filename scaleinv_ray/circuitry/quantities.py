@@ -92,7 +92,7 @@ def _said(
 def _jointly(e: Effects, name: str) -> Estimate:
     redundancy(e.best_NS, e.all_S)  # refused where all of them together have no effect
     if e.game is None:
-        raise Refused("game: none, for the budget ended before it or v(all) is 0")
+        raise Refused("joint game: none, the budget ended before it or all together do nothing")
     found = [ranking for ranking in e.game.rankings if ranking.name == name]
     if not found:
         raise Refused(f"ranking {name}: the budget ended before it")

@@ -17,6 +17,8 @@ from scaleinv_ray.estimate import Estimate
 
 _TOP = 10
 _WIDTH = 96
+_SELDOM = 0.5
+"""Accuracy below which it is said that an answer that is preferred is not yet one that is given."""
 
 
 @dataclass(frozen=True)
@@ -115,16 +117,20 @@ class Circuits:
     def _head(self) -> list[str]:
         e = self.effects
         clean, corrupted = mean(e.clean_S), mean(e.corrupted_S)
-        return [
-            f"{self.name}, probe {self.probe}: {len(e.clean_S)} pairs"
-            + ("" if self.acceptance == 1 else f" ({self.acceptance:.0%} of those drawn)"),
-            f"{e.metric}: clean {_pm(clean)}, corrupted {_pm(corrupted)}; "
-            f"accuracy {e.accuracy:.3f}",
+        lines = [
+            f"{self.name}, probe {self.probe}: {len(e.clean_S)} pairs, A clean, B corrupted"
+            + ("" if self.acceptance == 1 else f", {self.acceptance:.0%} of those drawn"),
+            f"{e.metric}: A {_pm(clean)}, B {_pm(corrupted)}; accuracy {e.accuracy:.3f}",
         ]
+        if e.metric == "logit_diff" and e.accuracy < _SELDOM:
+            lines.append(
+                f"it prefers A's answer to B's, yet gives it at {e.accuracy:.1%} of places only"
+            )
+        return lines
 
     def _components(self) -> list[str]:
         e = self.effects
-        rows = [f"{'component':<12}{'effect':>10}{'+-':>9}   by {_ablations(e.ablation)}"]
+        rows = [f"{'component':<12}{'effect':>10}{'+-':>9}   replaced by {_ablations(e.ablation)}"]
         for name, x, exact in self.top():
             error = "?" if x.stderr is None else f"{x.stderr:.2g}"
             weak = x.stderr is None or abs(x.value) < 2 * x.stderr
@@ -141,10 +147,13 @@ class Circuits:
             why = q.get("refused")
             line = f"{name:<20}{cells[0]:>9}{cells[1]:>9}{cells[2]:>11}{cells[3]:>9}".rstrip()
             rows.append(f"{name:<20} refused: {why}" if why else line)
-        found = self.quantities().values()
-        reason = {q["untrained_refused"] for q in found if "untrained_refused" in q}
-        for why in sorted(reason):
-            rows += textwrap.wrap(f"untrained refused: {why}", _WIDTH, subsequent_indent="  ")
+        refused: dict[str, list[str]] = {}
+        for name, q in self.quantities().items():
+            if "untrained_refused" in q:
+                refused.setdefault(q["untrained_refused"], []).append(name)
+        for why, names in refused.items():
+            said = f"untrained {', '.join(names)} refused: {why}"
+            rows += textwrap.wrap(said, _WIDTH, subsequent_indent="  ")
         return rows
 
     def _edges(self) -> list[str]:
@@ -162,7 +171,10 @@ class Circuits:
         exact = int(e.exact_N.sum())
         said = [f"{exact} of {len(e.components)} effects exact; {e.forwards:.0f} forwards"]
         if e.game is not None and e.game.left_out:
-            said.append(f"left out of the joint game for its budget: {', '.join(e.game.left_out)}")
+            said.append(
+                f"left out of the joint game, as the forwards ended: {', '.join(e.game.left_out)} "
+                "(more: --budget)"
+            )
         if e.method == "none":
             return said
         check = e.validation()
@@ -230,8 +242,8 @@ def _game(game: Game, e: Effects) -> dict[str, Any]:
 
 
 def _ablations(name: str) -> str:
-    says = {"resample": "resampling from B", "mean": "the mean of B", "zero": "zero",
-            "mean_per_position": "the mean of B per position"}  # fmt: skip
+    says = {"resample": "its value in B", "mean": "its mean in B", "zero": "zero",
+            "mean_per_position": "its mean in B at each position"}  # fmt: skip
     return says[name]
 
 

@@ -294,7 +294,9 @@ def redundancy(effect_NS: np.ndarray, all_S: np.ndarray) -> Estimate:
     """
     stderr = all_S.std(ddof=1) / np.sqrt(len(all_S)) if len(all_S) > 1 else np.inf
     if abs(all_S.mean()) <= 2 * stderr or len(all_S) < 2:
-        raise Refused(f"effects: got v(all) = {all_S.mean():.3g} +- {stderr:.2g}, allowed >= 2 se")
+        raise Refused(
+            f"effect of all together: got {all_S.mean():.3g} +- {stderr:.2g}, allowed >= 2 errors"
+        )
     both = np.vstack([effect_NS, all_S])
     return jackknifed(lambda x: float(x[:-1].mean(axis=1).sum() / x[-1].mean()), both)
 

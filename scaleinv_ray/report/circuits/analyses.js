@@ -57,22 +57,20 @@ function signatures(model, found) {
     el("figcaption", {}, "Attention to the token before, the first one and itself; normalised entropy and mean distance; attention to what followed this token before (prefix); how far its output raises the token it looks at (copying)."));
 }
 
-/* Heads of two models side by side: the one whose signature is nearest, and its effect. */
-function matched(a, b) {
-  const of = (m) => m.analyses.signatures.heads;
-  const spread_ = SIGNATURE.map((k) => {
-    const values = finite([...of(a), ...of(b)].map((h) => h[k])), middle = sum(values) / values.length;
-    return Math.sqrt(sum(values.map((v) => (v - middle) ** 2)) / values.length) || 1;
-  });
-  const far = (h, g) => Math.sqrt(sum(SIGNATURE.map((k, i) => (((h[k] ?? 0) - (g[k] ?? 0)) / spread_[i]) ** 2)));
-  const effect = (m, name) => { const c = m.components.find((one) => one.name === name); return c ? num(c.effect) : "–"; };
-  const size = (m, name) => { const c = m.components.find((one) => one.name === name); return c ? Math.abs(c.effect) : 0; };
-  const rows = [...of(a)].sort((x, y) => size(a, y.name) - size(a, x.name)).slice(0, 10).map((h) => {
-    const [near] = [...of(b)].sort((x, y) => far(h, x) - far(h, y));
-    return [h.name, effect(a, h.name), near.name, effect(b, near.name), num(far(h, near))];
-  });
-  return el("figure", {}, el("h3", {}, `${nameOf(a)} and ${nameOf(b)}`), table(["Head", "Effect", "Nearest there", "Effect", "Distance"], rows, [1, 3, 4]),
-    el("figcaption", {}, "By signature alone, in units of its spread. Untrained models match too: a distance says something beside that of two untrained ones only."));
+/* Heads of two models side by side, beside pairs of untrained models of the same sizes. */
+function matched(found) {
+  const [a, b] = found.models, title = `${a} and ${b}`;
+  if (found.refused) return refusal(title, found.refused);
+  const [first, other] = found.at.map((n) => CIRCUITS[n]);
+  const effect = (m, name) => { const c = m.components.find((one) => one.name === name); return c ? c.effect : null; };
+  const cell = (x) => (x === null ? "–" : num(x));
+  const size = (pair) => Math.abs(effect(first, pair.head) ?? 0);
+  const rows = [...found.pairs].sort((x, y) => size(y) - size(x)).slice(0, 12)
+    .map((p) => [p.head, cell(effect(first, p.head)), p.there, cell(effect(other, p.there)), num(p.distance), p.near ? "near" : ""]);
+  const more = found.pairs.length > rows.length ? ` The ${rows.length} of ${found.pairs.length} pairs with the largest effects in ${a}; all are in circuits.json.` : "";
+  return el("figure", {}, el("h3", {}, title), el("p", {}, `${found.says[0].toUpperCase()}${found.says.slice(1)}.`),
+    table(["Head", "Effect", "There", "Effect", "Distance", ""], rows, [1, 3, 4]),
+    el("figcaption", {}, `Heads of ${a}, and there those of ${b}, matched one to one by signature; distances are over the mean of all pairs of the two models. Near: nearer than ${Math.round(100 - 100 * found.trivial)} % of the pairs of untrained heads.${more}`));
 }
 
 SECTIONS.push(["analyses", "Beside the effects", "What was asked for by --with.", () =>
@@ -82,7 +80,5 @@ SECTIONS.push(["analyses", "Beside the effects", "What was asked for by --with."
     return found.refused ? [refusal(titled(m, name), found.refused)] : make(m, found);
   }))]);
 
-SECTIONS.push(["matched", "Matched heads", "Which head of another model does the same, by what it attends to and copies.", () => {
-  const those = CIRCUITS.filter((m) => m.analyses.signatures && !m.analyses.signatures.refused);
-  return those.slice(1).map((m) => matched(those[0], m));
-}]);
+SECTIONS.push(["matched", "Matched heads", "Which head of another model does the same, by what it attends to and copies.", () =>
+  CIRCUITS.flatMap((m) => m.matched || []).map(matched)]);

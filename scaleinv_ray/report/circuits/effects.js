@@ -130,10 +130,22 @@ const SAYS = {
 
 SECTIONS.push(["numbers", "Numbers", "Each beside the same model untrained, and beside what no structure at all would give.", () =>
   CIRCUITS.map((m) => el("figure", { class: "wide" }, el("h3", {}, titled(m, `of ${m.components.length} components`)),
-    table(["Quantity", "Value", "±", "Untrained", "Trivial", "What it is"], Object.entries(m.quantities).map(([name, q]) =>
-      (q.refused ? [words(name), "refused", "", "", "", q.refused]
-        : [words(name), num(q.value), num(q.stderr, 2), q.untrained === undefined ? "–" : num(q.untrained), num(q.trivial), SAYS[name] || ""])), [1, 2, 3, 4]),
-    el("figcaption", {}, estimatorText(m))))]);
+    table(["Quantity", "Value", "±", "Untrained", "Trivial"], Object.entries(m.quantities).map(([name, q]) =>
+      (q.refused ? [quantity(name, q.refused), "refused", "", "", ""]
+        : [quantity(name, SAYS[name] || ""), num(q.value), num(q.stderr, 2), q.untrained === undefined ? "–" : num(q.untrained), num(q.trivial)])), [1, 2, 3, 4]),
+    el("figcaption", {}, estimatorText(m) + untrainedText(m))))]);
+
+/* What a quantity is stands below its name: a column of its own is too narrow on a phone. */
+const quantity = (name, what) => el("span", {}, words(name), el("small", { class: "what" }, what));
+
+/* Why the column of the untrained model has gaps. */
+function untrainedText(m) {
+  const reasons = new Map();
+  for (const [name, q] of Object.entries(m.quantities)) {
+    if (q.untrained_refused) reasons.set(q.untrained_refused, [...(reasons.get(q.untrained_refused) || []), words(name)]);
+  }
+  return [...reasons].map(([why, names]) => ` Untrained ${names.join(", ")} refused: ${why}.`).join("");
+}
 
 function estimatorText(m) {
   const e = m.estimator;
