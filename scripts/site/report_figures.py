@@ -49,7 +49,7 @@ def main(report: Path) -> None:
         box = page.locator("#picture").bounding_box()
         clip = {**box, "height": HEIGHTS["picture"]}
         page.screenshot(path=DOCS / "figures" / "forest.png", clip=clip)
-        behaviour = chosen(page, "behaviour", quantity="copying_gain")
+        behaviour = chosen(page, "behaviour", quantity="behaviour.capabilities\ncopying_gain")
         draw(behaviour, "Value against parameters", DOCS / "figures" / "learned.png")
         draw(behaviour, "Value over training", DOCS / "figures" / "training.png")
         draw(chosen(page, "holomorphy"), "Curves over sizes", DOCS / "figures" / "curves.png")

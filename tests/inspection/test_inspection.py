@@ -403,7 +403,10 @@ def test_token_ids_that_are_none_are_refused(
         ({"revision": "main"}, "^revision: got 'main' of the folder .*; allowed for a hub's model"),
         ({"budget_s": 0}, "^budget: got 0, allowed: more than 0"),
         ({"level": 0.7}, "^level: got 0.7, allowed: more than 0, at most 0.5"),
-        ({"against": "nowhere"}, "^against: got .*/nowhere' without config.yaml; allowed: the folder of a run, as `scaleinv"),
+        (
+            {"against": "nowhere"},
+            "^against: got .*/nowhere' without config.yaml; allowed: the folder of a run, as `scaleinv",
+        ),
     ],
 )
 def test_mistakes_are_named(given: dict[str, object], message: str, folder: Path) -> None:

@@ -124,11 +124,11 @@ def forest(lines: Sequence[Line]) -> str:
     )
     return (
         '<section id="picture" aria-labelledby="picture-title"><h2 id="picture-title">Change over '
-        'the series</h2><p class="sub">From the smallest to the largest size, in margins of each '
+        f'the series</h2><details class="phone" open><summary>Lines of the picture: {len(lines):,}'
+        '</summary><p class="sub">From the smallest to the largest size, in margins of each '
         'quantity, with 95 % intervals: <span class="key trained">● trained</span>, <span '
         'class="key untrained">□ untrained</span>. Inside the band the change is below the margin; '
         "the verdicts below compare all sizes.</p>"
-        f'<details class="phone" open><summary>Lines of the picture: {len(lines):,}</summary>'
         '<div class="scroll" tabindex="0" role="region" aria-label="Change over the series">'
         f'<table class="forest"><thead><tr><th scope="col">Quantity</th><th scope="col"><svg '
         f'height="20" aria-hidden="true">{ticks}</svg></th></tr></thead><tbody>{body}</tbody>'
