@@ -109,7 +109,7 @@ def test_it_is_read_as_json_and_as_a_table(found: Inspection) -> None:
     assert all(f"{family}: " in shown for family in found.sentences)
     assert "beyond the budget (--budget): " in shown
     rows = [line for line in found.lines if line.brief and not line.control and line.at.probe]
-    assert rows and all(f"{line.family} on {line.at.probe}" in shown for line in rows)
+    assert rows and all(f"{line.family} on" in shown for line in rows)  # a name may be folded
     assert len(repr(found)) < 250
 
 
