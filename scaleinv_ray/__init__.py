@@ -38,4 +38,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(
+        {*globals(), *__all__} - {"Any", "PackageNotFoundError", "TYPE_CHECKING", "version"}
+    )

@@ -223,6 +223,11 @@ def test_a_mistake_is_said_with_field_value_and_what_is_allowed(change: dict, sa
         load_run_config(RUN | change)
 
 
+def test_without_a_name_nothing_else_is_missing() -> None:
+    with pytest.raises(ConfigError, match="^name: required, got nothing$"):
+        load_run_config({"models": [{"path": "m"}]})
+
+
 def test_a_missing_field_is_said() -> None:
     with pytest.raises(ConfigError, match="^models: required, got nothing$"):
         load_run_config({"name": "x"})

@@ -331,8 +331,8 @@ class RunConfig(Options):
     @model_validator(mode="before")
     @classmethod
     def _default_out(cls, data: object) -> object:
-        if isinstance(data, Mapping) and "name" in data:
-            return {"out": f"runs/{data['name']}"} | dict(data)
+        if isinstance(data, Mapping):  # without a name that alone is said
+            return {"out": f"runs/{data.get('name')}"} | dict(data)
         return data
 
     @model_validator(mode="after")

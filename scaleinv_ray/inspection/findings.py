@@ -333,8 +333,9 @@ def _sentence(mine: Sequence[Line]) -> str:
     apart = [of for of in known if abs(of.z_untrained or 0.0) > APART]
     most = max(known, key=lambda of: abs(of.z_untrained or 0.0))
     assert most.untrained is not None, "a z has a twin"
+    on = f" on {most.at.probe}" if most.at.probe else ""
     far = (
-        f"{most.at.quantity} {most.value.value:.3g}, untrained {most.untrained.value:.3g} "
+        f"{most.at.quantity}{on} {most.value.value:.3g}, untrained {most.untrained.value:.3g} "
         f"(z = {most.z_untrained:+.1f})"
     )
     if not apart:

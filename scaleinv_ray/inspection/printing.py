@@ -13,6 +13,7 @@ from scaleinv_ray.conclude.assessment.conformal import Interval
 from scaleinv_ray.inspection.asking import BEYOND
 from scaleinv_ray.inspection.findings import Line, commonest, named
 from scaleinv_ray.inspection.inspecting import Inspection
+from scaleinv_ray.report.findings import rounded
 
 _REASONS = 6
 _WIDTH = 140
@@ -62,13 +63,14 @@ def _values(found: Inspection) -> Table:
     table.add_column("quantity", overflow="fold")
     for name in ("value", "untrained", "z", "shuffled", "z", "series, 95 %"):
         table.add_column(name, justify="right", no_wrap=name != "series, 95 %")
-    family = ""
+    by_part: dict[tuple[str, str], list[Line]] = {}
     for line in found.lines:
-        if line.family != family:
-            family = line.family
-            table.add_section()
-            table.add_row(Text(family, style="bold cyan"))
         if line.brief and not line.control:
+            by_part.setdefault((line.family, line.at.probe or ""), []).append(line)
+    for (family, probe), lines in by_part.items():
+        table.add_section()
+        table.add_row(Text(f"{family} on {probe}" if probe else family, style="bold cyan"))
+        for line in lines:
             table.add_row(*_cells(line))
     return table
 
@@ -93,7 +95,7 @@ def _number(value: Value | None) -> str:
         return "-"
     if not value.stderr:
         return f"{value.value:.4g}"
-    return f"{value.value:.4g} ± {value.stderr:.2g}"
+    return rounded(value.value, value.stderr)
 
 
 def _z(z: float | None) -> Text:

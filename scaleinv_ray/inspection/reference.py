@@ -201,6 +201,11 @@ def of_run(uri: str) -> Reference:
         ValueError: where there is no run, or none of a trained model.
     """
     store = Store(uri)
+    if not store.exists("config.yaml"):
+        raise ValueError(
+            f"against: got {store.shown!r} without config.yaml; "
+            "allowed: the folder of a run, as `scaleinv run` makes it"
+        )
     config = config_of(store)
     table = read_planned(store, "measurements")
     return _reference(store, config.name, Settings.of(config), table, uri=uri)

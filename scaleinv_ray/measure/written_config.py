@@ -32,7 +32,10 @@ def written_config(store: Store) -> Mapping[str, Any]:
         ValueError: where there is no such file, no mapping in it, or another text than was written.
     """
     if not store.exists("config.yaml"):
-        raise ValueError(f"run_folder: got {store.shown!r} without config.yaml, allowed: a run's")
+        raise ValueError(
+            f"run_folder: got {store.shown!r} without config.yaml; "
+            "allowed: the folder of a run, as `scaleinv run` makes it"
+        )
     where, data = store.path("config.yaml"), store.read_bytes("config.yaml")
     text, sealed, digest = data.partition(_SEALED)
     # without the line, of an older version or taken out, it is what it says

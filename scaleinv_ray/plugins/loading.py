@@ -300,6 +300,17 @@ def known_to(plugins: Collection[str]) -> list[str]:
     return [name for name, spec in REGISTRY.items() if is_known(spec.function.__module__)]
 
 
+def brought_by(plugin: str) -> list[str]:
+    """Names of the invariants that a plugin registers, which is loaded.
+
+    Args:
+        plugin: as it was given to `read`.
+    """
+    given = _module_of(plugin)
+    modules = {s.name for p in _LOADED.values() if p.module == given for s in p.sources}
+    return [name for name, spec in REGISTRY.items() if spec.function.__module__ in modules]
+
+
 def check_distinct(plugins: Sequence[str]) -> None:
     """Raises ValueError for two files of one name: each would take the place of the other."""
     files: dict[str, str] = {}

@@ -51,12 +51,26 @@ def with_error(values: Sequence[float]) -> str:
     """
     mean = statistics.fmean(values)
     stderr = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    if not (stderr > 0 and math.isfinite(stderr)):
-        return f"{mean:.3g}"
+    return rounded(mean, stderr) if 0 < stderr < math.inf else f"{mean:.3g}"
+
+
+def rounded(value: float, stderr: float) -> str:
+    """A value with as many places as its standard error has with two digits.
+
+    Args:
+        value: finite.
+        stderr: positive and finite.
+
+    Returns:
+        Both, in the unit of the value.
+
+    >>> rounded(0.98243, 0.0692), rounded(1234.0, 321.0), rounded(0.0, 1e-9)
+    ('0.982 ± 0.069', '1.23e+03 ± 3.2e+02', '0 ± 1e-09')
+    """
     digits = 1 - math.floor(math.log10(stderr))
     if not 0 <= digits <= 6:
-        return f"{mean:.3g} ± {stderr:.2g}"
-    return f"{mean:.{digits}f} ± {stderr:.{digits}f}"
+        return f"{value:.3g} ± {stderr:.2g}"
+    return f"{value:.{digits}f} ± {stderr:.{digits}f}"
 
 
 def values_by_size(
@@ -103,7 +117,7 @@ def findings(rows: Sequence[Row], values: Iterable[Row], quantities: Quantities)
         for kind in ("conserved", "scales")
     ]
     sentences = [
-        _lead(len(measured), *([label_of(r, quantities) for r in rows] for rows in learned)),
+        _lead(measured, *([label_of(r, quantities) for r in rows] for rows in learned)),
         *(
             f"{words}: {_said(row, numbers.get(place_of(row), {}), quantities)}."
             for words, rows in zip(("Conserved, learned", "A law, learned"), learned, strict=True)
@@ -174,10 +188,12 @@ def _enumerated(parts: Iterable[str]) -> str:
     return "; ".join([*parts[:MOST_NAMED], *([f"and {more:,} more"] if more > 0 else [])])
 
 
-def _lead(measured: int, conserved: Sequence[str], laws: Sequence[str]) -> str:
+def _lead(measured: Sequence[Row], conserved: Sequence[str], laws: Sequence[str]) -> str:
     if not measured:
         return ""
-    of = f"Of {measured:,} measured " + ("quantity" if measured == 1 else "quantities")
+    of = f"Of {len(measured):,} measured " + ("quantity" if len(measured) == 1 else "quantities")
+    if all(row["verdict_kind"] == "undetermined" for row in measured):
+        return f"{of}, none could be decided."
     if not (conserved or laws):
         return f"{of}, none was found to be conserved, or to follow a law, by training."
     said = []

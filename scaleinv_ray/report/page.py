@@ -168,7 +168,11 @@ def _summary(found: Sequence[str], counts: str) -> str:
     lead, *others = [html.escape(sentence) for sentence in found] or [""]
     items = "".join(f"<li>{sentence}</li>" for sentence in others)
     first = f'<p class="lead">{lead}</p>' if lead else ""
-    return f"{first}{f'<ul>{items}</ul>' if items else ''}<p>{html.escape(counts)}</p>"
+    rest = f"{f'<ul>{items}</ul>' if items else ''}<p>{html.escape(counts)}</p>"
+    if not items:
+        return first + rest
+    heading = "<summary>All findings</summary>"
+    return f'{first}<details class="phone" open>{heading}{rest}</details>'
 
 
 def _notes(notes: Sequence[str]) -> str:

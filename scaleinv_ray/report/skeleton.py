@@ -27,7 +27,7 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
   <h1>%%TITLE%%</h1>
   <div class="summary" id="summary">%%SUMMARY%%</div>
   %%NOTES%%
-  <dl class="facts">%%FACTS%%</dl>
+  <details class="phone" open><summary>The run</summary><dl class="facts">%%FACTS%%</dl></details>
 </header>
 <nav id="contents" aria-label="Sections"></nav>
 <noscript><p class="note">The table and the figures of this page are drawn by the script inside
@@ -42,7 +42,7 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
       <button type="button" id="csv-all" class="quiet">CSV of all</button>
     </div>
   </div>
-  <details class="help" open>
+  <details class="help phone" open>
     <summary>How to read this table</summary>
     <dl>
       <dt>Conservation error</dt><dd>|I<sub>smallest</sub> − I<sub>largest</sub>| /
@@ -83,6 +83,7 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
         it is the mean of.</dd>
     </dl>
   </details>
+  <details class="phone" open><summary>Search and filter</summary>
   <form class="controls" id="filters">
     <label class="grow">Search<input type="search" id="search" placeholder="site, reason …"
       autocomplete="off"></label>
@@ -97,6 +98,7 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
     <label class="check" title="Benjamini-Hochberg q below 0.05 within the invariant
       family"><input type="checkbox" id="filter-q"> q &lt; 0.05 only</label>
   </form>
+  </details>
   <p class="status" id="count" role="status"></p>
   <div class="scroll" tabindex="0" role="region" aria-label="Verdict table">
     <table class="verdicts" id="verdict-table"><caption class="hidden">Verdicts; the headings
@@ -104,6 +106,16 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
   </div>
   <p id="more"></p>
 </section>
+<script>
+{ // before the first paint: what is long stands closed where the window is narrow
+  const narrow = matchMedia("(max-width: 560px)");
+  const fold = () => document.querySelectorAll("details.phone").forEach((part) => {
+    part.open = !narrow.matches;
+  });
+  fold();
+  narrow.addEventListener("change", fold);
+}
+</script>
 <div id="families"></div>
 <section id="pairs" class="later" aria-labelledby="pairs-title">
   <h2 id="pairs-title">Across models</h2>

@@ -39,7 +39,7 @@ from scaleinv_ray.plan.costs import capture_bytes
 from scaleinv_ray.plan.jobs import Jobs
 from scaleinv_ray.plan.jobs_from_plan import jobs_for
 from scaleinv_ray.records import Protocol
-from scaleinv_ray.runs.fitting import check_models, keep_sources
+from scaleinv_ray.runs.fitting import check_models, idle_plugins, keep_sources
 from scaleinv_ray.runs.leftovers import left_behind, recorded
 from scaleinv_ray.runs.reach import reach_lines
 from scaleinv_ray.runs.run_lock import alone
@@ -267,10 +267,10 @@ def as_planned(config: RunConfig, plan: Plan) -> RunConfig:
 
 
 def notes_of(config: RunConfig, plan: Plan) -> tuple[str, ...]:
-    """What is to be said of a run before it starts: its tokenizers, evaluations of other models.
+    """What is to be said of a run before it starts: idle plugins, tokenizers, evaluations.
 
     Args:
-        config: names the files of evaluations.
+        config: names plugins and the files of evaluations.
         plan: of this config.
 
     Returns:
@@ -281,7 +281,7 @@ def notes_of(config: RunConfig, plan: Plan) -> tuple[str, ...]:
     notes = join_notes(joined)
     if config.capabilities and not notes:
         notes = ["evaluations: the files of capabilities hold no values"]
-    return (*plan.fitted, *tokenizer_notes(models), *notes)
+    return (*idle_plugins(config), *plan.fitted, *tokenizer_notes(models), *notes)
 
 
 def _execute(

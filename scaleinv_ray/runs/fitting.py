@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from scaleinv_ray.checkpoints import Checkpoint, config_folder, read_tensors
+from scaleinv_ray.config import RunConfig
+from scaleinv_ray.inputs.wording import listed
 from scaleinv_ray.plan import Measurement, Plan
-from scaleinv_ray.plugins.loading import plugin_of
+from scaleinv_ray.plugins.loading import brought_by, plugin_of
 from scaleinv_ray.store import Store
 
 
@@ -53,6 +55,18 @@ def keep_sources(store: Store, plan: Plan) -> None:
         for file, text in files.items():
             if not store.exists(name := f"plugins/{digest}/{file}"):
                 store.write_bytes(name, text.encode())
+
+
+def idle_plugins(config: RunConfig) -> list[str]:
+    """A line for each plugin of a config whose invariants the config does not ask for."""
+    chosen = config.chosen_invariants()
+    brought = {given: brought_by(given) for given in config.plugins}
+    return [
+        f"{given.rpartition('/')[2]}: nothing of it is measured; add {listed(names, '')} to "
+        "invariants"
+        for given, names in brought.items()
+        if not chosen.keys() & set(names)
+    ]
 
 
 def _captured(measurements: Iterable[Measurement]) -> list[Checkpoint]:

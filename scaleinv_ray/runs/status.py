@@ -80,7 +80,10 @@ def status(store: Store, *, now: float) -> Status:
         ValueError: where the folder holds no plan, or a damaged one.
     """
     if not store.exists("plan.parquet"):
-        raise ValueError(f"run_folder: got {store.shown!r} without plan.parquet, allowed: a run's")
+        raise ValueError(
+            f"run_folder: got {store.shown!r} without plan.parquet; "
+            "allowed: the folder of a run, as `scaleinv run` makes it"
+        )
     held = take_inventory(store)
     done, failed = held.done, held.failed
     by_kind: Counter[tuple[str, str]] = Counter()

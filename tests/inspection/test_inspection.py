@@ -108,6 +108,8 @@ def test_it_is_read_as_json_and_as_a_table(found: Inspection) -> None:
     shown = found._repr_html_()
     assert all(f"{family}: " in shown for family in found.sentences)
     assert "beyond the budget (--budget): " in shown
+    rows = [line for line in found.lines if line.brief and not line.control and line.at.probe]
+    assert rows and all(f"{line.family} on" in shown for line in rows)  # a name may be folded
     assert len(repr(found)) < 250
 
 
@@ -401,7 +403,10 @@ def test_token_ids_that_are_none_are_refused(
         ({"revision": "main"}, "^revision: got 'main' of the folder .*; allowed for a hub's model"),
         ({"budget_s": 0}, "^budget: got 0, allowed: more than 0"),
         ({"level": 0.7}, "^level: got 0.7, allowed: more than 0, at most 0.5"),
-        ({"against": "nowhere"}, "config.yaml, allowed: a run's"),
+        (
+            {"against": "nowhere"},
+            "^against: got .*/nowhere' without config.yaml; allowed: the folder",
+        ),
     ],
 )
 def test_mistakes_are_named(given: dict[str, object], message: str, folder: Path) -> None:

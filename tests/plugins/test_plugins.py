@@ -21,6 +21,8 @@ from scaleinv_ray.measure.written_config import config_of
 from scaleinv_ray.plan import make_plan
 from scaleinv_ray.plugins import loading
 from scaleinv_ray.plugins.template import write_new
+from scaleinv_ray.runs.analysis import notes_of
+from scaleinv_ray.runs.fitting import idle_plugins
 
 WEIGHTS = '''
 import numpy as np
@@ -225,6 +227,17 @@ def test_plan_and_the_table_of_invariants_say_what_comes_from_outside(
     digest = loading.read(str(tmp_path / "mine.py")).digest
     assert f"from outside: mine.size, of {tmp_path}/mine.py, source {digest}\n" in said["plan"]
     assert "| `mine.size` | weights |" in said["invariants"]
+
+
+def test_a_plugin_that_nothing_asks_for_is_said_before_the_run(model: Path, tmp_path: Path) -> None:
+    written(tmp_path / "mine.py")
+    asked = config(model, tmp_path / "mine.py", tmp_path / "out")
+    assert idle_plugins(asked) == []
+    others = {"weights.weight_tail": {}}
+    idle = config(model, tmp_path / "mine.py", tmp_path / "out", invariants=others)
+    said = "mine.py: nothing of it is measured; add mine.size to invariants"
+    assert idle_plugins(idle) == [said]
+    assert said in notes_of(idle, make_plan(idle))
 
 
 def test_a_plugin_of_the_command_line_that_fails_is_one_line(

@@ -100,6 +100,11 @@ def test_nothing_learned_is_said() -> None:
     assert any("1 conserved or scaling the same in untrained networks" in s for s in said)
 
 
+def test_where_nothing_is_decided_nothing_is_denied() -> None:
+    open_still = rows_of(verdict(verdict="undetermined", null_class=None))
+    assert findings(open_still, [], {})[0] == "Of 1 measured quantity, none could be decided."
+
+
 def test_claims_are_counted_as_held_or_refuted() -> None:
     kinds = ("conserved", "conserved_drifting", "scales", "not_conserved", "undetermined")
     rows = rows_of(*(verdict(quantity=k, law="constant", verdict=k) for k in kinds))

@@ -154,6 +154,34 @@ def test_verdict_and_quantity_stay_in_view_on_a_phone(browser: Any, report: Path
         assert badge["x"] + badge["width"] <= cell["x"] + cell["width"]
 
 
+def test_on_a_phone_the_first_screen_has_finding_and_verdicts(browser: Any, report: Path) -> None:
+    with opened(browser, report) as (page, _):
+        parts = page.locator("details.phone")
+        assert all(part.get_attribute("open") is not None for part in parts.all())
+        assert page.locator("#filters").is_visible()
+        page.set_viewport_size({"width": 420, "height": 900})
+        until(page, lambda: page.locator("details.phone[open]").count() == 0)
+        lead = page.locator(".summary .lead").bounding_box()
+        first = page.locator("#verdict-table tbody .badge").first.bounding_box()
+        assert lead["y"] + lead["height"] < first["y"] < 900 - first["height"]
+        page.get_by_text("Search and filter").click()
+        assert page.locator("#filters").is_visible()
+        page.set_viewport_size({"width": 1280, "height": 900})
+        until(page, lambda: page.locator("details.phone:not([open])").count() == 0)
+
+
+def test_what_is_filtered_by_its_address_shows_the_filters_on_a_phone(
+    browser: Any, report: Path
+) -> None:
+    with opened(browser, report) as (page, heard):
+        page.set_viewport_size({"width": 420, "height": 900})
+        page.goto(f"{report.as_uri()}#verdicts?filter-verdict=scales")
+        page.reload()
+        assert page.locator("#filter-verdict").is_visible()
+        assert not page.locator(".help dl").is_visible()
+        heard.requests.clear()  # the page itself, by another address
+
+
 def test_search_and_filters_narrow_the_table(page: Any) -> None:
     page.locator("#search").fill("PERSISTENCE_1")
     assert column(page, "Quantity") == ["total_persistence_1"]

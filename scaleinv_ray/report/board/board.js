@@ -217,6 +217,7 @@ function readAddress() {
     else if (field.type === "checkbox") field.checked = value === "1";
     else if (field.tagName !== "SELECT" || [...field.options].some((o) => o.value === value)) field.value = value;
   }
+  $("filters").parentElement.open = true;
   drawTable();
   $("verdicts").scrollIntoView();
 }
@@ -255,6 +256,7 @@ function startTable() {
   document.addEventListener("keydown", (event) => {
     const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName) || $("details").open;
     if (event.key !== "/" || typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    $("filters").parentElement.open = true;
     $("search").focus();
     event.preventDefault();
   });

@@ -124,14 +124,15 @@ def forest(lines: Sequence[Line]) -> str:
     )
     return (
         '<section id="picture" aria-labelledby="picture-title"><h2 id="picture-title">Change over '
-        'the series</h2><p class="sub">From the smallest to the largest size, in margins of each '
+        f'the series</h2><details class="phone" open><summary>Lines of the picture: {len(lines):,}'
+        '</summary><p class="sub">From the smallest to the largest size, in margins of each '
         'quantity, with 95 % intervals: <span class="key trained">● trained</span>, <span '
         'class="key untrained">□ untrained</span>. Inside the band the change is below the margin; '
         "the verdicts below compare all sizes.</p>"
         '<div class="scroll" tabindex="0" role="region" aria-label="Change over the series">'
         f'<table class="forest"><thead><tr><th scope="col">Quantity</th><th scope="col"><svg '
         f'height="20" aria-hidden="true">{ticks}</svg></th></tr></thead><tbody>{body}</tbody>'
-        "</table></div></section>"
+        "</table></div></details></section>"
     )
 
 
@@ -144,7 +145,8 @@ def _row(line: Line) -> str:
     band = f'<rect class="band" x="{left:.2f}%" width="{right - left:.2f}%" y="0" height="26"/>'
     zero = '<line class="zero" x1="50%" x2="50%" y1="0" y2="26"/>'
     name = html.escape(line.label[:1].upper() + line.label[1:])
-    classes = html.escape(f"{line.quantity}: {', '.join(filter(None, [line.verdict, line.kind]))}")
+    beside = "" if line.kind == "undetermined" else line.kind  # it would read as the verdict
+    classes = html.escape(f"{line.quantity}: {', '.join(filter(None, [line.verdict, beside]))}")
     return (
         f'<tr><th scope="row">{name} <span class="needs">{classes}</span></th>'
         f'<td><svg height="26" role="img" aria-label="{said} margins"><title>{said} margins</title>'
