@@ -100,8 +100,9 @@ class Asked:
 def _check_names(name: str, given: object, *, is_optional: bool) -> None:
     if given is None and is_optional:
         return
-    is_list = isinstance(given, tuple | list) and all(isinstance(one, str) for one in given)
-    if not is_list or not given or len(set(given)) < len(given):
+    names = given if isinstance(given, tuple | list) else ()
+    is_text = all(isinstance(one, str) for one in names)
+    if not names or not is_text or len(set(names)) < len(names):
         raise ValueError(f"{name}: got {shown(given)}, allowed a tuple of names, each once")
 
 
