@@ -342,7 +342,7 @@ def circuits(
     ablation: Annotated[str, typer.Option(help="or mean_per_position, mean, zero")] = "resample",
     edges: Annotated[bool, typer.Option("--edges", help="Edges too")] = False,
     budget: Annotated[str | None, typer.Option(help="Forward passes at most, as 200f")] = None,
-    sequences: Annotated[int, typer.Option(min=2, help="Pairs")] = 32,
+    sequences: Annotated[int, typer.Option(min=5, max=10_000, help="Pairs")] = 32,
     length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence")] = 64,
     null: Annotated[bool, typer.Option(help="The same untrained, beside it")] = True,
     analyses: Annotated[str, typer.Option("--with", help="positions, .. or all, besides")] = "",

@@ -215,6 +215,10 @@ class SamplingProtocol:
         return draws * (1 + losses / 3), self.batch
 
 
+_LEAST, _EDGES = 5, 40
+"""Forwards of the clean and the corrupted run, a gradient and all together; what edges take."""
+
+
 @dataclass(frozen=True)
 class CircuitsProtocol:
     """Effects of components on the answers to probes in pairs, a clean and a corrupted sequence.
@@ -233,12 +237,12 @@ class CircuitsProtocol:
     """
 
     probes: tuple[str, ...] = ()
-    sequences: Annotated[int, Range(4, 10_000)] = 64
+    sequences: Annotated[int, Range(5, 10_000)] = 64
     metric: RankedMetric | None = None
     ablation: Ablation = "resample"
     nodes: tuple[str, ...] = ("heads", "mlp")
     edges: bool = False
-    budget: Annotated[int, Range(2, 10**7)] | None = None
+    budget: Annotated[int, Range(_LEAST, 10**7)] | None = None
 
     def __post_init__(self) -> None:
         check_ranges(self, "circuits")
@@ -246,6 +250,10 @@ class CircuitsProtocol:
             raise ValueError(f"circuits.nodes: got {unknown}, allowed {NODES}")
         if not self.nodes:
             raise ValueError(f"circuits.nodes: got none, allowed one or more of {NODES}")
+        if self.edges and self.budget is not None and self.budget < _LEAST + _EDGES:
+            raise ValueError(
+                f"circuits.budget: got {self.budget}, allowed >= {_LEAST + _EDGES} with edges"
+            )
         if self.edges and self.ablation != "resample":
             raise ValueError(
                 f"circuits.edges: got true with ablation {self.ablation!r}, allowed 'resample' (an "

@@ -47,18 +47,18 @@ def named(wanted: str | tuple[str, ...]) -> tuple[str, ...]:
     Raises:
         ValueError: for one that there is not.
     """
-    names = tuple(wanted.split(",")) if isinstance(wanted, str) else tuple(wanted)
+    names = tuple(wanted.split(",")) if isinstance(wanted, str) else wanted
+    if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"with: got {shown(wanted)}, allowed names of {sorted(ANALYSES)}")
     names = tuple(name.strip() for name in names if name.strip())
-    if names == ("all",):
-        return tuple(ANALYSES)
     for name in names:
-        if name not in ANALYSES:
+        if name not in ANALYSES and name != "all":
             near = difflib.get_close_matches(name, ANALYSES, n=1, cutoff=0.0)
             raise ValueError(
                 f"with: got {shown(name)}, allowed {sorted(ANALYSES)} or 'all'; nearest "
                 f"{near[0] if near else 'all'!r}"
             )
-    return tuple(dict.fromkeys(names))
+    return tuple(ANALYSES) if "all" in names else tuple(dict.fromkeys(names))
 
 
 def analysed(names: tuple[str, ...], subject: Subject) -> tuple[Analysed, ...]:

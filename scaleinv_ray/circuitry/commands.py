@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -55,11 +56,7 @@ def command(request: Request, *, as_json: bool) -> Iterator[str]:
     """
     if request.ablation not in ABLATIONS:
         raise ValueError(f"ablation: got {shown(request.ablation)}, allowed {ABLATIONS}")
-    if request.out is not None:
-        check_folder("out", str(request.out))
-    names = named(request.analyses)
-    if request.out is not None:
-        names = tuple(dict.fromkeys(("positions", *names)))  # a part of every page
+    models, names = _told_apart(request.models), _analyses(request)
     asked = Asked(
         metric=request.metric,
         nodes=tuple(request.nodes.split(",")),
@@ -70,12 +67,14 @@ def command(request: Request, *, as_json: bool) -> Iterator[str]:
     disable_progress_bar()  # of loading, in the way of the table
     drawing = Drawing(request.probe, request.sequences, request.length)
     measured = []
-    for model in request.models:
+    for model in models:
         circuits, said = _measured(model, request, drawing, asked, names)
+        if models[model]:
+            circuits = replace(circuits, name=f"{model} ({circuits.name})")
         measured.append(circuits)
         yield from [] if as_json else [*circuits.lines(), *said, ""]
     found = [circuits.as_json() for circuits in measured]
-    if matched := same_heads(request.models, measured, drawing, untrained=request.null):
+    if matched := same_heads(list(models), measured, drawing, untrained=request.null):
         found[0]["matched"] = [heads.as_json() for heads in matched]
     for heads in matched:
         yield from [] if as_json else [*heads.lines(), ""]
@@ -84,6 +83,28 @@ def command(request: Request, *, as_json: bool) -> Iterator[str]:
     if request.out is not None:
         files = [f"written: {file}" for file in written(request.out, found)]
         yield from [] if as_json else files
+
+
+def _analyses(request: Request) -> tuple[str, ...]:
+    names = named(request.analyses)
+    if request.out is None:
+        return names
+    check_folder("out", str(request.out))
+    return tuple(dict.fromkeys(("positions", *names)))  # a part of every page
+
+
+def _told_apart(models: list[Path]) -> dict[Path, bool]:
+    """Models, each with whether another one has its name, so that its path is to be shown.
+
+    Raises:
+        ValueError: for one that is named twice.
+    """
+    whole = [model.absolute().resolve() for model in models]
+    twice = [str(m) for m, path in zip(models, whole, strict=True) if whole.count(path) > 1]
+    if twice:
+        raise ValueError(f"models: got {shown(twice[0])} more than once, allowed: each once")
+    names = [path.name for path in whole]
+    return {m: names.count(path.name) > 1 for m, path in zip(models, whole, strict=True)}
 
 
 def _measured(

@@ -110,7 +110,9 @@ def _upto(run: list[Checkpoint], step: int | None) -> list[Checkpoint]:
     """A run up to a step."""
     if step is None:
         return run
-    steps = [checkpoint.step for checkpoint in run]
+    steps = [checkpoint.step for checkpoint in run if checkpoint.step is not None]
+    if not steps:
+        raise ValueError(f"step: got {step} of a folder with one checkpoint, allowed: a run")
     if step not in steps:
         raise ValueError(f"step: got {step}, allowed {shown(steps)}")
     return run[: steps.index(step) + 1]

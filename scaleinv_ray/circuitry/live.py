@@ -13,6 +13,7 @@ from scaleinv_ray.circuitry.effects.measuring import Asked, measure
 from scaleinv_ray.circuitry.subject import Subject
 from scaleinv_ray.circuitry.summary import Circuits
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
+from scaleinv_ray.inputs.wording import shown
 from scaleinv_ray.probes.corrupted import Pairs
 
 
@@ -59,21 +60,25 @@ def circuits(
         ValueError: for what cannot be measured, before a forward pass; see `Asked`.
     """
     anatomy = Anatomy.of(model)
+    names = named(analyses)
     a_ST, b_ST = _whole("tokens_A", tokens_A), _whole("tokens_B", tokens_B)
     if a_ST.shape != b_ST.shape:
         raise ValueError(f"tokens_B: got {b_ST.shape}, allowed {a_ST.shape} as tokens_A")
     if answers is None:
+        if a_ST.shape[1] < 2:
+            raise ValueError("tokens_A: got length 1 without answers, allowed >= 2")
         if positions is not None:
             raise ValueError("positions: got some without answers, allowed with answers alone")
         at_SP = np.tile(np.arange(a_ST.shape[1] - 1), (len(a_ST), 1))
         pairs = Pairs(a_ST, b_ST, at_SP, a_ST[:, 1:], b_ST[:, 1:], metric="loss")
     else:
+        if not isinstance(answers, tuple | list) or len(answers) != 2:
+            raise ValueError(f"answers: got {shown(answers)}, allowed two: those in A and in B")
         of_A, of_B = (_whole(f"answer_{n}", x) for n, x in zip("AB", answers, strict=True))
         last = np.full(of_A.shape, a_ST.shape[1] - 1)
         at_SP = last if positions is None else _whole("positions", positions)
         pairs = Pairs(a_ST, b_ST, at_SP, of_A, of_B)
     asked = Asked(metric, nodes, components, ablation, edges, budget, must_do, max_rows)
-    names = named(analyses)
     effects = measure(anatomy, pairs, asked)
     found = analysed(names, Subject(anatomy, pairs, effects))
     return Circuits(type(model).__name__, "given tokens", effects, analyses=found)
@@ -87,6 +92,8 @@ def _whole(name: str, given: Any) -> np.ndarray:
         raise ValueError(
             f"{name}: got rows of unequal length, allowed equal ones (no padding)"
         ) from error
+    if not x.size:
+        raise ValueError(f"{name}: got none in shape {x.shape}, allowed one at least")
     if not np.issubdtype(x.dtype, np.integer) or x.ndim not in {1, 2}:
         raise ValueError(f"{name}: got {x.dtype} in {x.ndim} dimensions, allowed whole numbers")
     return x.astype(np.int64).reshape(len(x), -1)

@@ -24,6 +24,8 @@ from scaleinv_ray.inputs.wording import shown
 from scaleinv_ray.kinds import KINDS
 
 DIMENSIONS = ("architecture", "width", "depth", "init_scale", "lr")
+MOST = 10_000
+"""Configurations, and seeds of one."""
 INTERVALS = frozenset({"init_scale", "lr"})
 
 
@@ -98,8 +100,8 @@ class Budget(Options):
         random: random configurations beside it: the share of them that pass is the null.
     """
 
-    evaluations: Positive = 40
-    random: Natural = 8
+    evaluations: Annotated[Positive, Field(le=MOST)] = 40
+    random: Annotated[Natural, Field(le=MOST)] = 8
 
 
 class DesignSeeds(Options):
@@ -110,8 +112,8 @@ class DesignSeeds(Options):
         certify: of the best one.
     """
 
-    search: Annotated[Positive, Field(ge=2)] = 3
-    certify: Annotated[Positive, Field(ge=2)] = 5
+    search: Annotated[Positive, Field(ge=2, le=MOST)] = 3
+    certify: Annotated[Positive, Field(ge=2, le=MOST)] = 5
 
 
 def _targets(value: object) -> object:
@@ -166,6 +168,15 @@ class DesignConfig(Options):
         for name, values in self.over.items():
             check_known(name, DIMENSIONS, "dimension")
             _check_dimension(name, values, self.model)
+        if len(set(self.target)) < len(self.target):
+            raise ValueError("target: got one twice, allowed: each once")
+        depth = min(self.over.get("depth", (self.model.depth,)))
+        for n, target in enumerate(self.target):
+            if target.layer is not None and target.layer >= depth:
+                raise ValueError(
+                    f"target[{n}].layer: got {target.layer}, allowed: 0..{depth - 1}, which every "
+                    "model looked at has"
+                )
         if "lr" in self.over and not self.at:
             raise ValueError("over.lr: got a learning rate at init, allowed: at a step")
         if odd := [w for w in self.widths if w % self.model.head_dim]:
@@ -188,7 +199,7 @@ def _check_dimension(name: str, values: tuple[Any, ...], model: DesignModel) -> 
                 f"over.{name}: got {shown(list(values))}, allowed: {allowed}, or a list"
             )
         return
-    if not values or len(set(values)) < len(values):
+    if not values or len(set(map(str, values))) < len(values):
         raise ValueError(f"over.{name}: got {shown(list(values))}, allowed: distinct values")
     for value in values:
         # what a model may have there

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, Strict, create_model
 from pydantic_core import core_schema
 
 from scaleinv_ray.bounds import Range
-from scaleinv_ray.config.fields import LARGEST, Float, Int, Options, Text, distinct
+from scaleinv_ray.config.fields import LARGEST, Bool, Float, Int, Options, Text, distinct
 
 
 class _Entering:
@@ -84,7 +84,7 @@ def _checked(hint: Any) -> Any:
     if origin is tuple:
         several: Any = types.GenericAlias(tuple, (_checked(args[0]), ...))
         return Annotated[several, AfterValidator(distinct)] if args[0] is str else several
-    return {int: Int, float: Float, str: Text}.get(hint, hint)
+    return {bool: Bool, int: Int, float: Float, str: Text}.get(hint, hint)
 
 
 def _whole_number(_: type[int], within: Range) -> Any:

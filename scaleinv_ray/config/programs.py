@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from scaleinv_ray.config.fields import Name, Natural, Options, Place, Positive, Text, distinct
+from scaleinv_ray.inputs.wording import shown
 
 Few = Annotated[Positive, Field(le=8)]
 States = Annotated[tuple[Natural, ...], Field(min_length=1), AfterValidator(distinct)]
@@ -22,7 +23,7 @@ class AutomatonSet(Options):
         symbols: number of symbols.
         longest: inputs are all words up to this length.
         accepting: sets of accepting states, each with automata of its own.
-        functions: those that are kept, by name; None: every function that has one.
+        functions: of all automata those that are kept, by name; None: every one that has a name.
         table: next state of every state for each symbol; or
         enumerate: all of them.
     """
@@ -33,7 +34,7 @@ class AutomatonSet(Options):
     symbols: Few
     longest: Few
     accepting: Annotated[tuple[States, ...], Field(min_length=1)]
-    functions: tuple[Text, ...] | None = None
+    functions: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
     table: tuple[tuple[Natural, ...], ...] | None = None
     enumerate: Literal["all"] | None = None
 
@@ -41,15 +42,31 @@ class AutomatonSet(Options):
     def _one_way(self) -> AutomatonSet:
         if (self.table is None) == (self.enumerate is None):
             raise ValueError("table, enumerate: got both or neither, allowed: one of the two")
-        if self.table is not None and {len(self.table), *map(len, self.table)} != {
-            self.states,
-            self.symbols,
-        } | {len(self.table)}:
-            raise ValueError(f"table: allowed: {self.states} rows of {self.symbols} states")
+        if self.table is not None:
+            self._check_table(self.table)
+        distinct([sorted(kept) for kept in self.accepting])
+        if odd := sorted({q for kept in self.accepting for q in kept if q >= self.states}):
+            raise ValueError(f"accepting: got states {odd}, allowed: 0..{self.states - 1}")
+        if (inputs := sum(self.symbols**n for n in range(1, self.longest + 1))) > MOST_INPUTS:
+            raise ValueError(f"symbols, longest: got {inputs} words, allowed: {MOST_INPUTS}")
         num = self.states ** (self.states * self.symbols)
         if self.enumerate and num > MOST_PROGRAMS:
             raise ValueError(f"states, symbols: got {num} automata, allowed: {MOST_PROGRAMS}")
         return self
+
+    def _check_table(self, table: tuple[tuple[int, ...], ...]) -> None:
+        if len(table) != self.states or {*map(len, table)} != {self.symbols}:
+            raise ValueError(
+                f"table: got rows of {shown([len(row) for row in table])} symbols, allowed: "
+                f"{self.states} rows of {self.symbols}"
+            )
+        if odd := sorted({q for row in table for q in row if q >= self.states}):
+            raise ValueError(f"table: got states {odd}, allowed: 0..{self.states - 1}")
+        if self.functions is not None:
+            raise ValueError("functions: got some with table, allowed: with enumerate alone")
+
+
+Moves = Annotated[tuple[tuple[int, int, int], ...], Field(min_length=1)]
 
 
 class TuringOptions(Options):
@@ -66,7 +83,7 @@ class TuringOptions(Options):
 
     machine: Literal["turing"]
     name: Text
-    table: tuple[tuple[tuple[int, int, int], ...], ...]
+    table: Annotated[tuple[Moves, ...], Field(min_length=1)]
     cells: Few
     steps: Annotated[Positive, Field(le=32)]
     accepting: States
@@ -140,6 +157,8 @@ ProgramSet = Annotated[
     AutomatonSet | TuringOptions | CircuitOptions | TransformerOptions,
     Field(discriminator="machine"),
 ]
+MOST_INPUTS = 100_000
+"""Words that a program is run on."""
 MOST_PROGRAMS = 1_000_000
 """That are enumerated: at a hundred a second, some hours of one core."""
 
@@ -158,3 +177,11 @@ class ProgramsConfig(Options):
     out: Place
     machines: Annotated[tuple[ProgramSet, ...], Field(min_length=1)]
     seed: Natural = 0
+
+    @model_validator(mode="after")
+    def _apart(self) -> ProgramsConfig:
+        try:
+            distinct([machine.name for machine in self.machines])
+        except ValueError as error:
+            raise ValueError(f"machines: name: {error}") from error
+        return self

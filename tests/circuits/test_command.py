@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,7 +58,8 @@ def test_a_budget_is_kept_and_json_is_json(folder: Path) -> None:
         (["--probe", "inducton"], "probe: got 'inducton', allowed .*nearest 'induction'"),
         (["--probe", "names"], "tokenizer: got none"),
         (["--budget", "soon"], "budget: got 'soon', allowed a number of forwards, as 200f"),
-        (["--budget", "1f"], "budget: got 1 forwards, allowed >= 2"),
+        (["--budget", "1f"], "budget: got 1 forwards, allowed >= 5"),
+        (["--step", "3"], "step: got 3 of a folder with one checkpoint, allowed: a run"),
         (["--ablation", "noise"], "ablation: got 'noise', allowed"),
         (["--nodes", "heads,neurons"], "nodes: got .'neurons'., allowed"),
     ],
@@ -65,3 +68,18 @@ def test_options_that_cannot_be_are_refused(folder: Path, more: list[str], says:
     found = CliRunner().invoke(app, ["circuits", str(folder), *more])
     with pytest.raises(ValueError, match=says):
         raise found.exception or AssertionError(found.output)
+
+
+def test_models_of_one_name_are_told_apart_and_one_twice_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "known"
+    shutil.copytree(folder, other)
+    asked = ["circuits", str(folder), str(other), "--json", "--no-null", "--sequences", "6"]
+    found = CliRunner().invoke(app, asked)
+    assert found.exit_code == 0, found.output
+    first, second = json.loads(found.output)
+    assert [first["model"], second["model"]] == [f"{folder} (known)", f"{other} (known)"]
+    assert first["components"] == second["components"]  # identical models
+    twice = CliRunner().invoke(app, ["circuits", str(folder), f"{folder}/../known"])
+    assert re.search("models: got .*known' more than once, allowed", str(twice.exception))

@@ -77,7 +77,10 @@ def test_what_cannot_be_measured_is_refused_by_the_plan(ladder: Path) -> None:
         ({"cluster": {"load": "streamed"}}, "cluster.load: got 'streamed' with circuits"),
         ({"circuits": {"nodes": ["neurons"]}}, r"circuits.nodes: got \['neurons'\], allowed"),
         ({"circuits": {"edges": True, "ablation": "zero"}}, "circuits.edges: got true with abl"),
-        ({"circuits": {"sequences": 1}}, "sequences"),
+        ({"circuits": {"sequences": 4}}, "circuits.sequences: got 4, allowed: greater than .* 5"),
+        ({"circuits": {"budget": 4}}, "circuits.budget: got 4, allowed: greater than .* 5"),
+        ({"circuits": {"budget": 44, "edges": True}}, "circuits.budget: got 44, allowed >= 45"),
+        ({"circuits": {"edges": "yes"}}, "circuits.edges: got 'yes', allowed: true or false"),
     ):
         with pytest.raises(ValueError, match=said):
             load_run_config(series(ladder, **given))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 import transformers as tf
 
+import scaleinv_ray as si
 from scaleinv_ray.attention_only.configuration import AttentionOnlyConfig
 from scaleinv_ray.attention_only.modeling import AttentionOnlyForCausalLM
 from scaleinv_ray.circuitry.effects.estimators import estimate
@@ -277,3 +279,33 @@ def test_a_model_spread_over_devices_is_refused() -> None:
     model.hf_device_map = {"transformer": "cpu", "lm_head": "disk"}
     with pytest.raises(ValueError, match="allowed one device"):
         Anatomy.of(model)
+
+
+def test_heads_in_another_order_have_the_same_effects() -> None:
+    torch.manual_seed(0)
+    model = tf.GPT2LMHeadModel(CONFIGS["gpt2"]()).eval().double()
+    order = [2, 0, 3, 1]
+    other = copy.deepcopy(model)
+    columns = torch.arange(32).reshape(4, 8)[order].flatten()
+    for block in other.transformer.h:
+        qkv, out = block.attn.c_attn, block.attn.c_proj
+        qkv.weight.data = qkv.weight.data.reshape(32, 3, 32)[:, :, columns].reshape(32, 96)
+        qkv.bias.data = qkv.bias.data.reshape(3, 32)[:, columns].flatten()
+        out.weight.data = out.weight.data[columns]
+    a, b = np.random.default_rng(0).integers(1, VOCABULARY, size=(2, 6, LENGTH))
+    first, second = (
+        si.circuits(m, a, b, answers=(a[:, 0], (a[:, 0] + 1) % VOCABULARY), must_do=False)
+        for m in (model, other)
+    )
+    at = {str(c): n for n, c in enumerate(first.effects.components)}
+    moved = [
+        at[f"h{c.layer}.{order[c.head]}" if c.kind == "head" else str(c)]
+        for c in second.effects.components
+    ]
+    for name in ("effect_NS", "estimate_NS"):
+        of_first, of_second = (getattr(x.effects, name) for x in (first, second))
+        np.testing.assert_allclose(of_second, of_first[moved], rtol=0, atol=1e-13)
+    for name, value in first.as_json()["quantities"].items():
+        assert second.as_json()["quantities"][name].get("value") == pytest.approx(
+            value.get("value")
+        )

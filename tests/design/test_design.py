@@ -78,6 +78,11 @@ def test_what_no_model_has_is_refused_before_one_is_made(tmp_path: Path) -> None
         ({"over": {"width": [40]}}, r"model.head_dim: got 16, allowed: divisors of widths \[40\]"),
         ({"at": "end"}, "allowed: init, or a step >= 1"),
         ({"seeds": {"certify": 1}}, "seeds.certify"),
+        ({"seeds": {"certify": 10**12}}, "seeds.certify: got 10{12}, allowed: less than"),
+        ({"budget": {"evaluations": 10**12}}, "budget.evaluations: got 10{12}, allowed: less than"),
+        ({"target": {**CHI, "value": 1.5, "layer": 1}}, r"target\[0\].layer: got 1, allowed: 0..0"),
+        ({"target": [{**CHI, "value": 1.5}] * 2}, "target: got one twice, allowed: each once"),
+        ({"over": {"width": [[64]]}}, "width: got .*64.*, allowed: a valid integer"),
     ],
 )
 def test_a_wrong_design_is_told_its_field(tmp_path: Path, more: dict[str, Any], match: str) -> None:

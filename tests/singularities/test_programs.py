@@ -291,4 +291,31 @@ def test_what_is_wrong_in_the_config_is_named(tmp_path):
     with pytest.raises(ValueError, match="functions: got 'parity', allowed: contains A"):
         config = CONFIG | {"out": str(tmp_path), "machines": [machine | {"functions": ["parity"]}]}
         compare_programs(load_programs_config(config))
+    table = {"enumerate": None, "functions": None, "states": 3, "symbols": 2, "accepting": [[1]]}
+    for change, said in (
+        # rows for states and columns for symbols, not the other way round
+        (
+            table | {"table": [[0, 1, 1], [1, 0, 1]]},
+            r"table: got rows of \[3, 3\] symbols, allowed: 3",
+        ),
+        (
+            table | {"table": [[0, 1]] * 2},
+            r"table: got rows of \[2, 2\] symbols, allowed: 3 rows of 2",
+        ),
+        (table | {"table": [[0, 3]] * 3}, r"table: got states \[3\], allowed: 0..2"),
+        (table | {"table": [[0, 1]] * 3, "functions": ["contains A"]}, "got some with table"),
+        ({"accepting": [[1, 2], [2, 1]]}, r"got \[1, 2\] more than once, allowed: each once"),
+        ({"accepting": [[7]]}, r"accepting: got states \[7\], allowed: 0..1"),
+        ({"functions": []}, r"functions: got \[\], allowed: a list of at least 1 item"),
+        (
+            {"states": 1, "symbols": 8, "longest": 8, "accepting": [[0]]},
+            "symbols, longest: got 19173960 words, allowed",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            load_programs_config(CONFIG | {"out": "x", "machines": [machine | change]})
+    with pytest.raises(ConfigError, match="machines: name: got .* more than once, allowed: each"):
+        load_programs_config(CONFIG | {"out": "x", "machines": [machine, machine]})
+    with pytest.raises(ValueError, match="gates: got none that may fail, allowed one at least"):
+        Circuit(1, (Gate("copy", (0,), None),), (1,))
     assert CliRunner().invoke(app, ["programs", "--help"]).exit_code == 0

@@ -167,6 +167,9 @@ def activation_maxima(
     tokens_NT, fixed = _dataset(subject, corpus_rows)
     readings = Readings(surgery, chosen)
     parts = [readings.of_tokens(some) for some in tokens_NT.split(_ROWS)]
+    for n, unit in enumerate(chosen):
+        if not any(torch.isfinite(part[n][:, fixed:]).any() for part in parts):
+            raise ValueError(f"unit: got {unit} without a finite value, allowed: another unit")
     embedding = Embedding.of(surgery, tokens_NT.shape[1])
     found = []
     for n, unit in enumerate(chosen):

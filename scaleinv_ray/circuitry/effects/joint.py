@@ -132,7 +132,7 @@ def _ranked(name: str, held: _Table, order_N: np.ndarray, sizes: list[int]) -> R
     """V along an order; between the sizes around 90 % every size is run."""
     along = dict(zip(sizes, held.along(order_N, sizes), strict=True))
     whole = along[len(order_N)]
-    if whole == 0:
+    if whole == 0 or not np.isfinite(whole):
         return None
     reached = next(k for k in sizes if along[k] / whole >= SHARE)
     below = max((k for k in sizes if k < reached), default=0)

@@ -6,11 +6,18 @@ Shape suffixes: C sets, N components, S sequences, W writers, R readers, E edges
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import numpy as np
 
 from scaleinv_ray.circuitry.effects.edges import with_edges
-from scaleinv_ray.circuitry.effects.estimators import Method, Scores, check_estimate, estimate
+from scaleinv_ray.circuitry.effects.estimators import (
+    FIRST_NODES,
+    Method,
+    Scores,
+    check_estimate,
+    estimate,
+)
 from scaleinv_ray.circuitry.effects.interventions import Ablation, Experiment
 from scaleinv_ray.circuitry.effects.joint import play
 from scaleinv_ray.circuitry.effects.metrics import metric_of
@@ -19,13 +26,18 @@ from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.circuitry.surgery.components import Graph
 from scaleinv_ray.circuitry.surgery.reruns import Surgery
 from scaleinv_ray.contract import Refused
-from scaleinv_ray.invariants.circuits import check_done
+from scaleinv_ray.inputs.wording import shown
+from scaleinv_ray.invariants.circuits import check_done, check_enough
 from scaleinv_ray.probes.corrupted import Pairs
 
 VALIDATED = 16
 """Components, at least, whose exact effects the estimator is held against."""
 _RUNS = 2.0
 """Forwards of the clean and the corrupted run."""
+_EXACT = 0.8
+"""Share of what is left that goes to exact effects of single components."""
+_TOGETHER = 1.0
+"""Forwards of all components replaced at once."""
 _RUNS_OF_EDGES = 40.0
 """Forwards that are left for edges, where they are asked for."""
 
@@ -60,10 +72,38 @@ class Asked:
     draws: int = 20
     game: bool = True
 
+    def __post_init__(self) -> None:
+        """Checks types and ranges, before a model is looked at.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        for name in ("nodes", "components"):
+            _check_names(name, getattr(self, name), is_optional=name == "components")
+        for name in ("edges", "must_do"):
+            if not isinstance(given := getattr(self, name), bool | np.bool_):
+                raise ValueError(f"{name}: got {shown(given)}, allowed True or False")
+        most = self.budget
+        is_number = isinstance(most, Real) and not isinstance(most, bool)
+        if most is not None and (not is_number or np.isnan(most)):
+            raise ValueError(f"budget: got {shown(most)}, allowed a number of forwards, or None")
+        rows = self.max_rows
+        if not isinstance(rows, int | np.integer) or isinstance(rows, bool) or rows < 1:
+            raise ValueError(f"max_rows: got {shown(rows)}, allowed a whole number >= 1")
+
     @property
     def of_nodes(self) -> float | None:
         """The budget without what edges need."""
         return self.budget and self.budget - _RUNS_OF_EDGES * self.edges
+
+
+def _check_names(name: str, given: object, *, is_optional: bool) -> None:
+    if given is None and is_optional:
+        return
+    names = given if isinstance(given, tuple | list) else ()
+    is_text = all(isinstance(one, str) for one in names)
+    if not names or not is_text or len(set(names)) < len(names):
+        raise ValueError(f"{name}: got {shown(given)}, allowed a tuple of names, each once")
 
 
 def measure(anatomy: Anatomy, pairs: Pairs, asked: Asked) -> Effects:
@@ -80,19 +120,18 @@ def measure(anatomy: Anatomy, pairs: Pairs, asked: Asked) -> Effects:
     nodes = tuple(n for n in asked.nodes if n != "mlp" or graph.mlps)
     chosen = graph.of_kinds(nodes) if asked.components is None else graph.named(asked.components)
     surgery = Surgery(anatomy, asked.max_rows)
-    experiment = Experiment(surgery, pairs, asked.metric or pairs.metric, asked.ablation)
+    metric = pairs.metric if asked.metric is None else asked.metric
+    experiment = Experiment(surgery, pairs, metric, asked.ablation)
+    pairs.check_rows()
     method: Method = "ig" if experiment.metric == "kl" else "gradient"
     estimated = asked.ablation == "resample"
     if estimated or asked.edges:
         check_estimate(experiment, method=method, edges=asked.edges)
-    least = _RUNS + _RUNS_OF_EDGES * asked.edges
-    if asked.budget is not None and asked.budget < least:
-        edges = " and the estimates of edges" if asked.edges else ""
-        raise ValueError(
-            f"budget: got {asked.budget:g} forwards, allowed >= {least:g} (the clean and the "
-            f"corrupted run{edges})"
-        )
+    _check_budget(graph, chosen, asked, method if estimated else None)
+    if asked.must_do:
+        check_enough(experiment.sequences)
     clean_S, corrupted_S = _ends(experiment)
+    _check_finite(metric, clean_S, corrupted_S)
     if asked.must_do:
         check_task(experiment.metric, clean_S, corrupted_S)
     accuracy = _accuracy(experiment)
@@ -124,6 +163,35 @@ def measure(anatomy: Anatomy, pairs: Pairs, asked: Asked) -> Effects:
             experiment, found, budget=asked.budget, draws=asked.draws, seed=asked.seed
         )
     return replace(found, forwards=surgery.forwards(experiment.sequences))
+
+
+def _check_budget(graph: Graph, chosen: list[int], asked: Asked, method: Method | None) -> None:
+    """ValueError where not the least that is measured can be had."""
+    if asked.budget is None:
+        return
+    if method is None:
+        exact = cost(graph, chosen)
+        least = _RUNS + max(exact / _EXACT, exact + _TOGETHER)
+        what = f"every component, by ablation {asked.ablation!r}"
+    else:
+        # forward and backward at every point
+        least = _RUNS + 2.0 * (FIRST_NODES if method == "ig" else 1) + _TOGETHER
+        what = "the clean and the corrupted run, the estimate, all components together"
+    edges = ", edges" if asked.edges else ""
+    least += _RUNS_OF_EDGES * asked.edges
+    if asked.budget < least:
+        raise ValueError(
+            f"budget: got {asked.budget:g} forwards, allowed >= {np.ceil(least):g} ({what}{edges})"
+        )
+
+
+def _check_finite(metric: str, clean_S: np.ndarray, corrupted_S: np.ndarray) -> None:
+    odd = int((~(np.isfinite(clean_S) & np.isfinite(corrupted_S))).sum())
+    if odd:
+        raise ValueError(
+            f"model: got {metric} nan or infinite on {odd} of {len(clean_S)} pairs, allowed a "
+            "model with finite logits"
+        )
 
 
 def _game(experiment: Experiment, chosen: list[int], found: Effects, asked: Asked) -> Game | None:
@@ -193,16 +261,14 @@ def _affordable(
 ) -> list[int]:
     graph, budget = experiment.anatomy.graph, asked.of_nodes
     spent = experiment.surgery.forwards(experiment.sequences)
-    # the joint game and all together come after: a fifth of what is left
-    left = np.inf if budget is None else 0.8 * (budget - spent)
+    left = np.inf
+    if budget is not None:
+        # the joint game and all together come after: a fifth of what is left
+        left = min(_EXACT * (budget - spent), budget - spent - _TOGETHER)
     everything = list(range(len(chosen)))
     if cost(graph, chosen) <= left:
         return everything
-    if scores is None:
-        raise ValueError(
-            f"budget: got {budget:g} forwards, {cost(graph, chosen) + spent:.0f} are needed for "
-            f"every component by ablation {experiment.ablation!r}; allowed more, or 'resample'"
-        )
+    assert scores is not None, "every component can be had, or `_check_budget` refuses"
     size_N = np.abs(scores.nodes_WS[chosen].mean(axis=1))
     order = np.argsort(-size_N, kind="stable")
     top = max(1, round(TOP * len(chosen)))

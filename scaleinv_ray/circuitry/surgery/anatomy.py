@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from scaleinv_ray.capture.architectures import Architecture, architecture_of
@@ -140,6 +140,9 @@ class Anatomy:
             ValueError: for an encoder or an architecture without an entry; train mode; weights that
                 are offloaded, on several devices or quantised; a model without its head of logits.
         """
+        if not isinstance(getattr(model, "config", None), PreTrainedConfig):
+            got = type(model).__name__
+            raise ValueError(f"model: got {got}, allowed a causal model of transformers, loaded")
         config: Any = model.config
         if config.model_type in ENCODERS:
             raise ValueError(
@@ -151,7 +154,8 @@ class Anatomy:
             raise ValueError("model: got train mode, allowed eval mode (dropout changes effects)")
         check_whole(model)
         _check_plain_weights(model)
-        if model.base_model is model:
+        has_head = any(name == architecture.head for name, _ in model.named_modules())
+        if model.base_model is model or not has_head:
             got = type(model).__name__
             raise ValueError(f"model: got {got} without logits, allowed a causal language model")
         paths = _PATHS[config.model_type]
@@ -257,6 +261,9 @@ def _check_plain_weights(model: PreTrainedModel) -> None:
     """ValueError where weights are packed: a head's rows cannot be read out of them."""
     if getattr(model, "is_quantized", False) or getattr(model.config, "quantization_config", None):
         raise ValueError("model: got quantised weights, allowed floating point (16, 32 or 64 bits)")
+    for name, module in model.named_modules():
+        if callable(getattr(module, "weight", None)):  # as torch packs what it quantises
+            raise ValueError(f"model.{name}: got packed weights, allowed floating point weights")
     for name, p in model.named_parameters():
         if not p.is_floating_point():
             raise ValueError(f"model.{name}: got {p.dtype}, allowed floating point weights")

@@ -20,7 +20,7 @@ from scaleinv_ray.invariants.circuits.spread import (
     signal_share,
     sorted_effects,
 )
-from scaleinv_ray.invariants.circuits.task import check_done
+from scaleinv_ray.invariants.circuits.task import check_done, check_enough
 
 assert quantities and onset, "importing them registers the invariants"
 
@@ -32,6 +32,7 @@ __all__ = [
     "Modularity",
     "auroc",
     "check_done",
+    "check_enough",
     "circuit_metrics",
     "depth_profile",
     "match",

@@ -5,6 +5,8 @@ Shape suffixes: N components, S sequences.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy import stats
 
@@ -37,6 +39,22 @@ def check_done(metric: str, clean_S: np.ndarray, corrupted_S: np.ndarray) -> Non
         raise Refused(
             f"the model does not do the task: got {done} of {count} sequences right (p = {p:.2g}), "
             f"allowed p < {LEVEL} against chance 1/2; its circuit would be noise"
+        )
+
+
+def check_enough(sequences: int) -> None:
+    """Refuses so few sequences that all of them done would not be more than chance.
+
+    Args:
+        sequences: pairs.
+
+    Raises:
+        ValueError: for fewer than five.
+    """
+    if 0.5**sequences >= LEVEL:
+        raise ValueError(
+            f"sequences: got {sequences}, allowed >= {math.ceil(-math.log2(LEVEL))} (of fewer even "
+            f"all are right by chance with p >= {LEVEL}: no sign that the model does the task)"
         )
 
 

@@ -89,6 +89,25 @@ class Pairs:
                     "equal length without padding"
                 )
 
+    def check_rows(self) -> None:
+        """Refuses pairs that are none, and one pair many times, whose error would be 0.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        same = int((self.tokens_A_ST == self.tokens_B_ST).all(axis=1).sum())
+        if same:
+            raise ValueError(
+                f"tokens_B: got {same} of {len(self.tokens_A_ST)} rows equal to those of A, "
+                "allowed others (nothing is corrupted)"
+            )
+        both = np.concatenate([self.tokens_A_ST, self.tokens_B_ST], axis=1)
+        if len(both) > 1 and (both == both[0]).all():
+            raise ValueError(
+                f"tokens_A: got one pair {len(both)} times, allowed different ones: copies have no "
+                "error"
+            )
+
     def check_metric(self, name: str) -> None:
         """Refuses a metric that there are no answers for.
 

@@ -65,7 +65,9 @@ class Circuit:
             if gate.operation in _UNARY and size != 1:
                 raise ValueError(f"reads: {gate.operation} got {size} wires, allowed 1")
         rules = {gate.rule for gate in self.gates if gate.rule is not None}
-        if not rules or rules != set(range(len(rules))):
+        if not rules:
+            raise ValueError("gates: got none that may fail, allowed one at least (sure: false)")
+        if rules != set(range(len(rules))):
             raise ValueError(f"rule: got {sorted(rules)}, allowed 0, 1, 2, .. without gaps")
         wires = self.num_inputs + len(self.gates)
         if not self.outputs or not all(0 <= wire < wires for wire in self.outputs):
