@@ -124,8 +124,9 @@ def check_captures(
             )
         if "masked_losses" in kinds and c.mask_id is not None and c.mask_id >= c.vocab_size:
             raise ValueError(
-                f"mask_token_id: got {c.mask_id}, model {c.model} has tokens 0..{c.vocab_size - 1}; "
-                "allowed: one of them in config.json, or invariants without masked_prediction"
+                f"mask_token_id: got {c.mask_id}, model {c.model} has tokens "
+                f"0..{c.vocab_size - 1}; allowed: one of them in config.json, or invariants "
+                "without masked_prediction"
             )
         for name, kind in KINDS.items():
             if name in kinds and kind.exists(c):
