@@ -31,7 +31,7 @@ from scaleinv_ray.ladder.spec import OptimizerSpec, TrainSpec, rungs
 from scaleinv_ray.ladder.train import train_run
 from scaleinv_ray.protocols import CurvatureProtocol, SamplingProtocol, Spectroscopy
 from scaleinv_ray.records import Record
-from scripts.tiny_models import CAUSAL, PROTOCOL, attention_for, tiny_tokens, write_tiny
+from scripts.tiny_models import CAUSAL, PROTOCOL, tiny_tokens, write_tiny
 from scripts.toy_models import quadratic_task
 
 FLOAT32, CURVATURE, BFLOAT16, TRAINED = 2e-3, 1e-2, 5e-2, 1e-3
@@ -125,7 +125,7 @@ def difference(ours: Sequence[Record], theirs: Sequence[Record]) -> float:
 
 def options_for(name: str, **asked: Any) -> LoadOptions:
     """With the attention that the architecture has."""
-    return LoadOptions(attention=attention_for(name), **asked)
+    return LoadOptions(**asked)
 
 
 def forward_differences(

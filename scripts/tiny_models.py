@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -72,11 +71,6 @@ PROTOCOL = Protocol(
     attention_sequences=3,
     vocab_rows=7,
 )
-
-
-def attention_for(name: str) -> Literal["sdpa", "eager"]:
-    """The attention that a model has."""
-    return "eager" if name == "gemma2" else "sdpa"  # Gemma 2 has no other
 
 
 def write_tiny(name: str, folder: Path) -> Path:

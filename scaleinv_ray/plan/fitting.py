@@ -122,6 +122,12 @@ def check_captures(
                 f"protocol.length: got {protocol.length}, allowed 1..{longest} "
                 f"(positions of model {c.model})"
             )
+        if "masked_losses" in kinds and c.mask_id is not None and c.mask_id >= c.vocab_size:
+            raise ValueError(
+                f"mask_token_id: got {c.mask_id}, model {c.model} has tokens "
+                f"0..{c.vocab_size - 1}; allowed: one of them in config.json, or invariants "
+                "without masked_prediction"
+            )
         for name, kind in KINDS.items():
             if name in kinds and kind.exists(c):
                 kind.refuse(c, protocol, asked)

@@ -86,6 +86,8 @@ def _of_probe(tokens: ProbeTokens, tokenizer: Tokenizer | None) -> Iterator[str]
             yield f"    {_pieces(row, tokenizer)}"
     for line in tokens.said:
         yield f"    {line}"
+    if repeats := len(tokens.text_ST) - len(np.unique(tokens.text_ST, axis=0)):
+        yield f"    {repeats} of {len(tokens.text_ST)} sequences repeat another: no replicates"
 
 
 def _shares(tokens: ProbeTokens, tokenizer: Tokenizer) -> str:

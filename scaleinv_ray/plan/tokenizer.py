@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -110,7 +111,35 @@ def _encoding(tokenizer: Tokenizer, file: Path, text: str) -> tokenizers.Encodin
         if not _is_of_library(error):
             raise
         said = " ".join(str(error).split())[:120]
-        raise ValueError(f"{file}: cannot encode {text[:20]!r} ({said})") from error
+        raise ValueError(
+            f"{file}: cannot encode {text[:20]!r} ({said}); allowed: texts of its alphabet"
+        ) from error
+
+
+@dataclass
+class Spelling:
+    """Makes ids of texts, and counts the letters that are in no token.
+
+    Byte pairs without a token for the unknown leave out what they cannot spell, and say nothing.
+    """
+
+    tokenizer: Tokenizer
+    file: Path
+    letters: int = 0
+    left_out: int = 0
+
+    def encode(self, text: str) -> list[int]:
+        """As `encode`; spaces are no letters."""
+        found = _encoding(self.tokenizer, self.file, text)
+        ends_N = np.array(found.offsets, dtype=int).reshape(-1, 2)
+        edges = np.zeros(len(text) + 1, dtype=int)
+        np.add.at(edges, ends_N[:, 0], 1)
+        np.add.at(edges, ends_N[:, 1], -1)
+        spaces = [ord(c) for c in {*text} if c.isspace()]
+        is_letter = ~np.isin(np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32), spaces)
+        self.letters += int(is_letter.sum())
+        self.left_out += int((is_letter & (edges.cumsum()[:-1] == 0)).sum())
+        return found.ids
 
 
 def around(
@@ -145,7 +174,12 @@ def around(
         own = own._replace(behind=())
     if own.before or bos is None:
         return own
-    first = bos if isinstance(bos, int) else _id_of(tokenizer, file, bos)
+    first = bos if isinstance(bos, int) else tokenizer.token_to_id(bos)
+    if first is None:
+        raise ValueError(
+            f"{file}: bos_token: got {shown(bos, 40)}, asked for by add_bos_token of its settings, "
+            "no token of it; allowed: special_tokens: none, or a list of its tokens"
+        )
     return own._replace(before=(first,))
 
 

@@ -21,6 +21,7 @@ from scaleinv_ray.inputs.wording import clipped
 from scaleinv_ray.kinds import digest_for
 from scaleinv_ray.plan.tokenizer import (
     Around,
+    Spelling,
     around,
     bytes_per_token,
     encode,
@@ -186,8 +187,9 @@ def _made(making: _Making, *, count: bool) -> ProbeTokens:
     measured = before + behind
     making.check_room(special, measured)
     ask = partial(making.request, making.protocol.length - measured, (tokenizer, file))
-    text_ST = _built(probe, ask(), file)
-    _check_spelled(tokenizer, file, probe, text_ST)
+    spelling = Spelling(tokenizer, file)
+    text_ST = _built(probe, replace(ask(), encode=spelling.encode), file)
+    _check_spelled(spelling, probe, text_ST)
     found = _begun(making, text_ST, special)
     if not count:
         return found
@@ -225,9 +227,17 @@ def _begun(making: _Making, text_ST: np.ndarray, special: Around) -> ProbeTokens
     )
 
 
-def _check_spelled(tokenizer: Tokenizer, file: Path, probe: ProbeSet, text_ST: np.ndarray) -> None:
-    """Refuses a probe in which the vocabulary's word for what it cannot spell stands for text."""
+def _check_spelled(spelling: Spelling, probe: ProbeSet, text_ST: np.ndarray) -> None:
+    """Refuses a probe that the vocabulary cannot spell: unknown tokens, or none, stand for text."""
+    tokenizer, file = spelling.tokenizer, spelling.file
     unknown = unknown_ids(tokenizer)
+    if not unknown and spelling.left_out > MOST_UNKNOWN * spelling.letters:
+        lost = 100 * spelling.left_out / spelling.letters
+        raise ValueError(
+            f"{file}: probe {probe.name}: got {lost:.3g} % of the letters in no token, which the "
+            f"vocabulary cannot spell, allowed {100 * MOST_UNKNOWN:.1g} %: use {{name: .., "
+            "file: ..} with texts of this alphabet"
+        )
     share = float(np.isin(text_ST, unknown).mean())
     joined = probe.layout == "packed" and not {*encode(tokenizer, file, JOIN)}.isdisjoint(unknown)
     if share > MOST_UNKNOWN or (joined and share > 0):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scaleinv_ray.inputs.wording import shown
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -26,9 +28,10 @@ def column_of(file: Path, name: str) -> pa.ChunkedArray:
 
     try:
         known = pq.read_schema(file).names
-        if name in known:
+        if known.count(name) == 1:
             return pq.read_table(file, columns=[name], partitioning=None)[name]
     except (pyarrow.lib.ArrowException, OSError) as error:
         said = " ".join(str(error).split())[:100]
         raise ValueError(f"probes: got {str(file)!r}, allowed Parquet ({said})") from error
-    raise ValueError(f"{file}: got columns {known[:8]}, needs {name!r}")
+    which = "once" if name in known else "as its field, or another of these (field: ..)"
+    raise ValueError(f"{file}: got columns {shown(known)}, needs {shown(name, 40)} {which}")

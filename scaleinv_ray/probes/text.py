@@ -150,9 +150,10 @@ def enough(request: ProbeRequest, long: int, known: int, *, what: str) -> None:
     """
     line = f"{long} of {known} {what} have {request.length} tokens or more"
     if long < request.sequences:
+        fewer = f"up to {long} sequences, or " if long > 1 else ""
         raise TooFewError(
-            f"sequences: got {request.sequences}, {line}; allowed up to {long} sequences, or a "
-            "smaller protocol.length",
+            f"sequences: got {request.sequences}, {line}; allowed: {fewer}a smaller "
+            "protocol.length, or more of them",
             allowed=long,
         )
     request.said.append(f"{line}, {request.sequences} of them are read")

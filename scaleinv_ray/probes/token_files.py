@@ -66,9 +66,10 @@ def shape_of(file: str | Path, *, field: str = "input_ids") -> tuple[int, int]:
 
 def _rows(file: Path, field: str) -> np.ndarray | list[np.ndarray]:
     check_plain("probes", file)
-    if file.suffix not in _READ:
+    ending = file.suffix.lower()
+    if ending not in _READ:
         raise ValueError(f"probes: got {str(file)!r}, allowed: {', '.join(_READ)}")
-    return _READ[file.suffix](file, field)
+    return _READ[ending](file, field)
 
 
 def _tokens(file: Path, field: str, request: ProbeRequest) -> np.ndarray:
@@ -92,7 +93,7 @@ def _array(file: Path, _: str) -> np.ndarray:
         raise ValueError(f"probes: got {str(file)!r}, allowed .npy ({error!s:.60})") from error
     if not isinstance(ids_NT, np.ndarray):
         raise ValueError(f"probes: got {str(file)!r}, an archive, allowed one array")
-    if ids_NT.ndim != 2 or not np.issubdtype(ids_NT.dtype, np.integer):
+    if ids_NT.ndim != 2 or ids_NT.dtype.kind not in "iu":
         raise ValueError(
             f"{file}: got {ids_NT.ndim}-d {ids_NT.dtype}, allowed integers [sequences, tokens]"
         )

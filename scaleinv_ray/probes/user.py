@@ -11,6 +11,7 @@ import numpy as np
 
 from scaleinv_ray.inputs.paths import check_plain, expanded
 from scaleinv_ray.inputs.reading import reading
+from scaleinv_ray.inputs.wording import shown
 from scaleinv_ray.probes.corpus import Document
 from scaleinv_ray.probes.parquet import column_of
 from scaleinv_ray.probes.registry import Layout, ProbeRequest, ProbeSet
@@ -54,12 +55,13 @@ def _tokens(file: Path, field: str, layout: Layout, request: ProbeRequest) -> np
         found = list(_documents(file, field, layout))
         if layout == "documents":
             return apart(request, found, what=f"documents in {file}")
-        what = "text" if file.suffix == ".txt" else f"field {field!r}"
+        what = "text" if file.suffix.lower() == ".txt" else f"field {field!r}"
         return packed(request, found, what=f"{what} in {file}")
 
 
 def _documents(file: Path, field: str, layout: Layout) -> Iterator[Document]:
-    if file.suffix == ".parquet":
+    ending = file.suffix.lower()
+    if ending == ".parquet":
         yield from _column(file, field)
         return
     try:
@@ -71,7 +73,7 @@ def _documents(file: Path, field: str, layout: Layout) -> Iterator[Document]:
             f"probes: got {str(file)!r}, allowed: .txt or JSON lines in UTF-8, .parquet "
             f"({error.reason} at byte {error.start})"
         ) from error
-    plain = file.suffix == ".txt"
+    plain = ending == ".txt"
     lines = [text] if plain and layout == "packed" else text.split("\n")
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -106,7 +108,10 @@ def _text(line: str, field: str, where: str) -> str:
     if not isinstance(value, dict):
         raise ValueError(f"{where}: got {line[:40]!r}, allowed a JSON object")
     if field not in value:
-        raise ValueError(f"{where}: got fields {sorted(value)}, needs {field!r}")
+        raise ValueError(
+            f"{where}: got fields {shown(sorted(value))}, needs {shown(field, 40)} as its field, "
+            "or another of these (field: ..)"
+        )
     if not isinstance(value[field], str):
         raise ValueError(f"{where}: {field}: got {value[field]!r:.40}, allowed a text")
     try:

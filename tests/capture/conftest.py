@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import transformers as tf
 
-from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
+from scaleinv_ray.checkpoints.weights.loading import load_model
 from scripts.tiny_models import (
     CAUSAL,
     CONFIGS,
@@ -18,7 +18,6 @@ from scripts.tiny_models import (
     PROTOCOL,
     VOCABULARY,
     WIDTH,
-    attention_for,
     tiny_tokens,
     write_tiny,
 )
@@ -31,7 +30,6 @@ __all__ = [
     "PROTOCOL",
     "VOCABULARY",
     "WIDTH",
-    "attention_for",
 ]
 
 
@@ -55,7 +53,7 @@ def model(folder: Callable[[str], Path]) -> Callable[[str], tf.PreTrainedModel]:
 
     def load(name: str) -> tf.PreTrainedModel:
         if name not in loaded:
-            loaded[name] = load_model(folder(name), LoadOptions(attention=attention_for(name)))
+            loaded[name] = load_model(folder(name))
         return loaded[name]
 
     return load

@@ -13,7 +13,7 @@ from scaleinv_ray.capture.architectures import architecture_of
 from scaleinv_ray.capture.by_kind.jacobians import jacobian_records, vocabulary_rows
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
 
-from .conftest import CAUSAL, PROTOCOL, WIDTH, attention_for
+from .conftest import CAUSAL, PROTOCOL, WIDTH
 
 # Gemma 2's eager softmax rounds to float32 even in a float64 model, so its differences need a
 # larger step; all others are float64 throughout: error ~ step^2.
@@ -39,7 +39,7 @@ def double(folder):
 
     def load(name):
         if name not in made:
-            options = LoadOptions(dtype=torch.float64, attention=attention_for(name))
+            options = LoadOptions(dtype=torch.float64)
             made[name] = load_model(folder(name), options)
             for module in list(made[name].modules()):
                 for child_name, child in list(module.named_children()):

@@ -21,7 +21,7 @@ from scaleinv_ray.kinds import one_pass_kinds
 from scaleinv_ray.records import Record
 from scaleinv_ray.store import read_record, write_record
 from scaleinv_ray.store.states import StateFiles
-from tests.capture.conftest import CAUSAL, LAYERS, PROTOCOL, attention_for
+from tests.capture.conftest import CAUSAL, LAYERS, PROTOCOL
 
 BATCH = 48  # 160 sequences: the last batch is smaller
 
@@ -51,8 +51,7 @@ def test_bit_equal_to_the_resident_model(
     tokens_ST: np.ndarray,
     tmp_path: Path,
 ) -> None:
-    options = LoadOptions(attention=attention_for(name))
-    streamed = StreamedModel.open(folder(name), options)
+    streamed = StreamedModel.open(folder(name))
     kinds = one_pass_kinds()
     got = streamed_records(
         streamed, tokens_ST, PROTOCOL, StateFiles(tmp_path), kinds=kinds, batch_size=BATCH
@@ -77,7 +76,7 @@ def tied_bytes(streamed: StreamedModel) -> int:
 def test_every_weight_is_read_once(
     name: str, folder: Callable[[str], Path], tokens_ST: np.ndarray, tmp_path: Path
 ) -> None:
-    streamed = StreamedModel.open(folder(name), LoadOptions(attention=attention_for(name)))
+    streamed = StreamedModel.open(folder(name))
     streamed_records(
         streamed,
         tokens_ST,

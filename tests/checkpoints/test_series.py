@@ -224,7 +224,7 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"hidden_size": None}, "d_model: got none, needs one of .*n_embd"),
+        ({"hidden_size": None}, "d_model: got none, allowed: .*n_embd"),
         ({"quantization_config": {"quant_method": "gptq"}}, "no quantization_config"),
     ],
 )

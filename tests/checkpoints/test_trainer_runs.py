@@ -112,6 +112,10 @@ def test_a_folder_and_its_state_must_agree(run: Path) -> None:
     (run / "checkpoint-4" / "training.json").write_text('{"step": 5}')
     with pytest.raises(ValueError, match=r"training\.json says 5, trainer_state\.json says 4"):
         steps_of(run / "checkpoint-4")
+    (run / "checkpoint-4" / "training.json").write_text('{"train_tokens": 5}')
+    tell(run / "checkpoint-4", num_input_tokens_seen=7)
+    with pytest.raises(ValueError, match=r"train_tokens: training\.json says 5, trainer_state"):
+        steps_of(run / "checkpoint-4")
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,15 @@ def test_a_text_of_another_alphabet_is_refused(tmp_path: Path, model: Callable[.
         make_plan(config(model(), foreign, tmp_path, probes=["prose"]))
 
 
+def test_letters_that_are_left_out_are_refused_as_unknown_ones_are(
+    tmp_path: Path, model: Callable[..., Path]
+) -> None:
+    file = json_file(tmp_path / "a.jsonl", ["abcABCDEF" * 40] * 50)
+    foreign = {"name": "mine", "file": str(file), "layout": "documents"}
+    with pytest.raises(ValueError, match=r"probe mine: got 66.7 % of the letters in no token"):
+        make_plan(config(model(unknown=False), foreign, tmp_path))
+
+
 def test_generated_probes_never_draw_what_stands_for_the_unknown(
     tmp_path: Path, probe: dict[str, Any], model: Callable[..., Path]
 ) -> None:

@@ -22,7 +22,9 @@ from scaleinv_ray.store import Store
 from tests.plan.document_models import (
     by_labels,
     config,
+    documents,
     given,
+    json_file,
     losses,
     token_files,
 )
@@ -40,6 +42,13 @@ def test_the_plan_shows_what_models_are_given(
     assert first.startswith("    [BOS]|") and text in texts.read_text() and first != second
     assert said.strip() == plan.tokens["mine", next(iter(plan.tokens))[1]].said[0]
     assert of_ids.startswith("  ids: token ids as they are")
+
+
+def test_sequences_that_repeat_another_are_said(tmp_path: Path, model: Callable[..., Path]) -> None:
+    file = json_file(tmp_path / "a.jsonl", documents(4, seed=2) * 12)
+    probe = {"name": "mine", "file": str(file), "layout": "documents"}
+    lines = look_lines(make_plan(config(model(), probe, tmp_path)))
+    assert lines[-1] == "    36 of 40 sequences repeat another: no replicates"
 
 
 def test_the_command_shows_it(

@@ -36,7 +36,8 @@ def test_texts_of_parquet_and_plain_text(
     categories = pa.array(texts).dictionary_encode()
     pq.write_table(pa.table({"text": categories}), tmp_path / "categories.parquet")
     (tmp_path / "crlf.txt").write_bytes("\r\n".join(texts).encode())
-    for name in ("categories.parquet", "crlf.txt"):
+    (tmp_path / "CRLF.TXT").write_bytes("\r\n".join(texts).encode())
+    for name in ("categories.parquet", "crlf.txt", "CRLF.TXT"):
         other = given(make_plan(config(model(), probe | {"file": str(tmp_path / name)}, tmp_path)))
         np.testing.assert_array_equal(
             other.tokens_ST, given(make_plan(config(model(), probe, tmp_path))).tokens_ST
@@ -77,7 +78,7 @@ def _written(folder: Path, name: str, what: Any) -> Path:
     elif isinstance(what, np.ndarray):
         np.save(file, what)
     else:
-        pq.write_table(pa.table(what), file)
+        pq.write_table(what if isinstance(what, pa.Table) else pa.table(what), file)
     return file
 
 
@@ -87,6 +88,8 @@ def _written(folder: Path, name: str, what: Any) -> Path:
         ("a.npy", b"", "allowed .npy"),
         ("a.npy", np.zeros(9, dtype=int), "got 1-d int64, allowed integers"),
         ("a.npy", np.zeros((50, 60)), "got 2-d float64, allowed integers"),
+        ("a.npy", np.zeros((50, 60), "timedelta64[s]"), "got 2-d timedelta64.s., allowed integers"),
+        ("a.npy", np.zeros((0, 60), dtype=int), "got 40, 0 of 0 .*; allowed: a smaller .* or more"),
         ("a.npy", np.zeros((50, 60), dtype=object), "allowed .npy .*objects"),
         ("a.npy", np.full((50, 60), 33), r"probe m: token ids: got 33..33, allowed 0..32"),
         ("a.npy", np.full((50, 60), -1), r"token ids: got -1..-1"),
@@ -117,6 +120,11 @@ def test_files_of_ids_that_are_none_are_refused(
         (b"x", "allowed Parquet"),
         ({"txt": ["a"]}, r"got columns \['txt'\], needs 'text'"),
         ({"text": [1]}, "text: got int64, allowed texts"),
+        (
+            {f"{'c' * 60}{i}": ["a"] for i in range(9)},
+            r"got columns .*needs 'text' as its field, or",
+        ),
+        (pa.Table.from_arrays([pa.array(["a"])] * 2, ["text", "text"]), "needs 'text' once"),
         ({"text": ["a", None]}, "row 1: text: got no value"),
     ],
 )

@@ -127,6 +127,40 @@ def test_settings_of_a_tokenizer_count_where_it_has_no_template(
 
 
 @pytest.mark.parametrize(
+    ("settings", "number", "said"),
+    [
+        (
+            {"add_bos_token": "true"},
+            1,
+            r"tokenizer_config.json: add_bos_token: got 'true', allowed",
+        ),
+        (
+            {"add_bos_token": True, "bos_token": ["[BOS]"]},
+            1,
+            r"bos_token: got \['\[BOS\]'\], allow",
+        ),
+        (
+            {"add_bos_token": True, "bos_token": "<s>"},
+            1,
+            r"bos_token: got '<s>', asked for by add_b",
+        ),
+        ({"add_bos_token": True, "bos_token": None}, -1, r"bos_token_id: got -1, allowed: a whole"),
+        ({"add_bos_token": True, "bos_token": None}, True, r"bos_token_id: got True, allowed"),
+    ],
+)
+def test_settings_that_name_no_token_are_refused(
+    tmp_path: Path, probe: dict[str, Any], settings: dict[str, Any], number: int, said: str
+) -> None:
+    folder = saved(tmp_path / "m", alphabet(template=False))
+    for name, more in (("tokenizer_config", settings), ("config", {"bos_token_id": number})):
+        file = folder / f"{name}.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | more))
+    with pytest.raises(ValueError, match=said) as refused:
+        make_plan(config(folder, probe, tmp_path))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("more", "said"),
     [
         ({"special_tokens": ["[BOX]"]}, r"^special_tokens: got '\[BOX\]', .* has \[UNK\], \[BOS\]"),
@@ -242,3 +276,15 @@ def test_shuffled_text_stays_between_what_stands_around_it(
     work = jobs_for(plan, plan.measurements, chosen, scratch=tmp_path, run_id="r")
     (job,) = work.captures
     assert {(t.around, t.left_out) for t in job.wanted} == {((1, 1), 1)}
+
+
+@pytest.mark.parametrize("mask", [34, 99])
+def test_a_mask_that_the_embedding_lacks_is_refused_before_any_capture(
+    tmp_path: Path, probe: dict[str, Any], mask: int
+) -> None:
+    folder = saved_encoder(tmp_path / "m")
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"mask_token_id": mask}))
+    said = rf"mask_token_id: got {mask}, model m has tokens 0\.\.33; allowed: one of them"
+    with pytest.raises(ValueError, match=said):
+        make_plan(config(folder, probe, tmp_path, invariants=MASKED))

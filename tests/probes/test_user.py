@@ -64,6 +64,10 @@ def test_another_field_and_empty_lines(tmp_path: Path) -> None:
         ),
         (b'{"text": "a"}\n["text"]\n', "line 2: got .*allowed a JSON object"),
         (b'{"txt": "a"}\n', r"line 1: got fields \['txt'\], needs 'text'"),
+        (
+            b"{" + b", ".join(b'"field_%d": 1' % i for i in range(99)) + b"}\n",
+            r"got fields \['field_0', .{,90} needs 'text' as its field, or another of these",
+        ),
         (b'{"text": 3}\n', "line 1: text: got 3, allowed a text"),
         (
             b'{"text": "ab"}\n',

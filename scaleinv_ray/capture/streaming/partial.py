@@ -94,7 +94,7 @@ class StreamedModel:
         config = read_config(folder, trusted=options.trust_remote_code)
         if is_encoder(config.to_dict()):
             raise ValueError(f"{folder}: got an encoder, which is not streamed; allowed: resident")
-        config._attn_implementation = options.attention
+        config._attn_implementation = options.attention_for(config.model_type)
         dtype = options.dtype or stored_dtype(folder)
         # buffers (rotary frequencies) are small and come from the config: they are real
         with accelerate.init_empty_weights(include_buffers=False):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scaleinv_ray.inputs.json_files import read_json
+from scaleinv_ray.inputs.json_files import read_json, short, whole
 
 SETTINGS = "tokenizer_config.json"
 
@@ -22,18 +22,21 @@ def asked_beginning(folder: Path, config: Mapping[str, Any]) -> str | int | None
         The token, or its id; None where it is not asked for.
 
     Raises:
-        ValueError: where the settings are no JSON object.
+        ValueError: where the settings are no JSON object, or a value is of another kind.
     """
     file = folder / SETTINGS
     if not file.is_file():
         return None
     settings = read_json(file)
-    if settings.get("add_bos_token") is not True:
+    asked = settings.get("add_bos_token")
+    if not (asked is None or isinstance(asked, bool)):
+        raise ValueError(f"{file}: add_bos_token: got {short(asked)}, allowed: true, false")
+    if not asked:
         return None
-    token = settings.get("bos_token")
-    if isinstance(token, Mapping):
-        token = token.get("content")
+    told = settings.get("bos_token")
+    token = told.get("content") if isinstance(told, Mapping) else told
     if isinstance(token, str):
         return token
-    number = config.get("bos_token_id")
-    return number if isinstance(number, int) else None
+    if told is not None:
+        raise ValueError(f"{file}: bos_token: got {short(told)}, allowed: a token")
+    return whole(config, "bos_token_id", folder / "config.json")

@@ -9,7 +9,7 @@ from scaleinv_ray.checkpoints.files.roles import ENCODERS, Heads
 from scaleinv_ray.inputs.json_files import short, whole
 
 _NAMES = {  # first key that config.json has
-    "n_layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+    "n_layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers"),
     "d_model": ("hidden_size", "n_embd", "d_model", "dim"),
     "d_mlp": ("intermediate_size", "n_inner", "ffn_dim", "hidden_dim"),
     "vocab_size": ("vocab_size",),
@@ -81,7 +81,8 @@ class Sizes(NamedTuple):
             found["d_mlp"] = 4 * (found["d_model"] or 0)  # GPT-2's n_inner: null
         for field in _NEEDED:
             if found[field] is None:
-                raise ValueError(f"{file}: {field}: got none, needs one of {_NAMES[field]}")
+                names = " or ".join(_NAMES[field])
+                raise ValueError(f"{file}: {field}: got none, allowed: {names}, a number")
         return cls(model_type=model_type, **found)  # type: ignore[arg-type]
 
     def shape(self, role: str) -> tuple[int, int] | None:

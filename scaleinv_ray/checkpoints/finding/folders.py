@@ -125,7 +125,9 @@ def _agreed(folder: Path, name: str, configured: int | None, told: int | None) -
     """What the files say, else what the config says; both must agree."""
     if told is not None and configured is not None and told != configured:
         file = "training.json" if (folder / "training.json").is_file() else "trainer_state.json"
-        raise ValueError(f"{folder}: {name}: got {configured}, {file} says {told}")
+        raise ValueError(
+            f"{folder}: {name}: got {configured}, {file} says {told}; allowed: the same"
+        )
     return configured if told is None else told
 
 

@@ -67,7 +67,7 @@ def told_of(folder: Path) -> Told:
         What they say.
 
     Raises:
-        ValueError: where a value is of another kind, or the two say different steps.
+        ValueError: where a value is of another kind, or the two say different steps or tokens.
     """
     ours, theirs = folder / "training.json", folder / "trainer_state.json"
     told = Told()
@@ -83,12 +83,14 @@ def told_of(folder: Path) -> Told:
     if not lies_in(folder, ours.name):
         return told
     training = read_json(ours, finite=True)
-    step = whole(training, "step", ours)
-    if step is not None and told.step is not None and told.step != step:
-        raise ValueError(
-            f"{folder}: step: training.json says {step}, trainer_state.json says {told.step}"
-        )
-    tokens = whole(training, "train_tokens", ours)
+    step, tokens = whole(training, "step", ours), whole(training, "train_tokens", ours)
+    pairs = {"step": (step, told.step), "train_tokens": (tokens, told.train_tokens)}
+    for name, (mine, other) in pairs.items():
+        if mine is not None and other is not None and mine != other:
+            raise ValueError(
+                f"{folder}: {name}: training.json says {mine}, trainer_state.json says {other}; "
+                "allowed: the same, or one of them without it"
+            )
     return told._replace(
         step=told.step if step is None else step,
         seed=whole(training, "seed", ours),

@@ -23,6 +23,9 @@ from scaleinv_ray.checkpoints.weights.whole import check_whole
 
 assert attention_only, "importing the module makes the architecture known to AutoModelForCausalLM"
 
+_EAGER_ALONE = {"gemma2"}
+"""Whose scores have a soft cap, which fused attention lacks: transformers refuses another one."""
+
 
 @dataclass(frozen=True)
 class LoadOptions:
@@ -32,15 +35,19 @@ class LoadOptions:
         device_map: as in `from_pretrained`: None (CPU), a device, 'auto', 'balanced', or a dict.
         max_memory: device -> bytes, for 'auto' and 'balanced'.
         dtype: None keeps the stored dtype.
-        attention: 'sdpa', or 'eager' (Gemma 2 has no other).
+        attention: 'sdpa' or 'eager'; None for the first of them that the model has.
         trust_remote_code: run code out of the checkpoint folder.
     """
 
     device_map: str | dict[str, str | int] | None = None
     max_memory: Mapping[int | str, int | str] | None = None
     dtype: torch.dtype | None = None
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    attention: Literal["sdpa", "eager"] | None = None
     trust_remote_code: bool = False
+
+    def attention_for(self, model_type: str) -> str:
+        """The attention with which a model of this type is built."""
+        return self.attention or ("eager" if model_type in _EAGER_ALONE else "sdpa")
 
 
 def _class_of(
@@ -80,7 +87,7 @@ def load_model(folder: Path, options: LoadOptions | None = None) -> PreTrainedMo
         dtype=options.dtype or stored_dtype(folder),
         device_map=options.device_map,
         max_memory=dict(options.max_memory) if options.max_memory else None,
-        attn_implementation=options.attention,
+        attn_implementation=options.attention_for(config.model_type),
         trust_remote_code=options.trust_remote_code,
     )
     model, info = loaded  # with output_loading_info

@@ -77,7 +77,7 @@ def shuffle_weights_(model: PreTrainedModel, seed: int) -> None:
 def _from_config(folder: Path, seed: int, options: LoadOptions) -> PreTrainedModel:
     trusted = options.trust_remote_code
     config = read_config(folder, trusted=trusted)
-    config._attn_implementation = options.attention
+    config._attn_implementation = options.attention_for(config.model_type)
     dtype = options.dtype or stored_dtype(folder)
     model = build_from_config(config, seed, dtype=dtype, trusted=trusted)
     device_map = options.device_map
