@@ -157,7 +157,7 @@ def test_a_model_without_finite_logits_is_refused() -> None:
             si.circuits(broken, TOKENS, OTHER, answers=ANSWERS, metric=metric, must_do=False)
 
 
-@pytest.mark.parametrize("budget", [5, 6, 7, 9])
+@pytest.mark.parametrize("budget", [5, 6, 7, 9, 12, 14, 18, 25, 40])
 def test_a_budget_is_never_exceeded(budget: float) -> None:
     compiled = compile_program("majority").model
     found = si.circuits(

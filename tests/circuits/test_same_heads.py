@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ DRAWING = Drawing("induction", sequences=8, length=20)
 def known(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Circuits]:
     where = tmp_path_factory.mktemp("models") / "known"
     induction(dtype=torch.float32).model.save_pretrained(where)
-    asked = Asked(budget=4.0, game=False)
+    asked = Asked(budget=5.0, game=False)
     return where, circuits_of(where, DRAWING, asked, untrained=False, analyses=("signatures",))
 
 
@@ -54,8 +55,11 @@ def test_without_untrained_models_nothing_is_said(known: tuple[Path, Circuits]) 
     assert same_heads([folder, folder], [circuits, bare], DRAWING, untrained=False) == []
 
 
-def test_the_command_says_so_behind_the_models(known: tuple[Path, Circuits]) -> None:
-    asked: list[Any] = ["circuits", str(known[0]), str(known[0]), "--with", "signatures"]
-    found = CliRunner().invoke(app, [*asked, "--budget", "4f", "--sequences", "8", "--no-null"])
+def test_the_command_says_so_behind_the_models(
+    known: tuple[Path, Circuits], tmp_path: Path
+) -> None:
+    twin = shutil.copytree(known[0], tmp_path / "twin")
+    asked: list[Any] = ["circuits", str(known[0]), str(twin), "--with", "signatures"]
+    found = CliRunner().invoke(app, [*asked, "--budget", "5f", "--sequences", "8", "--no-null"])
     assert found.exit_code == 0, found.output
     assert "refused: untrained models match too, and --no-null leaves them out" in found.output

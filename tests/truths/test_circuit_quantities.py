@@ -104,7 +104,7 @@ def test_a_cancelling_pair_is_two_components_and_nothing_together() -> None:
     np.testing.assert_allclose(np.sort(record.effect_NS.mean(1))[[0, -1]], [-1, 1], atol=1e-9)
     shares = [size for size in np.abs(record.effect_NS.mean(1)) if size > 1e-6]
     assert len(shares) == 2 and abs(record.all_S.mean()) < 1e-3
-    with pytest.raises(Refused, match="v.all. = 0 "):
+    with pytest.raises(Refused, match="effect of all together: got 0 "):
         redundancy(record.effect_NS, 0 * record.all_S)
 
 

@@ -280,7 +280,7 @@ def test_profile_redundancy_and_areas() -> None:
     assert profile.centre.value == pytest.approx((0.25 * 1 + 0.75 * 3) / 4)
     np.testing.assert_allclose(profile.share_L, [0.25, 0.75])
     assert redundancy(effect_NS, np.full(4, 2.0)).value == pytest.approx(2)
-    with pytest.raises(Refused, match="allowed >= 2 se"):
+    with pytest.raises(Refused, match="allowed >= 2 errors"):
         redundancy(effect_NS, np.array([1.0, -1.0, 1.0, -1.0]))
     areas = circuit_metrics(np.array([0.0, 0.5, 1.0]), np.array([0.0, 1.0, 1.0]))
     assert (areas.cpr, areas.cmd) == pytest.approx((0.75, 0.25))

@@ -29,15 +29,27 @@ _PAIRS = (2, 10)
 
 @dataclass
 class _Purse:
-    """What may be spent, in forwards over all sequences."""
+    """What may be spent, in forwards over all sequences.
+
+    Attributes:
+        experiment: that spends.
+        most: in all.
+        ranking: what one more ranking takes, kept back for what Shapley or greedy find.
+    """
 
     experiment: Experiment
     most: float
+    ranking: float = 0.0
 
     @property
     def left(self) -> float:
         surgery = self.experiment.surgery
         return self.most - surgery.forwards(self.experiment.sequences)
+
+    @property
+    def left_to_rank(self) -> float:
+        """What is left beside the ranking of what is found."""
+        return self.left - self.ranking
 
 
 @dataclass(frozen=True)
@@ -86,13 +98,14 @@ def play(
     """
     rng = np.random.default_rng(seed)
     spent = experiment.surgery.forwards(experiment.sequences)
-    purse = _Purse(experiment, spent + FREE if budget is None else budget)
+    most = spent + FREE if budget is None else budget
     two = experiment.sequences > 1
     held = _Table.on(experiment, chosen, slice(1, None, 2) if two else slice(None))
     single_N = best_NS[:, ::2].mean(axis=1)
     order_N = np.argsort(-np.abs(single_N), kind="stable")
     sizes = _sizes(len(chosen))
-    if held.price * (2 * len(sizes) + 2) > purse.left:
+    purse = _Purse(experiment, most, held.price * (2 * len(sizes) + 2))
+    if purse.left_to_rank < 0:
         return None
     first = _ranked("single", held, order_N, sizes)
     if first is None:
@@ -129,7 +142,7 @@ def _sizes(n: int) -> list[int]:
 
 
 def _ranked(name: str, held: _Table, order_N: np.ndarray, sizes: list[int]) -> Ranking | None:
-    """V along an order; between the sizes around 90 % every size is run."""
+    """V along an order; between the sizes around 90 % every size is run, or as many as these."""
     along = dict(zip(sizes, held.along(order_N, sizes), strict=True))
     whole = along[len(order_N)]
     if whole == 0 or not np.isfinite(whole):
@@ -137,6 +150,8 @@ def _ranked(name: str, held: _Table, order_N: np.ndarray, sizes: list[int]) -> R
     reached = next(k for k in sizes if along[k] / whole >= SHARE)
     below = max((k for k in sizes if k < reached), default=0)
     between = list(range(below + 1, reached))
+    if len(between) > len(sizes):
+        between = np.unique(np.linspace(below + 1, reached - 1, len(sizes)).astype(int)).tolist()
     if between:
         along |= dict(zip(between, held.along(order_N, between), strict=True))
     ks = sorted(along)
@@ -154,10 +169,10 @@ def _random(
     sizes = _sizes(len(order_N))
     alike = [writers[c][:2] for c in held.chosen]
     of_N = np.array([alike.index(one) for one in alike])
-    per_sequence = held.price / held.experiment.sequences * draws * len(sizes)
+    per_sequence = held.price / held.experiment.sequences * draws * (len(sizes) + 1)
     sequences = 0
     if draws:
-        sequences = int(min(purse.left / 3 / per_sequence, held.experiment.sequences))
+        sequences = int(min(purse.left_to_rank / 3 / per_sequence, held.experiment.sequences))
     if sequences < min(2, held.experiment.sequences) or not draws:
         return np.empty((0, len(sizes))), np.array(sizes)
     some = _Table.on(held.experiment, held.chosen, slice(0, sequences))
@@ -183,7 +198,7 @@ def _shares(
 ) -> _Shares | None:
     table = _Table.on(experiment, chosen, slice(0, 2 * _FEW, 2))
     fewest, most = _PAIRS
-    pairs = int(min(most, purse.left * 2 / 3 / (2 * len(chosen) * table.price)))
+    pairs = int(min(most, purse.left_to_rank * 2 / 3 / (2 * (len(chosen) + 1) * table.price)))
     if pairs < fewest:
         return None
     found = shapley(table.value, len(chosen), pairs=pairs, rng=rng)
@@ -195,8 +210,8 @@ def _greedy(
 ) -> np.ndarray | None:
     """The greedy order up to 90 %, then the others as ranked; None where the budget ended."""
     table = _Table.on(experiment, chosen, slice(0, 2 * _FEW, 2))
-    most = purse.left / table.price - 2
     n = len(chosen)
+    most = purse.left_to_rank / table.price - (n + 2)  # each step runs the clean model again
     found_N = greedy(table.value, n, share=SHARE, most=most)
     if not len(found_N):
         return None

@@ -153,8 +153,11 @@ def depth(effects: Effects, *, rng: np.random.Generator) -> Measured:
     """
     if effects.num_layers is None:
         raise Refused("num_layers: got None, needed for a relative depth")
+    x_NS = of_circuit(effects)
+    if not np.issubdtype(effects.layer_N.dtype, np.integer):
+        raise Refused(f"layers: got {effects.layer_N.dtype}, allowed whole numbers")
     layer_N, layers = np.maximum(effects.layer_N, 0), effects.num_layers
-    profile = depth_profile(of_circuit(effects), layer_N, layers)
+    profile = depth_profile(x_NS, layer_N, layers)
     depth_L = (np.arange(layers) + 0.5) / layers
     return Measured(
         {"depth_centre": profile.centre, "depth_width": profile.spread},
@@ -211,6 +214,8 @@ def _joint_fraction(effects: Effects) -> Estimate:
     along_KH, size_K = effects.along_KH, effects.size_K
     if along_KH is None or size_K is None:
         raise Refused("circuits.budget: got none left for sets of components")
+    if not (np.diff(size_K, prepend=0) > 0).all():
+        raise Refused("sets of components: got sizes that do not rise from 1, allowed rising ones")
     every_N = np.arange(1, size_K[-1] + 1)
 
     def fraction(x_KH: np.ndarray) -> float:
@@ -317,6 +322,8 @@ def circuit_areas(effects: Effects, *, rng: np.random.Generator) -> Measured:
         raise Refused("circuits.edges: got false, needed for circuits of edges")
     of_circuit(effects)
     kept_F, faithful_F = np.append(0.0, effects.kept_F), np.append(0.0, effects.faithful_F)
+    if not (np.diff(kept_F) > 0).all():
+        raise Refused("edges kept: got shares that do not rise, allowed rising ones")
     areas = circuit_metrics(kept_F, faithful_F)
     count = len(effects.clean_S)
     return Measured(

@@ -8,8 +8,12 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import ortho_group
 
+from scaleinv_ray.contract import Refused
 from scaleinv_ray.invariants.common.block_replicates import alive_in_replicates, block_covariances
 from scaleinv_ray.invariants.renormalization.coarse_graining import correlation
+
+_LARGEST = 1e36
+"""Standard deviation of a unit whose samples float32 holds."""
 
 
 def permuted_columns(x_TD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -79,8 +83,14 @@ def latent_factors(
 
     Returns:
         Rows [T, D], float32, of mean zero.
+
+    Raises:
+        Refused: for units that float32 cannot hold.
     """
     loading_DF, noise_D = factor_model(covariance_DD, num_factors)
+    largest = float(np.sqrt(np.diagonal(covariance_DD).max()))
+    if not largest < _LARGEST:
+        raise Refused(f"units: got a standard deviation of {largest:.1e}, allowed < {_LARGEST:.0e}")
     x_TD = rng.standard_normal((num_rows, len(noise_D)), dtype=np.float32)
     x_TD *= np.sqrt(noise_D).astype(np.float32)
     score_TF = rng.standard_normal((num_rows, num_factors), dtype=np.float32)
