@@ -273,7 +273,7 @@ def strength(effects: Effects, *, rng: np.random.Generator) -> Measured:
             "forwards": effects.forwards}  # fmt: skip
     return Measured(
         {
-            "top_effect": jackknifed(top_of, effects.effect_NS),
+            "top_effect": jackknifed(top_of, effects.effect_NS.astype(np.float64)),
             "task_gap": jackknifed(lambda x_1S: float(x_1S.mean()), gap_1S),
         },
         flags={name: value for name, value in told.items() if value is not None},

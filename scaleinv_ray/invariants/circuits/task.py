@@ -65,7 +65,7 @@ def of_circuit(effects: Effects) -> np.ndarray:
         effects: of one model; an untrained one is a null, whatever it does.
 
     Returns:
-        Its array.
+        Its array, float64.
 
     Raises:
         Refused: of a trained model that does not do the task, and for a signal share below a half.
@@ -73,5 +73,6 @@ def of_circuit(effects: Effects) -> np.ndarray:
     sound(effects)
     if effects.variant in {None, "trained"}:
         check_done(effects.metric, effects.clean_S, effects.corrupted_S)
-    check_signal(effects.effect_NS)
-    return effects.effect_NS
+    effect_NS = effects.effect_NS.astype(np.float64)
+    check_signal(effect_NS)
+    return effect_NS

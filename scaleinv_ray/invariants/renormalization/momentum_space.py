@@ -28,7 +28,6 @@ def projected_kurtosis(x_TN: np.ndarray, sizes_K: np.ndarray) -> np.ndarray:
     """
     z_TN = x_TN - x_TN.mean(axis=0, dtype=np.float64)
     z_TN /= np.sqrt((z_TN**2).mean(axis=0))
-    z_TN = z_TN.astype(np.promote_types(z_TN.dtype, np.float32), copy=False)  # half is no linalg's
     vector_NN = np.linalg.eigh(z_TN.T @ z_TN)[1][:, ::-1]
     score_TN = z_TN @ vector_NN
     found = []
