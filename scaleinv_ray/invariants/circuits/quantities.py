@@ -214,7 +214,7 @@ def _joint_fraction(effects: Effects) -> Estimate:
     along_KH, size_K = effects.along_KH, effects.size_K
     if along_KH is None or size_K is None:
         raise Refused("circuits.budget: got none left for sets of components")
-    if not (np.diff(size_K, prepend=0) > 0).all():
+    if not (np.diff(size_K, prepend=0) >= 1).all():
         raise Refused("sets of components: got sizes that do not rise from 1, allowed rising ones")
     every_N = np.arange(1, size_K[-1] + 1)
 
