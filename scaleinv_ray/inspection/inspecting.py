@@ -288,18 +288,9 @@ def inspect(
         rows = measured(asked, say)
         since = None if parent is None else _since(parent, tokenizer, asked, rows, say)
     lines, refused = lines_of(rows)
-    unit = asked.plan.units[0]
-    c = unit.checkpoint
-    found = assessed(
-        lines,
-        reference,
-        n_params=c.n_params,
-        weights={c.weights_digest} | ({since.weights} if since else set()),
-        tokenizer=asked.plan.tokenizer_of(unit),
-        tokens={probe: of.digest for (probe, _), of in asked.plan.tokens.items()},
-    )
-    if found.card is not None:
-        lines = with_intervals(lines, found.card)
+    c = asked.plan.units[0].checkpoint
+    known = {c.weights_digest} | ({since.weights} if since else set())
+    found, lines = _beside_series(lines, reference, asked, known)
     seconds = time.perf_counter() - began
     return Inspection(
         c.model,
@@ -314,6 +305,26 @@ def inspect(
         since and since.parent,
         since.changes if since else (),
     )
+
+
+def _beside_series(
+    lines: list[Line], reference: Reference, asked: Asked, known: set[str]
+) -> tuple[Assessment, list[Line]]:
+    """The card of the series, and the lines with its intervals where it has any.
+
+    Args:
+        known: digests of weights that vouch for nobody: the model's own and its parent's.
+    """
+    unit = asked.plan.units[0]
+    found = assessed(
+        lines,
+        reference,
+        n_params=unit.checkpoint.n_params,
+        weights=known,
+        tokenizer=asked.plan.tokenizer_of(unit),
+        tokens={probe: of.digest for (probe, _), of in asked.plan.tokens.items()},
+    )
+    return found, lines if found.card is None else with_intervals(lines, found.card)
 
 
 class _Since(NamedTuple):

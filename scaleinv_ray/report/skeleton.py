@@ -1,6 +1,6 @@
 """The frame of the page; `%%NAME%%` marks the place of a part."""
 
-PAGE = """\
+HEAD = """\
 <!doctype html>
 <html lang="en" data-theme="light">
 <head>
@@ -18,6 +18,12 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
 <style>%%STYLE%%</style>
 </head>
 <body>
+"""
+"""What every page begins with, up to its body: style, theme, nothing from elsewhere."""
+
+PAGE = (
+    HEAD
+    + """\
 <a class="skip" href="#verdicts">To the verdicts</a>
 <header class="top">
   <div class="bar">
@@ -191,6 +197,7 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
 </body>
 </html>
 """
+)
 SPECTRA = """\
 <section id="spectroscopy" class="later" aria-labelledby="spectroscopy-title">
   <h2 id="spectroscopy-title">Neural spectroscopy</h2>

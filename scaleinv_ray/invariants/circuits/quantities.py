@@ -214,8 +214,11 @@ def _joint_fraction(effects: Effects) -> Estimate:
     along_KH, size_K = effects.along_KH, effects.size_K
     if along_KH is None or size_K is None:
         raise Refused("circuits.budget: got none left for sets of components")
-    if not (np.diff(size_K, prepend=0) >= 1).all():
-        raise Refused("sets of components: got sizes that do not rise from 1, allowed rising ones")
+    count = len(effects.effect_NS)
+    if not ((np.diff(size_K, prepend=0) >= 1).all() and size_K[-1] <= count):
+        raise Refused(
+            f"sets of components: got sizes that do not rise, allowed rising in 1..{count}"
+        )
     every_N = np.arange(1, size_K[-1] + 1)
 
     def fraction(x_KH: np.ndarray) -> float:

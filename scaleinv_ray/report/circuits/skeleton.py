@@ -1,23 +1,10 @@
 """The frame of the page of circuits; `%%NAME%%` marks the place of a part."""
 
-PAGE = """\
-<!doctype html>
-<html lang="en" data-theme="light">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src
-  'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
-<link rel="icon" href="data:,">
-<title>%%TITLE%%</title>
-<script>
-if (matchMedia("(prefers-color-scheme: dark)").matches) {
-  document.documentElement.dataset.theme = "dark";
-}
-</script>
-<style>%%STYLE%%</style>
-</head>
-<body>
+from scaleinv_ray.report.skeleton import HEAD
+
+PAGE = (
+    HEAD
+    + """\
 <header class="top">
   <div class="bar">
     <p class="product">scaleinv_ray <span>circuits</span></p>
@@ -38,3 +25,4 @@ if (matchMedia("(prefers-color-scheme: dark)").matches) {
 </body>
 </html>
 """
+)
