@@ -238,15 +238,32 @@ def test_edges_through_a_norm_are_refused(name: str) -> None:
         estimate(experiment, edges=True)
 
 
+def test_what_a_recorded_run_knows_is_not_worked_out_again(experiment: Experiment) -> None:
+    rows, anatomy = experiment.batches[0], experiment.anatomy
+    seen: list[int] = []
+    handles = [
+        projection.module.register_forward_hook(lambda *_, at=layer: seen.append(at))
+        for layer in (0, 1)
+        for projection in anatomy.projections(layer)
+    ]
+    values(experiment.surgery, rows, anatomy.graph.masks([anatomy.graph.named(["h0.1"])]))
+    for handle in handles:
+        handle.remove()
+    assert set(seen) == {1}, "queries, keys and values before the first changed head are known"
+    assert not any("forward" in vars(m) for m in anatomy.model.modules())
+
+
 def test_hooks_are_gone_after_an_error() -> None:
     experiment = Experiment(Surgery(Anatomy.of(built("gpt2"))), pairs())
     rows, graph = experiment.batches[0], experiment.anatomy.graph
     broken = rows.corrupted.map(lambda x: x[..., :3])
-    with pytest.raises(RuntimeError, match="size"):
-        list(experiment.surgery.swapped(rows.clean, broken, graph.masks([range(11)])))
-    for module in experiment.anatomy.model.modules():
-        assert not module._forward_hooks
-        assert not module._forward_pre_hooks
+    for first in (0, 1):  # with the embedding, and without: then the first block is known
+        with pytest.raises(RuntimeError, match="size"):
+            list(experiment.surgery.swapped(rows.clean, broken, graph.masks([range(first, 11)])))
+        for module in experiment.anatomy.model.modules():
+            assert not module._forward_hooks
+            assert not module._forward_pre_hooks
+            assert "forward" not in vars(module)
     values(experiment.surgery, rows, graph.masks([range(11)]))
 
 

@@ -181,6 +181,10 @@ class Anatomy:
         """The output projection, whose input are the heads side by side."""
         return self.blocks[layer].get_submodule(self.paths.out)
 
+    def attention(self, layer: int) -> nn.Module:
+        """The module that ends with `out`."""
+        return self.blocks[layer].get_submodule(self.paths.out.rpartition(".")[0])
+
     def mlp(self, layer: int) -> nn.Module:
         """The module whose output is the MLP's."""
         assert self.paths.mlp is not None, "asked of a model without MLPs"

@@ -7,7 +7,7 @@ K width of a head, V vocabulary, W writers.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -77,6 +77,19 @@ def on_mlp(anatomy: Anatomy, layer: int, edit: Edit, tokens: int) -> Any:
     return anatomy.mlp(layer).register_forward_hook(hook, prepend=True)
 
 
+@contextmanager
+def gives(module: nn.Module, forward: Callable[..., Any]) -> Generator[None]:
+    """A module answers with `forward` inside the context; hooks on it see its answer as ever."""
+    held = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if held is not None:  # a forward of its own, as accelerate gives
+            module.forward = held
+
+
 @dataclass
 class Surgery:
     """A model whose blocks are run one by one.
@@ -84,7 +97,8 @@ class Surgery:
     Attributes:
         anatomy: of the model.
         max_rows: rows of a batch, at most (at least the sequences of one set).
-        work: blocks run so far, times rows; see `forwards`.
+        work: blocks run so far, times rows; see `forwards`. The first block of a rerun counts
+            whole, though what is known of it is not worked out again.
     """
 
     anatomy: Anatomy
@@ -93,6 +107,8 @@ class Surgery:
     _calls: dict[int, list[tuple[tuple[Any, ...], dict[str, Any]]]] = field(
         default_factory=dict, init=False
     )
+    _rest: dict[int, tuple[Any, ...]] = field(default_factory=dict, init=False)
+    """What attention returns beside its output, by layer."""
 
     def forwards(self, sequences: int) -> float:
         """Cost so far in forward passes over that many sequences; a backward pass counts one."""
@@ -112,11 +128,20 @@ class Surgery:
                 found.append((args[1:], known))
 
             with hooks() as handles, torch.no_grad():
-                for block in self.anatomy.blocks:
+                for layer, block in enumerate(self.anatomy.blocks):
                     handles.append(block.register_forward_pre_hook(hook, with_kwargs=True))
+                    attention = self.anatomy.attention(layer)
+                    handles.append(attention.register_forward_hook(self._keep_rest(layer)))
                 self._body(torch.zeros(1, length, dtype=torch.long))
             self._calls[length] = found
         return self._calls[length]
+
+    def _keep_rest(self, layer: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            if isinstance(output, tuple):
+                self._rest[layer] = (None,) * (len(output) - 1)
+
+        return hook
 
     def _body(self, tokens_ST: torch.Tensor) -> None:
         device = next(self.anatomy.model.parameters()).device
@@ -160,6 +185,31 @@ class Surgery:
             x = out[0] if isinstance(out, tuple) else out
             self.work += len(x)
         yield self.anatomy.graph.layers, x
+
+    @contextmanager
+    def known(self, layer: int, heads: torch.Tensor, mlp: torch.Tensor | None) -> Generator[None]:
+        """A block whose heads before the output projection, and whose MLP, need not be worked out.
+
+        Args:
+            layer: of the block.
+            heads: [rows, T, H, K]; its output projection is still run, with the hooks on it.
+            mlp: what the MLP gives [rows, T, D]; None where it has to be run.
+        """
+        out, rest = self.anatomy.out(layer), self._rest.get(layer)
+
+        def attention(*_args: Any, **_kwargs: Any) -> Any:
+            written = out(heads.flatten(-2))
+            return written if rest is None else (written, *rest)
+
+        with ExitStack() as stack:
+            stack.enter_context(gives(self.anatomy.attention(layer), attention))
+            if mlp is not None:
+                # OPT's MLP sees all tokens of a batch as rows
+                def held(x: torch.Tensor) -> torch.Tensor:
+                    return mlp.reshape(*x.shape[:-1], -1)
+
+                stack.enter_context(gives(self.anatomy.mlp(layer), held))
+            yield
 
     def record(self, tokens_ST: torch.Tensor) -> State:
         """Runs the model once; what its components give."""
@@ -221,7 +271,15 @@ class Surgery:
         if start == 0 and masks_CW[:, 0].any():
             x = choose(mask_CW[:, 0], donor.stream[0])(x)
         width = graph.heads + graph.mlps
-        with self.hooked(x.shape[1]) as handles:
+        with self.hooked(x.shape[1]) as handles, ExitStack() as stack:
+            if start < graph.layers and not masks_CW[:, 0].any():
+                first = 1 + start * width
+                same = graph.mlps and (
+                    graph.parallel or not mask_CW[:, first : first + graph.heads].any()
+                )
+                mlp = clean.mlps[start].repeat(sets, 1, 1) if same else None
+                heads = clean.heads[start].repeat(sets, 1, 1, 1)
+                stack.enter_context(self.known(start, heads, mlp))
             for layer in range(start, graph.layers):
                 first = 1 + layer * width
                 mask_CH = mask_CW[:, first : first + graph.heads]
