@@ -105,7 +105,11 @@ def check_estimate(
 
 
 def _of_rows(experiment: Experiment, rows: Rows, method: str, end: str, edges: bool) -> Scores:
-    at = partial(_scores_at, experiment, rows, edges)
+    moved_WSTD = None
+    if edges:
+        moved_WSTD = written(experiment.anatomy, rows.corrupted)
+        moved_WSTD -= written(experiment.anatomy, rows.clean)
+    at = partial(_scores_at, experiment, rows, moved_WSTD)
     if method == "gradient":
         state = rows.clean if end == "clean" else rows.corrupted
         nodes, found = at(state.stream[0])
@@ -159,19 +163,22 @@ class _Tape:
 
 
 def _scores_at(
-    experiment: Experiment, rows: Rows, edges: bool, x_STD: torch.Tensor
+    experiment: Experiment, rows: Rows, moved_WSTD: torch.Tensor | None, x_STD: torch.Tensor
 ) -> tuple[np.ndarray, np.ndarray | None]:
+    """Scores of nodes [W, S]; of edges [W, R, S] where it is known what moves along them."""
     tape = _run(experiment, rows, x_STD)
     with torch.enable_grad():
         m_S = rows.metric(experiment.anatomy, tape.read[-1][None])[0]
     experiment.surgery.work += experiment.anatomy.graph.layers * len(x_STD)  # the way back
     wanted = [tape.state.stream[0], *tape.state.heads, *tape.state.mlps]
-    more = [*(y for layer in tape.projected for y in layer), *tape.read] if edges else []
+    more = [*(y for layer in tape.projected for y in layer), *tape.read]
+    if moved_WSTD is None:
+        more = []
     grads = list(torch.autograd.grad(m_S.sum(), [*wanted, *more]))
     nodes = _nodes(rows, grads[: len(wanted)], experiment.anatomy)
-    if not edges:
+    if moved_WSTD is None:
         return nodes, None
-    return nodes, _edges(experiment.anatomy, rows, tape, grads[len(wanted) :])
+    return nodes, _edges(experiment.anatomy, moved_WSTD, tape, grads[len(wanted) :])
 
 
 def _run(experiment: Experiment, rows: Rows, x_STD: torch.Tensor) -> _Tape:
@@ -223,30 +230,41 @@ def _nodes(rows: Rows, grads: list[torch.Tensor], anatomy: Anatomy) -> np.ndarra
     return torch.cat(found).double().cpu().numpy()
 
 
-def _edges(anatomy: Anatomy, rows: Rows, tape: _Tape, grads: list[torch.Tensor]) -> np.ndarray:
+def _edges(
+    anatomy: Anatomy, moved_WSTD: torch.Tensor, tape: _Tape, grads: list[torch.Tensor]
+) -> np.ndarray:
     """(u_B - u_A) . gradient of each reader, [W, R, S]; zero where there is no edge."""
     graph, left = anatomy.graph, list(grads)
     of_projected = [[left.pop(0) for _ in layer] for layer in tape.projected]
-    moved_WSTD = written(anatomy, rows.corrupted) - written(anatomy, rows.clean)
-    readers: list[torch.Tensor] = []
+    readers_RSTD: list[torch.Tensor] = []  # those that see the same writers
     for layer in range(graph.layers):
         projections = anatomy.projections(layer)
         x = tape.state.stream[layer].detach()
-        readers += _through_norm(anatomy.attention_norm(layer), x, projections, of_projected[layer])
+        norm = anatomy.attention_norm(layer)
+        readers_RSTD.append(_through_norm(norm, x, projections, of_projected[layer]))
         if graph.mlps:
-            readers.append(left.pop(0).reshape(x.shape))
-    readers.append(left.pop(0))
-    scores = torch.zeros(len(graph.writers), len(readers), len(moved_WSTD[0]), dtype=torch.float64)
-    for r, g_STD in enumerate(readers):
-        seen = graph.written_before(graph.readers[r])
-        scores[:seen, r] = torch.einsum("wstd,std->ws", moved_WSTD[:seen], g_STD).double().cpu()
-    return scores.numpy()
+            readers_RSTD.append(left.pop(0).reshape(1, *x.shape))
+    readers_RSTD.append(left.pop(0)[None])
+    scores = np.zeros((len(graph.writers), len(graph.readers), moved_WSTD.shape[1]))
+    first = 0
+    for g_RSTD in readers_RSTD:
+        seen = graph.written_before(graph.readers[first])
+        among = slice(first, first + len(g_RSTD))
+        scores[:seen, among] = _dots(moved_WSTD[:seen], g_RSTD).double().cpu().numpy()
+        first = among.stop
+    return scores
+
+
+def _dots(x_WSTD: torch.Tensor, y_RSTD: torch.Tensor) -> torch.Tensor:
+    """Of every x with every y, sequence by sequence: [W, R, S]."""
+    x_SWN, y_SRN = (z.flatten(2).transpose(0, 1) for z in (x_WSTD, y_RSTD))
+    return (x_SWN @ y_SRN.mT).permute(1, 2, 0)
 
 
 def _through_norm(
     norm: nn.Module, x_STD: torch.Tensor, projections: list[Projection], grads: list[torch.Tensor]
-) -> list[torch.Tensor]:
-    """Gradients of all q, then all k, then all v at the stream, [S, T, D] each."""
+) -> torch.Tensor:
+    """Gradients of all q, then all k, then all v at the stream, [R, S, T, D]."""
     by_role: dict[str, torch.Tensor] = {}
     for projection, grad in zip(projections, grads, strict=True):
         for role, g in projection.views(grad).items():
@@ -256,4 +274,4 @@ def _through_norm(
         # a norm acts on every row alone: the rows of all readers go through it at once
         wide = x_STD.expand(g_RSTD.shape).clone().requires_grad_()
         (back,) = torch.autograd.grad(norm(wide), wide, g_RSTD)
-    return list(back)
+    return back
