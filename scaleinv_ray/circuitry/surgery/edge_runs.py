@@ -97,16 +97,25 @@ class _Run:
             for layer, x in self.surgery.blocks_from(x_STD.repeat(sets, 1, 1), self.start):
                 if layer < graph.layers:
                     self._attention_reads(layer, x, handles)
-        return x.unflatten(0, (sets, -1)) + self._moved(len(graph.readers) - 1)
+        return x.unflatten(0, (sets, -1)) + self._moved([len(graph.readers) - 1])[0]
 
-    def _moved(self, reader: int) -> torch.Tensor:
-        """Donor minus this run, over the writers that a reader sees as the donor's."""
-        seen = self.graph.written_before(self.graph.readers[reader])
-        mask_CW = self.mask_CWR[:, :seen, reader]
-        moved = torch.zeros_like(self.now[0])
-        for w in mask_CW.any(dim=0).nonzero().flatten().tolist():
-            moved = moved + mask_CW[:, w, None, None, None] * (self.donor_WSTD[w] - self.now[w])
-        return moved
+    def _moved(self, readers: list[int]) -> torch.Tensor:
+        """Donor minus this run, over the writers that each reader sees as the donor's.
+
+        Args:
+            readers: that can see the same writers.
+
+        Returns:
+            [R, C, S, T, D].
+        """
+        seen = self.graph.written_before(self.graph.readers[readers[0]])
+        mask_CRW = self.mask_CWR[:, :seen, readers].mT
+        used = mask_CRW.flatten(0, 1).any(dim=0).nonzero().flatten().tolist()
+        if not used:
+            return torch.zeros_like(self.now[0]).expand(len(readers), *self.now[0].shape)
+        moved_CWSTD = torch.stack([self.donor_WSTD[w] - self.now[w] for w in used], dim=1)
+        seen_CRN = mask_CRW[..., used] @ moved_CWSTD.flatten(2)
+        return seen_CRN.unflatten(2, self.now[0].shape[1:]).transpose(0, 1)
 
     def _first_reader(self, layer: int) -> int:
         return layer * (self.graph.heads + 2 * self.graph.groups + self.graph.mlps)
@@ -115,11 +124,13 @@ class _Run:
         """Hooks that give each query, key and value of a layer its own view of the stream."""
         first = self._first_reader(layer)
         counts = {"q": self.graph.heads, "k": self.graph.groups, "v": self.graph.groups}
-        own: dict[str, list[tuple[int, torch.Tensor]]] = {}
-        for role, count in counts.items():
-            of = [n for n in range(count) if self.mask_CWR[:, :, first + n].any()]
-            own[role] = [(n, x_BTD + self._moved(first + n).flatten(0, 1)) for n in of]
-            first += count
+        all_of = [(role, n) for role, count in counts.items() for n in range(count)]
+        moved = [n for n in range(len(all_of)) if self.mask_CWR[:, :, first + n].any()]
+        own: dict[str, list[tuple[int, torch.Tensor]]] = {role: [] for role in counts}
+        if moved:
+            views_RBTD = x_BTD + self._moved([first + n for n in moved]).flatten(1, 2)
+            for (role, n), view_BTD in zip((all_of[n] for n in moved), views_RBTD, strict=True):
+                own[role].append((n, view_BTD))
         for projection in self.surgery.anatomy.projections(layer):
             hook = partial(self._reproject, layer, projection, own)
             handles.append(projection.module.register_forward_hook(hook))
@@ -147,7 +158,7 @@ class _Run:
         reader = self._first_reader(layer + 1) - 1
         if not self.mask_CWR[:, :, reader].any():
             return None
-        return (args[0] + self._moved(reader).reshape(args[0].shape), *args[1:])
+        return (args[0] + self._moved([reader])[0].reshape(args[0].shape), *args[1:])
 
     def _keep_heads(self, layer: int, z_BTHK: torch.Tensor) -> torch.Tensor:
         u_HBTD = _written_by_heads(self.surgery.anatomy, layer, z_BTHK)
