@@ -21,7 +21,7 @@ from scaleinv_ray.plan.jobs_from_plan import jobs_for
 from scaleinv_ray.runs import analysis as run_module
 from scaleinv_ray.runs.analysis import run
 from scaleinv_ray.store import Store, read_records
-from tests.cluster.test_faults import small_config
+from tests.cluster.driving.test_faults import small_config
 
 pytestmark = pytest.mark.ray
 INVARIANTS: dict[str, dict[str, Any]] = {

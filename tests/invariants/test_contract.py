@@ -410,6 +410,6 @@ def test_every_quantity_says_in_one_line_what_it_means(spec: Invariant) -> None:
 
 
 def test_every_invariant_has_a_truth() -> None:
-    text = "".join(p.read_text() for p in (Path(__file__).parents[1] / "truths").glob("*.py"))
+    text = "".join(p.read_text() for p in (Path(__file__).parents[1] / "truths").rglob("*.py"))
     for spec in REGISTRY.values():
         assert spec.function.__name__ in text, f"{spec.name} has no test in tests/truths"

@@ -17,7 +17,7 @@ from scaleinv_ray.cluster.nodes.checks import (
 from scaleinv_ray.cluster.nodes.node_kinds import NodeKind
 from scaleinv_ray.config.cluster import ClusterOptions
 from scaleinv_ray.runs.analysis import run
-from tests.cluster.test_faults import small_config
+from tests.cluster.driving.test_faults import small_config
 
 HEAD = NodeKind({"CPU": 0.0, "memory": 64e9}, 1)
 CPU = NodeKind({"CPU": 16.0, "memory": 16e9}, 2)

@@ -1,6 +1,6 @@
 """Ray clusters of their own, each run as a program in namespaces of its own.
 
-    python -m tests.cluster.isolated TASK FOLDER
+    python -m tests.cluster.isolated.isolated TASK FOLDER
 
 Ray's test clusters end with `ray stop`, which kills every Ray process that it can see, and take
 fixed ports: so a program sees neither the processes nor the network of the machine.
@@ -160,11 +160,11 @@ def kill_raylet(folder: Path) -> dict[str, Any]:
 
 def preempt(folder: Path) -> dict[str, Any]:
     """A node has notice that it will be taken away, and is."""
-    from tests.cluster.test_spot_notice import Metadata
+    from tests.cluster.nodes.test_spot_notice import Metadata
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    job = Path(__file__).resolve().parents[2] / "jobs" / "spot_notice.py"
+    job = Path(__file__).resolve().parents[3] / "jobs" / "spot_notice.py"
 
     def notice(cluster: Any, node: Any) -> None:
         given = {

@@ -14,8 +14,8 @@ from scaleinv_ray.conclude.concluding import completed, read_folder
 from scaleinv_ray.plan.jobs import FAILED
 from scaleinv_ray.runs.analysis import Run, run
 from scaleinv_ray.store import Store, read_records
+from tests.cluster.driving.test_faults import events, small_config
 from tests.cluster.synthetic_work import capture_file, execute, good
-from tests.cluster.test_faults import events, small_config
 
 pytestmark = pytest.mark.ray
 Damage = Callable[[Path], object]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.test_nodes import isolated, namespaces
+from tests.cluster.nodes.test_nodes import isolated, namespaces
 
 assert namespaces, "a fixture"
 pytestmark = [pytest.mark.ray, pytest.mark.root, pytest.mark.slow]

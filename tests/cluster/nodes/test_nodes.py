@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.test_faults import small_config
+from tests.cluster.driving.test_faults import small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.root, pytest.mark.slow]
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 UNSHARE = [
     "unshare", "--net", "--pid", "--mount", "--fork", "--mount-proc", "--kill-child", "bash", "-c",
 ]  # fmt: skip
@@ -38,7 +38,7 @@ def isolated(
     task: str, folder: Path, scratch: Path, *, program: str = "isolated", **settings: str
 ) -> dict[str, Any]:
     """What the program prints as JSON; `settings` are added to its environment."""
-    command = f"{sys.executable} -m tests.cluster.{program} {task} {folder}"
+    command = f"{sys.executable} -m tests.cluster.isolated.{program} {task} {folder}"
     # bash stays as the first process of the namespace and buries the dead
     script = f"ip link set lo up; {command}; exit $?"
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

@@ -19,7 +19,7 @@ from scaleinv_ray.runs.run_lock import alone
 from scaleinv_ray.runs.sweep import SKIPPED, sweep
 from scaleinv_ray.runs.watch import arrivals, fetched, watch
 from scaleinv_ray.store import Store
-from tests.cluster.test_faults import small_config
+from tests.cluster.driving.test_faults import small_config
 
 pytestmark = pytest.mark.ray
 

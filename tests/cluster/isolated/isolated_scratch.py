@@ -1,6 +1,6 @@
 """Clusters of two nodes with a scratch folder each, run as programs in namespaces of their own.
 
-    python -m tests.cluster.isolated_scratch TASK FOLDER
+    python -m tests.cluster.isolated.isolated_scratch TASK FOLDER
 
 FOLDER holds series.yaml, whose scratch has a folder for every node.
 """
@@ -27,7 +27,7 @@ from scaleinv_ray.plan.jobs import FAILED
 from scaleinv_ray.runs.analysis import run
 from scaleinv_ray.store import Store
 from tests.cluster.buckets import bucket_server
-from tests.cluster.isolated import HEALTH
+from tests.cluster.isolated.isolated import HEALTH
 
 POLL_S = 0.02
 MORE = {

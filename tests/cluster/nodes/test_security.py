@@ -21,7 +21,7 @@ from scaleinv_ray.runs import watch as watch_module
 from scaleinv_ray.runs.watch import arrivals, fetched
 from tests.cluster.test_loading import one_model, the_job
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SOURCES = [*(ROOT / "scaleinv_ray").rglob("*.py"), *(ROOT / "jobs").glob("*.py")]
 PROGRAMS = [*(ROOT / "scripts").rglob("*.py"), *(ROOT / "tests").rglob("[!t]*.py")]
 """For the tests themselves, tests/conftest.py has said it."""
@@ -85,7 +85,7 @@ def test_whoever_imports_ray_has_said_how_it_authenticates() -> None:
         seen.add(file)
         said = [i for i, line in enumerate(text.splitlines(), 1) if '"RAY_AUTH_MODE"' in line]
         assert said and said[0] < lines[0], f"{file}: imports ray in line {lines[0]}"
-    ours = {ROOT / "scaleinv_ray/cluster/session.py", ROOT / "tests/cluster/isolated.py"}
+    ours = {ROOT / "scaleinv_ray/cluster/session.py", ROOT / "tests/cluster/isolated/isolated.py"}
     assert ours <= seen
 
 

@@ -19,10 +19,10 @@ from scaleinv_ray.conclude.concluding import completed
 from scaleinv_ray.config.cluster import ClusterOptions
 from scaleinv_ray.plan.jobs import FAILED, Jobs
 from scaleinv_ray.store import Store
+from tests.cluster.driving.test_faults import small_config
+from tests.cluster.driving.test_pending import capture
+from tests.cluster.nodes.test_nodes import ROOT, isolated, namespaces
 from tests.cluster.synthetic_work import capture_file, good
-from tests.cluster.test_faults import small_config
-from tests.cluster.test_nodes import ROOT, isolated, namespaces
-from tests.cluster.test_pending import capture
 
 assert namespaces, "a fixture"
 CPU = NodeKind({"CPU": 16.0, "memory": 1e9}, 1)

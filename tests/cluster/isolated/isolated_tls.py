@@ -1,6 +1,6 @@
 """A cluster whose gRPC is encrypted, and who gets in.
 
-    python -m tests.cluster.isolated_tls talk FOLDER
+    python -m tests.cluster.isolated.isolated_tls talk FOLDER
 
 FOLDER holds the certificates of two authorities, `ours` and `theirs`.
 """

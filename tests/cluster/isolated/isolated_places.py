@@ -1,6 +1,6 @@
 """Clusters whose nodes come while a run goes, or never.
 
-python -m tests.cluster.isolated_places TASK FOLDER
+python -m tests.cluster.isolated.isolated_places TASK FOLDER
 """
 
 import json
@@ -25,7 +25,7 @@ from scaleinv_ray.conclude.concluding import completed
 from scaleinv_ray.config.cluster import ClusterOptions
 from scaleinv_ray.plan.jobs import FAILED, Jobs
 from scaleinv_ray.store import Store
-from tests.cluster.isolated import HEALTH, Fake, Slow, started
+from tests.cluster.isolated.isolated import HEALTH, Fake, Slow, started
 from tests.cluster.synthetic_work import of_weights
 
 
@@ -94,7 +94,7 @@ class Stuck(FakeMultiNodeProvider):
 class FullCloud(Fake):
     """An autoscaling cluster in such a cloud."""
 
-    provider = "tests.cluster.isolated_places.Stuck"
+    provider = "tests.cluster.isolated.isolated_places.Stuck"
 
 
 def never(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A node whose memory runs out, as its own cgroup tells Ray.
 
-    python -m tests.cluster.isolated_memory TASK FOLDER
+    python -m tests.cluster.isolated.isolated_memory TASK FOLDER
 
 The memory of the machine is not touched by it: in a mount namespace of its own, the program stands
 for the kernel and writes what the processes of its namespace have allocated.
@@ -35,7 +35,7 @@ from scaleinv_ray.plan.jobs import FAILED, WeightSource
 from scaleinv_ray.plan.jobs_from_plan import jobs_for
 from scaleinv_ray.runs.status import status
 from scaleinv_ray.store import Store
-from tests.cluster.isolated import CHECKPOINT
+from tests.cluster.isolated.isolated import CHECKPOINT
 
 GROUP = Path("/sys/fs/cgroup")
 LIMIT = 4 * 2**30

@@ -8,10 +8,10 @@ import yaml
 from scaleinv_ray.cluster.driving.driver import TRIES
 from scaleinv_ray.cluster.driving.memory_backoff import SPARED, Shrinking, doubled, less_memory
 from scaleinv_ray.cluster.pending import TEXT_CHARS
+from tests.cluster.driving.test_faults import small_config
+from tests.cluster.driving.test_pending import capture
+from tests.cluster.nodes.test_nodes import isolated, namespaces
 from tests.cluster.synthetic_work import good
-from tests.cluster.test_faults import small_config
-from tests.cluster.test_nodes import isolated, namespaces
-from tests.cluster.test_pending import capture
 
 assert namespaces, "a fixture"
 NODES = [{"CPU": 4.0, "memory": 8e9}, {"CPU": 2.0, "memory": 20e9}, {"CPU": 0.0, "memory": 99e9}]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 # json tags of RayJobSpec, RayClusterSpec, HeadGroupSpec, WorkerGroupSpec (ray-operator/apis/ray/v1)
 JOB = {
     "activeDeadlineSeconds", "backoffLimit", "rayClusterSpec", "submitterPodTemplate", "metadata",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.truths.ising import CRITICAL_TEMPERATURE, sample_ising
+from tests.truths.criticality.ising import CRITICAL_TEMPERATURE, sample_ising
 
 
 def energy(spin: np.ndarray, size: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.truths.percolation import (
+from tests.truths.criticality.percolation import (
     BETA_OVER_NU,
     CRITICAL_PROBABILITY,
     INVERSE_NU,

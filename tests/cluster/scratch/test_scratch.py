@@ -34,12 +34,12 @@ from scaleinv_ray.records import Protocol
 from scaleinv_ray.runs import analysis as run_module
 from scaleinv_ray.runs.analysis import run
 from scaleinv_ray.store import Store
-from tests.cluster.copies import chunks, killed, slow
-from tests.cluster.isolated import CHECKPOINT
-from tests.cluster.isolated_scratch import rows
+from tests.cluster.driving.test_faults import small_config
+from tests.cluster.isolated.isolated import CHECKPOINT
+from tests.cluster.isolated.isolated_scratch import rows
+from tests.cluster.nodes.test_nodes import isolated, namespaces
+from tests.cluster.scratch.copies import chunks, killed, slow
 from tests.cluster.synthetic_work import LABELS, capture_file
-from tests.cluster.test_faults import small_config
-from tests.cluster.test_nodes import isolated, namespaces
 
 assert namespaces, "a fixture"
 SPAWN = get_context("spawn")  # a fork of a process with threads may hang

@@ -1,6 +1,6 @@
 """Two nodes in network namespaces of their own, joined by a bridge, and the link between them cut.
 
-python -m tests.cluster.isolated_link cut_link FOLDER
+python -m tests.cluster.isolated.isolated_link cut_link FOLDER
 """
 
 import json
@@ -19,7 +19,7 @@ os.environ |= {f"RAY_grpc_client_keepalive_{what}_ms": "2000" for what in ("time
 import ray
 
 from scaleinv_ray.store import Store
-from tests.cluster.isolated import HEALTH, Slow, outcome, started
+from tests.cluster.isolated.isolated import HEALTH, Slow, outcome, started
 from tests.cluster.synthetic_work import execute, of_weights
 
 HEAD, WORKER, PORT = "10.77.0.1", "10.77.0.2", 6379

@@ -22,7 +22,7 @@ from scaleinv_ray.plan.costs import Load
 from scaleinv_ray.plan.jobs import FAILED, CaptureJob, Jobs, ProbeCaptures, Range, WeightSource
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.store import Store
-from tests.cluster.isolated import CHECKPOINT
+from tests.cluster.isolated.isolated import CHECKPOINT
 from tests.cluster.synthetic_work import capture_file, good
 
 NODES = Nodes(cpus={"a": 8.0, "b": 8.0}, memory={"a": 10e9, "b": 25e9, "head": 99e9})

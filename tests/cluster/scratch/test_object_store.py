@@ -16,9 +16,9 @@ from scaleinv_ray.runs.status import status
 from scaleinv_ray.runs.watch import arrivals, fetched
 from scaleinv_ray.store import Store
 from tests.cluster.buckets import bucket_server
+from tests.cluster.driving.test_faults import small_config
+from tests.cluster.driving.weather import Weather, proxied
 from tests.cluster.synthetic_work import capture_file, execute, good
-from tests.cluster.test_faults import small_config
-from tests.cluster.weather import Weather, proxied
 
 pytestmark = pytest.mark.ray
 LAST = "good0.parquet"

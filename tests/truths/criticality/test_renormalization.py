@@ -12,7 +12,7 @@ from scaleinv_ray.invariants.renormalization import (
     size_flow,
 )
 from scaleinv_ray.records import Activations, DepthStack
-from tests.truths.ising import CRITICAL_TEMPERATURE, sample_ising
+from tests.truths.criticality.ising import CRITICAL_TEMPERATURE, sample_ising
 
 
 def stream(x_SPN: np.ndarray) -> Activations:

@@ -19,7 +19,7 @@ from scaleinv_ray.runs import leftovers
 from scaleinv_ray.runs.leftovers import RECORD, left_behind, recorded
 from scaleinv_ray.store import Store
 from tests.cluster.conftest import run_config
-from tests.cluster.test_faults import events
+from tests.cluster.driving.test_faults import events
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 SLEEP = "import time; time.sleep(600)"
