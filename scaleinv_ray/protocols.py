@@ -215,8 +215,9 @@ class SamplingProtocol:
         return draws * (1 + losses / 3), self.batch
 
 
-_LEAST, _EDGES = 5, 40
-"""Forwards of the clean and the corrupted run, a gradient and all together; what edges take."""
+_LEAST, _LEAST_KL, _EDGES = 5, 13, 40
+"""Forwards of the clean and the corrupted run, a gradient (of kl five of them) and all together;
+what edges take."""
 
 
 @dataclass(frozen=True)
@@ -250,14 +251,20 @@ class CircuitsProtocol:
             raise ValueError(f"circuits.nodes: got {unknown}, allowed {NODES}")
         if not self.nodes:
             raise ValueError(f"circuits.nodes: got none, allowed one or more of {NODES}")
-        if self.edges and self.budget is not None and self.budget < _LEAST + _EDGES:
-            raise ValueError(
-                f"circuits.budget: got {self.budget}, allowed >= {_LEAST + _EDGES} with edges"
-            )
+        self._check_budget()
         if self.edges and self.ablation != "resample":
             raise ValueError(
                 f"circuits.edges: got true with ablation {self.ablation!r}, allowed 'resample' (an "
                 "edge carries what the writer gives in the corrupted sequence)"
+            )
+
+    def _check_budget(self) -> None:
+        by_kl = self.metric == "kl" and self.ablation == "resample"
+        least = (_LEAST_KL if by_kl else _LEAST) + _EDGES * self.edges
+        if self.budget is not None and self.budget < least:
+            why = [said for said, is_so in (("metric kl", by_kl), ("edges", self.edges)) if is_so]
+            raise ValueError(
+                f"circuits.budget: got {self.budget}, allowed >= {least} with {' and '.join(why)}"
             )
 
     def num_bytes(self, num_layers: int) -> int:

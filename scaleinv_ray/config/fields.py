@@ -37,11 +37,13 @@ _SIZES = {
 }  # fmt: skip
 
 
-def check_known(got: object, known: Collection[object], what: str) -> None:
+def check_known(got: object, known: Collection[object], what: str, field: str = "") -> None:
     """Raises ValueError with the nearest known name where `got` is not known."""
     if got not in tuple(known):
+        where = f"{field}: " if field else ""
         raise ValueError(
-            f"unknown {what} {shown(got, 60)}{nearest(got, known)}, allowed: {listed(known, got)}"
+            f"{where}unknown {what} {shown(got, 60)}{nearest(got, known)}, "
+            f"allowed: {listed(known, got)}"
         )
 
 
@@ -191,7 +193,7 @@ def check_circuits(
         ValueError: for an unknown probe, none that can be corrupted, or streamed models.
     """
     for probe in asked.probes:
-        check_known(probe, CORRUPTED, "circuits.probes: probe in pairs")
+        check_known(probe, CORRUPTED, "probe in pairs", "circuits.probes")
     if not probes_in_pairs(asked, probes):
         raise ValueError(
             f"circuits: got probes {', '.join(names)}, none can be corrupted; allowed "

@@ -355,7 +355,7 @@ class RunConfig(Options):
                     f"allowed 1..{self.protocol.sequences} (protocol.sequences)"
                 )
         for probe in self.sampling.observed if self.sampling else ():
-            check_known(probe, self.probe_names, "sampling.observed: probe")
+            check_known(probe, self.probe_names, "probe", "sampling.observed")
         if self.circuits is not None:
             check_circuits(self.circuits, self.probes, self.probe_names, self.cluster.load)
         return self

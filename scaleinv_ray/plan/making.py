@@ -77,7 +77,7 @@ def make_plan(config: RunConfig) -> Plan:
     keys = _Keys(protocol, tokens, config.split_heads, spectroscopy, pairs)
     measurements = _grouped(units, specs, keys)
     read = {m.invariant for m in measurements}
-    _check_read(read, config)
+    _check_read(read, config, live)
     used = {name: parameters for name, parameters in chosen.items() if name in read}
     equal = tuple(
         (f"{a.model}@{a.step}", f"{b.model}@{b.step}") for a, b in equal_weights(checkpoints)
@@ -192,12 +192,18 @@ def _units(config: RunConfig, checkpoints: Sequence[Checkpoint]) -> list[Unit]:
     return units
 
 
-def _check_read(read: set[str], config: RunConfig) -> None:
+def _check_read(read: set[str], config: RunConfig, live: Sequence[Checkpoint]) -> None:
     """An invariant that was asked for by name must have something to read."""
     for name in config.named_invariants:
         if name not in read:
             spec = REGISTRY[name]
             kind = KINDS[spec.kind]
+            if live and all(c.encoder and not kind.exists(c) for c in live):
+                models = listed(sorted({c.model for c in live}))
+                raise ValueError(
+                    f"invariants.{name}: got encoders alone ({models}), "
+                    f"which give no {spec.kind!r}; allowed: a causal model, or without it"
+                )
             asked = kind.is_asked(config.spectroscopy())
             raise ValueError(
                 f"invariants.{name}: got no capture of kind {spec.kind!r} for it, needs "

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from scaleinv_ray import probes
 from scaleinv_ray.checkpoints import Checkpoint
+from scaleinv_ray.checkpoints.files.roles import NORMED_AFTER
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.config.fields import probes_in_pairs
 from scaleinv_ray.config.run import ProbeFile, ProbeTokenFile
@@ -286,6 +287,7 @@ def probe_pairs(
             for the metric.
     """
     assert config.circuits is not None, "the kind is asked for"
+    _check_components(config, checkpoints)
     groups: dict[str, list[Checkpoint]] = defaultdict(list)
     for c in checkpoints:
         if not c.encoder:
@@ -295,6 +297,29 @@ def probe_pairs(
         for made, group in groups.items()
         for name in probes_in_pairs(config.circuits, config.probes)
     }
+
+
+def _check_components(config: RunConfig, checkpoints: Sequence[Checkpoint]) -> None:
+    """Refuses what a model's shapes show not to be had, before it is loaded."""
+    asked = config.circuits
+    assert asked is not None, "the kind is asked for"
+    if "circuits.circuit_areas" in config.named_invariants and not asked.edges:
+        raise ValueError(
+            "circuits.edges: got false with invariants.circuits.circuit_areas, allowed: true, or "
+            "without that invariant"
+        )
+    for c in checkpoints:
+        if asked.nodes == ("mlp",) and c.d_mlp == 0:
+            raise ValueError(
+                f"circuits.nodes: got ['mlp'], and model {c.model} has no MLPs; allowed: heads, "
+                "embed besides"
+            )
+        if asked.edges and c.architecture in NORMED_AFTER:
+            raise ValueError(
+                f"circuits.edges: got true with model {c.model} ({c.architecture}), which "
+                "normalises the sum of its heads, so that an edge carries no part of its own; "
+                "allowed: false"
+            )
 
 
 def _drawn(

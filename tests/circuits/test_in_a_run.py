@@ -5,17 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import transformers as tf
 
 import scaleinv_ray as si
+from scaleinv_ray.capture.by_kind.effects import effects_of
+from scaleinv_ray.checkpoints.files.roles import NORMED_AFTER
+from scaleinv_ray.circuitry.compiled import compile_program
+from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.config import load_run_config
+from scaleinv_ray.contract import Refused
 from scaleinv_ray.cost_model import price
+from scaleinv_ray.invariants.circuits.quantities import circuit_areas
 from scaleinv_ray.ladder.architectures import build_model
 from scaleinv_ray.ladder.checkpoint import write_checkpoint
 from scaleinv_ray.ladder.spec import Rung, TrainSpec
 from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 from scaleinv_ray.plan import Plan, make_plan
+from scaleinv_ray.probes.corrupted import Pairs
+from scaleinv_ray.protocols import CircuitsProtocol
 
 
 def series(folder: Path, **given: Any) -> dict[str, Any]:
@@ -72,7 +82,10 @@ def test_settings_are_in_the_keys_of_effects_alone(ladder: Path) -> None:
 
 def test_what_cannot_be_measured_is_refused_by_the_plan(ladder: Path) -> None:
     for given, said in (
-        ({"circuits": {"probes": ["inductoin"]}}, "circuits.probes: probe in pairs .*induction"),
+        (
+            {"circuits": {"probes": ["inductoin"]}},
+            "circuits.probes: unknown probe in .*induction",
+        ),
         ({"probes": ["counting"], "circuits": {}}, "circuits: got probes counting, none can be"),
         ({"cluster": {"load": "streamed"}}, "cluster.load: got 'streamed' with circuits"),
         ({"circuits": {"nodes": ["neurons"]}}, r"circuits.nodes: got \['neurons'\], allowed"),
@@ -80,15 +93,71 @@ def test_what_cannot_be_measured_is_refused_by_the_plan(ladder: Path) -> None:
         ({"circuits": {"sequences": 4}}, "circuits.sequences: got 4, allowed: greater than .* 5"),
         ({"circuits": {"budget": 4}}, "circuits.budget: got 4, allowed: greater than .* 5"),
         ({"circuits": {"budget": 44, "edges": True}}, "circuits.budget: got 44, allowed >= 45"),
+        (
+            {"circuits": {"budget": 12, "metric": "kl"}},
+            "circuits.budget: got 12, allowed >= 13 with metric kl",
+        ),
         ({"circuits": {"edges": "yes"}}, "circuits.edges: got 'yes', allowed: true or false"),
     ):
         with pytest.raises(ValueError, match=said):
             load_run_config(series(ladder, **given))
     with pytest.raises(ValueError, match="probe induction of d16-s0: metric: got 'prob_diff'"):
         planned(ladder, circuits={"metric": "prob_diff"})
+    with pytest.raises(ValueError, match=r"circuits.nodes: got \['mlp'\], and model d16-s0 has no"):
+        planned(ladder, circuits={"nodes": ["mlp"]})
+    with pytest.raises(ValueError, match="circuits.edges: got false with .*circuit_areas, allowed"):
+        planned(ladder, invariants={"circuits.circuit_areas": {}})
     without = {k: v for k, v in series(ladder).items() if k != "circuits"}
     with pytest.raises(ValueError, match="needs a section 'circuits' in the config"):
         make_plan(load_run_config(without))
+
+
+def _alone(folder: Path, model: tf.PreTrainedModel, **circuits: Any) -> Plan:
+    model.eval().save_pretrained(folder / "model")
+    byte_tokenizer().save_pretrained(folder / "model")
+    return planned(
+        folder, models=[{"path": str(folder / "model")}], variants=["trained"],
+        invariants={"circuits.strength": {}}, circuits={"sequences": 8} | circuits,
+    )  # fmt: skip
+
+
+SMALL = {"vocab_size": 260, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+         "num_attention_heads": 2, "pad_token_id": None}  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", sorted(NORMED_AFTER))
+def test_edges_of_normalised_sums_are_refused_by_the_plan(
+    architecture: str, tmp_path: Path
+) -> None:
+    config = tf.AutoConfig.for_model(architecture, **SMALL, num_key_value_heads=1, head_dim=8)
+    config.bos_token_id = config.eos_token_id = None
+    model = tf.AutoModelForCausalLM.from_config(config)
+    with pytest.raises(ValueError, match=f"circuits.edges: got true with .*{architecture}.*false"):
+        _alone(tmp_path, model, edges=True)
+    assert len(_alone(tmp_path, model).measurements) == 1
+    with pytest.raises(ValueError, match="which normalises after its heads"):
+        Anatomy.of(model).check_edges()
+
+
+def test_an_encoder_alone_has_no_circuits(tmp_path: Path) -> None:
+    model = tf.BertForMaskedLM(tf.BertConfig(**SMALL))
+    with pytest.raises(ValueError, match="circuits.strength: got encoders alone .model., which"):
+        _alone(tmp_path, model)
+
+
+def test_a_model_that_answers_nothing_has_effects_and_no_circuit_of_edges() -> None:
+    model = compile_program("majority", dtype=torch.float32).model
+    with torch.no_grad():
+        model.lm_head.weight.zero_()  # as of a model that has not begun to learn
+    tokens = np.array([[0, 1, 2, 1, 2 - n % 2, 1 + n // 2] for n in range(4)] * 2)
+    tokens[4:, 1:3] = [[2, 2], [1, 1], [2, 2], [1, 1]]
+    at, one = np.full((8, 1), 5), np.ones((8, 1), dtype=np.int64)
+    pairs = Pairs(tokens, np.where(tokens, 3 - tokens, 0), at, one, 2 * one)
+    record = effects_of(Anatomy.of(model), pairs, CircuitsProtocol(edges=True))
+    assert record.num_edges and record.faithful_F is None
+    assert not record.effect_NS.any()
+    with pytest.raises(Refused, match="edges: got equal answers to A and B, allowed"):
+        circuit_areas(record, rng=np.random.default_rng(0))
 
 
 @pytest.mark.slow

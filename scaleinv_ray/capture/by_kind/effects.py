@@ -84,7 +84,7 @@ def effects_of(
         metric=found.metric,
         ablation=found.ablation,
         method=found.method,
-        num_edges=found.num_edges if has_edges else None,
+        num_edges=found.num_edges if settings.edges else None,
         accuracy=found.accuracy,
         acceptance=pairs.acceptance,
         forwards=found.forwards + experiment.surgery.forwards(experiment.sequences),

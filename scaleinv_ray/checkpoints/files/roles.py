@@ -160,6 +160,8 @@ _FAMILIES: dict[str, _Family] = {
 }
 CAPTURED = frozenset(_FAMILIES)
 """Architectures of which a model can be captured, not its weights alone."""
+NORMED_AFTER = frozenset({"olmo2", "gemma2"})
+"""A norm stands between what their heads and MLPs give and the stream."""
 ENCODERS = frozenset({"bert", "roberta", "xlm-roberta", "esm"})
 """Those whose attention sees later positions too, but where config.json says `is_decoder`."""
 # Causal masks that older checkpoints store beside the weights; they are constants, not weights.

@@ -97,11 +97,16 @@ def faithfulness(
         draws: random orders of the edges, whose first ones are kept instead.
         few: sequences, at most, on which they are run.
         rng: draws them.
+
+    Returns:
+        The curve; an empty one where A and B are answered alike, so that there is nothing to keep.
     """
     held = _odd(experiment)
     count = len(ranked_E2)
     sizes = sorted({max(1, round(f * count)) for f in FRACTIONS})
     faithful_K = _kept(held, ranked_E2, sizes)
+    if np.isnan(faithful_K).any():
+        return Faithfulness(np.empty(0), np.empty(0), np.empty((0, 0)))
     some = replace(held, pairs=held.pairs.some(slice(0, max(few, 1))))
     drawn = [_kept(some, ranked_E2[rng.permutation(count)], sizes[:-1]) for _ in range(draws)]
     # all edges kept are the clean run: nothing is drawn there
@@ -116,7 +121,7 @@ def _odd(experiment: Experiment) -> Experiment:
 
 
 def _kept(held: Experiment, ranked_E2: np.ndarray, sizes: list[int]) -> np.ndarray:
-    """F of the first edges of an order."""
+    """F of the first edges of an order; nan where A and B are answered alike."""
     graph = held.anatomy.graph
     masks_CWR = np.repeat(graph.edges_WR[None], len(sizes), axis=0)
     for n, size in enumerate(sizes):
@@ -126,5 +131,7 @@ def _kept(held: Experiment, ranked_E2: np.ndarray, sizes: list[int]) -> np.ndarr
     none_CW = graph.masks([[]])
     clean, corrupted = (held.values(none_CW, denoise=end)[0].mean() for end in (False, True))
     gap = clean - corrupted
+    if gap == 0:
+        return np.full(len(sizes), np.nan)
     found: np.ndarray = (kept_CS.mean(axis=1) - corrupted) / gap
     return found

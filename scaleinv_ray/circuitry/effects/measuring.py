@@ -118,6 +118,8 @@ def measure(anatomy: Anatomy, pairs: Pairs, asked: Asked) -> Effects:
     """
     graph = anatomy.graph
     nodes = tuple(n for n in asked.nodes if n != "mlp" or graph.mlps)
+    if not nodes:
+        raise ValueError("nodes: got mlp of a model without MLPs, allowed heads, embed")
     chosen = graph.of_kinds(nodes) if asked.components is None else graph.named(asked.components)
     surgery = Surgery(anatomy, asked.max_rows)
     metric = pairs.metric if asked.metric is None else asked.metric

@@ -322,6 +322,8 @@ def circuit_areas(effects: Effects, *, rng: np.random.Generator) -> Measured:
     """
     sound(effects)
     if effects.kept_F is None or effects.faithful_F is None:
+        if effects.num_edges is not None:
+            raise Refused("edges: got equal answers to A and B, allowed a model that tells them")
         raise Refused("circuits.edges: got false, needed for circuits of edges")
     of_circuit(effects)
     kept_F, faithful_F = np.append(0.0, effects.kept_F), np.append(0.0, effects.faithful_F)

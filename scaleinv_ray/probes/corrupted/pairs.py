@@ -125,7 +125,8 @@ class Pairs:
             )
         if name == "prob_diff" and self.right_SV is None:
             raise ValueError(
-                "metric: got 'prob_diff' of a probe without sets of right and wrong tokens"
+                "metric: got 'prob_diff' of a probe without sets of right and wrong tokens; "
+                "allowed logit_diff, loss, kl"
             )
 
     def after(self, beginning: tuple[int, ...]) -> Pairs:
