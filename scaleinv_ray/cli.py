@@ -343,12 +343,12 @@ def circuits(
     edges: Annotated[bool, typer.Option("--edges", help="Edges too")] = False,
     budget: Annotated[str | None, typer.Option(help="Forward passes at most, as 200f")] = None,
     sequences: Annotated[int, typer.Option(min=5, max=10_000, help="Pairs")] = 32,
-    length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence")] = 64,
+    length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence, at most")] = 64,
     null: Annotated[bool, typer.Option(help="The same untrained, beside it")] = True,
     analyses: Annotated[str, typer.Option("--with", help="positions, .. or all, besides")] = "",
     step: Annotated[int | None, typer.Option(help="Of a run, instead of its last")] = None,
     steps: Annotated[int | None, typer.Option(min=2, help="Followed over so many steps")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for report.html and its data")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder for report.html and its data")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
 ) -> None:  # fmt: skip
     """Cuts and patches the heads and MLPs of models: which ones do their answers hang on?"""

@@ -248,9 +248,9 @@ class CircuitsProtocol:
     def __post_init__(self) -> None:
         check_ranges(self, "circuits")
         if unknown := [n for n in self.nodes if n not in NODES]:
-            raise ValueError(f"circuits.nodes: got {unknown}, allowed {NODES}")
+            raise ValueError(f"circuits.nodes: got {unknown}, allowed {', '.join(NODES)}")
         if not self.nodes:
-            raise ValueError(f"circuits.nodes: got none, allowed one or more of {NODES}")
+            raise ValueError(f"circuits.nodes: got none, allowed one or more of {', '.join(NODES)}")
         self._check_budget()
         if self.edges and self.ablation != "resample":
             raise ValueError(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 from dataclasses import dataclass
 from typing import Any
 
 from scaleinv_ray.circuitry.analyses import ANALYSES
 from scaleinv_ray.circuitry.subject import Analysis, Subject
-from scaleinv_ray.inputs.wording import shown
+from scaleinv_ray.inputs.wording import nearest, shown
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,15 @@ def named(wanted: str | tuple[str, ...]) -> tuple[str, ...]:
     """
     names = tuple(wanted.split(",")) if isinstance(wanted, str) else wanted
     if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"with: got {shown(wanted)}, allowed names of {sorted(ANALYSES)}")
+        raise ValueError(
+            f"with: got {shown(wanted)}, allowed names of {', '.join(sorted(ANALYSES))}"
+        )
     names = tuple(name.strip() for name in names if name.strip())
     for name in names:
         if name not in ANALYSES and name != "all":
-            near = difflib.get_close_matches(name, ANALYSES, n=1, cutoff=0.0)
             raise ValueError(
-                f"with: got {shown(name)}, allowed {sorted(ANALYSES)} or 'all'; nearest "
-                f"{near[0] if near else 'all'!r}"
+                f"with: got {shown(name)}{nearest(name, [*ANALYSES, 'all'])}, allowed: "
+                f"{', '.join(sorted(ANALYSES))}; or all"
             )
     return tuple(ANALYSES) if "all" in names else tuple(dict.fromkeys(names))
 

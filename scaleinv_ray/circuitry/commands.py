@@ -14,12 +14,13 @@ from transformers.utils.logging import disable_progress_bar
 from scaleinv_ray.circuitry.analysed import named
 from scaleinv_ray.circuitry.effects.interventions import ABLATIONS, Ablation
 from scaleinv_ray.circuitry.effects.measuring import Asked
-from scaleinv_ray.circuitry.folders import Drawing, circuits_of
+from scaleinv_ray.circuitry.folders import Drawing, circuits_of, existing
 from scaleinv_ray.circuitry.same_heads import same_heads
 from scaleinv_ray.circuitry.summary import Circuits
 from scaleinv_ray.circuitry.writing import written
-from scaleinv_ray.inputs.paths import check_folder
-from scaleinv_ray.inputs.wording import shown
+from scaleinv_ray.inputs.paths import absolute, check_writable
+from scaleinv_ray.inputs.wording import clipped, nearest, shown
+from scaleinv_ray.protocols import NODES
 
 
 class Request(NamedTuple):
@@ -38,7 +39,7 @@ class Request(NamedTuple):
     analyses: str
     step: int | None
     steps: int | None
-    out: Path | None
+    out: str | None
 
 
 def command(request: Request, *, as_json: bool) -> Iterator[str]:
@@ -55,11 +56,12 @@ def command(request: Request, *, as_json: bool) -> Iterator[str]:
         ValueError: for an option out of range, or what cannot be measured.
     """
     if request.ablation not in ABLATIONS:
-        raise ValueError(f"ablation: got {shown(request.ablation)}, allowed {ABLATIONS}")
+        got = f"{shown(request.ablation)}{nearest(request.ablation, ABLATIONS)}"
+        raise ValueError(f"ablation: got {got}, allowed {', '.join(ABLATIONS)}")
     models, names = _told_apart(request.models), _analyses(request)
     asked = Asked(
         metric=request.metric,
-        nodes=tuple(request.nodes.split(",")),
+        nodes=_nodes(request.nodes),
         ablation=cast("Ablation", request.ablation),
         edges=request.edges,
         budget=_budget(request.budget),
@@ -81,7 +83,7 @@ def command(request: Request, *, as_json: bool) -> Iterator[str]:
     if as_json:
         yield json.dumps(found[0] if len(found) == 1 else found)
     if request.out is not None:
-        files = [f"written: {file}" for file in written(request.out, found)]
+        files = [f"written: {file}" for file in written(Path(absolute(request.out)), found)]
         yield from [] if as_json else files
 
 
@@ -89,17 +91,27 @@ def _analyses(request: Request) -> tuple[str, ...]:
     names = named(request.analyses)
     if request.out is None:
         return names
-    check_folder("out", str(request.out))
+    check_writable("out", request.out)
     return tuple(dict.fromkeys(("positions", *names)))  # a part of every page
+
+
+def _nodes(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not set(names) <= set(NODES) or len(set(names)) < len(names):
+        raise ValueError(
+            f"nodes: got {shown(text)}, allowed one or more of {', '.join(NODES)}, each once, with "
+            "commas between"
+        )
+    return names
 
 
 def _told_apart(models: list[Path]) -> dict[Path, bool]:
     """Models, each with whether another one has its name, so that its path is to be shown.
 
     Raises:
-        ValueError: for one that is named twice.
+        ValueError: for one that is named twice, or is not there.
     """
-    whole = [model.absolute().resolve() for model in models]
+    whole = [existing(model).absolute().resolve() for model in models]
     twice = [str(m) for m, path in zip(models, whole, strict=True) if whole.count(path) > 1]
     if twice:
         raise ValueError(f"models: got {shown(twice[0])} more than once, allowed: each once")
@@ -111,10 +123,15 @@ def _measured(
     model: Path, request: Request, drawing: Drawing, asked: Asked, names: tuple[str, ...]
 ) -> tuple[Circuits, list[str]]:
     said: list[str] = []
-    circuits = circuits_of(
-        model, drawing, asked, untrained=request.null, analyses=names, step=request.step,
-        steps=request.steps, say=said.append,
-    )  # fmt: skip
+    try:
+        circuits = circuits_of(
+            model, drawing, asked, untrained=request.null, analyses=names, step=request.step,
+            steps=request.steps, say=said.append,
+        )  # fmt: skip
+    except ValueError as error:
+        if len(request.models) == 1:
+            raise
+        raise ValueError(f"{clipped(model, 60)}: {error}") from error
     return circuits, said
 
 
@@ -122,7 +139,7 @@ def _budget(text: str | None) -> float | None:
     """Forwards of `200f`; a clock is no budget, as machines differ."""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)f?", text)
+    match = re.fullmatch(r"([0-9]+(?:[.][0-9]+)?)f?", text)
     if match is None:
         raise ValueError(f"budget: got {shown(text)}, allowed a number of forwards, as 200f")
     return float(match[1])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel
 
-from scaleinv_ray.checkpoints import Checkpoint, resolve
+from scaleinv_ray.checkpoints import CAPTURED, Checkpoint, resolve
+from scaleinv_ray.checkpoints.files.roles import ENCODERS
 from scaleinv_ray.checkpoints.weights.nulls import materialise
 from scaleinv_ray.circuitry.analysed import analysed
 from scaleinv_ray.circuitry.effects.measuring import Asked, measure
@@ -20,7 +22,8 @@ from scaleinv_ray.circuitry.summary import Circuits
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.circuitry.training import over_training, spread
 from scaleinv_ray.inputs.json_files import read_json
-from scaleinv_ray.inputs.wording import shown
+from scaleinv_ray.inputs.paths import expanded
+from scaleinv_ray.inputs.wording import nearest, shown
 from scaleinv_ray.plan.tokenizer import around, encode, read_tokenizer, unknown_ids
 from scaleinv_ray.probes import ProbeRequest, load_corpus
 from scaleinv_ray.probes.corpus import STDLIB
@@ -72,14 +75,19 @@ def circuits_of(
         ValueError: for what cannot be measured, naming field, got and allowed.
     """
     if drawing.probe not in CORRUPTED:
-        near = difflib.get_close_matches(drawing.probe, CORRUPTED, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"probe: got {shown(drawing.probe)}, allowed {sorted(CORRUPTED)}; nearest {near!r}"
+            f"probe: got {shown(drawing.probe)}{nearest(drawing.probe, CORRUPTED)}, allowed: "
+            f"{', '.join(sorted(CORRUPTED))}"
         )
-    run = _upto(resolve([{"path": str(folder)}]), step)
+    run = _upto(resolve([{"path": str(existing(folder))}]), step)
     checkpoint = run[-1]
     if checkpoint.no_logits:
         raise ValueError(f"model: got {folder}: {checkpoint.no_logits}, allowed causal models")
+    if checkpoint.architecture not in CAPTURED - ENCODERS:
+        raise ValueError(
+            f"model: got {folder} of model_type {checkpoint.architecture!r}, allowed causal models "
+            f"of {', '.join(sorted(CAPTURED - ENCODERS))}"
+        )
     if steps is not None and len(run) < 2:
         raise ValueError(f"steps: got {folder} with one step, allowed a run with two or more")
     pairs = pairs_of(checkpoint, drawing)
@@ -104,6 +112,23 @@ def circuits_of(
         name, drawing.probe, effects, null, pairs.acceptance, facts, analysed(analyses, subject),
         training,
     )  # fmt: skip
+
+
+def existing(folder: Path) -> Path:
+    """A model's folder; ValueError where there is none, as a command line says it."""
+    place = expanded(folder)
+    if os.path.isdir(place):  # unlike Path's, never raises
+        return place
+    name = str(folder)
+    what = "a file" if os.path.exists(place) else "no such folder"
+    more = f"; of the hub: hf download {name} --local-dir FOLDER" if _OF_HUB(name) else ""
+    raise ValueError(
+        f"models: got {shown(name, 120)}, {what}; allowed: a folder of a checkpoint, or of a run"
+        + more
+    )
+
+
+_OF_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*").fullmatch
 
 
 def _upto(run: list[Checkpoint], step: int | None) -> list[Checkpoint]:

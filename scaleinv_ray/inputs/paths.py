@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from pathlib import Path
 
 from scaleinv_ray.inputs.wording import shown
@@ -97,3 +98,26 @@ def check_folder(field: str, path: str | Path) -> None:
             raise ValueError(
                 f"{field}: got {shown(str(place), 160)}, {at.name} is {what}; allowed: a folder"
             )
+
+
+def check_writable(field: str, path: str | Path) -> None:
+    """Refuses a place of this machine where no file can be written, before work is done for it.
+
+    Args:
+        path: that is to be a folder, there already or not.
+
+    Raises:
+        ValueError: for no path, a URI, a file, and where a file cannot be made.
+    """
+    if not str(path) or is_uri(path):
+        raise ValueError(f"{field}: got {shown(str(path), 160)}, allowed: a folder of this machine")
+    check_folder(field, path)
+    place = Path(absolute(path))
+    there = next(at for at in (place, *place.parents) if at.is_dir())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise ValueError(
+            f"{field}: got {shown(str(place), 160)}, {error.strerror} in {there.name or there}; "
+            "allowed: a folder that can be written"
+        ) from error

@@ -9,6 +9,8 @@ MOST = 300
 """Characters of a message; a longer one is not read."""
 _FEW = 8
 _NEAREST = 5
+_NEAR = 0.7
+"""Of equal letters, twice over both lengths: two letters out of six or seven may be others."""
 
 
 def clipped(text: object, limit: int = MOST) -> str:
@@ -77,6 +79,11 @@ def listed(known: Collection[object], got: object) -> str:
 
 
 def nearest(got: object, known: Collection[object]) -> str:
-    """'did you mean ..?' in parentheses where a known name is near, else nothing."""
-    close = difflib.get_close_matches(str(got)[:200], list(map(str, known)), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    """'did you mean ..?' in parentheses where a known name is a slip away, else nothing.
+
+    >>> nearest("Sequence", ["sequences", "steps"]), nearest("margin", ["metric", "variants"])
+    (" (did you mean 'sequences'?)", '')
+    """
+    names = {str(name).lower(): str(name) for name in known}
+    close = difflib.get_close_matches(str(got)[:200].lower(), names, n=1, cutoff=_NEAR)
+    return f" (did you mean {names[close[0]]!r}?)" if close else ""

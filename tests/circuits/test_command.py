@@ -55,13 +55,22 @@ def test_a_budget_is_kept_and_json_is_json(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--probe", "inducton"], "probe: got 'inducton', allowed .*nearest 'induction'"),
+        (["--probe", "inducton"], "probe: got 'inducton' .did you mean 'induction'.., allowed: ar"),
         (["--probe", "names"], "tokenizer: got none"),
         (["--budget", "soon"], "budget: got 'soon', allowed a number of forwards, as 200f"),
         (["--budget", "1f"], "budget: got 1 forwards, allowed >= 5"),
         (["--step", "3"], "step: got 3 of a folder with one checkpoint, allowed: a run"),
         (["--ablation", "noise"], "ablation: got 'noise', allowed"),
-        (["--nodes", "heads,neurons"], "nodes: got .'neurons'., allowed"),
+        (["--nodes", "heads,neurons"], "nodes: got 'heads,neurons', allowed one or more of heads"),
+        (["--nodes", "heads,heads"], "nodes: got 'heads,heads', allowed .* each once"),
+        (["--nodes", ""], "nodes: got '', allowed one or more of heads, mlp, embed"),
+        (["--probe", "nonsense"], "probe: got 'nonsense', allowed: arithmetic, brackets, code"),
+        (["--with", "positons"], "with: got 'positons' .did you mean 'positions'.., allowed: dir"),
+        (["--metric", "KL"], "metric: got 'KL', allowed logit_diff, prob_diff, loss, kl"),
+        (["--edges", "--ablation", "zero"], "ablation: got 'zero' with edges, allowed resample"),
+        (["--out", ""], "out: got '', allowed: a folder of this machine"),
+        (["--out", "s3://bucket/x"], "out: got 's3://bucket/x', allowed: a folder of this machine"),
+        (["--out", "/proc/x"], "out: got '/proc/x', No such file .* in proc; allowed: a folder"),
     ],
 )
 def test_options_that_cannot_be_are_refused(folder: Path, more: list[str], says: str) -> None:
@@ -83,3 +92,45 @@ def test_models_of_one_name_are_told_apart_and_one_twice_is_refused(
     assert first["components"] == second["components"]  # identical models
     twice = CliRunner().invoke(app, ["circuits", str(folder), f"{folder}/../known"])
     assert re.search("models: got .*known' more than once, allowed", str(twice.exception))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nowhere", "models: got '.*nowhere', no such folder; allowed: a folder of a checkpoint"),
+        ("known/config.json", "models: got '.*config.json', a file; allowed: a folder"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named_before_any_is_measured(
+    folder: Path, name: str, says: str
+) -> None:
+    found = CliRunner().invoke(app, ["circuits", str(folder), str(folder.parent / name)])
+    assert re.search(says, str(found.exception)), found.exception
+    assert not found.output
+
+
+def test_a_name_of_the_hub_is_told_how_to_be_had(folder: Path) -> None:
+    found = CliRunner().invoke(app, ["circuits", "EleutherAI/pythia-70m"])
+    assert "of the hub: hf download EleutherAI/pythia-70m --local-dir" in str(found.exception)
+
+
+def test_of_several_models_the_one_that_is_refused_is_named(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "unable"
+    model = induction(dtype=torch.float32).model
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    model.save_pretrained(other)
+    asked = ["circuits", str(folder), str(other), "--no-null", "--sequences", "6"]
+    said = str(CliRunner().invoke(app, asked).exception)
+    assert re.search("unable: refused: the model does not do the task", said), said
+
+
+def test_an_architecture_without_captures_is_refused_before_it_is_loaded(
+    folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "other")
+    config = tmp_path / "other" / "config.json"
+    told = json.loads(config.read_text())
+    config.write_text(json.dumps(told | {"model_type": "mamba"}))
+    said = str(CliRunner().invoke(app, ["circuits", str(tmp_path / "other")]).exception)
+    assert re.search("model_type 'mamba', allowed causal models of gemma2, gpt2", said), said

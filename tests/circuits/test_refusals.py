@@ -105,7 +105,7 @@ CASES = {
     "positions": ({"positions": [9, 9]}, r"positions: got 9\.\.9, allowed 0\.\.3"),
     "edges by means": (
         {"edges": True, "ablation": "mean"},
-        "ablation: got 'mean' with an estimator, allowed 'resample'",
+        "ablation: got 'mean' with edges, allowed resample",
     ),
     "fractions": ({"tokens_A": TOKENS / 2}, "tokens_A: got float64 in 2 dimensions, allowed whole"),
 }

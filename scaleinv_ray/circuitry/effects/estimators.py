@@ -97,8 +97,8 @@ def check_estimate(
         )
     if experiment.ablation != "resample":
         raise ValueError(
-            f"ablation: got {experiment.ablation!r} with an estimator, allowed 'resample' "
-            "(gradients are taken between the runs on A and B), or exact"
+            f"ablation: got {experiment.ablation!r} with edges, allowed resample (gradients are "
+            "taken between the runs on A and B)"
         )
     if edges:
         experiment.anatomy.check_edges()

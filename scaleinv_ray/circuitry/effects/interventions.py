@@ -65,7 +65,9 @@ class Experiment:
         """
         check_metric(self.metric, self.pairs)
         if self.ablation not in ABLATIONS:
-            raise ValueError(f"ablation: got {shown(self.ablation)}, allowed {ABLATIONS}")
+            raise ValueError(
+                f"ablation: got {shown(self.ablation)}, allowed {', '.join(ABLATIONS)}"
+            )
         config = self.anatomy.model.config
         check_pairs(self.pairs, config)
 

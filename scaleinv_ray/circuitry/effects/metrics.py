@@ -59,7 +59,7 @@ def check_metric(name: str, pairs: Pairs, *, ranked: bool = True) -> None:
     allowed = RANKED if ranked else (*RANKED, "accuracy")
     if name not in allowed:
         why = " (accuracy is reported, never ranked by)" if name == "accuracy" else ""
-        raise ValueError(f"metric: got {shown(name)}, allowed {allowed}{why}")
+        raise ValueError(f"metric: got {shown(name)}, allowed {', '.join(allowed)}{why}")
     pairs.check_metric(name)
 
 

@@ -142,7 +142,7 @@ class Graph:
         """
         names: dict[str, Kind] = {"embed": "embed", "heads": "head", "mlp": "mlp"}
         if unknown := sorted(set(kinds) - names.keys()):
-            raise ValueError(f"nodes: got {shown(unknown)}, allowed {sorted(names)}")
+            raise ValueError(f"nodes: got {shown(unknown)}, allowed {', '.join(names)}")
         wanted = {names[kind] for kind in kinds}
         found = [n for n, writer in enumerate(self.writers) if writer.kind in wanted]
         if not found:

@@ -33,7 +33,7 @@ def corrupt(name: str, request: ProbeRequest) -> Pairs:
         ValueError: for an unknown name, or what the tokenizer cannot spell.
     """
     if name not in CORRUPTED:
-        raise ValueError(f"probe: got {shown(name)}, allowed {sorted(CORRUPTED)} (in pairs)")
+        raise ValueError(f"probe: got {shown(name)}, allowed {', '.join(CORRUPTED)} (in pairs)")
     return CORRUPTED[name](request)
 
 
