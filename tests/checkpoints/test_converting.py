@@ -48,6 +48,10 @@ def of_old(state: State, file: Path) -> None:
     torch.save(state, file, _use_new_zipfile_serialization=False)
 
 
+def wrapped(state: State, file: Path) -> None:
+    torch.save({f"module._orig_mod.{name}": tensor for name, tensor in state.items()}, file)
+
+
 def sharded(state: State, file: Path) -> None:
     names, placed = sorted(state), {}
     for i, part in enumerate((names[::2], names[1::2]), start=1):
@@ -58,7 +62,9 @@ def sharded(state: State, file: Path) -> None:
     file.with_name("pytorch_model.bin.index.json").write_text(json.dumps(index))
 
 
-@pytest.mark.parametrize("save", [torch.save, nested, of_old, sharded], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "save", [torch.save, nested, of_old, sharded, wrapped], ids=lambda f: f.__name__
+)
 def test_every_way_of_pickling_gives_the_same_checkpoint(
     save: Callable[[State, Path], object], tmp_path: Path
 ) -> None:
@@ -80,6 +86,8 @@ def test_every_way_of_pickling_gives_the_same_checkpoint(
     assert found.tokenizer_file == tmp_path / "new" / "tokenizer.json"
     assert "tokenizer.json: made by transformers" in "\n".join(said)
     assert ("left out: epoch" in "\n".join(said)) == (save is nested)
+    taken = "taken off every name: module._orig_mod." in "\n".join(said)
+    assert taken == (save is wrapped)
     assert not [p.name for p in tmp_path.iterdir() if p.name not in {"old", "new", "cache"}]
 
 
@@ -109,7 +117,14 @@ def test_a_pickle_that_asks_for_code_runs_none(tmp_path: Path) -> None:
         ({"a": Harm(Path("harm"))}, r"it calls posix\.system, allowed: tensors alone"),
         ({"a": np.zeros(3)}, r"it calls numpy\.\w+\.multiarray\._reconstruct, allowed"),
         (b"hello", "damaged, or none of torch"),
-        (b"", "damaged, or none of torch"),
+        (b"", "pytorch_model.bin: got an empty file, allowed: pickled weights"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\nsize 9\n",
+            "got a pointer of Git LFS, .*pull",
+        ),
+        (b"PK\x03\x04 as of a download", "cut off after 21 B: its end is missing; allowed: all"),
+        ({"a": torch.empty(1, device="meta")}, "a: got .*, on meta, allowed: plain numbers"),
+        ({"net": {"a": torch.ones(1)}}, "got no tensors but net; allowed: .* under state_dict"),
     ],
 )
 def test_a_refusal_says_what_was_asked_for_and_advises_nothing(
@@ -156,7 +171,11 @@ def test_what_cannot_be_converted_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"pytorch_model\.bin: got a list, allowed: tensors"):
         converted(old, new)
     (old / "pytorch_model.bin").write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(ValueError, match=r"pytorch_model\.bin: not read with weights_only=True"):
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin: cut off after 12 B"):
+        converted(old, new)
+    (old / "pytorch_model.bin").unlink()
+    (old / "pytorch_model.bin").symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin: got a link that leads nowhere"):
         converted(old, new)
     (old / "pytorch_model.bin").unlink()
     with pytest.raises(ValueError, match="old: got no pickled weights, allowed: pytorch_model"):

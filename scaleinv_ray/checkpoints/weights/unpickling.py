@@ -29,6 +29,8 @@ from scaleinv_ray.inputs.wording import clipped, sized
 
 _NESTED = ("state_dict", "model_state_dict", "model", "module")
 """Under which trainers put the parameters."""
+_WRAPPED = ("module.", "_orig_mod.")
+"""What wrappers (of several devices, of a compiler) put before every name."""
 _FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork")
 _KEPT = (".json", ".txt", ".model", ".vocab", ".jinja", ".md")
 _VOCABULARY = re.compile(r".*vocab.*\.(txt|json)|.*\.(model|vocab|tiktoken)|tekken\.json")
@@ -98,7 +100,8 @@ def _weights(root: Path, shards: list[str], part: Path) -> list[str]:
     placed: dict[str, str] = {}
     total = 0
     for i, name in enumerate(shards, start=1):
-        held, left_out = _tensors(root / name)
+        whole, left_out = _tensors(root / name)
+        held, taken = _unwrapped(whole)
         if twice := sorted(placed.keys() & held.keys()):
             raise ValueError(f"{root / name}: got {listed(twice)} again, allowed: each once")
         single = len(shards) == 1
@@ -109,6 +112,7 @@ def _weights(root: Path, shards: list[str], part: Path) -> list[str]:
         total += size
         placed |= dict.fromkeys(held, file)
         beside = f"; left out: {listed(left_out)}" if left_out else ""
+        beside += f"; taken off every name: {taken}" if taken else ""
         said.append(
             f"{name} -> {file}: {len(held)} tensors, {sized(size)}, equal bit for bit{beside}"
         )
@@ -130,6 +134,7 @@ def _why(error: Exception) -> str:
 
 def _tensors(file: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Tensors by name, each with memory of its own, and the names of what is none."""
+    _check_begins(file)
     try:
         mapped = zipfile.is_zipfile(file)  # files of old are not
         held: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
@@ -145,16 +150,48 @@ def _tensors(file: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
     tensors: dict[str, torch.Tensor] = {}
     for name, value in held.items():
         if isinstance(name, str) and isinstance(value, torch.Tensor):
-            if value.is_quantized or value.layout != torch.strided or value.is_complex():
-                raise ValueError(
-                    f"{file}: {name}: got {value.dtype}, {value.layout}, allowed: plain"
-                )
+            odd = value.is_quantized or value.is_complex() or value.is_meta
+            if odd or value.layout != torch.strided:
+                got = f"{value.dtype}, {value.layout}, on {value.device}"
+                raise ValueError(f"{file}: {name}: got {got}, allowed: plain numbers")
             tensors[name] = _alone(value.detach(), tensors.values())
         else:
             left_out.append(str(name))
     if not tensors:
-        raise ValueError(f"{file}: got no tensors, allowed: tensors by name")
+        there = f" but {listed(left_out, 4)}" if left_out else ""
+        raise ValueError(
+            f"{file}: got no tensors{there}; allowed: tensors by name, or such under "
+            f"{', '.join(_NESTED)}"
+        )
     return tensors, left_out
+
+
+def _check_begins(file: Path) -> None:
+    """Refuses what is no whole file: torch would name the call that failed."""
+    if not file.is_file():
+        what = "a link that leads nowhere" if file.is_symlink() else "no file"
+        raise ValueError(f"{file}: got {what}, allowed: pickled weights")
+    with file.open("rb") as stream:
+        first = stream.read(len(_POINTER))
+    if not first:
+        raise ValueError(f"{file}: got an empty file, allowed: pickled weights")
+    if first == _POINTER:
+        raise ValueError(f"{file}: got a pointer of Git LFS, allowed: the file (git lfs pull)")
+    if first.startswith(b"PK") and not zipfile.is_zipfile(file):
+        size = sized(file.stat().st_size)
+        raise ValueError(f"{file}: cut off after {size}: its end is missing; allowed: all of it")
+
+
+_POINTER = b"version https://git-lfs"
+
+
+def _unwrapped(held: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], str]:
+    """The tensors by their own names, and what stood before every one of these."""
+    taken = ""
+    while first := next((w for w in _WRAPPED if all(n.startswith(w) for n in held)), ""):
+        held = {name.removeprefix(first): tensor for name, tensor in held.items()}
+        taken += first
+    return held, taken
 
 
 def _alone(tensor: torch.Tensor, others: Iterable[torch.Tensor]) -> torch.Tensor:
