@@ -13,18 +13,29 @@ from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from scaleinv_ray import tables
 from scaleinv_ray.conclude.conclusions import CONCLUSIONS
-from scaleinv_ray.config import RunConfig, TrainConfig, load_run_config, load_train_config
+from scaleinv_ray.config import (
+    DesignConfig,
+    ProgramsConfig,
+    RunConfig,
+    TrainConfig,
+    load_run_config,
+    load_train_config,
+)
 from scaleinv_ray.config.described import described
 from scaleinv_ray.config.entering import options_of
 from scaleinv_ray.config.fields import Options
+from scaleinv_ray.config.loading import load
+from scaleinv_ray.config.reader import read_yaml
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.singularities import singularities
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
+SERIES, DEMO = ROOT / "jobs" / "series", ROOT / "scaleinv_ray" / "demo"
 CONFIGS = (RunConfig, TrainConfig)
 
 
@@ -159,3 +170,51 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert words in html, words
     assert any("application/vnd.plotly.v1+json" in data for data in shown)
     assert (tmp_path / "runs/first/report.html").exists()
+
+
+SHIPPED = {
+    RunConfig: [
+        DEMO / "series.yaml",
+        *(file for file in sorted(SERIES.glob("*.yaml")) if "widths:" not in file.read_text()),
+    ],
+    TrainConfig: [DEMO / "ladder.yaml", SERIES / "gpt2_ladder_models.yaml"],
+    DesignConfig: [SERIES.parent / "design.yaml"],
+    ProgramsConfig: [SERIES.parent / "programs.yaml"],
+}
+
+
+@pytest.mark.parametrize("config", SHIPPED, ids=lambda of: of.__name__)
+def test_the_schema_allows_what_is_shipped_and_what_a_config_says_of_itself(
+    config: type[Options],
+) -> None:
+    schema = Draft202012Validator(config.model_json_schema())
+    for file in SHIPPED[config]:
+        schema.validate(read_yaml(file))
+        schema.validate(load(config, file).model_dump(mode="json", exclude_none=True))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"protocol": "auto"},
+        {"protocol": {"length": "auto", "sequences": 64}},
+        {"invariants": ["circuits.depth"]},
+        {"invariants": {"circuits.depth": None, "topology.persistence": {"num_points": "auto"}}},
+        {"cluster": {"deadline": "30min", "memory": "4GB"}},
+        {"corpus": "texts"},
+        {"out": "elsewhere"},
+    ],
+    ids=str,
+)
+def test_the_schema_allows_what_a_run_may_say(change: dict[str, Any]) -> None:
+    said = {"name": "x", "models": [{"path": "m"}]} | change
+    load(RunConfig, said)
+    Draft202012Validator(RunConfig.model_json_schema()).validate(said)
+
+
+@pytest.mark.parametrize(
+    "change", [{"protocol": {"length": "long"}}, {"protocol": {"length": 0}}, {"margin": 0.1}]
+)
+def test_the_schema_refuses_what_a_run_may_not_say(change: dict[str, Any]) -> None:
+    said = {"name": "x", "models": [{"path": "m"}]} | change
+    assert not Draft202012Validator(RunConfig.model_json_schema()).is_valid(said)

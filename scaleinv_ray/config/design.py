@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from scaleinv_ray.checkpoints.files.roles import ROLES
 from scaleinv_ray.config.fields import (
     Corpus,
     Float,
@@ -20,8 +21,8 @@ from scaleinv_ray.config.fields import (
 )
 from scaleinv_ray.config.train import Depth, OptimizerOptions, Width
 from scaleinv_ray.contract import REGISTRY
-from scaleinv_ray.inputs.wording import shown
-from scaleinv_ray.kinds import KINDS
+from scaleinv_ray.inputs.wording import nearest, shown
+from scaleinv_ray.kinds import KINDS, Kind
 
 DIMENSIONS = ("architecture", "width", "depth", "init_scale", "lr")
 MOST = 10_000
@@ -63,7 +64,17 @@ class Target(Options):
                 f"invariant: got {self.invariant}, allowed those of one model at one step, without "
                 "chains"
             )
+        self._check_place(KINDS[spec.kind])
         return self
+
+    def _check_place(self, kind: Kind) -> None:
+        roles = ROLES if kind.name == "weights" else ()
+        for name, got, known in (("site", self.site, kind.sites), ("role", self.role, roles)):
+            if got is not None and got not in known:
+                raise ValueError(
+                    f"{name}: got {shown(got)}{nearest(got, known)}, allowed with "
+                    f"{self.invariant}: {', '.join(known) or 'none'}"
+                )
 
 
 class DesignModel(Options):
@@ -146,10 +157,14 @@ class DesignConfig(Options):
     """
 
     name: Name
-    target: Annotated[tuple[Target, ...], BeforeValidator(_targets), Field(min_length=1)]
+    target: Annotated[
+        tuple[Target, ...],
+        Field(min_length=1),
+        BeforeValidator(_targets, json_schema_input_type=Target | tuple[Target, ...]),
+    ]
     over: Annotated[dict[str, tuple[Any, ...]], Field(min_length=1)]
     model: DesignModel = DesignModel()
-    at: Annotated[int, BeforeValidator(_at)] = 0
+    at: Annotated[int, BeforeValidator(_at, json_schema_input_type=Literal["init"] | Natural)] = 0
     text: Literal["held_out", "train"] = "held_out"
     sequences: Annotated[Positive, Field(le=4096)] = 16
     budget: Budget = Budget()

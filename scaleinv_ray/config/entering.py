@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
@@ -67,9 +67,26 @@ def options_of(source: Any) -> type[Options]:
     Returns:
         The model with its fields.
     """
+    return _model(source, lambda of: of)
+
+
+@cache
+def or_auto(source: Any) -> type[Options]:
+    """The same where each field may say `auto`, for the schema; `without_auto` reads it.
+
+    Args:
+        source: as of `options_of`.
+
+    Returns:
+        The model, under the same name.
+    """
+    return _model(source, lambda of: typing.Union[of, typing.Literal["auto"]])  # noqa: UP007
+
+
+def _model(source: Any, of: Callable[[Any], Any]) -> type[Options]:
     hints = typing.get_type_hints(source, include_extras=True)
     fields: dict[str, Any] = {
-        f.name: (_checked(hints[f.name]), f.default) for f in dataclasses.fields(source)
+        f.name: (of(_checked(hints[f.name])), f.default) for f in dataclasses.fields(source)
     }
     return create_model(source.__name__, __base__=Options, __doc__=source.__doc__, **fields)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -40,11 +40,55 @@ _SIZES = {
 def check_known(got: object, known: Collection[object], what: str, field: str = "") -> None:
     """Raises ValueError with the nearest known name where `got` is not known."""
     if got not in tuple(known):
-        where = f"{field}: " if field else ""
-        raise ValueError(
-            f"{where}unknown {what} {shown(got, 60)}{nearest(got, known)}, "
-            f"allowed: {listed(known, got)}"
-        )
+        raise unknown(got, known, f"{field}: unknown {what}" if field else f"unknown {what}")
+
+
+def unknown(got: object, known: Collection[object], what: str, root: Any = None) -> ValueError:
+    """The error of a name that is not known, with the nearest one, or where a config has it.
+
+    Args:
+        root: the type of the whole config, None where that is not known.
+    """
+    hint = nearest(got, known) or elsewhere(got, root)
+    return ValueError(f"{what} {shown(got, 60)}{hint}, allowed: {listed(known, got)}")
+
+
+def elsewhere(key: object, root: Any) -> str:
+    """'did you mean ..?' with the places of a config that have this key, else nothing.
+
+    Args:
+        key: of no meaning where it was found.
+        root: the type of the whole config, None where that is not known.
+    """
+    found = [] if root is None else _places(TypeAdapter(root).json_schema(), str(key))
+    places = [place if "." in place else f"{place} at the top" for place in found][:_FEW]
+    return f" (did you mean {' or '.join(places)}?)" if places else ""
+
+
+_FEW = 3
+
+
+def _places(schema: Mapping[str, Any], key: str) -> Iterator[str]:
+    """Dotted paths of the properties of a name, of a JSON schema; those of the top first."""
+    shapes: deque[tuple[str, Any, int]] = deque([("", schema, 0)])
+    seen = set()
+    while shapes:
+        path, shape, depth = shapes.popleft()
+        if "$ref" in shape:
+            shape = schema["$defs"][shape["$ref"].rpartition("/")[2]]
+        for name, of in shape.get("properties", {}).items():
+            if name == key and (place := f"{path}{name}") not in seen:
+                seen.add(place)
+                yield place
+            if depth < _DEEPEST:
+                shapes.append((f"{path}{name}.", of, depth + 1))
+        for of in (*shape.get("anyOf", ()), *shape.get("oneOf", ())):
+            shapes.append((path, of, depth))
+        if "items" in shape:
+            shapes.append((f"{path[:-1]}[].", shape["items"], depth))
+
+
+_DEEPEST = 4
 
 
 def _number(value: object) -> object:
@@ -135,14 +179,26 @@ Text = Annotated[str, Field(min_length=1)]
 Place = Annotated[str, Field(min_length=1), AfterValidator(placed)]
 StepList = Annotated[tuple[int, ...], BeforeValidator(step_list)]
 Steps = Annotated[Literal["all", "last"] | tuple[int, ...], BeforeValidator(check_steps)]
-Corpus = Annotated[Literal["python-stdlib"] | tuple[str, ...], BeforeValidator(_corpus)]
+Corpus = Annotated[
+    Literal["python-stdlib"] | tuple[str, ...],
+    BeforeValidator(_corpus, json_schema_input_type=Text | tuple[Text, ...]),
+]
+_LONGEST = 3650 * 86400
 Seconds = Annotated[
     float,
-    BeforeValidator(_quantity(_TIMES, "seconds, or text like 30min")),
-    Field(gt=0, le=3650 * 86400),
+    Field(gt=0, le=_LONGEST),
+    BeforeValidator(
+        _quantity(_TIMES, "seconds, or text like 30min"),
+        json_schema_input_type=Annotated[float, Field(gt=0, le=_LONGEST)] | Text,
+    ),
 ]
 Bytes = Annotated[
-    int, BeforeValidator(_quantity(_SIZES, "bytes, or text like 4GB")), Field(gt=0, le=10**15)
+    int,
+    Field(gt=0, le=LARGEST),
+    BeforeValidator(
+        _quantity(_SIZES, "bytes, or text like 4GB"),
+        json_schema_input_type=Annotated[int, Field(gt=0, le=LARGEST)] | Text,
+    ),
 ]
 
 
@@ -153,10 +209,12 @@ class Options(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _known_keys(cls, data: object) -> object:
-        if isinstance(data, Mapping):
-            for key in data:
-                check_known(key, tuple(cls.model_fields), "key")
+    def _known_keys(cls, data: object, info: ValidationInfo) -> object:
+        known = tuple(cls.model_fields)
+        for key in data if isinstance(data, Mapping) else ():
+            if key not in known:
+                root = (info.context or {}).get("root")
+                raise unknown(key, known, "unknown key", root)
         return data
 
     @classmethod
@@ -166,6 +224,8 @@ class Options(BaseModel):
         """The schema, for editors and for the reference, with what the docstrings say."""
         made = handler(core_schema)
         own = handler.resolve_ref_schema(made)
+        if "out" in own.get("required", ()):  # it follows from the name
+            own["required"] = [name for name in own["required"] if name != "out"]
         own["description"] = purpose(cls)
         for name in own["properties"].keys() & described(cls).keys():
             own["properties"][name]["description"] = described(cls)[name]

@@ -59,7 +59,7 @@ def load(
         where, data = f"{clipped(source, 120)}: ", read_mapping(source)
         folder = folder or Path(absolute(source)).parent
     try:
-        return TypeAdapter(model).validate_python(data, context={"folder": folder})
+        return TypeAdapter(model).validate_python(data, context={"folder": folder, "root": model})
     except ValidationError as error:
         problems = {_dotted(e["loc"]): _line(e["loc"], e) for e in _causes(error)}
         first, *others = problems.values()

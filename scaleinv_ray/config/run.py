@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    Discriminator,
     Field,
-    Tag,
     ValidationInfo,
     model_validator,
 )
 
 from scaleinv_ray.config.cluster import ClusterOptions
-from scaleinv_ray.config.entering import Entered, without_auto
+from scaleinv_ray.config.entering import Entered, or_auto, without_auto
 from scaleinv_ray.config.fields import (
     Bool,
     Corpus,
@@ -33,8 +31,16 @@ from scaleinv_ray.config.fields import (
     check_parameter,
     distinct,
     placed,
+    unknown,
 )
-from scaleinv_ray.config.sources import HubSource, PathSource, Source, list_of_models
+from scaleinv_ray.config.sources import (
+    HubSource,
+    PathSource,
+    Probe,
+    Source,
+    check_probes,
+    list_of_models,
+)
 from scaleinv_ray.contract import REGISTRY, Invariant
 from scaleinv_ray.inputs.wording import listed, shown
 from scaleinv_ray.plugins.loading import check_distinct, known_to, load_installed
@@ -46,67 +52,6 @@ from scaleinv_ray.protocols import (
     Spectroscopy,
 )
 from scaleinv_ray.records import VARIANTS, Protocol, Variant
-
-
-class ProbeFile(Options):
-    """A probe of the user's own.
-
-    Attributes:
-        name: of the probe, none of those that exist.
-        file: JSON lines, an object a line; .parquet; .txt.
-        field: of every object, with its text, or name of the column.
-        layout: texts one behind the other, or each at the start of a sequence of its own.
-    """
-
-    name: Name
-    file: Place
-    field: Text = "text"
-    layout: Literal["packed", "documents"] = "packed"
-
-
-class ProbeTokenFile(Options):
-    """A probe of token ids.
-
-    Attributes:
-        name: of the probe, none of those that exist.
-        tokens: .npy of integers [sequences, tokens], or .parquet.
-        field: name of the column with lists of integers.
-    """
-
-    name: Name
-    tokens: Place
-    field: Text = "input_ids"
-
-
-def _kind_of_probe(value: object) -> str:
-    if isinstance(value, str):
-        return "name"
-    of_ids = isinstance(value, ProbeTokenFile) or (isinstance(value, Mapping) and "tokens" in value)
-    return "tokens" if of_ids else "file"
-
-
-Probe = Annotated[
-    Annotated[str, Tag("name")]
-    | Annotated[ProbeFile, Tag("file")]
-    | Annotated[ProbeTokenFile, Tag("tokens")],
-    Discriminator(_kind_of_probe),
-]
-
-
-def _probe_names(
-    value: tuple[str | ProbeFile | ProbeTokenFile, ...],
-) -> tuple[str | ProbeFile | ProbeTokenFile, ...]:
-    from scaleinv_ray.probes import PROBES
-
-    for probe in value:
-        if isinstance(probe, str):
-            check_known(probe, tuple(PROBES), "probe")
-        elif probe.name in PROBES:
-            raise ValueError(
-                f"got a file named {probe.name!r}, allowed: none of {listed(PROBES, probe.name)}"
-            )
-    distinct([p if isinstance(p, str) else p.name for p in value])
-    return value
 
 
 def _following(given: object) -> object:
@@ -158,10 +103,19 @@ def _plugins(value: tuple[str, ...]) -> tuple[str, ...]:
 def _variants(value: object) -> object:
     if isinstance(value, list | tuple):
         for variant in value:
+            if variant == "untrained":  # of which 'trained' is the nearest by its letters
+                raise ValueError("unknown variant 'untrained', allowed: random_init for it")
             check_known(variant, VARIANTS, "variant")
         if "trained" not in value:
             raise ValueError(f"got {shown(list(value))}, 'trained' must be among them")
     return value
+
+
+def _check_invariant(name: object, known: Collection[str]) -> None:
+    of = [invariant for invariant, spec in REGISTRY.items() if name in spec.quantities]
+    if of and name not in known:
+        raise ValueError(f"unknown invariant {shown(name)}, a quantity of {listed(of, name)}")
+    check_known(name, known, "invariant")
 
 
 def _invariants(value: object) -> object:
@@ -171,7 +125,7 @@ def _invariants(value: object) -> object:
     known = ("all", *_registry())
     if isinstance(value, list | tuple):
         for name in value:
-            check_known(name, known, "invariant")
+            _check_invariant(name, known)
         value = dict.fromkeys(distinct(value))
     if not isinstance(value, Mapping) or not value:
         raise ValueError(f"got {shown(value)}, allowed: 'all', a list of names, {{name: {{...}}}}")
@@ -179,7 +133,7 @@ def _invariants(value: object) -> object:
     for name, given in value.items():
         if name == "all" and given:
             raise ValueError(f"all: got {shown(given)}, allowed: {{}}, and parameters by name")
-        check_known(name, known, "invariant")
+        _check_invariant(name, known)
         if given is not None and not isinstance(given, Mapping):
             raise ValueError(f"{name}: got {shown(given)}, allowed: a mapping of parameters")
         chosen[name] = without_auto(given or {})
@@ -192,7 +146,8 @@ def _check_parameters(spec: Invariant, given: Mapping[str, Any]) -> None:
     """Names, types, then ranges, which may depend on the parameters that are not given."""
     hints = typing.get_type_hints(spec.function, include_extras=True)
     for key, parameter in given.items():
-        check_known(key, tuple(spec.parameters), f"parameter of {spec.name}")
+        if key not in spec.parameters:
+            raise unknown(key, spec.parameters, f"unknown parameter of {spec.name}", RunConfig)
         check_parameter(f"{spec.name}.{key}", parameter, hints[key])
     try:
         spec.check(given)
@@ -301,13 +256,16 @@ class RunConfig(Options):
     probes: Annotated[
         tuple[Probe, ...],
         Field(min_length=1, validate_default=True),
-        AfterValidator(_probe_names),
+        AfterValidator(check_probes),
     ] = ("prose",)
     special_tokens: Annotated[
         Literal["auto", "none"] | tuple[str, ...], BeforeValidator(_special_tokens)
     ] = "auto"
     measure_special_tokens: Bool = False
-    protocol: Annotated[Entered[Protocol], BeforeValidator(_following)] = Protocol()
+    protocol: Annotated[
+        Entered[Protocol],
+        BeforeValidator(_following, json_schema_input_type=or_auto(Protocol) | Literal["auto"]),
+    ] = Protocol()
     curvature: Entered[CurvatureProtocol] | None = None
     sampling: Entered[SamplingProtocol] | None = None
     circuits: Entered[CircuitsProtocol] | None = None
@@ -315,7 +273,13 @@ class RunConfig(Options):
         tuple[Annotated[Text, AfterValidator(_plugin)], ...], AfterValidator(_plugins)
     ] = ()
     invariants: Annotated[
-        Literal["all"] | dict[str, dict[str, Any]], BeforeValidator(_invariants)
+        Literal["all"] | dict[str, dict[str, Any]],
+        BeforeValidator(
+            _invariants,
+            json_schema_input_type=Literal["all"]
+            | tuple[str, ...]
+            | dict[str, dict[str, Any] | Literal["auto"] | None],
+        ),
     ] = "all"
     conservation: ConservationOptions = ConservationOptions()
     capabilities: tuple[CapabilityFile, ...] = ()

@@ -1,11 +1,11 @@
-"""Where the checkpoints of a run come from."""
+"""Where the checkpoints and the sequences of a run come from."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Discriminator, Tag, model_validator
 
@@ -20,8 +20,10 @@ from scaleinv_ray.config.fields import (
     StepList,
     Steps,
     Text,
+    check_known,
+    distinct,
 )
-from scaleinv_ray.inputs.wording import shown
+from scaleinv_ray.inputs.wording import listed, shown
 
 
 def _repository(value: str) -> str:
@@ -153,4 +155,66 @@ def list_of_models(value: object) -> object:
         raise ValueError(f"got {shown(value, 40)}, allowed: a list, as '- path: {value:.40}'")
     if isinstance(value, Mapping):
         raise ValueError(f"got {shown(value, 60)}, allowed: a list, a '-' before each model")
+    return value
+
+
+class ProbeFile(Options):
+    """A probe of the user's own.
+
+    Attributes:
+        name: of the probe, none of those that exist.
+        file: JSON lines, an object a line; .parquet; .txt.
+        field: of every object, with its text, or name of the column.
+        layout: texts one behind the other, or each at the start of a sequence of its own.
+    """
+
+    name: Name
+    file: Place
+    field: Text = "text"
+    layout: Literal["packed", "documents"] = "packed"
+
+
+class ProbeTokenFile(Options):
+    """A probe of token ids.
+
+    Attributes:
+        name: of the probe, none of those that exist.
+        tokens: .npy of integers [sequences, tokens], or .parquet.
+        field: name of the column with lists of integers.
+    """
+
+    name: Name
+    tokens: Place
+    field: Text = "input_ids"
+
+
+def _kind_of_probe(value: object) -> str:
+    if isinstance(value, str):
+        return "name"
+    of_ids = isinstance(value, ProbeTokenFile) or (isinstance(value, Mapping) and "tokens" in value)
+    return "tokens" if of_ids else "file"
+
+
+Probe = Annotated[
+    Annotated[str, Tag("name")]
+    | Annotated[ProbeFile, Tag("file")]
+    | Annotated[ProbeTokenFile, Tag("tokens")],
+    Discriminator(_kind_of_probe),
+]
+
+
+def check_probes(
+    value: tuple[str | ProbeFile | ProbeTokenFile, ...],
+) -> tuple[str | ProbeFile | ProbeTokenFile, ...]:
+    """The probes; ValueError for an unknown one, a name that is taken, one that stands twice."""
+    from scaleinv_ray.probes import PROBES
+
+    for probe in value:
+        if isinstance(probe, str):
+            check_known(probe, tuple(PROBES), "probe")
+        elif probe.name in PROBES:
+            raise ValueError(
+                f"got a file named {probe.name!r}, allowed: none of {listed(PROBES, probe.name)}"
+            )
+    distinct([p if isinstance(p, str) else p.name for p in value])
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from scaleinv_ray.config.fields import (
     Corpus,
@@ -79,7 +79,13 @@ class TrainConfig(Options):
     architecture: Literal["gpt_neox", "gpt2", "llama", "granite", "attention_only"] = "gpt_neox"
     widths: Annotated[tuple[Width, ...], Field(min_length=1), AfterValidator(distinct)]
     depth: Depth | None = None
-    depths: dict[int, Depth] = Field(default_factory=dict)
+    depths: Annotated[
+        dict[int, Depth],
+        # a list is a mapping by then: `_defaults`
+        BeforeValidator(
+            lambda given: given, json_schema_input_type=dict[int, Depth] | tuple[Depth, ...]
+        ),
+    ] = Field(default_factory=dict)
     head_dim: Annotated[Positive, Field(multiple_of=2)] = 16
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(distinct)] = (0,)
     init_scale: Annotated[Float, Field(gt=0)] = 1.0

@@ -118,7 +118,10 @@ def on_tokens(settings: Settings, file: str | Path) -> Settings:
     Raises:
         ValueError: naming the file, where it holds no sequences of ids.
     """
-    sequences, length = shape_of(file)
+    try:
+        sequences, length = shape_of(file)
+    except ValueError as error:  # which names the field of a config
+        raise ValueError(f"tokens: {str(error).removeprefix('probes: ')}") from error
     fits = {"blocks": sequences, "jacobian_positions": sequences, "attention_sequences": sequences}
     fits |= {"position": length - 1}
     known = settings.protocol

@@ -91,6 +91,7 @@ class Kind:
         section: of the config, with its settings; without that section a run does not capture it.
         observed: the other probes that settings name.
         in_pairs: it reads pairs, clean and corrupted, in place of a probe; no shuffled_tokens.
+        sites: places in a block that its records are of, where they are of activations.
         of_losses: its curves are in nats a token, or at positions of tokens, so that models with
             other tokenizers do not share them.
         exists: whether a model has it.
@@ -114,6 +115,7 @@ class Kind:
     section: Literal["curvature", "sampling", "circuits"] | None = None
     observed: Callable[[Any], tuple[str, ...]] = lambda settings: ()
     in_pairs: bool = False
+    sites: tuple[str, ...] = ()
     of_losses: bool = False
     exists: Callable[[Shapes], bool] = lambda c: True
     own: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ from scaleinv_ray.checkpoints import Checkpoint
 from scaleinv_ray.checkpoints.files.roles import NORMED_AFTER
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.config.fields import probes_in_pairs
-from scaleinv_ray.config.run import ProbeFile, ProbeTokenFile
+from scaleinv_ray.config.sources import ProbeFile, ProbeTokenFile
 from scaleinv_ray.inputs.wording import clipped
 from scaleinv_ray.kinds import digest_for
 from scaleinv_ray.plan.tokenizer import (

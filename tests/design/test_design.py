@@ -81,6 +81,11 @@ def test_what_no_model_has_is_refused_before_one_is_made(tmp_path: Path) -> None
         ({"seeds": {"certify": 10**12}}, "seeds.certify: got 10{12}, allowed: less than"),
         ({"budget": {"evaluations": 10**12}}, "budget.evaluations: got 10{12}, allowed: less than"),
         ({"target": {**CHI, "value": 1.5, "layer": 1}}, r"target\[0\].layer: got 1, allowed: 0..0"),
+        (
+            {"target": {**CHI, "value": 1.5, "site": "resid_pst"}},
+            r"site: got .*'resid_post'.*order_c",
+        ),
+        ({"target": {**CHI, "value": 1.5, "role": "query"}}, "role: got 'query', allowed .*: none"),
         ({"target": [{**CHI, "value": 1.5}] * 2}, "target: got one twice, allowed: each once"),
         ({"over": {"width": [[64]]}}, "width: got .*64.*, allowed: a valid integer"),
     ],

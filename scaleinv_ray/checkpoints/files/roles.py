@@ -158,6 +158,11 @@ _FAMILIES: dict[str, _Family] = {
     "scaleinv_attention_only": _LLAMA,
     **dict.fromkeys(LLAMA_LIKE, _LLAMA),
 }
+ROLES: tuple[str, ...] = (
+    "query", "key", "value", "attn_out", "mlp_in", "mlp_gate", "mlp_out", "embedding",
+    "unembedding",
+)  # fmt: skip
+"""Of weights; what has none of them is 'other'."""
 CAPTURED = frozenset(_FAMILIES)
 """Architectures of which a model can be captured, not its weights alone."""
 NORMED_AFTER = frozenset({"olmo2", "gemma2"})
