@@ -22,8 +22,10 @@ from scaleinv_ray.inspection.reference import Settings
 from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.plan import Measurement, Plan, make_plan
 from scaleinv_ray.plan.costs import available_memory, choose_loading, model_bytes
+from scaleinv_ray.plan.fitting import fitted
 from scaleinv_ray.plugins.loading import known_to
 from scaleinv_ray.probes.token_files import shape_of
+from scaleinv_ray.protocols import Spectroscopy
 from scaleinv_ray.records import Protocol
 
 assert invariants, "importing the package registers the invariants"
@@ -57,12 +59,13 @@ class Asked(NamedTuple):
     seconds: float
 
 
-def source_of(model: str | Path, revision: str | None) -> dict[str, Any]:
+def source_of(model: str | Path, revision: str | None, field: str = "model") -> dict[str, Any]:
     """What stands under `models` in a config for a folder or a repository of the hub.
 
     Args:
         model: a folder (of several steps the last counts), or `organisation/name`.
         revision: of a repository.
+        field: what it is called where it is refused.
 
     Returns:
         The mapping.
@@ -71,7 +74,7 @@ def source_of(model: str | Path, revision: str | None) -> dict[str, Any]:
         ValueError: for what is neither, and a revision of a folder.
     """
     folder = Path(expanded(str(model)))
-    if folder.exists():
+    if str(model) and folder.exists():
         if revision is not None:
             raise ValueError(
                 f"revision: got {shown(revision)} of the folder {folder}; allowed for a hub's model"
@@ -80,26 +83,31 @@ def source_of(model: str | Path, revision: str | None) -> dict[str, Any]:
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(model)):
         return {"hub": str(model)} | ({} if revision is None else {"revision": revision})
     raise ValueError(
-        f"model: got {shown(str(model))}, no folder; allowed: a folder with config.json and "
+        f"{field}: got {shown(str(model))}, no folder; allowed: a folder with config.json and "
         "model.safetensors, or organisation/name of the hub"
     )
 
 
 @contextmanager
 def at_hand(
-    model: str | Path | Saved, *, tokenizer: Saved | None, revision: str | None
+    model: str | Path | Saved,
+    *,
+    tokenizer: Saved | None,
+    revision: str | None,
+    field: str = "model",
 ) -> Generator[dict[str, Any], None, None]:
     """The source of a model; one in memory is saved for as long as the block lasts.
 
     Args:
         model: as of `source_of`, or a model of transformers.
         tokenizer: of a model in memory.
+        field: as of `source_of`.
 
     Yields:
         What stands under `models` in a config.
     """
     if isinstance(model, str | Path):
-        yield source_of(model, revision)
+        yield source_of(model, revision, field)
         return
     with tempfile.TemporaryDirectory(prefix="scaleinv-model-") as folder:
         model.save_pretrained(folder)
@@ -209,7 +217,10 @@ def ask_parent(source: Mapping[str, Any], asked: Asked) -> Asked:
     """
     update = {"models": [source], "variants": ["trained"]}
     config = load_run_config(asked.config.model_dump(mode="json") | update)
-    plan = make_plan(config)
+    try:
+        plan = make_plan(config)
+    except ValueError as error:
+        raise ValueError(f"parent: {error}") from error
     ours, theirs = asked.plan.units[0].checkpoint, plan.units[0].checkpoint
     for what, got, allowed in (
         ("parameters", theirs.n_params, ours.n_params),
@@ -245,7 +256,7 @@ def _lacking(checkpoint: Checkpoint, kind: str, protocol: Protocol, *, is_given:
     if choose_loading(model_bytes(c), memory=available_memory()).how != "resident":
         return "the model does not fit into memory (scaleinv run reads it layer by layer)"
     try:
-        of.check(c, protocol)
+        of.refuse(c, fitted(protocol, [c], {kind}), Spectroscopy())
     except ValueError as error:
         return str(error)
     return ""

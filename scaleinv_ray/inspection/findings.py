@@ -192,7 +192,8 @@ def assessed(
         and all(reference.values[line.at][i] is not None for i in others)
     ]
     if not chosen:
-        return Assessment(reference, None, "no quantity in common with the series", tuple(notes))
+        why = "no quantity in common with the series" if lines else "nothing of it was measured"
+        return Assessment(reference, None, why, tuple(notes))
     try:
         card = _card(chosen, reference, others, n_params)
     except ValueError as error:

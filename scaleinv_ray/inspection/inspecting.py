@@ -342,7 +342,7 @@ def _since(
     rows: Sequence[Mapping[str, Any]],
     say: Callable[[str], None],
 ) -> _Since:
-    with at_hand(parent, tokenizer=tokenizer, revision=None) as source:
+    with at_hand(parent, tokenizer=tokenizer, revision=None, field="parent") as source:
         beside = ask_parent(source, asked)
         say(f"parent {beside.plan.units[0].checkpoint.model}")
         theirs = by_place(measured(beside, say))

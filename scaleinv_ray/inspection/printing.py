@@ -16,6 +16,7 @@ from scaleinv_ray.inspection.inspecting import Inspection
 from scaleinv_ray.report.findings import rounded
 
 _REASONS = 6
+_FEW = 2
 _WIDTH = 140
 _PRE = '<pre style="line-height:normal;font-family:monospace">{code}</pre>'
 
@@ -33,7 +34,7 @@ def show(found: Inspection) -> None:
 
 def show_card(found: Inspection) -> None:
     """Writes what the card and the parent say, without the values."""
-    parts = [_title(found), *_card(found), *_paired(found), _seconds(found)]
+    parts = [_title(found), *_card(found), *_without(found), *_paired(found), _seconds(found)]
     _console().print(Group(*parts))
 
 
@@ -157,6 +158,14 @@ def _paired(found: Inspection) -> list[Text]:
     ]
     more = len(found.changed) - _REASONS
     return [*lines, Text(f"  and {more} more: --json has them all")] if more > 0 else lines
+
+
+def _without(found: Inspection) -> list[Text]:
+    """What the series has and this model gives no value of: the card says nothing of it."""
+    known = {(at.invariant, at.quantity, at.probe) for at in found.assessment.reference.values}
+    lacking = [r for r in found.refused if (r.at.invariant, r.at.quantity, r.at.probe) in known]
+    reasons = commonest(lacking)[:_FEW]
+    return [Text(f"without a value, but in the series: {text}") for text in reasons]
 
 
 def _missing(found: Inspection) -> list[Text]:

@@ -18,11 +18,15 @@ from scaleinv_ray.conclude.concluding import JUDGED, read_planned
 from scaleinv_ray.conclude.tokenized import tokenized
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.inputs.paths import is_uri, without_keys
+from scaleinv_ray.inputs.wording import listed
 from scaleinv_ray.measure.written_config import config_of
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.store import Store
+from scaleinv_ray.store.seal import DamagedError
 from scaleinv_ray.tables import MEASUREMENTS
 
+_ALLOWED = "the folder of a run, as `scaleinv run` makes it, or a table of its measurements"
+_FEW = 4
 _DIGITS = 7
 _FEW_DIGITS = 5
 """Of values before the last step: they give a scatter, and nobody reads them."""
@@ -171,7 +175,7 @@ def of_series(uri: str) -> Reference:
         return of_run(uri)
     name = place.rpartition("/")[2]
     store = Store((place.removesuffix(name) or ".") + mark + query)
-    table = store.read_table(name, schema=MEASUREMENTS)
+    table = _measurements(store, name, without_keys(uri))
     if store.exists("config.yaml"):
         config = config_of(store)
         return _reference(store, config.name, Settings.of(config), table, uri=place)
@@ -188,6 +192,21 @@ def of_series(uri: str) -> Reference:
     return _reference(store, ", ".join(named) or name, settings, table, uri=place)
 
 
+def _measurements(store: Store, name: str, shown: str) -> pa.Table:
+    if not store.exists(name):
+        raise ValueError(f"against: got {shown!r}, no such file; allowed: {_ALLOWED}")
+    try:
+        return store.read_table(name, schema=MEASUREMENTS)
+    except DamagedError:
+        columns = store.read_table(name).column_names
+        if {"key", "invariant", "value"} <= set(columns):  # of another version
+            raise
+        raise ValueError(
+            f"against: got {shown!r} of {listed(columns[:_FEW], '')}, .., no measurements; "
+            f"allowed: {_ALLOWED}"
+        ) from None
+
+
 def of_run(uri: str) -> Reference:
     """The trained models of a run folder at the last step that all of its plan has.
 
@@ -201,11 +220,13 @@ def of_run(uri: str) -> Reference:
         ValueError: where there is no run, or none of a trained model.
     """
     store = Store(uri)
-    if not store.exists("config.yaml"):
-        raise ValueError(
-            f"against: got {store.shown!r} without config.yaml; "
-            "allowed: the folder of a run, as `scaleinv run` makes it"
-        )
+    place = store.local
+    if not uri or (place is not None and not place.is_dir()):
+        what = "a file" if uri and place is not None and place.exists() else "no such folder"
+        raise ValueError(f"against: got {uri!r}, {what}; allowed: {_ALLOWED}")
+    for needed in ("config.yaml", "plan.parquet"):
+        if not store.exists(needed):
+            raise ValueError(f"against: got {store.shown!r} without {needed}; allowed: {_ALLOWED}")
     config = config_of(store)
     table = read_planned(store, "measurements")
     return _reference(store, config.name, Settings.of(config), table, uri=uri)
@@ -218,12 +239,18 @@ def _reference(
     table = table.filter(pc.equal(table["variant"], "trained"))
     if not table.num_rows:
         raise ValueError(
-            f"against: got {without_keys(uri)!r} without measurements, allowed: a run that has them"
+            f"against: got {without_keys(uri)!r} without measurements of trained models, allowed: "
+            "a run that has them"
         )
     step, last = _last(table)
     finished = step is None and pc.any(pc.is_valid(table["step"])).as_py()
     members = _members(last)
     values = _values(last if finished else table, members, finished=finished)
+    if step not in values:
+        raise ValueError(
+            f"against: got {without_keys(uri)!r}, in which no trained model has a value at its "
+            "last step; allowed: a run that has some (scaleinv status says why)"
+        )
     at = "each at its last step" if finished else f"step {step}"
     return Reference(
         name=name,

@@ -17,6 +17,7 @@ from scaleinv_ray.cli import app
 from scaleinv_ray.config.reader import write_yaml
 from scaleinv_ray.contract import REGISTRY, forget
 from scaleinv_ray.inspection.reference import At, Member, of_series
+from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 from scaleinv_ray.measure.written_config import sealed
 from scaleinv_ray.plugins import loading
 from scaleinv_ray.store import Store
@@ -126,3 +127,90 @@ def test_an_invariant_of_ones_own_comes_first(weights: Path, tmp_path: Path) -> 
     finally:
         forget([REGISTRY["mine.size"].function.__module__])
         loading._LOADED.clear()
+
+
+def _of(*names: str) -> tuple[str, ...]:
+    return tuple(n for n in ("config.yaml", "plan.parquet", "measurements") if n not in names)
+
+
+@pytest.mark.parametrize(
+    ("lacks", "says"),
+    [
+        (_of(), "against: got '.*run' without config.yaml; allowed: the folder of a run"),
+        (_of("config.yaml"), "against: got '.*run' without plan.parquet; allowed: the folder"),
+        (_of("config.yaml", "plan.parquet"), "without measurements of trained models, allowed"),
+    ],
+)
+def test_a_folder_that_is_no_whole_run_is_told_what_it_lacks(
+    lacks: tuple[str, ...], says: str, tmp_path: Path
+) -> None:
+    write_series(Store(tmp_path / "run"))
+    for name in lacks:
+        if (place := tmp_path / "run" / name).is_dir():
+            shutil.rmtree(place)
+        else:
+            place.unlink()
+    with pytest.raises(ValueError, match=says):
+        of_series(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("", "against: got '', no such folder; allowed"),
+        ("nowhere", "against: got '.*nowhere', no such folder; allowed"),
+        ("nowhere.parquet", "against: got '.*nowhere.parquet', no such file; allowed"),
+        ("run/config.yaml", "against: got '.*config.yaml', a file; allowed"),
+        ("run/plan.parquet", "got '.*plan.parquet' of key, capture_key, .*, no measurements"),
+    ],
+)
+def test_what_is_no_series_is_named(name: str, says: str, tmp_path: Path) -> None:
+    write_series(Store(tmp_path / "run"))
+    with pytest.raises(ValueError, match=says):
+        of_series(str(tmp_path / name) if name else "")
+
+
+def test_a_series_in_which_everything_failed_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path / "run")
+    write_series(store)
+    rows = store.read_table("measurements/all-known.parquet").to_pylist()
+    failed = [row | {"value": None, "status": "failed", "error": "x"} for row in rows]
+    store.write_table("measurements/all-known.parquet", tables.encode(failed, tables.MEASUREMENTS))
+    with pytest.raises(ValueError, match="no trained model has a value at its last step"):
+        of_series(str(tmp_path / "run"))
+
+
+def test_what_a_model_is_too_small_for_is_left_out_and_the_rest_is_measured(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path / "run")
+    write_series(store)
+    wide = CONFIG | {"protocol": CONFIG["protocol"] | {"stream_units": 88}}  # type: ignore[operator]
+    wide["invariants"] = {"weights.weight_tail": {}, "renormalization.size_flow": {}}
+    store.write_bytes("config.yaml", sealed(write_yaml(wide)))
+    small = GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=300, n_positions=64)
+    small.bos_token_id = small.eos_token_id = None
+    GPT2LMHeadModel(small).save_pretrained(tmp_path / "model")
+    byte_tokenizer().save_pretrained(tmp_path / "model")
+    left = inspected(str(tmp_path / "model"), "--against", str(tmp_path / "run"))["left_out"]
+    why = left["renormalization.size_flow"]
+    assert why.startswith("protocol.stream_units: got 88, allowed 1..15"), why
+
+
+def test_a_card_says_what_a_broken_model_has_no_values_of(weights: Path, tmp_path: Path) -> None:
+    write_series(Store(tmp_path / "run"))
+    model = GPT2LMHeadModel.from_pretrained(weights)
+    with torch.no_grad():
+        for block in model.transformer.h:
+            block.attn.c_attn.weight.fill_(float("nan"))
+    model.save_pretrained(tmp_path / "broken")
+    asked = ["assess", str(tmp_path / "broken"), "--against", str(tmp_path / "run")]
+    said = CliRunner().invoke(app, [*asked, "--budget", "1"]).stdout
+    assert "without a value, but in the series:" in said and "not finite" in said
+
+
+@pytest.mark.parametrize("parent", ["", "nowhere"])
+def test_a_parent_that_is_not_there_is_named_so(parent: str, weights: Path) -> None:
+    asked = ["assess", str(weights), "--parent", parent, "--budget", "1"]
+    said = str(CliRunner().invoke(app, asked).exception)
+    assert said.startswith(f"parent: got {parent!r}, no folder; allowed"), said

@@ -382,7 +382,10 @@ def test_a_model_without_text_reads_token_ids(
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        (np.arange(12), r"ids.npy: got 1-d int64, allowed integers \[sequences, tokens\]"),
+        (
+            np.arange(12),
+            r"^tokens: .*ids.npy: got 1-d int64, allowed integers \[sequences, tokens\]",
+        ),
         (np.ones((2, 30)), "ids.npy: got 2-d float64"),
         (np.full((12, 30), 400), r"token ids: got 400..400, allowed 0..256 \(vocab_size\)"),
     ],
@@ -405,7 +408,7 @@ def test_token_ids_that_are_none_are_refused(
         ({"level": 0.7}, "^level: got 0.7, allowed: more than 0, at most 0.5"),
         (
             {"against": "nowhere"},
-            "^against: got .*/nowhere' without config.yaml; allowed: the folder",
+            "^against: got 'nowhere', no such folder; allowed: the folder of a run",
         ),
     ],
 )
