@@ -260,6 +260,12 @@ def _run(config: RunConfig, out: str | None, address: str | None, *, as_json: bo
         raise typer.Exit(3)
 
 
+def _run_folder(given: str) -> str:
+    if not given:
+        raise ValueError("run_folder: got '', allowed: the folder of a run")
+    return absolute(given)
+
+
 @app.command()
 def report(run_folder: RunFolder, as_json: AsJson = False) -> None:
     """Judges a run folder anew and writes its report; measures nothing."""
@@ -268,7 +274,7 @@ def report(run_folder: RunFolder, as_json: AsJson = False) -> None:
     from scaleinv_ray.runs.printing import found_in
     from scaleinv_ray.store import Store
 
-    store = Store(absolute(run_folder))
+    store = Store(_run_folder(run_folder))
     rejudge(store, config_of(store))
     if as_json:
         typer.echo(found_in(store, store.read_table("verdicts.parquet")).to_json())
@@ -282,7 +288,7 @@ def status(run_folder: RunFolder, as_json: AsJson = False) -> None:
     from scaleinv_ray.runs.status import status as status_of
     from scaleinv_ray.store import Store
 
-    found = status_of(Store(absolute(run_folder)), now=time.time())
+    found = status_of(Store(_run_folder(run_folder)), now=time.time())
     for line in [found.to_json()] if as_json else found.lines():
         typer.echo(line)
 

@@ -14,13 +14,16 @@ import pyarrow as pa
 import pytest
 import torch
 
+from scaleinv_ray import tables
 from scaleinv_ray.checkpoints import resolve
 from scaleinv_ray.conclude.training.onsets import OnsetFinder
 from scaleinv_ray.conclude.training.transitions import TransitionFinder
 from scaleinv_ray.config import load_run_config
+from scaleinv_ray.inspection.reference import At, Member
 from scaleinv_ray.measure.inventory import planned_keys, take_inventory
-from scaleinv_ray.measure.written_config import written_config
+from scaleinv_ray.measure.written_config import sealed, written_config
 from scaleinv_ray.store import Store
+from tests.inspection.test_inspection import measured_row
 
 EXPERIMENTS = Path(__file__).parents[1] / "scripts" / "experiments"
 
@@ -182,6 +185,32 @@ def test_a_published_config_has_no_path_of_where_it_was_made(
     assert moved(config, "/here") == {
         "models": [{"ladder": "runs/findings/gpt2", "steps": "all"}], "margin": 0.1,
     }  # fmt: skip
+
+
+def test_a_run_is_published_whole_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    publish = _experiment("publish_run", monkeypatch).publish
+    store = Store(str(tmp_path / "run"))
+    at, member = At("weights.weight_tail", "alpha", "query", None), Member("m", 0, 9, "w")
+    row = measured_row(at, 1.0, member, 1) | {"step": None}
+    store.write_bytes("config.yaml", sealed("name: x\n"))
+    with pytest.raises(ValueError, match="run: got .*run' without plan.parquet"):
+        publish(tmp_path / "run", tmp_path / "new")
+    plan = [dict.fromkeys(tables.PLAN.names) | {"key": key} for key in (row["key"], "lost")]
+    store.write_table("plan.parquet", tables.encode(plan, tables.PLAN))
+    with pytest.raises(ValueError, match="run: got .*run' without measurements, allowed"):
+        publish(tmp_path / "run", tmp_path / "new")
+    with pytest.raises(ValueError, match="run_folder: got .*nowhere', no such folder; allowed"):
+        publish(tmp_path / "nowhere", tmp_path / "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    store.write_table("measurements/all-x.parquet", tables.encode([row], tables.MEASUREMENTS))
+    publish(tmp_path / "run", tmp_path / "new")
+    made = Store(str(tmp_path / "new")).read_table("measurements/all-published.parquet")
+    assert made["value"].to_pylist() == [1.0] and made["step"].to_pylist() == [None]
+    for there in ("new", "run"):  # itself, or beside what was made of it
+        with pytest.raises(ValueError, match=f"out: got .*{there}', which is there; allowed: a"):
+            publish(tmp_path / "run", tmp_path / there)
 
 
 def test_damage_is_what_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,6 +236,8 @@ def rejudge(store: Store, config: RunConfig) -> None:
     """Concludes from what is whole, and says what is not; measures nothing."""
     held = take_inventory(store)
     say(held.notes(conclusions.concluded_files()))
+    if not held.names("measurements"):
+        say(["measurements: none is there, nothing is judged (scaleinv run makes them)"])
     conclude(store, config, planned=_planned(store, config, held))
 
 

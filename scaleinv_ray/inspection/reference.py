@@ -19,7 +19,7 @@ from scaleinv_ray.conclude.tokenized import tokenized
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.inputs.paths import is_uri, without_keys
 from scaleinv_ray.inputs.wording import listed
-from scaleinv_ray.measure.written_config import config_of
+from scaleinv_ray.measure.written_config import check_run_folder, config_of
 from scaleinv_ray.records import Protocol
 from scaleinv_ray.store import Store
 from scaleinv_ray.store.seal import DamagedError
@@ -170,12 +170,14 @@ def of_series(uri: str) -> Reference:
         ValueError: where there is no such thing, or none of a trained model; where no config.yaml
             says what the protocol was, and it is not the packaged series'.
     """
+    if not uri:
+        raise ValueError(f"against: got '', allowed: {_ALLOWED}")
     place, mark, query = uri.partition("?") if is_uri(uri) else (uri, "", "")
     if not place.endswith(".parquet"):
         return of_run(uri)
     name = place.rpartition("/")[2]
     store = Store((place.removesuffix(name) or ".") + mark + query)
-    table = _measurements(store, name, without_keys(uri))
+    table = _measurements(store, name, f"{store.shown}/{name}")
     if store.exists("config.yaml"):
         config = config_of(store)
         return _reference(store, config.name, Settings.of(config), table, uri=place)
@@ -220,13 +222,9 @@ def of_run(uri: str) -> Reference:
         ValueError: where there is no run, or none of a trained model.
     """
     store = Store(uri)
-    place = store.local
-    if not uri or (place is not None and not place.is_dir()):
-        what = "a file" if uri and place is not None and place.exists() else "no such folder"
-        raise ValueError(f"against: got {uri!r}, {what}; allowed: {_ALLOWED}")
-    for needed in ("config.yaml", "plan.parquet"):
-        if not store.exists(needed):
-            raise ValueError(f"against: got {store.shown!r} without {needed}; allowed: {_ALLOWED}")
+    check_run_folder(store, "against")
+    if not store.exists("plan.parquet"):
+        raise ValueError(f"against: got {store.shown!r} without plan.parquet; allowed: {_ALLOWED}")
     config = config_of(store)
     table = read_planned(store, "measurements")
     return _reference(store, config.name, Settings.of(config), table, uri=uri)

@@ -22,6 +22,28 @@ def sealed(text: str) -> bytes:
     return data + _SEALED + _digest(data) + b"\n"
 
 
+def check_run_folder(store: Store, field: str) -> None:
+    """Refuses what is no folder of a run.
+
+    Args:
+        field: what the user calls it.
+
+    Raises:
+        ValueError: saying what it is or lacks.
+    """
+    place = store.local
+    if place is not None and not place.is_dir():
+        what = ", a file" if place.exists() else ", no such folder"
+    elif not store.exists("config.yaml"):
+        what = " without config.yaml"
+    else:
+        return
+    raise ValueError(
+        f"{field}: got {store.shown!r}{what}; allowed: the folder of a run, as `scaleinv run` "
+        "makes it"
+    )
+
+
 def written_config(store: Store) -> Mapping[str, Any]:
     """What config.yaml of a run folder says, not checked any further.
 
@@ -31,11 +53,7 @@ def written_config(store: Store) -> Mapping[str, Any]:
     Raises:
         ValueError: where there is no such file, no mapping in it, or another text than was written.
     """
-    if not store.exists("config.yaml"):
-        raise ValueError(
-            f"run_folder: got {store.shown!r} without config.yaml; "
-            "allowed: the folder of a run, as `scaleinv run` makes it"
-        )
+    check_run_folder(store, "run_folder")
     where, data = store.path("config.yaml"), store.read_bytes("config.yaml")
     text, sealed, digest = data.partition(_SEALED)
     # without the line, of an older version or taken out, it is what it says

@@ -8,6 +8,7 @@ last step, where they are compared; flags and diagrams (the barcodes of the page
 
 import argparse
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from scaleinv_ray.conclude.concluding import read_planned
-from scaleinv_ray.measure.inventory import BESIDE, COMPACT
+from scaleinv_ray.measure.inventory import BESIDE, COMPACT, planned_keys
 from scaleinv_ray.measure.written_config import sealed, written_config
 from scaleinv_ray.store import Store
 
@@ -52,10 +53,10 @@ def replaced(table: pa.Table, **columns: pa.Array) -> pa.Table:
 
 
 def at_end(table: pa.Table) -> pa.Array:
-    """Rows of trained models at the last step."""
-    return pc.and_(
-        pc.equal(table["variant"], "trained"), pc.equal(table["step"], pc.max(table["step"]))
-    ).combine_chunks()
+    """Rows of trained models at the last step; where none has a step, of all trained ones."""
+    last = pc.max(table["step"])
+    at = pc.equal(table["step"], last) if last.is_valid else pc.is_null(table["step"])
+    return pc.and_(pc.equal(table["variant"], "trained"), at).combine_chunks()
 
 
 def write(where: Path, table: pa.Table) -> None:
@@ -107,21 +108,47 @@ def moved(found: Any, old: str) -> Any:
     return found.replace(old, "runs/findings") if isinstance(found, str) else found
 
 
+def publish(run: Path, out: Path) -> None:
+    """Writes the folder: there at the end with all of it, or not at all.
+
+    Raises:
+        ValueError: for what is no run, has no measurements, or a place where something is.
+    """
+    store = Store(str(run))
+    config = moved(dict(written_config(store)), str(run.absolute().parent.parent))
+    if not store.exists("plan.parquet"):
+        raise ValueError(f"run: got {str(run)!r} without plan.parquet, allowed: a run that is done")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"out: got {str(out)!r}, which is there; allowed: a new folder")
+    rows = measurements(store)
+    if not rows.num_rows:
+        raise ValueError(f"run: got {str(run)!r} without measurements, allowed: a run that is done")
+    part = out.with_name(f"{out.name}.part")
+    part.mkdir(parents=True)
+    try:
+        (part / "config.yaml").write_bytes(sealed(yaml.safe_dump(config, sort_keys=False)))
+        write(part / "measurements" / f"{COMPACT}published.parquet", rows)
+        write(part / "curves" / f"{COMPACT}published.parquet", curves(store))
+        write(part / "plan.parquet", store.read_table("plan.parquet"))
+        part.replace(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    lacking = set(planned_keys(store).to_pylist()) - set(rows["key"].to_pylist())
+    if lacking:
+        print(f"note: {len(lacking)} of the planned measurements are not there")
+
+
 def main() -> None:
     """Writes the folder and says how large it is."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a run that is done")
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, help="folder that is made")
     options = parser.parse_args()
-    store, out = Store(str(options.run)), options.out
-    out.mkdir(parents=True, exist_ok=True)
-    config = moved(dict(written_config(store)), str(options.run.absolute().parents[1]))
-    text = yaml.safe_dump(config, sort_keys=False)
-    (out / "config.yaml").write_bytes(sealed(text))
-    write(out / "measurements" / f"{COMPACT}published.parquet", measurements(store))
-    write(out / "curves" / f"{COMPACT}published.parquet", curves(store))
-    write(out / "plan.parquet", store.read_table("plan.parquet"))
-    kept = sorted(p for p in out.rglob("*") if p.is_file())
+    try:
+        publish(options.run, options.out)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    kept = sorted(p for p in options.out.rglob("*") if p.is_file())
     for path in kept:
         print(f"{path.stat().st_size:>10,} {path}")
 

@@ -157,7 +157,7 @@ def test_a_folder_that_is_no_whole_run_is_told_what_it_lacks(
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("", "against: got '', no such folder; allowed"),
+        ("", "against: got '', allowed: the folder of a run"),
         ("nowhere", "against: got '.*nowhere', no such folder; allowed"),
         ("nowhere.parquet", "against: got '.*nowhere.parquet', no such file; allowed"),
         ("run/config.yaml", "against: got '.*config.yaml', a file; allowed"),
