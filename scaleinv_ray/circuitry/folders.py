@@ -24,6 +24,7 @@ from scaleinv_ray.circuitry.training import over_training, spread
 from scaleinv_ray.inputs.json_files import read_json
 from scaleinv_ray.inputs.paths import expanded
 from scaleinv_ray.inputs.wording import nearest, shown
+from scaleinv_ray.plan.costs import available_memory, choose_loading, model_bytes
 from scaleinv_ray.plan.tokenizer import around, encode, read_tokenizer, unknown_ids
 from scaleinv_ray.probes import ProbeRequest, load_corpus
 from scaleinv_ray.probes.corpus import STDLIB
@@ -81,15 +82,10 @@ def circuits_of(
         )
     run = _upto(resolve([{"path": str(existing(folder))}]), step)
     checkpoint = run[-1]
-    if checkpoint.no_logits:
-        raise ValueError(f"model: got {folder}: {checkpoint.no_logits}, allowed causal models")
-    if checkpoint.architecture not in CAPTURED - ENCODERS:
-        raise ValueError(
-            f"model: got {folder} of model_type {checkpoint.architecture!r}, allowed causal models "
-            f"of {', '.join(sorted(CAPTURED - ENCODERS))}"
-        )
+    _check_model(folder, checkpoint)
     if steps is not None and len(run) < 2:
-        raise ValueError(f"steps: got {folder} with one step, allowed a run with two or more")
+        upto = "" if step is None else f" up to {step}"
+        raise ValueError(f"steps: got {folder} with one step{upto}, allowed a run with two or more")
     pairs = pairs_of(checkpoint, drawing)
     name = checkpoint.model + ("" if checkpoint.step is None else f" at step {checkpoint.step}")
     anatomy = Anatomy.of(_loaded(checkpoint))
@@ -112,6 +108,23 @@ def circuits_of(
         name, drawing.probe, effects, null, pairs.acceptance, facts, analysed(analyses, subject),
         training,
     )  # fmt: skip
+
+
+def _check_model(folder: Path, checkpoint: Checkpoint) -> None:
+    """ValueError for what no components can be cut in, before it is loaded."""
+    if checkpoint.no_logits:
+        raise ValueError(f"model: got {folder}: {checkpoint.no_logits}, allowed causal models")
+    if checkpoint.architecture not in CAPTURED - ENCODERS:
+        raise ValueError(
+            f"model: got {folder} of model_type {checkpoint.architecture!r}, allowed causal models "
+            f"of {', '.join(sorted(CAPTURED - ENCODERS))}"
+        )
+    loading = choose_loading(model_bytes(checkpoint), memory=available_memory())
+    if loading.how != "resident":
+        raise ValueError(
+            f"model: got {folder} ({loading.reason}), allowed one that is whole in memory: "
+            "components are cut in it"
+        )
 
 
 def existing(folder: Path) -> Path:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from scaleinv_ray.circuitry import folders
 from scaleinv_ray.circuitry.compiled.programs import induction
 from scaleinv_ray.cli import app
 
@@ -134,3 +135,11 @@ def test_an_architecture_without_captures_is_refused_before_it_is_loaded(
     config.write_text(json.dumps(told | {"model_type": "mamba"}))
     said = str(CliRunner().invoke(app, ["circuits", str(tmp_path / "other")]).exception)
     assert re.search("model_type 'mamba', allowed causal models of gemma2, gpt2", said), said
+
+
+def test_a_model_larger_than_memory_is_refused_before_it_is_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "available_memory", lambda: 1000)
+    said = str(CliRunner().invoke(app, ["circuits", str(folder)]).exception)
+    assert re.search("needed, 1.00 KB of memory.*, allowed one that is whole in memory", said), said

@@ -140,7 +140,7 @@ def test_analyses_are_named_and_a_refused_one_is_a_line(monkeypatch: pytest.Monk
     assert told["never"] == {"refused": "probe: got prose, allowed brackets"}
     assert len(told["positions"]["share"]) == 3
     assert "never refused: probe: got prose, allowed brackets" in found.lines()
-    with pytest.raises(ValueError, match="with: got 'nevr', allowed .*nearest 'never'"):
+    with pytest.raises(ValueError, match="with: got 'nevr' .did you mean 'never'.., allowed: "):
         analysed.named("positions,nevr")
     assert set(analysed.named("all")) == set(analysed.ANALYSES)
 
