@@ -59,12 +59,14 @@ class Target(Options):
         check_known(self.invariant, tuple(REGISTRY), "invariant")
         spec = REGISTRY[self.invariant]
         check_known(self.quantity, tuple(spec.quantities), "quantity")
-        if spec.signature != "one" or KINDS[spec.kind].section == "sampling":
+        kind = KINDS[spec.kind]
+        asked_for = kind.section in {"sampling", "circuits"} or kind.name == "masked_losses"
+        if spec.signature != "one" or asked_for:
             raise ValueError(
-                f"invariant: got {self.invariant}, allowed those of one model at one step, without "
-                "chains"
+                f"invariant: got {self.invariant}, allowed those of one causal model at one step, "
+                "without chains or circuits"
             )
-        self._check_place(KINDS[spec.kind])
+        self._check_place(kind)
         return self
 
     def _check_place(self, kind: Kind) -> None:

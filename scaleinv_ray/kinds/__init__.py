@@ -113,6 +113,7 @@ _ALL = (
     Kind(
         name="attention",
         record=Attention,
+        sites=("attn_pattern",),
         num_bytes=lambda c, p, _: laws.heads(c) * p.attention_sequences * p.length**2 * 4,
         num_records=laws.heads,
         work=lambda width, layers, p: p.attention_sequences * float(p.length) ** 2,
@@ -125,6 +126,7 @@ _ALL = (
         name="token_losses",
         record=TokenLosses,
         one_pass=True,
+        sites=("logits",),
         num_bytes=lambda c, p, _: p.sequences * (p.length - 1) * 4,
         num_records=lambda c: 1,
         work=lambda width, layers, p: float(p.sequences) * p.length,

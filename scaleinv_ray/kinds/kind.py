@@ -91,7 +91,7 @@ class Kind:
         section: of the config, with its settings; without that section a run does not capture it.
         observed: the other probes that settings name.
         in_pairs: it reads pairs, clean and corrupted, in place of a probe; no shuffled_tokens.
-        sites: places in a block that its records are of, where they are of activations.
+        sites: places that its records say they are of; empty where they say none.
         of_losses: its curves are in nats a token, or at positions of tokens, so that models with
             other tokenizers do not share them.
         exists: whether a model has it.

@@ -61,7 +61,7 @@ def describe(plan: Plan, done: set[str]) -> str:
     lines += [f"{m}: {k}; weights alone can be measured" for m, k in kinds.items() if k]
     encoders = {u.checkpoint.model: u.checkpoint for u in plan.units if u.checkpoint.encoder}
     lines += [
-        f"{m}: an encoder: no next tokens, hence no losses of them, curvature or chains; "
+        f"{m}: an encoder: no next tokens, hence no losses of them, curvature, chains or circuits; "
         + ("no losses of hidden tokens" if c.mask_id is None else "losses of hidden tokens")
         for m, c in encoders.items()
     ]

@@ -85,6 +85,10 @@ def test_what_no_model_has_is_refused_before_one_is_made(tmp_path: Path) -> None
             {"target": {**CHI, "value": 1.5, "site": "resid_pst"}},
             r"site: got .*'resid_post'.*order_c",
         ),
+        (
+            {"target": {"invariant": "circuits.strength", "quantity": "task_gap", "value": 1.5}},
+            "invariant: got circuits.strength, allowed those of one causal model .* circuits",
+        ),
         ({"target": {**CHI, "value": 1.5, "role": "query"}}, "role: got 'query', allowed .*: none"),
         ({"target": [{**CHI, "value": 1.5}] * 2}, "target: got one twice, allowed: each once"),
         ({"over": {"width": [[64]]}}, "width: got .*64.*, allowed: a valid integer"),
