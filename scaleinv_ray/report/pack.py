@@ -14,13 +14,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from scaleinv_ray.tables import shared
 
 Column = list[Any] | dict[str, list[Any]]
 DIGITS = 8
-_WIDEST = 2**62
 
 
 def rounded(value: float | None, digits: int = 6) -> float | None:
@@ -100,12 +100,9 @@ def distinct_rows(table: pa.Table) -> tuple[pa.Table, list[int]]:
     """
     if not table.num_rows:
         return table, []
-    code_R = _codes(table)
-    _, first, place = np.unique(code_R, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return table.take(pa.array(first[order])), rank[place].tolist()
+    place_R = _codes(table)
+    first = ~pd.Series(place_R).duplicated()
+    return table.filter(pa.array(first)), place_R.tolist()
 
 
 def among(table: pa.Table, others: pa.Table, names: Sequence[str]) -> pa.Array:
@@ -129,17 +126,10 @@ def among(table: pa.Table, others: pa.Table, names: Sequence[str]) -> pa.Array:
 
 
 def _codes(table: pa.Table) -> np.ndarray:
-    """Of each row a number that stands for the combination of its values."""
-    code_R, size = np.zeros(table.num_rows, dtype=np.int64), 1
-    for column in table.unify_dictionaries().columns:
-        array = column.combine_chunks()
-        encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
-        missing = len(encoded.dictionary)
-        if size * (missing + 1) > _WIDEST:
-            code_R, size = np.unique(code_R, return_inverse=True)[1], table.num_rows
-        indices = encoded.indices.fill_null(missing).to_numpy(zero_copy_only=False)
-        code_R, size = code_R * (missing + 1) + indices, size * (missing + 1)
-    return code_R
+    """Of each row the place of its combination of values, in order of first occurrence."""
+    frame = table.unify_dictionaries().to_pandas()
+    grouped = frame.groupby(table.column_names, sort=False, dropna=False, observed=True)
+    return grouped.ngroup().to_numpy()
 
 
 def packed(data: Any) -> str:

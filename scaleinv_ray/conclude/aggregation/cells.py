@@ -2,8 +2,7 @@
 
 A replicate is one (model, seed).
 
-Shape suffixes: R rows, E entries (a row counts at several places), W combinations of the columns
-that decide at which, C cells.
+Shape suffixes: R rows, E entries (a row counts at several places).
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 
 from scaleinv_ray.conclude.aggregation.completeness import Cell, Location, Sorted
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import (
@@ -105,38 +105,28 @@ def _placed(table: Rows) -> list[Group]:
     location_R, locations = table.distinct(Location._fields)
     groups: dict[Place, int] = {}
     # rows differ in few combinations of the columns that decide where they count
-    places_W = [
-        [groups.setdefault(p, len(groups)) for p in places_of(dict(zip(_WHERE, w, strict=True)))]
-        for w in wheres
+    places = [
+        (at, groups.setdefault(place, len(groups)))
+        for at, where in enumerate(wheres)
+        for place in places_of(dict(zip(_WHERE, where, strict=True)))
     ]
-    count_R = np.array([len(places) for places in places_W], dtype=np.int64)[where_R]
-    first_W = np.cumsum([0, *(len(places) for places in places_W)])
-    row_E = np.repeat(np.arange(len(table)), count_R)
-    nth_E = np.arange(len(row_E)) - np.repeat(np.cumsum(count_R) - count_R, count_R)
-    flat = np.array([p for places in places_W for p in places], dtype=np.int64)
-    place_E = flat[first_W[where_R[row_E]] + nth_E]
-    cell_E = place_E * len(units) + unit_R[row_E]
-    order_E = np.lexsort((location_R[row_E], cell_E))
-    row_E, cell_E = row_E[order_E], cell_E[order_E]
-    source = _source(table, locations=locations, location_E=location_R[row_E], row_E=row_E)
+    rows = pd.DataFrame({"where": where_R, "unit": unit_R, "location": location_R})
+    entries = rows.reset_index(names="row").merge(pd.DataFrame(places, columns=["where", "place"]))
+    entries = entries.sort_values(["place", "unit", "location", "row"])
+    source = _source(table, locations, entries["location"].to_numpy(), entries["row"].to_numpy())
     made = [Group(place) for place in groups]
     named = [(u[0], Replicate(*u[1:-1]), NO_STEP if u[-1] is None else u[-1]) for u in units]
-    for cell, start, stop in _runs(cell_E):
-        variant, replicate, step = named[cell % len(units)]
-        steps = made[cell // len(units)].cells.setdefault(variant, {}).setdefault(replicate, {})
-        steps[step] = source.cell(start, stop)
+    start = 0
+    for (place, unit), size in entries.groupby(["place", "unit"]).size().items():
+        variant, replicate, step = named[unit]
+        steps = made[place].cells.setdefault(variant, {}).setdefault(replicate, {})
+        steps[step] = source.cell(start, start + size)
+        start += size
     return made
 
 
-def _runs(cell_E: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Each number of an ascending list, where it begins and where it ends."""
-    start_C = np.flatnonzero(np.diff(cell_E, prepend=-1))
-    stops = [*start_C[1:].tolist(), len(cell_E)]
-    yield from zip(cell_E[start_C].tolist(), start_C.tolist(), stops, strict=True)
-
-
 def _source(
-    table: Rows, *, locations: list[tuple[Any, ...]], location_E: np.ndarray, row_E: np.ndarray
+    table: Rows, locations: list[tuple[Any, ...]], location_E: np.ndarray, row_E: np.ndarray
 ) -> Sorted:
     columns = table.columns
     value, stderr, error, status = (columns[n] for n in ("value", "stderr", "error", "status"))

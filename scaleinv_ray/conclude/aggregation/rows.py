@@ -15,7 +15,6 @@ import pandas as pd
 
 _SLICE = 20_000
 """Rows that are dicts at a time where rows are asked for one by one."""
-_WIDEST = 2**62
 ROW_BY_ROW = {"value", "stderr"}
 """Columns whose values are not looked for among others: few repeat, and 0.0 equals -0.0."""
 
@@ -127,19 +126,13 @@ class Rows:
         """
         if not len(self):
             return np.zeros(0, dtype=np.int64), []
-        columns = [self.columns[name] for name in names]
-        code_R, size = np.zeros(len(self), dtype=np.int64), 1
-        for column in columns:
-            if size * (len(column.values) + 1) > _WIDEST:
-                code_R, seen = pd.factorize(code_R)
-                size = len(seen)
-            code_R = code_R * len(column.values) + column.place_R
-            size *= max(len(column.values), 1)
-        place_R, _ = pd.factorize(code_R)
-        first = np.zeros(int(place_R.max(initial=-1)) + 1, dtype=np.int64)
-        first[place_R[::-1]] = np.arange(len(place_R))[::-1]
-        at = [[column.values[i] for i in column.place_R[first].tolist()] for column in columns]
-        return place_R, list(zip(*at, strict=True))
+        columns = {name: self.columns[name] for name in names}
+        grouped = pd.DataFrame({n: c.place_R for n, c in columns.items()}).groupby(
+            [*columns], sort=False
+        )
+        first = grouped.size().reset_index()
+        found = [[c.values[i] for i in first[name]] for name, c in columns.items()]
+        return grouped.ngroup().to_numpy(), list(zip(*found, strict=True))
 
     def joined(self, others: Sequence[Mapping[str, Any]]) -> Rows:
         """These rows and after them others with the same columns."""
