@@ -59,15 +59,6 @@ CURVED = [n for n in tables.CURVES.names if n not in _UNREAD]
 _ORDER = ["key", "layer", "role", "head", "site"]
 
 
-def completed(store: Store) -> set[str]:
-    """Keys of the measurements that are done, whether compacted or not.
-
-    Returns:
-        The keys; not among them are failed ones, and those of which a table is damaged or gone.
-    """
-    return take_inventory(store).done
-
-
 def read_folder(store: Store, folder: str) -> pa.Table:
     """All rows of a folder of tables, each key once, in a fixed order.
 

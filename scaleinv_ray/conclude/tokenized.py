@@ -16,7 +16,6 @@ from scaleinv_ray.plan import Plan, token_rows
 from scaleinv_ray.store import Store
 from scaleinv_ray.store.seal import DamagedError
 
-Row = dict[str, Any]
 _TOKENS = "tokens.parquet"
 _CHANGED = ("value", "stderr", "status", "error")
 

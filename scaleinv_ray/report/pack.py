@@ -10,7 +10,7 @@ import base64
 import gzip
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -70,18 +70,16 @@ def column(values: Sequence[Any]) -> Column:
     return {"d": list(seen), "i": places} if 2 * len(seen) < len(values) else values
 
 
-def columns(table: pa.Table, names: Iterable[str] | None = None) -> dict[str, Any]:
+def columns(table: pa.Table) -> dict[str, Any]:
     """A table by its columns.
 
     Args:
         table: of texts, numbers and lists of them.
-        names: of the columns wanted; all by default.
 
     Returns:
         `rows` (their number) and `columns`: name -> column.
     """
-    chosen = table.column_names if names is None else list(names)
-    values = {name: [plain(v) for v in table[name].to_pylist()] for name in chosen}
+    values = {name: [plain(v) for v in table[name].to_pylist()] for name in table.column_names}
     return {"rows": table.num_rows, "columns": {name: column(v) for name, v in values.items()}}
 
 

@@ -76,11 +76,6 @@ def look(uri: str, *, settled_s: float = SETTLED_S) -> Look:
     return Look(sorted(whole), faults)
 
 
-def arrivals(uri: str, *, settled_s: float = SETTLED_S) -> list[str]:
-    """The whole checkpoints of `look`."""
-    return look(uri, settled_s=settled_s).whole
-
-
 def _folders(filesystem: fs.FileSystem, root: str) -> dict[str, dict[str, fs.FileInfo]]:
     """Folder -> name -> file, of everything below."""
     found: Iterable[fs.FileInfo]
@@ -156,7 +151,7 @@ def fetched(uri: str, folder: str, mirror: Path) -> Path:
     """The local folder of an arrival; out of a bucket it is copied once.
 
     Args:
-        uri: as of `arrivals`.
+        uri: as of `look`.
         folder: one of its paths.
         mirror: where copies lie, seen by all nodes.
 
@@ -202,7 +197,7 @@ def watch(
         config: YAML file of a run; its `models` may be left out.
         every: seconds between two looks.
         rounds: looks until it ends, None for ever.
-        settled_s: as of `arrivals`.
+        settled_s: as of `look`.
         address: of a Ray cluster; None embeds Ray.
 
     Yields:

@@ -22,7 +22,7 @@ from scaleinv_ray.singularities.jets import DictionaryRow, dictionary_table
 from scaleinv_ray.singularities.manifold import CriticalManifold, critical_manifold
 from scaleinv_ray.singularities.matching import Candidate, Match, MatchOutcome, match
 from scaleinv_ray.singularities.table import INVARIANT, matches_table
-from scaleinv_ray.singularities.volume import StateDensity, mellin_pole, subset_simulation
+from scaleinv_ray.singularities.volume import StateDensity, subset_simulation
 
 __all__ = [
     "INVARIANT",
@@ -49,7 +49,6 @@ __all__ = [
     "linear_network",
     "match",
     "matches_table",
-    "mellin_pole",
     "monomial",
     "monomial_contact_loci",
     "morse_bott",

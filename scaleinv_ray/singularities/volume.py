@@ -1,11 +1,11 @@
-"""The volume of small loss by subset simulation, and the zeta function it gives.
+"""The volume of small loss by subset simulation.
 
 Levels halve the prior volume: a population uniform in {K < eps} keeps its better half, which
 defines the next eps, is doubled, and moved at random inside (Au and Beck 2001; the unbiased step of
 log V is that of nested sampling, Skilling 2006). Depth costs the logarithm of the volume only.
 
 Shape suffixes: B independent blocks of particles, L levels, P particles of a block, N variables,
-S moves, Z arguments of zeta.
+S moves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import numpy as np
 from scipy.special import digamma
 
 from scaleinv_ray.contract import Refused
-from scaleinv_ray.estimate import Estimate
 
 _SCALES = 8
 """Bins of the logarithm of the step size, from sqrt(eps) to the size of the cube."""
@@ -135,64 +134,6 @@ def subset_simulation(
         log_k_BLP=np.log(np.maximum(np.stack(levels, axis=1), smallest_loss)),
         acceptance_L=np.array(acceptance),
     )
-
-
-def mellin_pole(found: StateDensity, pilot: float) -> tuple[Estimate, Estimate]:
-    """Largest pole of zeta(z) = integral_(K < 1) K^z phi, and its order: a cross-check only.
-
-    Near the pole zeta is c / (z + llc)^m times a smooth function, and 1 / (-zeta' / zeta) nearly
-    (z + llc) / m: a line is laid through it for z in [-0.6, -0.2] of the pilot. Further poles bend
-    it, so that the result has a bias beside its error (some per cent; more at m > 1).
-
-    Args:
-        pilot: a first value of the learning coefficient.
-
-    Returns:
-        llc and the order (not rounded), with jackknife errors over the blocks.
-
-    Raises:
-        ValueError: where the pilot is not positive.
-
-    >>> found = subset_simulation(lambda w: w[..., 0] ** 2, 1, rng=np.random.default_rng(0))
-    >>> llc, order = mellin_pole(found, 0.5)
-    >>> bool(abs(llc.value - 0.5) < 0.02 and abs(order.value - 1) < 0.05)
-    True
-    """
-    if not (math.isfinite(pilot) and pilot > 0):
-        raise ValueError(f"pilot: got {pilot}, must be positive")
-    z_Z = np.linspace(-0.6 * pilot, -0.2 * pilot, 9)
-    moments_BZ2 = np.stack([_zeta(found, float(z)) for z in z_Z], axis=1)
-    total_Z2 = moments_BZ2.sum(axis=0)
-    values = [_pole(z_Z, total_Z2), *(_pole(z_Z, total_Z2 - own_Z2) for own_Z2 in moments_BZ2)]
-    (llc, order), left_B2 = values[0], np.array(values[1:])
-    num = len(left_B2)
-    stderr = np.sqrt((num - 1) * left_B2.var(axis=0))
-    return (
-        Estimate(llc, float(stderr[0]), num, "jackknife"),
-        Estimate(order, float(stderr[1]), num, "jackknife"),
-    )
-
-
-def _zeta(found: StateDensity, z: float) -> np.ndarray:
-    """zeta(z) and -zeta'(z) of every block, from the shells between thresholds."""
-    num_levels = found.log_k_BLP.shape[1]
-    volume_L = np.exp(np.r_[0.0, found.log_volume_L])[:num_levels]
-    shell_L = np.r_[volume_L[:-1] - volume_L[1:], volume_L[-1:]]
-    size = found.log_k_BLP.shape[2]
-    first_L = np.full(num_levels, size // 2)
-    first_L[-1] = 0  # the innermost level is whole
-    out = np.zeros((len(found.log_k_BLP), 2))
-    for level, (share, first) in enumerate(zip(shell_L, first_L, strict=True)):
-        log_k_BP = found.log_k_BLP[:, level, first:]
-        power_BP = np.where(log_k_BP < 0, np.exp(z * log_k_BP), 0.0)
-        out[:, 0] += share * power_BP.mean(axis=1)
-        out[:, 1] -= share * (power_BP * log_k_BP).mean(axis=1)
-    return out
-
-
-def _pole(z_Z: np.ndarray, moments_Z2: np.ndarray) -> tuple[float, float]:
-    slope, start = np.polyfit(z_Z, moments_Z2[:, 0] / moments_Z2[:, 1], 1)
-    return float(start / slope), float(1 / slope)
 
 
 def _require_zero(thresholds: list[np.ndarray], largest: float) -> None:

@@ -73,10 +73,10 @@ def test_stored_causal_masks_are_no_weights(folder, tmp_path):
     _assert_same(iter_weights(folder("gpt2")), iter_weights(tmp_path / "old"))
 
 
-def test_labels_and_stored_dtype(folder, tmp_path):
+def test_stored_dtype(folder, tmp_path):
     load_model(folder("llama")).to(torch.bfloat16).save_pretrained(tmp_path)
-    records = list(iter_weights(tmp_path, labels={"unit": "u"}))
-    assert {(r.unit, r.dtype, r.num_layers) for r in records} == {("u", "bfloat16", 2)}
+    records = list(iter_weights(tmp_path))
+    assert {(r.dtype, r.num_layers) for r in records} == {("bfloat16", 2)}
     assert {r.w_OI.dtype for r in records} == {np.dtype(np.float32)}
 
 

@@ -14,7 +14,7 @@ import scaleinv_ray as si
 from scaleinv_ray.attention_only.configuration import AttentionOnlyConfig
 from scaleinv_ray.attention_only.modeling import AttentionOnlyForCausalLM
 from scaleinv_ray.circuitry.effects.estimators import estimate
-from scaleinv_ray.circuitry.effects.interventions import Experiment, edge_values, singles, values
+from scaleinv_ray.circuitry.effects.interventions import Experiment, edge_values, values
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.circuitry.surgery.edge_runs import written
 from scaleinv_ray.circuitry.surgery.reruns import Surgery, on_heads
@@ -127,7 +127,7 @@ def test_all_components_patched_are_the_other_run(experiment: Experiment) -> Non
 
 def test_one_batch_gives_what_one_by_one_gives(experiment: Experiment) -> None:
     rows, graph = experiment.batches[0], experiment.anatomy.graph
-    masks = singles(experiment, range(len(graph.writers)))
+    masks = graph.masks([[], *([c] for c in range(len(graph.writers)))])
     together = values(experiment.surgery, rows, masks)
     apart = values(Surgery(experiment.anatomy, max_rows=1), rows, masks)
     np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-6)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from scaleinv_ray.conclude.concluding import completed
+from scaleinv_ray.measure.inventory import take_inventory
 from scaleinv_ray.store import Store
 from tests.cluster.conftest import ladder_config, run_config
 
@@ -106,7 +106,7 @@ def test_a_job_killed_halfway_and_submitted_again_computes_only_the_rest(
     _await(lambda: client.get_job_status(first).is_terminal(), "the end of the first job")
     assert client.get_job_status(first) == JobStatus.STOPPED
     time.sleep(1)  # tasks that were running may still finish a file
-    done = completed(store)
+    done = take_inventory(store).done
     finished = {e["key"] for e in _events(out) if e["event"] == "measured"}
     before = len(_events(out))
     assert len(done) >= 60 and not (out / "report.html").exists()
@@ -116,7 +116,7 @@ def test_a_job_killed_halfway_and_submitted_again_computes_only_the_rest(
     assert client.get_job_status(second) == JobStatus.SUCCEEDED, client.get_job_logs(second)
     again = {e["key"] for e in _events(out)[before:] if e["event"] == "measured"}
     assert again and not again & done and not again & finished
-    assert len(again | done) == len(completed(store))
+    assert len(again | done) == len(take_inventory(store).done)
     assert (out / "report.html").exists() and (out / "verdicts.parquet").exists()
 
 

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from scaleinv_ray import tables
-from scaleinv_ray.conclude.concluding import completed, read_folder
+from scaleinv_ray.conclude.concluding import read_folder
 from scaleinv_ray.conclude.conclusions import SCHEMAS
+from scaleinv_ray.measure.inventory import take_inventory
 from scaleinv_ray.runs.analysis import Run, run
 from scaleinv_ray.store import Store
 from tests.cluster.conftest import SEEDS, WIDTHS
@@ -128,7 +129,7 @@ def test_what_is_lost_is_computed_again_and_nothing_else(
     config, first = analysed
     other = dict(config, out=str(tmp_path / "out"))
     store = Store(other["out"])
-    wanted = sorted(completed(first.store))
+    wanted = sorted(take_inventory(first.store).done)
     lost = set(wanted[::7])
     for folder in ("measurements", "curves", "diagrams"):
         table = read_folder(first.store, folder)
@@ -194,7 +195,7 @@ def test_a_killed_run_started_again_ends_in_the_same_tables(
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    done = completed(store)
+    done = take_inventory(store).done
     assert 0 < len(done) < first.computed
     again = run(dict(config, out=str(out)))
     assert again.computed <= first.computed - len(done)

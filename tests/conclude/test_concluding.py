@@ -9,10 +9,11 @@ import pytest
 
 from scaleinv_ray import tables
 from scaleinv_ray.conclude import conclusions
-from scaleinv_ray.conclude.concluding import compact, completed, conclude, read_folder
+from scaleinv_ray.conclude.concluding import compact, conclude, read_folder
 from scaleinv_ray.conclude.conclusions import CONCLUSIONS, Conclusion
 from scaleinv_ray.conclude.evidence import Evidence
 from scaleinv_ray.config import load_run_config
+from scaleinv_ray.measure.inventory import take_inventory
 from scaleinv_ray.measure.measuring import failed_rows, write_measurement
 from scaleinv_ray.plan.jobs import MeasureJob
 from scaleinv_ray.report.skeleton import PAGE, SPECTRA
@@ -74,7 +75,7 @@ def test_a_compaction_that_is_killed_leaves_every_key_once(
     for folder in ("measurements", "curves"):
         assert len(store.names(folder)) == 1
     assert keys_in(store, "measurements") == ["a", "a", "b", "b", "c", "c"]
-    assert completed(store) == {"a", "b", "c"}
+    assert take_inventory(store).done == {"a", "b", "c"}
 
 
 def test_a_failure_is_read_and_not_done_and_gives_way_to_a_success(store: Store) -> None:
@@ -83,10 +84,11 @@ def test_a_failure_is_read_and_not_done_and_gives_way_to_a_success(store: Store)
     compact(store)
     status = read_folder(store, "measurements")["status"].to_pylist()
     assert sorted(status) == ["failed", "ok", "ok", "ok", "ok", "ok"]
-    assert completed(store) == {"a", "b"} and keys_in(store, "curves") == ["a", "b"]
+    assert take_inventory(store).done == {"a", "b"} and keys_in(store, "curves") == ["a", "b"]
     write_measurement(store, "d", rows_of("d"), [curve_of("d")], [])
     compact(store)
-    assert completed(store) == {"a", "b", "d"} and keys_in(store, "curves") == ["a", "b", "d"]
+    assert take_inventory(store).done == {"a", "b", "d"}
+    assert keys_in(store, "curves") == ["a", "b", "d"]
     assert set(read_folder(store, "measurements")["status"].to_pylist()) == {"ok"}
 
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scaleinv_ray import tables
-from scaleinv_ray.conclude.concluding import compact, completed, read_folder
+from scaleinv_ray.conclude.concluding import compact, read_folder
 from scaleinv_ray.conclude.tokenized import tokenized
 from scaleinv_ray.measure.inventory import take_inventory, tidied, whole_ranges
 from scaleinv_ray.measure.measuring import write_measurement
@@ -56,20 +56,20 @@ def test_a_damaged_measurement_is_named_not_done_and_set_aside(
     name = "measurements/" + ("b.parquet" if not gathered else store.names("measurements")[0])
     path = spoil(store, name, how)
     left = set() if gathered else {"a"}
-    assert completed(store) == left
+    assert take_inventory(store).done == left
     (line,) = take_inventory(store).notes()
     assert line.startswith(f"{name}: ")
     with pytest.raises(ValueError, match=path.name):
         read_folder(store, "measurements")
     compact(store)  # leaves it where it is
-    assert path.exists() and completed(store) == left
+    assert path.exists() and take_inventory(store).done == left
     assert tidied(store) == left and not path.exists()
     assert f"note: {name}: " in capsys.readouterr().err
     assert [p.name for p in path.parent.glob(f"_damaged-*-{path.name}")], "its bytes are kept"
     assert take_inventory(store).notes() == []
     write_measurement(store, "b", rows_of("b"), [], [])
     compact(store)
-    assert completed(store) == left | {"b"}
+    assert take_inventory(store).done == left | {"b"}
 
 
 @pytest.mark.parametrize("gathered", [False, True])
@@ -85,7 +85,7 @@ def test_what_has_lost_its_curves_or_diagrams_is_not_done(
     key, other = ("a", "c") if folder == "curves" else ("c", "a")
     for name in store.names(folder):
         spoil(store, f"{folder}/{name}", "truncated")
-    assert completed(store) == {"b", other}
+    assert take_inventory(store).done == {"b", other}
     shutil.rmtree(store.path(folder))
     held = take_inventory(store)
     assert held.done == {"b", other}
@@ -93,10 +93,10 @@ def test_what_has_lost_its_curves_or_diagrams_is_not_done(
     write_measurement(store, "c", rows_of("c"), [], [diagram])
     write_measurement(store, "a", rows_of("a"), [curve_of("a")], [])
     for _ in range(2):  # and what is gathered again says so too
-        assert completed(store) == {"a", "b", "c"}
+        assert take_inventory(store).done == {"a", "b", "c"}
         compact(store)
     shutil.rmtree(store.path(folder))
-    assert completed(store) == {"b", other} and key not in completed(store)
+    assert take_inventory(store).done == {"b", other} and key not in take_inventory(store).done
 
 
 def test_what_is_tried_again_in_vain_is_failed(store: Store) -> None:
@@ -139,7 +139,7 @@ def test_foreign_files_are_passed_over_or_named_and_never_done(folder: str, stor
         assert (f"{folder}/{name}".removeprefix("./") in said) == (folder != "parts"), said
     tidied(store)
     compact(store)
-    assert completed(store) == {"a", "b", "d"}
+    assert take_inventory(store).done == {"a", "b", "d"}
     assert read_folder(store, "measurements").equals(before["measurements"])
     assert read_folder(store, "curves").equals(before["curves"])
 
@@ -162,10 +162,10 @@ def test_rows_of_an_older_version_count_without_seal_and_without_saying_what_the
     for key in ("a", "b"):
         path = store.path(f"measurements/{key}.parquet")
         pq.write_table(tables.encode(rows_of(key), tables.MEASUREMENTS), path)
-    assert completed(store) == {"a", "b"}
+    assert take_inventory(store).done == {"a", "b"}
     compact(store)
     shutil.rmtree(store.path("curves"))
-    assert completed(store) == {"a", "b"}
+    assert take_inventory(store).done == {"a", "b"}
 
 
 def test_many_foreign_files_are_one_line(store: Store) -> None:
@@ -179,7 +179,7 @@ def test_ranges_that_are_damaged_or_alone_are_made_again(store: Store) -> None:
     for i in range(4):
         stem = f"c-{i:05d}-of-00004"
         write_measurement(store, stem, rows_of("c"), [curve_of("c")], [])
-    assert completed(store) == {"a", "b", "c"}
+    assert take_inventory(store).done == {"a", "b", "c"}
     Path(store.path("curves/c-00001-of-00004.parquet")).unlink()
     spoil(store, "measurements/c-00002-of-00004.parquet", "flipped")
     spoil(store, "curves/c-00003-of-00004.parquet", "truncated")
@@ -196,7 +196,7 @@ def test_ranges_count_when_all_are_there_good_or_failed(store: Store) -> None:
     one, two = (f"c-{i:05d}-of-00002" for i in range(2))
     write_measurement(store, two, rows_of("c"), [curve_of("c")], [])
     compact(store)
-    assert keys() == completed(store) == {"a", "b"}, "a range alone is no measurement"
+    assert keys() == take_inventory(store).done == {"a", "b"}, "a range alone is no measurement"
     write_measurement(store, one, rows_of("c", ok=False), [], [])
     held = compact(store)
     assert keys() == {"a", "b", "c"} and held.done == {"a", "b"}

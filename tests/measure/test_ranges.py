@@ -16,10 +16,10 @@ from scaleinv_ray.checkpoints import Checkpoint, from_folder
 from scaleinv_ray.cluster.driving import results
 from scaleinv_ray.cluster.driving.results import together
 from scaleinv_ray.cluster.scratch.placement import TRIES
-from scaleinv_ray.conclude.concluding import compact, completed, read_folder
+from scaleinv_ray.conclude.concluding import compact, read_folder
 from scaleinv_ray.config.cluster import ClusterOptions
 from scaleinv_ray.measure import ranges
-from scaleinv_ray.measure.inventory import whole_ranges
+from scaleinv_ray.measure.inventory import take_inventory, whole_ranges
 from scaleinv_ray.measure.measuring import measure, write_failed
 from scaleinv_ray.measure.ranges import largest_first, memory_of, ranges_of, task_bytes
 from scaleinv_ray.plan.jobs import FAILED, MeasureJob, Range, WeightSource
@@ -109,13 +109,13 @@ def test_ranges_give_the_rows_of_the_whole(
     made = measure(job, whole)
     first, *others = reversed(_in_order(job))  # in any order
     outcomes = [measure(piece, divided) for piece in others]
-    assert completed(divided) == set() and _rows(divided, "measurements") == []
+    assert take_inventory(divided).done == set() and _rows(divided, "measurements") == []
     total = together([*outcomes, measure(first, divided)])
     assert total.counts == made.counts and total.error is None
     for _ in range(2):
         for folder in ("measurements", "curves"):
             assert _rows(whole, folder) == _rows(divided, folder) != []
-        assert completed(divided) == {"k"}
+        assert take_inventory(divided).done == {"k"}
         compact(divided)
     assert len(divided.names("measurements")) == len(divided.names("curves")) == 1
 
@@ -131,7 +131,7 @@ def test_a_poisoned_tensor_fails_alone_and_is_made_again_by_the_next_run(
             write_failed(store, piece, "OutOfMemoryError: killed")
         else:
             measure(piece, store)
-    assert completed(store) == set() and store.exists(f"{poisoned.name}{FAILED}")
+    assert take_inventory(store).done == set() and store.exists(f"{poisoned.name}{FAILED}")
     rows = tables.decode(read_folder(store, "measurements"))
     failed = [r for r in rows if r["status"] == "failed"]
     assert {(r["layer"], r["role"], r["depth"]) for r in failed} == {(1, "mlp_in", 1.0)}
@@ -139,7 +139,7 @@ def test_a_poisoned_tensor_fails_alone_and_is_made_again_by_the_next_run(
     assert len(rows) > len(failed) > 0
     assert whole_ranges(store) == {p.stem for p in pieces} - {poisoned.stem}, "the others stay"
     measure(poisoned, store)
-    assert completed(store) == {"k"} and not store.exists(f"{poisoned.name}{FAILED}")
+    assert take_inventory(store).done == {"k"} and not store.exists(f"{poisoned.name}{FAILED}")
 
 
 def test_the_longest_goes_first_and_what_is_no_matrix_has_no_range(
@@ -238,7 +238,7 @@ def test_a_run_by_ranges_gives_the_tables_of_a_run_in_one_piece(
     assert len(made) == 2 * (2 + 4 * LAYERS) and not any(e["error"] for e in made)
     measured = [e for e in events if e["event"] == "measured"]
     assert sorted(e["key"] for e in measured) == ["k", "s"]
-    assert completed(divided) == {"k", "s"}
+    assert take_inventory(divided).done == {"k", "s"}
     for key in ("k", "s"):
         assert _rows(whole, "measurements", key) == _rows(divided, "measurements", key) != []
     again = execute(divided, jobs)
@@ -289,4 +289,4 @@ def test_a_tensor_that_kills_its_worker_takes_no_other_with_it(
     monkeypatch.setattr(results, "ranges_of", ranges_of)
     again = execute(store, [job])
     assert [e["tensor"] for e in again if e["event"] == "range"] == [failed[0]["tensor"]]
-    assert completed(store) == {"k"}
+    assert take_inventory(store).done == {"k"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scaleinv_ray.contract import Refused
-from scaleinv_ray.singularities import mellin_pole, subset_simulation, volume_law
+from scaleinv_ray.singularities import subset_simulation, volume_law
 
 SMALL = {"num_particles": 200, "num_blocks": 4, "num_moves": 10}
 
@@ -75,8 +75,6 @@ def test_few_levels_tell_no_law():
 def test_arguments_of_the_law_are_named():
     with pytest.raises(ValueError, match="max_multiplicity: got 0"):
         volume_law(run(), max_multiplicity=0)
-    with pytest.raises(ValueError, match="pilot: got -1"):
-        mellin_pole(run(), -1.0)
 
 
 def test_the_scale_of_the_loss_does_not_matter():

@@ -9,10 +9,10 @@ import hashlib
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -214,7 +214,6 @@ def iter_weights(
     per_head: bool = False,
     tensors: Collection[str] | None = None,
     trusted: bool = False,
-    labels: Mapping[str, Any] | None = None,
 ) -> Iterator[WeightMatrix]:
     """Streams the weight matrices of a checkpoint.
 
@@ -232,7 +231,6 @@ def iter_weights(
         per_head: split attention projections by head.
         tensors: names of those wanted, as stored; None for all.
         trusted: as in `read_config`.
-        labels: unit and other fields of Record.
 
     Yields:
         WeightMatrix: float32, or float64 where stored so; `dtype` names the stored dtype.
@@ -252,8 +250,7 @@ def iter_weights(
     for name, tensor in stored:
         if variant == "shuffled_weights" and reader.measures(name, tensor):
             tensor = shuffled(tensor, name, model_type=told.model_type, seed=seed)
-        for record in reader.matrices(name, tensor):
-            yield replace(record, **labels) if labels else record
+        yield from reader.matrices(name, tensor)
 
 
 class _Told(NamedTuple):

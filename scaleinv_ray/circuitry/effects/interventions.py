@@ -5,7 +5,6 @@ Shape suffixes: C sets of components, S sequences, T tokens, W writers, N compon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -173,11 +172,6 @@ def edge_values(surgery: Surgery, rows: Rows, masks_CWR: np.ndarray) -> np.ndarr
     for chosen, stream in swapped_edges(surgery, rows.clean, rows.donor, masks_CWR):
         found_CS[chosen] = rows.metric(surgery.anatomy, stream).double().cpu().numpy()
     return found_CS
-
-
-def singles(experiment: Experiment, components: Sequence[int]) -> np.ndarray:
-    """Each component alone as a set: bool [1 + N, W], the empty set first."""
-    return experiment.anatomy.graph.masks([[], *([c] for c in components)])
 
 
 def patching_share(

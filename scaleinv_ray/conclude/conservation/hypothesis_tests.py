@@ -76,7 +76,7 @@ class SeriesEvidence:
     naive_mean_error_B: np.ndarray
 
 
-class _Sizes(NamedTuple):
+class Sizes(NamedTuple):
     """What the tests need of the seeds of each size; z is the distance from their median."""
 
     num: np.ndarray
@@ -96,7 +96,7 @@ def moments(y_BKS: np.ndarray) -> SampleMoments:
         The moments; `unequal` where the Brown-Forsythe p is < .1 or the largest variance is more
         than ten times the smallest (pooling certified up to .28 of series at the margin there).
     """
-    return _moments(_sizes(y_BKS))
+    return _moments(sizes_of(y_BKS))
 
 
 def moments_left_out(y_KS: np.ndarray) -> SampleMoments:
@@ -109,21 +109,22 @@ def moments_left_out(y_KS: np.ndarray) -> SampleMoments:
         The series in row 0, then a row a seed left out. The variances of the whole batch are
         pooled where those of the series may be.
     """
-    whole = _sizes(y_KS[None])
+    whole = sizes_of(y_KS[None])
     size_M, seed_M = np.nonzero(~np.isnan(y_KS) & (whole.num[0] >= 3)[:, None])
     y_MS = y_KS[size_M]
     y_MS[np.arange(len(seed_M)), seed_M] = np.nan
     batch = []
-    for of_all, of_left in zip(whole, _sizes(y_MS), strict=True):
+    for of_all, of_left in zip(whole, sizes_of(y_MS), strict=True):
         of_BK = np.repeat(of_all, len(size_M) + 1, axis=0)
         of_BK[np.arange(len(size_M)) + 1, size_M] = of_left
         batch.append(of_BK)
-    found = _moments(_Sizes(*batch))
+    found = _moments(Sizes(*batch))
     # two seeds are left at a size that loses one of three, and their ratio is large by chance
     return replace(found, unequal_B=found.unequal_B & found.unequal_B[0])
 
 
-def _sizes(y_NS: np.ndarray) -> _Sizes:
+def sizes_of(y_NS: np.ndarray) -> Sizes:
+    """What the tests need of each size; NaN where it has fewer seeds."""
     present_NS = ~np.isnan(y_NS)
     count_N = present_NS.sum(axis=-1)
     mean_N = np.where(present_NS, y_NS, 0.0).sum(axis=-1) / count_N
@@ -134,10 +135,10 @@ def _sizes(y_NS: np.ndarray) -> _Sizes:
     z_NS = np.where(present_NS, np.abs(y_NS - (low + high) / 2), 0.0)
     z_N = z_NS.sum(axis=-1)
     away_NS = np.where(present_NS, z_NS - (z_N / count_N)[..., None], 0.0)
-    return _Sizes(count_N, mean_N, within_N, z_N, (away_NS**2).sum(axis=-1))
+    return Sizes(count_N, mean_N, within_N, z_N, (away_NS**2).sum(axis=-1))
 
 
-def _moments(of: _Sizes) -> SampleMoments:
+def _moments(of: Sizes) -> SampleMoments:
     df_BK = of.num - 1
     with np.errstate(divide="ignore", invalid="ignore"):
         variance_BK = np.where(df_BK > 0, of.within / df_BK, np.nan)
@@ -145,28 +146,21 @@ def _moments(of: _Sizes) -> SampleMoments:
         smallest_B = np.where(df_BK > 0, variance_BK, np.inf).min(axis=1)
         largest_B = np.where(df_BK > 0, variance_BK, -np.inf).max(axis=1)
     wide_B = (largest_B > VARIANCE_RATIO * smallest_B) & (largest_B > 0)
-    unequal_B = wide_B | (_brown_forsythe_p(of) < BROWN_FORSYTHE_P)
+    unequal_B = wide_B | (brown_forsythe_p(of) < BROWN_FORSYTHE_P)
     return SampleMoments(of.mean, variance_BK, of.num, pooled_B, df_BK.sum(axis=1), unequal_B)
 
 
-def brown_forsythe_p(y_BKS: np.ndarray) -> np.ndarray:
+def brown_forsythe_p(of: Sizes) -> np.ndarray:
     """Brown-Forsythe test of equal variances, `scipy.stats.levene(center="median")` by batch.
-
-    Args:
-        y_BKS: values, NaN where a size has fewer seeds.
 
     Returns:
         p [B]; 1 where no size has any spread.
 
-    >>> y = np.array([[[0.0, 1.0, 5.0], [0.0, 0.1, 0.3]]])
     >>> from scipy import stats
-    >>> bool(np.isclose(brown_forsythe_p(y)[0], stats.levene(*y[0]).pvalue))
+    >>> y = np.array([[[0.0, 1.0, 5.0], [0.0, 0.1, 0.3]]])
+    >>> bool(np.isclose(brown_forsythe_p(sizes_of(y))[0], stats.levene(*y[0]).pvalue))
     True
     """
-    return _brown_forsythe_p(_sizes(y_BKS))
-
-
-def _brown_forsythe_p(of: _Sizes) -> np.ndarray:
     total_B = of.num.sum(axis=1)
     grand_B = of.z.sum(axis=1) / total_B
     between_B = (of.num * (of.z / of.num - grand_B[:, None]) ** 2).sum(axis=1)

@@ -107,7 +107,6 @@ def classes_table(
     quantities: Mapping[tuple[str, str], Quantity],
     curve_rows: Iterable[Mapping[str, Any]] = (),
     margin: float = 0.10,
-    invariant: str = INVARIANT,
 ) -> list[ClassRow]:
     """Universality classes at every place: of the sizes, of trained and null, of architectures.
 
@@ -133,12 +132,12 @@ def classes_table(
     """
     table = Rows.of(rows)
     vectors = _vectors(
-        table.where(table.among(("invariant", "quantity"), {(invariant, e) for e in EXPONENTS}))
+        table.where(table.among(("invariant", "quantity"), {(INVARIANT, e) for e in EXPONENTS}))
     )
     families = gather_curves(
-        r for r in curve_rows if r["invariant"] == invariant and r["curve"] in SCALING_FUNCTIONS
+        r for r in curve_rows if r["invariant"] == INVARIANT and r["curve"] in SCALING_FUNCTIONS
     )
-    claims = {e: quantities.get((invariant, e), Quantity(law="none")) for e in EXPONENTS}
+    claims = {e: quantities.get((INVARIANT, e), Quantity(law="none")) for e in EXPONENTS}
     out: list[ClassRow] = []
     for where, found in vectors.items():
         for question in _questions(where, found, families):

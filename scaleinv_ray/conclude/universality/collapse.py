@@ -19,6 +19,8 @@ LEAST_BRACKETED = 0.5
 LEAST_ERROR = 1e-3
 """Errors below this share of the curve's largest are not believed (points where all agree)."""
 GRID = 25
+REACH = 2.0
+"""Exponents are searched up to this in both directions."""
 COARSE = 17
 VANISHING = 1e-6
 
@@ -117,7 +119,7 @@ def collapse_quality(
     return _finite(points.quality(exponent_x, np.array([exponent_y]))[0])
 
 
-def rescaling(curves: Sequence[ScalingCurve], *, reach: float = 2.0) -> Rescaling | None:
+def rescaling(curves: Sequence[ScalingCurve]) -> Rescaling | None:
     """The exponents a, b of the best collapse of y N^-b against x N^-a.
 
     The interval of an exponent is the range over which S, minimised over the other exponent, stays
@@ -127,7 +129,6 @@ def rescaling(curves: Sequence[ScalingCurve], *, reach: float = 2.0) -> Rescalin
 
     Args:
         curves: of three sizes or more. Between points curves are taken as straight.
-        reach: exponents are searched in [-reach, reach].
 
     Returns:
         The exponents; None where curves overlap too little at all exponents.
@@ -138,7 +139,7 @@ def rescaling(curves: Sequence[ScalingCurve], *, reach: float = 2.0) -> Rescalin
     if len(curves) < 3:
         raise ValueError(f"curves: got {len(curves)}, allowed 3 or more")
     points = _Points(curves)
-    axis_B = np.linspace(-reach, reach, COARSE)
+    axis_B = np.linspace(-REACH, REACH, COARSE)
     s_AB = np.array([points.quality(a, axis_B) for a in axis_B])
     if not np.isfinite(s_AB).any():
         return None
@@ -150,9 +151,9 @@ def rescaling(curves: Sequence[ScalingCurve], *, reach: float = 2.0) -> Rescalin
         options={"initial_simplex": _simplex(axis_B[list(at)], axis_B[1] - axis_B[0])},
     )
     best, least = found.x, float(found.fun)
-    low_2, high_2 = _region(points.quality, best, least + 1.0, reach)
+    low_2, high_2 = _region(points.quality, best, least + 1.0)
     inside = [
-        None if abs(end) >= reach else float(end)
+        None if abs(end) >= REACH else float(end)
         for end in (low_2[0], high_2[0], low_2[1], high_2[1])
     ]
     a, b = best.tolist()
@@ -292,10 +293,9 @@ def _region(
     quality: Callable[[float, np.ndarray], np.ndarray],
     best_2: np.ndarray,
     level: float,
-    reach: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Smallest box that holds all exponents near the best ones with S below a level."""
-    half_2 = np.full(2, reach)
+    half_2 = np.full(2, REACH)
     low_2, high_2 = best_2 - half_2, best_2 + half_2
     for _ in range(4):
         a_B, b_B = (np.linspace(low, high, GRID) for low, high in zip(low_2, high_2, strict=True))

@@ -29,7 +29,6 @@ from scaleinv_ray.conclude.universality.collapse import (
     supercollapse,
 )
 
-Row = dict[str, Any]
 LEAST_POINTS = 3
 LEAST_DEGREES = 2
 MOST_RESCALED = 32

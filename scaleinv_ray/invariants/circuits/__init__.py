@@ -3,11 +3,9 @@
 from scaleinv_ray.invariants.circuits import onset, quantities
 from scaleinv_ray.invariants.circuits.faithfulness import (
     FRACTIONS,
-    auroc,
     circuit_metrics,
-    precision_at,
 )
-from scaleinv_ray.invariants.circuits.matching import Match, match, shuffled_columns
+from scaleinv_ray.invariants.circuits.matching import Match, match
 from scaleinv_ray.invariants.circuits.modules import Modularity, modularity
 from scaleinv_ray.invariants.circuits.readings import probe_depth, rule_fidelity
 from scaleinv_ray.invariants.circuits.spread import (
@@ -30,7 +28,6 @@ __all__ = [
     "HALF_NORMAL_N90",
     "Match",
     "Modularity",
-    "auroc",
     "check_done",
     "check_enough",
     "circuit_metrics",
@@ -39,11 +36,9 @@ __all__ = [
     "modularity",
     "n90",
     "participation",
-    "precision_at",
     "probe_depth",
     "redundancy",
     "rule_fidelity",
-    "shuffled_columns",
     "signal_share",
     "sorted_effects",
 ]

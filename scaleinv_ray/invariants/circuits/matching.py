@@ -86,27 +86,6 @@ def match(
     )  # fmt: skip
 
 
-def shuffled_columns(
-    a_AF: np.ndarray, b_BF: np.ndarray, *, rng: np.random.Generator, draws: int
-) -> list[float]:
-    """Cost ratios with every feature of one model shuffled among its heads: a null that misleads.
-
-    Args:
-        a_AF: a signature a row.
-        b_BF: of the other model, whose columns are shuffled.
-        rng: of the shuffles.
-        draws: how many.
-
-    Returns:
-        Ratios, lower than which untrained models lie as well as trained ones.
-
-    Raises:
-        Refused: as `match`.
-    """
-    mixed = [rng.permuted(b_BF, axis=0) for _ in range(draws)]
-    return [float(_matched(a_AF, mixed_BF)[1].mean()) for mixed_BF in mixed]
-
-
 def _matched(a_AF: np.ndarray, b_BF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if min(len(a_AF), len(b_BF)) < 2:
         raise Refused(f"heads: got {len(a_AF)} and {len(b_BF)}, allowed >= 2 in each model")

@@ -142,7 +142,7 @@ def participation(effect_NS: np.ndarray) -> Estimate:
     return jackknifed(of, effect_NS)
 
 
-def n90(effect_NS: np.ndarray, *, share: float = 0.9) -> Estimate:
+def n90(effect_NS: np.ndarray) -> Estimate:
     """The smallest number of components that hold 90 % of the sum of |e|, ranked by |e|.
 
     The sum is that of `ranked`, free of what noise adds. Trivial value, of Gaussian effects: .646
@@ -150,7 +150,6 @@ def n90(effect_NS: np.ndarray, *, share: float = 0.9) -> Estimate:
 
     Args:
         effect_NS: of each component on each sequence.
-        share: of the sum.
 
     Returns:
         The number; its error by delete-one jackknife over sequences.
@@ -161,7 +160,7 @@ def n90(effect_NS: np.ndarray, *, share: float = 0.9) -> Estimate:
     check_signal(effect_NS)
 
     def of(x_NS: np.ndarray) -> float:
-        return float(np.ceil(size_holding(ranked(x_NS).cumsum(), share) - 1e-9))
+        return float(np.ceil(size_holding(ranked(x_NS).cumsum(), 0.9) - 1e-9))
 
     return jackknifed(of, effect_NS)
 

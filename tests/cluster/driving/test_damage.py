@@ -10,7 +10,8 @@ import pytest
 
 from scaleinv_ray import tables
 from scaleinv_ray.cli import main
-from scaleinv_ray.conclude.concluding import completed, read_folder
+from scaleinv_ray.conclude.concluding import read_folder
+from scaleinv_ray.measure.inventory import take_inventory
 from scaleinv_ray.plan.jobs import FAILED
 from scaleinv_ray.runs.analysis import Run, run
 from scaleinv_ray.store import Store, read_records
@@ -196,7 +197,7 @@ def test_a_damaged_capture_that_was_made_elsewhere_is_a_failed_row(
     flip(Path(path))
     store = Store(tmp_path / "out")
     execute(store, good(5, path))
-    assert completed(store) == set() and Path(path).exists()
+    assert take_inventory(store).done == set() and Path(path).exists()
     rows = tables.decode(read_folder(store, "measurements"))
     assert len({r["key"] for r in rows}) == 5 == len(list(store.names("measurements")))
     assert all(n.endswith(FAILED) for n in store.names("measurements"))

@@ -10,8 +10,8 @@ import pytest
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.actors import Capturer
 from scaleinv_ray.cluster.driving.driver import TRIES
-from scaleinv_ray.conclude.concluding import completed
 from scaleinv_ray.config import load_run_config
+from scaleinv_ray.measure.inventory import take_inventory
 from scaleinv_ray.plan.jobs import FAILED, WeightSource
 from scaleinv_ray.store import Store, is_complete
 from tests.cluster.synthetic_work import capture_file, execute, good, of_weights
@@ -56,7 +56,7 @@ def test_a_table_that_cannot_be_written_is_not_there(tmp_path: Path) -> None:
         store.write_table("measurements/k.parquet", table)
     assert store.names("measurements") == [] and not list((tmp_path / "measurements").iterdir())
     store.write_table("measurements/k.parquet", table)
-    assert completed(store) == {"k"}
+    assert take_inventory(store).done == {"k"}
 
 
 def test_what_kills_its_worker_becomes_a_failed_row_after_three_tries(
@@ -78,7 +78,7 @@ def test_what_kills_its_worker_becomes_a_failed_row_after_three_tries(
     jobs.insert(1, of_weights("poison", Poison(checkpoint, "trained")))
     store = Store(tmp_path / "out")
     events = execute(store, jobs)
-    assert completed(store) == {f"good{i}" for i in range(12)}, "the rest goes on"
+    assert take_inventory(store).done == {f"good{i}" for i in range(12)}, "the rest goes on"
     assert store.exists(f"measurements/poison{FAILED}")
     errors = store.read_table(f"measurements/poison{FAILED}", ["error"])["error"].to_pylist()
     assert all("WorkerCrashedError" in e for e in errors)

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from scaleinv_ray import tables
 from scaleinv_ray.checkpoints import from_folder
 from scaleinv_ray.cluster.scratch.disk import clean
-from scaleinv_ray.conclude.concluding import completed
+from scaleinv_ray.measure.inventory import take_inventory
 from scaleinv_ray.plan.jobs import WeightSource
 from scaleinv_ray.runs.analysis import Run, run
 from scaleinv_ray.store import Store
@@ -69,7 +69,7 @@ def test_a_model_that_gives_nan_fails_alone_and_is_tried_again(
         if r["status"] == "refused" and r["family"] == "weights"
     }
     assert refused == {"mlp_out"}, "the other matrices of the model are measured"
-    assert len(completed(first.store)) == len(first.plan.measurements) - 2
+    assert len(take_inventory(first.store).done) == len(first.plan.measurements) - 2
     assert first.verdicts.num_rows > 0
 
     second = run(config)
@@ -101,7 +101,7 @@ def test_a_killed_actor_is_replaced_and_nothing_is_lost(
     kinds = [e["event"] for e in events(out)]
     assert killed and kinds.count("lost") >= 1 and kinds.count("actor") >= 2
     assert result.failed == 0 and not failed(result)
-    assert completed(result.store) == {m.key for m in result.plan.measurements}
+    assert take_inventory(result.store).done == {m.key for m in result.plan.measurements}
 
 
 @pytest.mark.slow
@@ -116,7 +116,7 @@ def test_what_runs_beyond_the_deadline_is_given_up_with_the_reason(
     result = run(config)
     assert result.computed == result.failed == 2
     assert all("deadline: got more than 0.001 s" in r["error"] for r in failed(result))
-    assert completed(result.store) == set()
+    assert take_inventory(result.store).done == set()
     again = run({**config, "cluster": {}})
     assert (again.computed, again.failed) == (2, 0)
     assert not [n for n in Store(tmp_path / "out").names("measurements") if "failed" in n]
@@ -172,6 +172,6 @@ def test_a_killed_worker_costs_the_measurement_that_it_was_at(
         Store(tmp_path / "out"), [of_weights(f"k{i}", s) for i, s in enumerate(sources)]
     )
     killer.join()
-    assert completed(Store(tmp_path / "out")) == {f"k{i}" for i in range(6)}
+    assert take_inventory(Store(tmp_path / "out")).done == {f"k{i}" for i in range(6)}
     assert [e["tries"] for e in found if e["event"] == "lost"] == [1]
     assert len(log.read_text().splitlines()) == 7, "one of them ran twice"

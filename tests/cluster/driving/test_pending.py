@@ -16,8 +16,8 @@ from scaleinv_ray.cluster.driving.driver import Driver
 from scaleinv_ray.cluster.driving.memory_backoff import Shrinking
 from scaleinv_ray.cluster.pending import TEXT_CHARS, Flight, cause, mark_running, said
 from scaleinv_ray.cluster.scratch.placement import TRIES, Nodes
-from scaleinv_ray.conclude.concluding import completed
 from scaleinv_ray.config.cluster import ClusterOptions
+from scaleinv_ray.measure.inventory import take_inventory
 from scaleinv_ray.plan.costs import Load
 from scaleinv_ray.plan.jobs import FAILED, CaptureJob, Jobs, ProbeCaptures, Range, WeightSource
 from scaleinv_ray.records import Protocol
@@ -134,7 +134,7 @@ def test_a_store_that_has_a_bad_moment_costs_a_try_and_no_row(
 
     jobs = good(1, capture_file(tmp_path))
     Driver(Store(out), Jobs([], jobs, {}), ClusterOptions(), log).execute()
-    assert completed(Store(out)) == {"good0"} and not list(out.rglob(f"*{FAILED}"))
+    assert take_inventory(Store(out)).done == {"good0"} and not list(out.rglob(f"*{FAILED}"))
     ((tries, error),) = lost
     assert tries == 1 and error.startswith("FileExistsError: ")
 

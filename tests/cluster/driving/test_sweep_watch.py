@@ -17,7 +17,7 @@ from scaleinv_ray.runs import watch as watch_module
 from scaleinv_ray.runs.analysis import Run
 from scaleinv_ray.runs.run_lock import alone
 from scaleinv_ray.runs.sweep import SKIPPED, sweep
-from scaleinv_ray.runs.watch import arrivals, fetched, watch
+from scaleinv_ray.runs.watch import fetched, look, watch
 from scaleinv_ray.store import Store
 from tests.cluster.driving.test_faults import small_config
 
@@ -39,16 +39,16 @@ def test_a_half_written_checkpoint_is_left_alone_until_it_is_whole(
 ) -> None:
     folder = checkpoint(last, tmp_path / "run" / "step-000006")
     whole = (folder / "model.safetensors").read_bytes()
-    assert arrivals(str(tmp_path), settled_s=0) == ["run/step-000006"]
+    assert look(str(tmp_path), settled_s=0).whole == ["run/step-000006"]
     for cut in (len(whole) - 1, len(whole) // 2, 9, 0):
         (folder / "model.safetensors").write_bytes(whole[:cut])
-        assert arrivals(str(tmp_path), settled_s=0) == [], cut
+        assert look(str(tmp_path), settled_s=0).whole == [], cut
     (folder / "model.safetensors").write_bytes(whole)
-    assert arrivals(str(tmp_path), settled_s=3600) == [], "still being written"
+    assert look(str(tmp_path), settled_s=3600).whole == [], "still being written"
     (folder / "config.json").rename(folder / "later.json")
-    assert arrivals(str(tmp_path), settled_s=0) == []
+    assert look(str(tmp_path), settled_s=0).whole == []
     (folder / "later.json").rename(folder / "config.json")
-    assert arrivals(str(tmp_path), settled_s=0) == ["run/step-000006"]
+    assert look(str(tmp_path), settled_s=0).whole == ["run/step-000006"]
 
 
 def test_a_sharded_checkpoint_is_whole_with_its_last_shard(last: Path, tmp_path: Path) -> None:
@@ -56,13 +56,13 @@ def test_a_sharded_checkpoint_is_whole_with_its_last_shard(last: Path, tmp_path:
     (folder / "model.safetensors").rename(folder / "a.safetensors")
     index = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert arrivals(str(tmp_path), settled_s=0) == []
+    assert look(str(tmp_path), settled_s=0).whole == []
     shutil.copy(folder / "a.safetensors", folder / "b.safetensors")
-    assert arrivals(str(tmp_path), settled_s=0) == ["run"]
+    assert look(str(tmp_path), settled_s=0).whole == ["run"]
 
 
 def test_an_absent_folder_has_no_arrivals(tmp_path: Path) -> None:
-    assert arrivals(str(tmp_path / "none")) == []
+    assert look(str(tmp_path / "none")).whole == []
 
 
 def test_watching_runs_once_for_what_is_new(
@@ -139,7 +139,7 @@ def test_json_of_another_form_is_no_checkpoint_and_hides_no_other(
     bad = tiny(tmp_path / "bad")
     (bad / "model.safetensors").unlink()
     (bad / name).write_bytes(text.encode() if isinstance(text, str) else text)
-    assert arrivals(str(tmp_path), settled_s=0) == ["good"]
+    assert look(str(tmp_path), settled_s=0).whole == ["good"]
 
 
 def test_links_are_not_followed_in_circles_nor_count_twice(tmp_path: Path) -> None:
@@ -149,16 +149,16 @@ def test_links_are_not_followed_in_circles_nor_count_twice(tmp_path: Path) -> No
     (tmp_path / "in" / "a" / "loop").symlink_to("loop")
     (tmp_path / "in" / "latest").symlink_to(tmp_path / "in" / "a")
     (tmp_path / "in" / "gone").symlink_to(tmp_path / "nowhere")
-    assert arrivals(str(tmp_path / "in"), settled_s=0) == ["a"]
+    assert look(str(tmp_path / "in"), settled_s=0).whole == ["a"]
     (tmp_path / "link").symlink_to(tmp_path / "in")
-    assert arrivals(str(tmp_path / "link"), settled_s=0) == ["a"], "the folder may be one"
+    assert look(str(tmp_path / "link"), settled_s=0).whole == ["a"], "the folder may be one"
 
 
 def test_a_name_that_is_no_text_hides_no_checkpoint(tmp_path: Path) -> None:
     tiny(tmp_path / "a")
     os.mkdir(os.fsencode(tmp_path) + b"/\xff")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff/config.json")).write_text("{}")
-    assert arrivals(str(tmp_path), settled_s=0) == ["a"]
+    assert look(str(tmp_path), settled_s=0).whole == ["a"]
 
 
 def dated(folder: Path, ahead: float) -> None:
@@ -224,7 +224,7 @@ def test_a_checkpoint_that_goes_while_it_is_looked_at_is_none(
         return read(filesystem, info)
 
     monkeypatch.setattr(watch_module, "_read", gone)
-    assert arrivals(str(tmp_path), settled_s=0) == ["b"]
+    assert look(str(tmp_path), settled_s=0).whole == ["b"]
 
 
 def test_a_bucket_that_has_a_bad_moment_is_looked_at_again(

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from scaleinv_ray.cluster.watchdog import Process, end, name_of, of_ray
-from scaleinv_ray.conclude.concluding import completed
+from scaleinv_ray.measure.inventory import take_inventory
 from scaleinv_ray.runs import leftovers
 from scaleinv_ray.runs.leftovers import RECORD, left_behind, recorded
 from scaleinv_ray.store import Store
@@ -157,7 +157,7 @@ def test_a_run_that_is_ended_leaves_no_process_and_goes_on_when_it_is_called_aga
     text = (tmp_path / "said").read_text()
     assert "***" not in text and "Traceback" not in text, text
     assert (out / RECORD).exists() == (number == signal.SIGKILL)
-    before = completed(Store(out))
+    before = take_inventory(Store(out)).done
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "was killed" not in done.stderr
-    assert before < completed(Store(out)) and not (out / RECORD).exists()
+    assert before < take_inventory(Store(out)).done and not (out / RECORD).exists()

@@ -28,8 +28,8 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 from ray.cluster_utils import AutoscalingCluster
 
 from scaleinv_ray.checkpoints import Checkpoint
-from scaleinv_ray.conclude.concluding import completed
 from scaleinv_ray.config.cluster import ClusterOptions
+from scaleinv_ray.measure.inventory import take_inventory
 from scaleinv_ray.plan.jobs import MeasureJob, WeightSource
 from scaleinv_ray.store import Store
 
@@ -80,7 +80,7 @@ def outcome(
     finished = {e["key"]: e["time"] for e in events if e["event"] == "measured"}
     begun = started(log)
     return {
-        "completed": len(completed(store)), "jobs": len(jobs),
+        "completed": len(take_inventory(store).done), "jobs": len(jobs),
         "lost": [e["error"] for e in events if e["event"] == "lost"],
         "failed": [e["error"] for e in events if e["event"] == "measured" and e["error"]],
         "twice": sum(n > 1 for n in Counter(key for key, _, _ in begun).values()),
@@ -250,7 +250,7 @@ def autoscale(folder: Path) -> dict[str, Any]:
     out = yaml.safe_load((folder / "series.yaml").read_text())["out"]
     return {
         "before": before, "most": most[0], "after": after, "outcome": [*found.values()],
-        "completed": len(completed(Store(out))), "monitor_errors": "\n".join(errors),
+        "completed": len(take_inventory(Store(out)).done), "monitor_errors": "\n".join(errors),
     }  # fmt: skip
 
 

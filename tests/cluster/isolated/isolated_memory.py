@@ -27,9 +27,9 @@ import yaml
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.driving.driver import Driver
 from scaleinv_ray.cluster.telemetry import Telemetry, read_events
-from scaleinv_ray.conclude.concluding import completed
 from scaleinv_ray.config import load_run_config
 from scaleinv_ray.config.cluster import ClusterOptions
+from scaleinv_ray.measure.inventory import take_inventory
 from scaleinv_ray.plan import make_plan, plan_rows
 from scaleinv_ray.plan.jobs import FAILED, WeightSource
 from scaleinv_ray.plan.jobs_from_plan import jobs_for
@@ -110,7 +110,7 @@ def fill(folder: Path) -> dict[str, Any]:
     (node,) = ray.nodes()
     errors = store.read_table(f"measurements/greedy{FAILED}", ["error"])["error"].to_pylist()
     return {
-        "completed": sorted(completed(store)),
+        "completed": sorted(take_inventory(store).done),
         "errors": errors,
         "lost": [e["error"] for e in events if e["event"] == "lost"],
         "asked": [int(line) for line in log.read_text().split()],

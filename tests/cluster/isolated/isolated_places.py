@@ -21,8 +21,8 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FakeMultiNodeP
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.driving.driver import Driver
 from scaleinv_ray.cluster.nodes.preflight import posted
-from scaleinv_ray.conclude.concluding import completed
 from scaleinv_ray.config.cluster import ClusterOptions
+from scaleinv_ray.measure.inventory import take_inventory
 from scaleinv_ray.plan.jobs import FAILED, Jobs
 from scaleinv_ray.store import Store
 from tests.cluster.isolated.isolated import HEALTH, Fake, Slow, started
@@ -70,7 +70,7 @@ def join(folder: Path) -> dict[str, Any]:
         Driver(store, Jobs([], jobs, {}), ClusterOptions(), take, terms).execute()
     ended.set()
     found = {
-        **nodes, "completed": len(completed(store)), "jobs": len(jobs),
+        **nodes, "completed": len(take_inventory(store).done), "jobs": len(jobs),
         "worked": sorted({where for _, where, _ in started(log)}),
         "notices": [e["text"] for e in events if e["event"] == "notice"],
         "failed": [e["error"] for e in events if e["event"] == "measured" and e["error"]],

@@ -22,7 +22,8 @@ import yaml
 
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.telemetry import read_events
-from scaleinv_ray.conclude.concluding import completed, read_folder
+from scaleinv_ray.conclude.concluding import read_folder
+from scaleinv_ray.measure.inventory import take_inventory
 from scaleinv_ray.plan.jobs import FAILED
 from scaleinv_ray.runs.analysis import run
 from scaleinv_ray.store import Store
@@ -82,7 +83,7 @@ def into_a_bucket(folder: Path) -> dict[str, Any]:
         again = run(config | {"captures": "discard"}, out=uri)
         later = list(read_events(store))[len(events) :]
         same = [r for r in rows(store) if r["invariant"] not in MORE] == made
-        done = len(completed(store))
+        done = len(take_inventory(store).done)
     found = {
         "planned": len(again.plan.measurements), "completed": done, "rows": made,
         "failed": [e["error"] for e in events + later if e["event"] == "measured" and e["error"]],
@@ -139,7 +140,7 @@ def lose_captures(folder: Path) -> dict[str, Any]:
     events = list(read_events(store))
     times = Counter(e["key"] for e in events if e["event"] == "measured")
     found = {
-        "planned": len(result.plan.measurements), "completed": len(completed(store)),
+        "planned": len(result.plan.measurements), "completed": len(take_inventory(store).done),
         "failed": [n for n in store.names("measurements") if n.endswith(FAILED)],
         "twice": [key for key, count in times.items() if count > 1],
         "written": sum(f"{key}.parquet" in versions for key in times),

@@ -47,7 +47,7 @@ def talk(folder: Path) -> dict[str, Any]:
     os.environ |= identity(folder / "ours")  # before ray is imported
     import ray
 
-    from scaleinv_ray.conclude.concluding import completed
+    from scaleinv_ray.measure.inventory import take_inventory
     from scaleinv_ray.store import Store
     from tests.cluster.synthetic_work import capture_file, execute, good
 
@@ -56,7 +56,7 @@ def talk(folder: Path) -> dict[str, Any]:
     events = execute(store, good(8, capture_file(folder)))
     address = context.address_info["address"]
     return {
-        "completed": len(completed(store)),
+        "completed": len(take_inventory(store).done),
         "failed": [e["error"] for e in events if e["event"] == "measured" and e["error"]],
         "ours": gets_in(address, identity(folder / "ours")),
         "none": gets_in(address, {"RAY_USE_TLS": "0"}),

@@ -15,8 +15,8 @@ from scaleinv_ray.cluster.nodes.checks import check_requests, environment, nowhe
 from scaleinv_ray.cluster.nodes.joining import Joining, Needs, Terms, disk_lacking, lacking
 from scaleinv_ray.cluster.nodes.node_kinds import ANY, NodeKind, autoscaling_configs, kinds_of
 from scaleinv_ray.cluster.nodes.preflight import NONCE, posted
-from scaleinv_ray.conclude.concluding import completed
 from scaleinv_ray.config.cluster import ClusterOptions
+from scaleinv_ray.measure.inventory import take_inventory
 from scaleinv_ray.plan.jobs import FAILED, Jobs
 from scaleinv_ray.store import Store
 from tests.cluster.driving.test_faults import small_config
@@ -178,12 +178,12 @@ def test_a_node_of_another_version_hands_its_work_back(ray_session: None, tmp_pa
     (here,) = ray.nodes()
     assert notice["text"].startswith(f"node {here['NodeID'][:8]} (")
     assert "not 1.0 as the driver; the run goes on" in notice["text"]
-    assert not completed(store) and not events_of(events, "lost"), "and that was no try"
+    assert not take_inventory(store).done and not events_of(events, "lost"), "and that was no try"
     errors = [e["error"] for e in events_of(events, "measured")]
     assert len(errors) == 3 and {e[:36] for e in errors} == {"cluster.node_wait: no room for 1 CPU"}
     again = Driver(store, Jobs([], jobs, {}), settings, log, terms_of(store))
     again.execute()
-    assert len(completed(store)) == 3
+    assert len(take_inventory(store).done) == 3
 
 
 @pytest.mark.ray

@@ -18,7 +18,7 @@ from scaleinv_ray.cluster import session
 from scaleinv_ray.cluster.actors import Capturer
 from scaleinv_ray.config import load_run_config
 from scaleinv_ray.runs import watch as watch_module
-from scaleinv_ray.runs.watch import arrivals, fetched
+from scaleinv_ray.runs.watch import fetched, look
 from tests.cluster.test_loading import one_model, the_job
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -219,7 +219,7 @@ def test_what_arrives_stays_in_its_folder(tmp_path: Path, monkeypatch: pytest.Mo
         bucket.create_dir(f"bucket/in/{Path(name).parent}", recursive=True)
         with bucket.open_output_stream(f"bucket/in/{name}") as stream:
             stream.write(b"x")
-    assert arrivals("memory", settled_s=0) == ["a", "a/b"]
+    assert look("memory", settled_s=0).whole == ["a", "a/b"]
     mirror = tmp_path / "run" / "arrived"
     copy = fetched("memory", "a", mirror)
     assert [p.name for p in copy.iterdir()] == ["model.safetensors"]

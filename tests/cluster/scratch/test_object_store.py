@@ -9,11 +9,12 @@ import pytest
 from pyarrow import fs
 
 from scaleinv_ray import tables
-from scaleinv_ray.conclude.concluding import completed, read_folder
+from scaleinv_ray.conclude.concluding import read_folder
+from scaleinv_ray.measure.inventory import take_inventory
 from scaleinv_ray.plan.jobs import FAILED
 from scaleinv_ray.runs.analysis import run
 from scaleinv_ray.runs.status import status
-from scaleinv_ray.runs.watch import arrivals, fetched
+from scaleinv_ray.runs.watch import fetched, look
 from scaleinv_ray.store import Store
 from tests.cluster.buckets import bucket_server
 from tests.cluster.driving.test_faults import small_config
@@ -42,7 +43,7 @@ def test_a_run_into_a_bucket_is_that_into_a_folder_and_is_not_made_twice(
     there = run(config, out=uri)
     assert (there.computed, there.failed) == (here.computed, 0) == (3, 0)
     store = Store(uri)
-    assert store.local is None and completed(store) == completed(here.store)
+    assert store.local is None and take_inventory(store).done == take_inventory(here.store).done
 
     def rows(of: Store) -> list[dict[str, object]]:
         found = tables.decode(read_folder(of, "measurements"))
@@ -93,7 +94,7 @@ def test_a_measurement_outlives_a_bad_moment_that_is_too_long_for_arrow(
     store, sky = weather
     sky.below, sky.kind, sky.times = LAST, kind, 40  # Arrow gives up after about thirty
     events = execute(store, good(3, capture_file(tmp_path)))
-    assert completed(store) == {f"good{i}" for i in range(3)}
+    assert take_inventory(store).done == {f"good{i}" for i in range(3)}
     assert max(sky.struck.values()) == 41
     assert [e["event"] for e in events] == ["measured"] * 3, "and that was no try"
 
@@ -106,13 +107,13 @@ def test_what_stays_away_is_a_failed_row_that_the_next_run_mends(
     jobs = good(3, capture_file(tmp_path))
     sky.below, sky.times = LAST, 10**6
     events = execute(store, jobs)
-    assert completed(store) == {"good1", "good2"}
+    assert take_inventory(store).done == {"good1", "good2"}
     assert [e["tries"] for e in events if e["event"] == "lost"] == [1, 2, 3]
     (row, *_) = tables.decode(store.read_table(f"measurements/good0{FAILED}"))
     assert row["status"] == "failed" and "SLOW_DOWN" in row["error"]
     sky.times = 0
     execute(store, jobs[:1])
-    assert "good0" in completed(store)
+    assert "good0" in take_inventory(store).done
     assert not [n for n in store.names("measurements") if n.endswith(FAILED)]
 
 
@@ -142,9 +143,9 @@ def test_checkpoints_arrive_in_a_bucket_whole_or_not(
     put(files[0], files[0].read_bytes()[:-8])
     for file in files[1:]:
         put(file, file.read_bytes())
-    assert arrivals(uri, settled_s=0) == []
+    assert look(uri, settled_s=0).whole == []
     put(files[0], files[0].read_bytes())
-    assert arrivals(uri, settled_s=0) == ["d16-s0/step-000006"]
+    assert look(uri, settled_s=0).whole == ["d16-s0/step-000006"]
     copy = fetched(uri, "d16-s0/step-000006", tmp_path)
     assert {p.name: p.read_bytes() for p in copy.iterdir()} == {
         p.name: p.read_bytes() for p in files

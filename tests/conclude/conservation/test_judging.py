@@ -15,6 +15,7 @@ from scaleinv_ray.conclude.conservation.hypothesis_tests import (
     evidence,
     moments,
     moments_left_out,
+    sizes_of,
 )
 from scaleinv_ray.conclude.conservation.judging import judge
 from scaleinv_ray.conclude.conservation.verdict import Verdicts
@@ -157,7 +158,7 @@ def test_batched_tests_agree_with_scipy_and_statsmodels():
     given = moments(y_BKS)
     for b, y_KS in enumerate(y_BKS):
         groups = [seeds[~np.isnan(seeds)] for seeds in y_KS]
-        assert brown_forsythe_p(y_BKS)[b] == pytest.approx(stats.levene(*groups).pvalue)
+        assert brown_forsythe_p(sizes_of(y_BKS))[b] == pytest.approx(stats.levene(*groups).pvalue)
         expected = anova_oneway(groups, use_var="bf").pvalue
         assert brown_forsythe_mehrotra_p(given)[b] == pytest.approx(expected)
 

@@ -15,7 +15,7 @@ from scaleinv_ray.circuitry.compiled.programs import induction, sort
 from scaleinv_ray.circuitry.effects.edges import faithfulness
 from scaleinv_ray.circuitry.effects.estimators import estimate
 from scaleinv_ray.circuitry.effects.game import greedy, prefixes, shapley, size_for
-from scaleinv_ray.circuitry.effects.interventions import Experiment, edge_values, singles
+from scaleinv_ray.circuitry.effects.interventions import Experiment, edge_values
 from scaleinv_ray.circuitry.effects.measuring import Asked, measure
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.circuitry.surgery.reruns import Surgery
@@ -23,12 +23,10 @@ from scaleinv_ray.contract import Refused
 from scaleinv_ray.invariants.circuits import (
     GAUSSIAN_PARTICIPATION,
     HALF_NORMAL_N90,
-    auroc,
     circuit_metrics,
     depth_profile,
     n90,
     participation,
-    precision_at,
     redundancy,
     sorted_effects,
 )
@@ -89,7 +87,6 @@ def test_exact_edges_of_the_induction_program_are_its_five() -> None:
     assert true_E.sum() == 5
     assert np.abs(effect_E[true_E]).min() > 1
     assert np.abs(effect_E[~true_E]).max() < 1e-6
-    assert precision_at(effect_E, true_E) == auroc(effect_E, true_E) == 1
 
 
 def test_false_edges_vanish_with_the_square_of_the_constant() -> None:
@@ -112,14 +109,15 @@ def test_gradients_along_a_path_find_what_saturated_attention_hides_from_one_poi
     for method in ("gradient", "ig"):
         scores = estimate(experiment, method=method, edges=True)
         assert scores.edges_WRS is not None
-        found[method] = precision_at(scores.edges_WRS.mean(-1)[graph.edges_WR], true_E)
+        score_E = np.abs(scores.edges_WRS.mean(-1)[graph.edges_WR])
+        found[method] = true_E[np.argsort(score_E)[-2:]].mean()
     assert found["ig"] == 1
 
 
 def test_a_linear_metric_of_a_linear_program_is_estimated_exactly() -> None:
     experiment = first_token("frac_prevs")
-    nodes = range(len(experiment.anatomy.graph.writers))
-    values = experiment.values(singles(experiment, nodes))
+    graph = experiment.anatomy.graph
+    values = experiment.values(graph.masks([[], *([c] for c in range(len(graph.writers)))]))
     exact = values[1:] - values[0]
     np.testing.assert_allclose(exact, estimate(experiment).nodes_WS, atol=1e-8)
     assert effects(experiment, [["h0.0"]])[0] == pytest.approx(-1 / 6, abs=1e-9)

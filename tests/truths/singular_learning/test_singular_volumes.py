@@ -9,7 +9,6 @@ import pytest
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.singularities import (
     ade_table,
-    mellin_pole,
     singularities,
     subset_simulation,
     toys,
@@ -89,18 +88,6 @@ def test_errors_are_those_of_repeated_runs():
     # where the error holds a spread over fits, as it does with few levels.
     assert abs(np.mean(z_S)) < 0.7
     assert 0.4 < np.std(z_S) < 1.7
-
-
-@pytest.mark.parametrize(
-    ("name", "llc_error", "order_error"),
-    [("w^2", 0.02, 0.06), ("w1^2 + w2^2", 0.02, 0.06), ("w1^2 w2^2", 0.03, 0.1)],
-)
-def test_the_pole_of_zeta_is_where_it_should_be(name, llc_error, order_error):
-    llc, multiplicity = TOYS[name].coefficient
-    found, _ = toy_law(name)
-    pole, order = mellin_pole(found, float(llc))
-    assert abs(pole.value / float(llc) - 1) < llc_error + 3 * pole.stderr / float(llc)
-    assert abs(order.value / multiplicity - 1) < order_error + 3 * order.stderr / multiplicity
 
 
 @pytest.mark.parametrize("name", ["(E_6)^2", "(D_4-)^2", "(A_3-)^2"])
