@@ -152,10 +152,21 @@ def test_functions_can_be_taken_in_at_a_glance() -> None:
     assert not long
 
 
-def test_importing_the_pure_layers_loads_neither_torch_nor_ray() -> None:
+@pytest.mark.parametrize(
+    ("rooms", "without"),
+    [
+        ("invariants config plan conclude.concluding", "torch transformers ray"),
+        ("cli runs.analysis runs.status runs.watch runs.printing", "torch transformers ray"),
+        ("cluster.driving.driver cluster.nodes.preflight cluster.train", "torch transformers"),
+        ("inspection runs.designs.designing runs.programs", "torch transformers"),
+    ],
+)
+def test_what_waits_for_workers_loads_neither_torch_nor_what_it_does_not_drive(
+    rooms: str, without: str
+) -> None:
     code = (
-        "import sys, scaleinv_ray.invariants, scaleinv_ray.config, scaleinv_ray.plan;"
-        "print([m for m in ('torch', 'ray', 'transformers') if m in sys.modules])"
+        f"import sys, {', '.join(f'scaleinv_ray.{room}' for room in rooms.split())};"
+        f"print([m for m in {without.split()} if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
 from scaleinv_ray.checkpoints import Checkpoint, config_folder, read_tensors
+from scaleinv_ray.checkpoints.files.needed import Needed, check_tensors, needed_of
+from scaleinv_ray.checkpoints.weights.whole import code_named
 from scaleinv_ray.config import RunConfig
 from scaleinv_ray.inputs.wording import listed
 from scaleinv_ray.plan import Measurement, Plan
@@ -22,25 +26,29 @@ def check_models(measurements: Iterable[Measurement], trusted: Collection[str]) 
     Raises:
         ValueError: naming the checkpoint, and what its class says of its files.
     """
-    checkpoints = _captured(measurements)
-    if not checkpoints:
-        return
-    # seconds, and a plan of weights alone does without
-    from scaleinv_ray.checkpoints.weights.fits import Needed, check_tensors, needed_by
-    from scaleinv_ray.checkpoints.weights.whole import code_named
-
-    needed: dict[str, Needed] = {}
-    for c in checkpoints:
-        folder = config_folder(c)
-        if c.model in trusted and code_named(folder):
-            continue
+    built = [
+        (c, config_folder(c))
+        for c in _captured(measurements)
+        if not (c.model in trusted and code_named(config_folder(c)))
+    ]
+    folders = {c.config_digest: folder for c, folder in reversed(built)}
+    needed = dict(zip(folders, _needed([*folders.values()]), strict=True)) if folders else {}
+    for c, _ in built:
         try:
-            if c.config_digest not in needed:
-                needed[c.config_digest] = needed_by(folder)
+            if isinstance(needs := needed[c.config_digest], str):
+                raise ValueError(needs)
             if c.folder is not None:  # of a hub's files the sizes alone are known
-                check_tensors(c.folder, read_tensors(c.folder), needed[c.config_digest])
+                check_tensors(c.folder, read_tensors(c.folder), needs)
         except ValueError as error:
             raise ValueError(f"models: {error}; weights alone can be measured") from error
+
+
+def _needed(folders: list[Path]) -> list[Needed | str]:
+    if "torch" not in sys.modules:
+        return needed_of(folders)
+    from scaleinv_ray.checkpoints.weights.fits import answers
+
+    return answers(folders)
 
 
 def keep_sources(store: Store, plan: Plan) -> None:

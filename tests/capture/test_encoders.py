@@ -32,7 +32,8 @@ from scaleinv_ray.capture.forward import forward_records
 from scaleinv_ray.capture.makers import PassRequest
 from scaleinv_ray.capture.streaming.partial import StreamedModel
 from scaleinv_ray.checkpoints.files.headers import read_tensors
-from scaleinv_ray.checkpoints.weights.fits import check_tensors, needed_by
+from scaleinv_ray.checkpoints.files.needed import check_tensors
+from scaleinv_ray.checkpoints.weights.fits import needed_by
 from scaleinv_ray.checkpoints.weights.loading import load_model
 from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 from scaleinv_ray.cost_model import price

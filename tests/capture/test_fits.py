@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from scaleinv_ray.capture.streaming.partial import StreamedModel
 from scaleinv_ray.checkpoints import read_tensors
-from scaleinv_ray.checkpoints.weights.fits import check_tensors, needed_by
+from scaleinv_ray.checkpoints.files.needed import check_tensors, needed_of
+from scaleinv_ray.checkpoints.weights.fits import answers, needed_by
 from scaleinv_ray.checkpoints.weights.loading import load_model
 from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 from scaleinv_ray.checkpoints.weights.nulls import materialise
@@ -100,6 +103,37 @@ def test_files_that_lack_a_parameter(
     save_file({n: t for n, t in held.items() if t is not None}, file)
     with pytest.raises(ValueError, match=said):
         fits(llama)
+
+
+@pytest.mark.slow
+def test_another_process_gives_the_same_answers(folder: Callable[[str], Path], llama: Path) -> None:
+    tell(llama, hidden_act="swoosh")
+    folders = [folder("gpt2"), llama]
+    needed, refused = needed_of(folders)
+    assert [needed, refused] == answers(folders)
+    assert "hidden_act: got 'swoosh'" in str(refused)
+
+
+@pytest.mark.slow
+def test_a_plan_of_captures_leaves_torch_to_another_process(
+    folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(folder("gpt2"), tmp_path / "m"))
+    byte_tokenizer().save_pretrained(model)
+    config = {
+        "name": "x", "models": [{"path": str(model)}], "variants": ["trained"],
+        "protocol": PROTOCOL, "probes": ["induction"], "invariants": ["behaviour.capabilities"],
+    }  # fmt: skip
+    (tmp_path / "c.yaml").write_text(json.dumps(config))
+    code = (
+        "import sys; from scaleinv_ray.cli import app; app(['plan', 'c.yaml'], "
+        "standalone_mode=False); print('loaded', 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "behaviour.capabilities" in done.stdout or "token_losses" in done.stdout
+    assert done.stdout.endswith("loaded False\n")
 
 
 @pytest.mark.parametrize("told", [{"hidden_act": "swoosh"}, {"mlp_bias": True}])

@@ -1,20 +1,24 @@
-"""Whether a model can be built of a checkpoint, seen on the meta device: no weight is read."""
+"""Whether a model can be built of a checkpoint, seen on the meta device: no weight is read.
+
+As a program it reads folders from stdin and writes `answers` to stdout, as JSON.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+import sys
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
 
-from scaleinv_ray.checkpoints.files.header_format import TensorHeader
 from scaleinv_ray.checkpoints.files.headers import INDEX, WEIGHTS, read_tensors
+from scaleinv_ray.checkpoints.files.needed import Needed
 from scaleinv_ray.checkpoints.files.roles import canonical_name, has_masked_head, is_encoder
 from scaleinv_ray.checkpoints.weights.matrices import build_from_config, read_config
 from scaleinv_ray.inputs.json_files import read_json
@@ -27,22 +31,6 @@ _REFUSALS = (
 """Few values of a config.json are checked: what raises is wherever one of them is first used."""
 _CHECKED = re.compile(r"^.*?alidation error for (field|validator) '\w+': \w+: ")
 """What stands before the reason in errors of checked fields."""
-_OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
-"""Of BERT's first files, which transformers reads as well."""
-
-
-class Needed(NamedTuple):
-    """What the files of a model have to hold.
-
-    Attributes:
-        model_type: of its config.
-        shapes: of the parameters that loading would miss, by name.
-        tied: name -> all names of that parameter, of which the files may hold any.
-    """
-
-    model_type: str
-    shapes: Mapping[str, tuple[int, ...]]
-    tied: Mapping[str, frozenset[str]]
 
 
 def needed_by(folder: Path) -> Needed:
@@ -85,6 +73,18 @@ def needed_by(folder: Path) -> Needed:
     return Needed(kind, shapes, tied)
 
 
+def answers(folders: Iterable[Path]) -> list[Needed | str]:
+    """Of each folder what its files have to hold, or why no model can be built."""
+    return [_answer(folder) for folder in folders]
+
+
+def _answer(folder: Path) -> Needed | str:
+    try:
+        return needed_by(folder)
+    except ValueError as error:
+        return str(error)
+
+
 def _said(error: BaseException) -> str:
     """What is wrong, without the names of the checks around it."""
     text = str(error) or "no reason given"
@@ -104,36 +104,6 @@ def _field(folder: Path, error: BaseException) -> str:
     return "" if found is None else f"{found}: got {unknown!r}; "
 
 
-def check_tensors(where: Path, tensors: Mapping[str, TensorHeader], needed: Needed) -> None:
-    """Refuses files that lack a parameter of the model, or hold one in another shape.
-
-    Args:
-        where: the checkpoint, named in errors.
-        tensors: headers by name.
-        needed: by the class that its config.json names.
-
-    Raises:
-        ValueError: naming the first such parameter, and how many there are.
-    """
-    held = {_named(name, needed.model_type): t.shape for name, t in tensors.items()}
-    if absent := [name for name in needed.shapes if not needed.tied[name] & held.keys()]:
-        raise ValueError(f"{where}: {_counted(absent)}: absent")
-    other = [name for name, shape in needed.shapes.items() if held.get(name, shape) != shape]
-    if other:
-        got, wanted = held[other[0]], needed.shapes[other[0]]
-        raise ValueError(f"{where}: {_counted(other)}: got shape {got}, the class has {wanted}")
-
-
-def _named(name: str, model_type: str) -> str:
-    for old, new in _OLD_NAMES.items():
-        name = name.replace(old, new)
-    return canonical_name(name, model_type)
-
-
-def _counted(names: list[str]) -> str:
-    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-
-
 @contextmanager
 def _quiet() -> Generator[None, None, None]:
     """Without what transformers logs of a config that it refuses anyway."""
@@ -143,3 +113,9 @@ def _quiet() -> Generator[None, None, None]:
         yield
     finally:
         logging.set_verbosity(before)
+
+
+if __name__ == "__main__":
+    with redirect_stdout(sys.stderr):  # what libraries print is no answer
+        found = answers(map(Path, json.load(sys.stdin)))
+    json.dump(found, sys.stdout, default=sorted)
