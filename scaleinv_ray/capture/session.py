@@ -176,8 +176,9 @@ class StreamedSession:
                     "is streamed; allowed: a run with step 0, or cluster.load: resident"
                 )
             folder = source.init_folder
-        seed = source.seed if source.variant == "shuffled_weights" else None
-        return cls(source, StreamedModel.open(folder, source.options, shuffle_seed=seed))
+        variant, seed = source.variant, source.seed
+        streamed = StreamedModel.open(folder, source.options, variant=variant, seed=seed)
+        return cls(source, streamed)
 
     def records(
         self,

@@ -54,9 +54,10 @@ class Unit:
             if c.init_digest is not None:
                 return (c.init_digest, c.config_digest)
             return ("from_config", c.config_digest, str(c.seed))
-        if self.variant == "shuffled_weights":
-            return (c.weights_digest, c.config_digest, f"shuffled {c.seed}")
-        return (c.weights_digest, c.config_digest)
+        if self.variant in {"trained", "shuffled_tokens"}:
+            return (c.weights_digest, c.config_digest)
+        changed = f"{self.variant.removesuffix('_weights')} {c.seed}"
+        return (c.weights_digest, c.config_digest, changed)
 
     @cached_property
     def stamp(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from scaleinv_ray.protocols import Count, check_ranges, digest_of
 Variant = Literal["trained", "random_init", "shuffled_weights", "shuffled_tokens"]
 MOST_TOKENS = 10**9
 """Of a probe: a driver holds them all, four bytes each."""
-VARIANTS: tuple[Variant, ...] = ("trained", "random_init", "shuffled_weights", "shuffled_tokens")
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def test_shuffled_weights_are_those_of_the_resident_variant(
 ) -> None:
     kinds = frozenset({"cloud"})
     resident = materialise(folder("neox_parallel"), "shuffled_weights", 3).model
-    streamed = StreamedModel.open(folder("neox_parallel"), shuffle_seed=3)
+    streamed = StreamedModel.open(folder("neox_parallel"), variant="shuffled_weights", seed=3)
     got = streamed_records(
         streamed, tokens_ST, PROTOCOL, StateFiles(tmp_path), kinds=kinds, batch_size=BATCH
     )

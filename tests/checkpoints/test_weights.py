@@ -15,8 +15,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from scaleinv_ray.capture.architectures import architecture_of
 from scaleinv_ray.capture.sites import to_numpy
+from scaleinv_ray.checkpoints.weights.changed import shuffled
 from scaleinv_ray.checkpoints.weights.loading import load_model
-from scaleinv_ray.checkpoints.weights.matrices import iter_weights, shuffled
+from scaleinv_ray.checkpoints.weights.matrices import iter_weights
 
 
 def _key(record):

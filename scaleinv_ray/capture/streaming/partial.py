@@ -23,9 +23,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from scaleinv_ray.capture.architectures import Architecture, architecture_of
 from scaleinv_ray.checkpoints.files.roles import canonical_name, is_encoder, is_mask
+from scaleinv_ray.checkpoints.weights.changed import Change, change_of
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions
-from scaleinv_ray.checkpoints.weights.matrices import read_config, shuffled, stored_dtype
+from scaleinv_ray.checkpoints.weights.matrices import read_config, stored_dtype
 from scaleinv_ray.checkpoints.weights.whole import check_whole
+from scaleinv_ray.records import Variant
 
 
 class Call(TypedDict):
@@ -63,14 +65,14 @@ class StreamedModel:
         folder: of the checkpoint.
         model: the skeleton; parameters that are not at work are on the meta device.
         architecture: where its parts are.
-        shuffle_seed: permute every tensor as the variant shuffled_weights does, None leaves them.
+        change: what the variant does to every tensor, None leaves them.
         bytes_read: of tensors, so far.
     """
 
     folder: Path
     model: PreTrainedModel
     architecture: Architecture
-    shuffle_seed: int | None = None
+    change: Change | None = None
     bytes_read: int = 0
     _where: dict[str, tuple[str, Path]] = field(default_factory=dict)
     _tied: dict[str, str] = field(default_factory=dict)
@@ -78,13 +80,19 @@ class StreamedModel:
 
     @classmethod
     def open(
-        cls, folder: Path, options: LoadOptions | None = None, *, shuffle_seed: int | None = None
+        cls,
+        folder: Path,
+        options: LoadOptions | None = None,
+        *,
+        variant: Variant = "trained",
+        seed: int = 0,
     ) -> StreamedModel:
         """Builds the skeleton and finds where every tensor is; reads no weight.
 
         Args:
             options: dtype and attention; parts are put on the CPU.
-            shuffle_seed: of the variant shuffled_weights, None for the trained weights.
+            variant: whose changes every tensor takes.
+            seed: of these changes.
 
         Raises:
             ValueError: where the folder is not whole or lacks a parameter of the model.
@@ -101,8 +109,9 @@ class StreamedModel:
             model = AutoModelForCausalLM.from_config(
                 config, dtype=dtype, trust_remote_code=options.trust_remote_code
             )
+        change = change_of(variant, model_type=config.model_type, seed=seed)
         where = {canonical_name(n, config.model_type): (n, file) for n, file in files.items()}
-        self = cls(folder, model.eval(), architecture_of(config), shuffle_seed, 0, where)
+        self = cls(folder, model.eval(), architecture_of(config), change, 0, where)
         self._tie()
         return self
 
@@ -166,9 +175,8 @@ class StreamedModel:
         if is_mask(stored, tensor.ndim):
             return
         self.bytes_read += tensor.numel() * tensor.element_size()
-        if self.shuffle_seed is not None and tensor.ndim >= 2:
-            kind = self.model.config.model_type
-            tensor = shuffled(tensor, stored, model_type=kind, seed=self.shuffle_seed)
+        if self.change is not None and tensor.ndim >= 2:
+            tensor = self.change(tensor, stored)
         value = tensor.to(self.model.dtype, copy=True)
         set_module_tensor_to_device(self.model, name, "cpu", value=value)
 

@@ -5,7 +5,6 @@ Shape suffixes: O outputs, I inputs.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tempfile
 from collections import Counter
@@ -32,7 +31,6 @@ from scaleinv_ray.checkpoints.files.roles import (
     Heads,
     TensorRole,
     block_roles,
-    canonical_name,
     is_encoder,
     is_mask,
     split,
@@ -40,6 +38,7 @@ from scaleinv_ray.checkpoints.files.roles import (
 )
 from scaleinv_ray.checkpoints.files.sizes import Sizes
 from scaleinv_ray.checkpoints.files.tied import stored_again
+from scaleinv_ray.checkpoints.weights.changed import change_of
 from scaleinv_ray.checkpoints.weights.whole import check_whole, code_named
 from scaleinv_ray.inputs.json_files import read_json
 from scaleinv_ray.records import Variant, WeightMatrix
@@ -134,27 +133,6 @@ def build_from_config(
     return model.eval()
 
 
-def shuffled(tensor: torch.Tensor, name: str, *, model_type: str, seed: int) -> torch.Tensor:
-    """A tensor permuted within itself, seeded by its name.
-
-    Args:
-        tensor: any shape and dtype, in the orientation in which it is stored.
-        name: stored or live name; both give the same permutation.
-        model_type: `config.model_type`.
-
-    Returns:
-        A new tensor with the same entries; the permutation depends on name, seed and the number of
-        entries, not on the dtype.
-    """
-    key = f"{seed}:{canonical_name(name, model_type)}".encode()
-    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key).digest()[:16]))
-    bits = tensor.detach().cpu().contiguous().view(-1)
-    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[bits.element_size()]
-    moved = bits.clone().view(integers)
-    rng.shuffle(moved.numpy())
-    return moved.view(tensor.dtype).view(tensor.shape)
-
-
 def _stored(folder: Path, tensors: Collection[str] | None) -> Iterator[tuple[str, torch.Tensor]]:
     where = check_whole(folder)
     if tensors is not None:
@@ -225,7 +203,7 @@ def iter_weights(
     whole model is built, since its random numbers come in the order of construction.
 
     Args:
-        variant: shuffled_weights permutes each stored tensor before it is split; shuffled_tokens
+        variant: what a null changes is each stored tensor, before it is split; shuffled_tokens
             has the trained weights and is refused.
         init_folder: the run's own step 0, for random_init.
         per_head: split attention projections by head.
@@ -247,9 +225,10 @@ def iter_weights(
     again = _again(held, folder, told) if held else ()
     reader = _Reader(told, per_head, again, held)
     stored = _tensors(folder, variant, seed, init_folder, tensors=tensors, trusted=trusted)
+    change = change_of(variant, model_type=told.model_type, seed=seed)
     for name, tensor in stored:
-        if variant == "shuffled_weights" and reader.measures(name, tensor):
-            tensor = shuffled(tensor, name, model_type=told.model_type, seed=seed)
+        if change is not None and reader.measures(name, tensor):
+            tensor = change(tensor, name)
         yield from reader.matrices(name, tensor)
 
 

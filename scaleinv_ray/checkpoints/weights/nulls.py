@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from scaleinv_ray.checkpoints.weights.changed import Change, change_of
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
 from scaleinv_ray.checkpoints.weights.matrices import (
     build_from_config,
     read_config,
-    shuffled,
     stored_dtype,
 )
 from scaleinv_ray.records import VARIANTS, Variant
@@ -53,11 +53,10 @@ def shuffle_tokens(
     return np.concatenate([tokens_ST[:, :start], mixed_ST, tokens_ST[:, stop:]], axis=1)
 
 
-def shuffle_weights_(model: PreTrainedModel, seed: int) -> None:
-    """Permutes every parameter of two or more dimensions within itself, in place.
+def change_weights_(model: PreTrainedModel, change: Change) -> None:
+    """Changes every parameter of two or more dimensions in place; a tied embedding once.
 
-    The permutations are those of `weights.iter_weights(variant="shuffled_weights")`; norms and
-    biases are kept; a tied embedding is permuted once.
+    The tensors are those of `weights.iter_weights` of the same variant.
 
     Args:
         model: a model that is wholly in memory.
@@ -70,8 +69,7 @@ def shuffle_weights_(model: PreTrainedModel, seed: int) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim >= 2:
-                model_type = model.config.model_type
-                parameter.copy_(shuffled(parameter, name, model_type=model_type, seed=seed))
+                parameter.copy_(change(parameter, name))
 
 
 def _from_config(folder: Path, seed: int, options: LoadOptions) -> PreTrainedModel:
@@ -106,8 +104,8 @@ def materialise(
 
     Args:
         variant: trained and shuffled_tokens load it as it is; random_init loads `init_folder`, or
-            initialises from the config; shuffled_weights permutes it in place.
-        seed: of random_init from the config, and of shuffled_weights.
+            initialises from the config; one of `CHANGES` is changed in place.
+        seed: of random_init from the config, and of what is changed.
         init_folder: the run's own step 0.
         options: device, dtype, attention.
 
@@ -125,6 +123,6 @@ def materialise(
             return Materialised(load_model(init_folder, options), "step0")
         return Materialised(_from_config(folder, seed, options), "from_config")
     model = load_model(folder, options)
-    if variant == "shuffled_weights":
-        shuffle_weights_(model, seed)
+    if change := change_of(variant, model_type=model.config.model_type, seed=seed):
+        change_weights_(model, change)
     return Materialised(model, None)

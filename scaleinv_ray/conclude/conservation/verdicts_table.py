@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import pandas as pd
 from scipy import stats
 
-from scaleinv_ray.conclude.aggregation.cells import Group, by_size, gather
+from scaleinv_ray.conclude.aggregation.cells import TRAINED, Group, by_size, gather
 from scaleinv_ray.conclude.aggregation.completeness import CHOICES, FAILURES
 from scaleinv_ray.conclude.aggregation.matched_checkpoints import COMPARISONS, Replicate
 from scaleinv_ray.conclude.aggregation.places import AtPlace, at_place, is_pooled
@@ -32,10 +32,11 @@ from scaleinv_ray.conclude.conservation.prediction import (
 from scaleinv_ray.conclude.conservation.value_scale import series_of
 from scaleinv_ray.conclude.conservation.verdict import Verdict, VerdictRow, Verdicts
 from scaleinv_ray.contract import Quantity
+from scaleinv_ray.records import VARIANTS
 
 UNTRAINED = "random_init"
 """The null that gives the class; the others are reported in the reason."""
-NULLS = (UNTRAINED, "shuffled_weights", "shuffled_tokens")
+NULLS = tuple(variant for variant in VARIANTS if variant != TRAINED)
 
 
 @dataclass(frozen=True)
