@@ -200,8 +200,8 @@ def plan(config: Config, out: Out = None, nodes: Nodes = 1, plugin: Plugins = No
     from scaleinv_ray.plan.description import describe, loadings
     from scaleinv_ray.plan.look import look_lines
     from scaleinv_ray.runs.analysis import notes_of
-    from scaleinv_ray.runs.fitting import check_models
-    from scaleinv_ray.runs.reach import reach_lines
+    from scaleinv_ray.runs.starting.fitting import check_models
+    from scaleinv_ray.runs.starting.reach import reach_lines
     from scaleinv_ray.store import Store
 
     checked = _config(config, plugin)

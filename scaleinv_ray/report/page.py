@@ -39,8 +39,8 @@ MADE_HERE = ("verdicts", "values")
 """Conclusions that the data of the page are made of; the others travel as they are."""
 MAX_REASONS = 200
 SCRIPTS = (
-    "board/core", "sections/figures", "board/tables", "board/rows", "board/board",
-    "sections/cards", "board/scale", "sections/tracks", "sections/bars", "sections/curves",
+    "board/core", "plots/figures", "board/tables", "board/rows", "board/board",
+    "sections/cards", "plots/scale", "plots/tracks", "plots/bars", "plots/curves",
     "sections/families", "sections/models", "sections/across", "sections/capabilities",
     "sections/spectroscopy", "sections/progress", "sections/tables", "board/start",
 )  # fmt: skip

@@ -39,10 +39,10 @@ from scaleinv_ray.plan.costs import capture_bytes
 from scaleinv_ray.plan.jobs import Jobs
 from scaleinv_ray.plan.jobs_from_plan import jobs_for
 from scaleinv_ray.records import Protocol
-from scaleinv_ray.runs.fitting import check_models, idle_plugins, keep_sources
-from scaleinv_ray.runs.leftovers import left_behind, recorded
-from scaleinv_ray.runs.reach import reach_lines
-from scaleinv_ray.runs.run_lock import alone
+from scaleinv_ray.runs.starting.fitting import check_models, idle_plugins, keep_sources
+from scaleinv_ray.runs.starting.leftovers import left_behind, recorded
+from scaleinv_ray.runs.starting.reach import reach_lines
+from scaleinv_ray.runs.starting.run_lock import alone
 from scaleinv_ray.store import Store
 
 if TYPE_CHECKING:

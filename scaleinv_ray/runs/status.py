@@ -12,7 +12,7 @@ from scaleinv_ray import tables
 from scaleinv_ray.cluster.telemetry import read_events
 from scaleinv_ray.conclude.conclusions import concluded_files
 from scaleinv_ray.measure.inventory import take_inventory
-from scaleinv_ray.runs.run_lock import is_locked
+from scaleinv_ray.runs.starting.run_lock import is_locked
 from scaleinv_ray.store import Store
 
 

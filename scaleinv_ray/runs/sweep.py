@@ -8,7 +8,7 @@ from pathlib import Path
 from scaleinv_ray.config import load_run_config
 from scaleinv_ray.inputs.reading import told
 from scaleinv_ray.runs.analysis import run
-from scaleinv_ray.runs.run_lock import OccupiedError, is_locked
+from scaleinv_ray.runs.starting.run_lock import OccupiedError, is_locked
 from scaleinv_ray.store import Store
 
 SKIPPED = "another run is at it"

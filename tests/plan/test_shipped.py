@@ -35,7 +35,7 @@ from scaleinv_ray.ladder.architectures import model_config
 from scaleinv_ray.ladder.spec import rungs
 from scaleinv_ray.ladder.tokenizer import byte_tokenizer
 from scaleinv_ray.plan import make_plan, plan_rows
-from scaleinv_ray.runs.reach import reach_lines
+from scaleinv_ray.runs.starting.reach import reach_lines
 from scaleinv_ray.store import Store
 from tests.plan.test_odd_shapes import made
 

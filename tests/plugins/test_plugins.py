@@ -22,7 +22,7 @@ from scaleinv_ray.plan import make_plan
 from scaleinv_ray.plugins import loading
 from scaleinv_ray.plugins.template import write_new
 from scaleinv_ray.runs.analysis import notes_of
-from scaleinv_ray.runs.fitting import idle_plugins
+from scaleinv_ray.runs.starting.fitting import idle_plugins
 
 WEIGHTS = '''
 import numpy as np

@@ -6,7 +6,7 @@ import pytest
 
 from scaleinv_ray.plan import Plan, Unit
 from scaleinv_ray.records import Protocol
-from scaleinv_ray.runs.reach import reach_lines
+from scaleinv_ray.runs.starting.reach import reach_lines
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from scaleinv_ray.runs import run_lock as alone_module
+from scaleinv_ray.runs.starting import run_lock as alone_module
 from scaleinv_ray.runs.analysis import run
-from scaleinv_ray.runs.run_lock import BEAT, LOCK, OccupiedError, alone, is_locked
+from scaleinv_ray.runs.starting.run_lock import BEAT, LOCK, OccupiedError, alone, is_locked
 from scaleinv_ray.runs.sweep import SKIPPED, sweep
 from scaleinv_ray.store import Store
 from tests.plan.test_plan import net
@@ -23,7 +23,7 @@ from tests.plan.test_plan import net
 ME = f"process {os.getpid()} on {socket.gethostname()} since "
 HOLD = """
 import sys, time
-from scaleinv_ray.runs import run_lock as alone
+from scaleinv_ray.runs.starting import run_lock as alone
 from scaleinv_ray.store import Store
 
 def unknown(*_):

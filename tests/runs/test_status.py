@@ -10,7 +10,7 @@ from pyarrow import fs
 from scaleinv_ray import tables
 from scaleinv_ray.cluster.telemetry import Telemetry, read_events
 from scaleinv_ray.plan.jobs import FAILED
-from scaleinv_ray.runs.run_lock import alone
+from scaleinv_ray.runs.starting.run_lock import alone
 from scaleinv_ray.runs.status import status
 from scaleinv_ray.store import Store
 

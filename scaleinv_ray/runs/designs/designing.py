@@ -16,7 +16,7 @@ from scaleinv_ray.design.space import Choices, Interval, Point, Space, intervals
 from scaleinv_ray.design.theory import Asked, solutions
 from scaleinv_ray.report.designed import design_page
 from scaleinv_ray.runs.designs.evaluations import FIRST_UNSEEN, Ledger, model_of
-from scaleinv_ray.runs.run_lock import alone
+from scaleinv_ray.runs.starting.run_lock import alone
 from scaleinv_ray.store import Store
 
 PAGE = "design.html"

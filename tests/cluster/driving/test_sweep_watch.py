@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from scaleinv_ray.runs import sweep as sweep_module
 from scaleinv_ray.runs import watch as watch_module
 from scaleinv_ray.runs.analysis import Run
-from scaleinv_ray.runs.run_lock import alone
+from scaleinv_ray.runs.starting.run_lock import alone
 from scaleinv_ray.runs.sweep import SKIPPED, sweep
 from scaleinv_ray.runs.watch import fetched, look, watch
 from scaleinv_ray.store import Store

@@ -1,0 +1,1 @@
+"""What has to hold before a run may start, and that it is alone in its folder."""
