@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from scaleinv_ray.runs.starting import run_lock as alone_module
 from scaleinv_ray.runs.analysis import run
+from scaleinv_ray.runs.starting import run_lock as alone_module
 from scaleinv_ray.runs.starting.run_lock import BEAT, LOCK, OccupiedError, alone, is_locked
 from scaleinv_ray.runs.sweep import SKIPPED, sweep
 from scaleinv_ray.store import Store

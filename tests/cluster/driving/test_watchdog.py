@@ -15,7 +15,7 @@ import yaml
 
 from scaleinv_ray.cluster.watchdog import Process, end, name_of, of_ray
 from scaleinv_ray.measure.inventory import take_inventory
-from scaleinv_ray.runs import leftovers
+from scaleinv_ray.runs.starting import leftovers
 from scaleinv_ray.runs.starting.leftovers import RECORD, left_behind, recorded
 from scaleinv_ray.store import Store
 from tests.cluster.conftest import run_config
