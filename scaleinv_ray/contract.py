@@ -20,7 +20,7 @@ import numpy as np
 from scaleinv_ray.bounds import Range, check_parameters
 from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.inputs.html import table
-from scaleinv_ray.inputs.wording import shown
+from scaleinv_ray.inputs.wording import four_digits, shown
 from scaleinv_ray.kinds import KINDS
 from scaleinv_ray.records import Record, WeightMatrix
 
@@ -132,11 +132,7 @@ class Measured:
         """What there is beside the values."""
         held = {"curves": self.curves, "diagrams": self.diagrams}
         said = [f"{what}: {' '.join(names)}" for what, names in held.items() if names]
-        return [*said, *(f"{name} = {_short(value)}" for name, value in self.flags.items())]
-
-
-def _short(value: float | str) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        return [*said, *(f"{name} = {four_digits(value)}" for name, value in self.flags.items())]
 
 
 def _said(value: Estimate | Refused) -> str:

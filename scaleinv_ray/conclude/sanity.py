@@ -6,16 +6,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import pyarrow as pa
-
 from scaleinv_ray import tables
 from scaleinv_ray.checkpoints import Checkpoint
-from scaleinv_ray.measure.inventory import say
+from scaleinv_ray.measure.inventory import read_or_say
 from scaleinv_ray.plan import Plan
 from scaleinv_ray.plan.jobs import SANITY_SEQUENCES
 from scaleinv_ray.plan.look import unigram_entropy
 from scaleinv_ray.store import Store
-from scaleinv_ray.store.seal import DamagedError
 
 Row = dict[str, Any]
 _SANITY = "sanity.parquet"
@@ -86,9 +83,5 @@ def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _read(store: Store) -> list[Row]:
     """The rows of before; none where they cannot be read, which is said."""
-    try:
-        found: pa.Table | None = store.read_table(_SANITY) if store.exists(_SANITY) else None
-    except DamagedError as error:
-        say([f"{error}; what models pay for their text is not told"])
-        return []
+    found = read_or_say(store, _SANITY, "what models pay for their text is not told")
     return [] if found is None else tables.decode(found)

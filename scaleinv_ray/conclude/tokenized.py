@@ -11,11 +11,11 @@ import pyarrow as pa
 from scaleinv_ray import tables
 from scaleinv_ray.conclude.aggregation.rows import Rows
 from scaleinv_ray.conclude.aggregation.tokenizers import Bytes
-from scaleinv_ray.measure.inventory import say
+from scaleinv_ray.measure.inventory import read_or_say
 from scaleinv_ray.plan import Plan, token_rows
 from scaleinv_ray.store import Store
-from scaleinv_ray.store.seal import DamagedError
 
+_UNTOLD = "losses of several tokenizers are not told apart or not compared"
 _TOKENS = "tokens.parquet"
 _CHANGED = ("value", "stderr", "status", "error")
 
@@ -49,28 +49,19 @@ def tokenized(store: Store) -> Tokenized:
     Returns:
         The tokenizers; none where the plan is from before they were written down, or is no plan.
     """
-    plan = _read(store, "plan.parquet")
+    plan = read_or_say(store, "plan.parquet", _UNTOLD)
     if plan is None or "tokenizer" not in plan.column_names:
         return Tokenized()
     pairs = zip(plan["key"].to_pylist(), plan["tokenizer"].to_pylist(), strict=True)
     of_key = {key: name for key, name in pairs if name is not None}
     several = len(set(of_key.values())) > 1
-    tokens = _read(store, _TOKENS) if several else None
+    tokens = read_or_say(store, _TOKENS, _UNTOLD) if several else None
     bytes_of = {
         (row["probe"], row["tokenizer"]): Bytes(row["bytes_per_token"], row["stderr"])
         for row in (tables.decode(tokens) if tokens is not None else ())
         if row["bytes_per_token"] is not None
     }
     return Tokenized(of_key, bytes_of)
-
-
-def _read(store: Store, name: str) -> pa.Table | None:
-    """A table that a conclusion can do without; it is said why it is not read."""
-    try:
-        return store.read_table(name) if store.exists(name) else None
-    except DamagedError as error:
-        say([f"{error}; losses of several tokenizers are not told apart or not compared"])
-        return None
 
 
 def with_values(measurements: pa.Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table:

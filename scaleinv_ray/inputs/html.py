@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from scaleinv_ray.inputs.wording import four_digits
+
 
 def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]], *notes: str) -> str:
     """A small table with a title; None is a dash.
@@ -31,5 +33,4 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]], *no
 def _cell(value: object) -> str:
     if value is None:
         return "<td>-</td>"
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f"<td>{escape(text)}</td>"
+    return f"<td>{escape(four_digits(value))}</td>"

@@ -41,6 +41,15 @@ def shown(value: object, limit: int = 80) -> str:
     return clipped(repr(value), limit)
 
 
+def four_digits(value: object) -> str:
+    """A value in a sentence: floats with four digits.
+
+    >>> four_digits(1 / 3), four_digits(2)
+    ('0.3333', '2')
+    """
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def sized(num_bytes: float) -> str:
     """A number of bytes with three digits, in the unit that fits.
 

@@ -127,14 +127,14 @@ class Reference:
             "verdicts": [[*at, verdict] for at, verdict in self.verdicts.items()],
         }
         lines = ",\n".join(
-            json.dumps([list(at), _short(of, _DIGITS), *self._before(at)])
+            json.dumps([list(at), _rounded(of, _DIGITS), *self._before(at)])
             for at, of in self.values.items()
         )
         return f'{json.dumps(head)[:-1]},\n"values": [\n{lines}\n]}}\n'
 
     def _before(self, at: At) -> list[list[float | None]]:
         """The values of a place at each step before, where they are kept."""
-        return [_short(of[at], _FEW_DIGITS) for of in self.earlier if at in of]
+        return [_rounded(of[at], _FEW_DIGITS) for of in self.earlier if at in of]
 
     @classmethod
     def from_json(cls, text: str) -> Reference:
@@ -342,5 +342,5 @@ def _over_roles(values: Mapping[At, list[float | None]]) -> dict[At, list[float 
     return {at: of for at, of in values.items() if at.probe is not None or at.site == "all"}
 
 
-def _short(values: Sequence[float | None], digits: int) -> list[float | None]:
+def _rounded(values: Sequence[float | None], digits: int) -> list[float | None]:
     return [None if v is None else float(f"{v:.{digits}g}") for v in values]

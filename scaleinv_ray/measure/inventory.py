@@ -203,6 +203,19 @@ def set_aside(store: Store, damaged: Mapping[str, str]) -> None:
         say([f"{name}: {why}; set aside as {store.set_aside(name)}, not done"])
 
 
+def read_or_say(store: Store, name: str, without: str) -> pa.Table | None:
+    """A table that can be done without; None where it is not there, or damaged, which is said.
+
+    Args:
+        without: what is missing then, in words.
+    """
+    try:
+        return store.read_table(name) if store.exists(name) else None
+    except DamagedError as error:
+        say([f"{error}; {without}"])
+        return None
+
+
 def say(notes: Iterable[str]) -> None:
     """Tells whoever started the run, at once."""
     for note in notes:

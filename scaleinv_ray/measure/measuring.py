@@ -48,7 +48,7 @@ def _records(
         yield from read_records(Path(source))
 
 
-def _read(job: MeasureJob, signature: Signature) -> Iterator[tuple[Any, ...]]:
+def _arguments(job: MeasureJob, signature: Signature) -> Iterator[tuple[Any, ...]]:
     """Arguments of the invariant, one after the other, beginning with the record they belong to."""
     if signature == "one":
         for record in _records(job.source, (job.only.tensor,) if job.only else None):
@@ -212,7 +212,7 @@ def rows_of(job: MeasureJob) -> MeasuredRows:
     shared = {**job.labels, "key": job.key, **_what(spec, job.params)}
     try:
         job.check()
-        for records in _read(job, spec.signature):
+        for records in _arguments(job, spec.signature):
             began = time.perf_counter()
             measured = _apply(spec, records, job)
             wall_s = time.perf_counter() - began

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import inspect
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +14,8 @@ from scaleinv_ray import tables as schemas
 from scaleinv_ray.conclude.aggregation.completeness import CHOICES
 from scaleinv_ray.conclude.aggregation.value_rows import ValueRow
 from scaleinv_ray.contract import Invariant
+from scaleinv_ray.report.assembly import facts as fact_list
+from scaleinv_ray.report.assembly import filled, resource, scripts
 from scaleinv_ray.report.conclusions import data_of, section_of
 from scaleinv_ray.report.figures.against import against_series
 from scaleinv_ray.report.figures.bars import barcodes
@@ -112,12 +113,6 @@ def _data(
     }
 
 
-def _facts(facts: Mapping[str, str]) -> str:
-    return "".join(
-        f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>" for k, v in facts.items()
-    )
-
-
 def _reason_row(reason: Reason) -> str:
     cells = "".join(f"<td>{html.escape(text)}</td>" for text in reason[:-1])
     return f'<tr>{cells}<td class="number">{reason.rows:,}</td></tr>'
@@ -157,10 +152,6 @@ def _reason_table(reasons: list[Reason], label: str) -> str:
         f'<table class="reasons"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
         f"</div>{rest}"
     )
-
-
-def _resource(name: str) -> str:
-    return (files("scaleinv_ray.report") / name).read_text(encoding="utf-8")
 
 
 def _summary(found: Sequence[str], counts: str) -> str:
@@ -221,19 +212,16 @@ def render(
     shown = [name for name, figure in figures.items() if figure is None and name in tables]
     parts = {
         "TITLE": html.escape(title),
-        "FACTS": _facts(facts),
+        "FACTS": fact_list(facts),
         "SUMMARY": _summary(said.sentences, paragraph(rows, full["measurements"])),
         "PICTURE": forest(said.lines),
         "NOTES": _notes(notes),
         "REASONS": _reasons(without_value(full["measurements"])),
-        "STYLE": _resource("board/page.css"),
+        "STYLE": resource("board/page.css"),
         "PLOTLY": packed_text(get_plotlyjs()),
         **_data(full, rows, known),
         "TABLES": "".join(data_of(n, tables.get(n)) for n in figures if n not in MADE_HERE),
         "OTHERS": "".join(section_of(name, tables[name]) for name in shown),
-        "SCRIPT": "".join(_resource(f"{name}.js") for name in SCRIPTS),
+        "SCRIPT": scripts(SCRIPTS),
     }
-    # Split, not replaced: a title that reads like a mark must stay a title.
-    pieces = PAGE.split("%%")
-    text = "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
-    return text.encode("utf-8")
+    return filled(PAGE, parts).encode("utf-8")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from scaleinv_ray.report.assembly import resource
 from scaleinv_ray.report.drawing import MARKER, Curve, curves
 
 _FEW_GENERATORS, _FEW_CROSSINGS = 8, 3
@@ -76,7 +76,7 @@ def programs_page(name: str, shown: Sequence[Shown], ns: np.ndarray) -> str:
         shown: one of every germ, those of a function and space behind each other.
         ns: numbers of samples that the evidence is given for.
     """
-    css = (files("scaleinv_ray.report") / "board" / "page.css").read_text(encoding="utf-8")
+    css = resource("board/page.css")
 
     groups: dict[tuple[str, str, str], list[Shown]] = {}
     for one in shown:

@@ -47,7 +47,7 @@ def sentences(store: Store, verdicts: pa.Table) -> list[str]:
     quantities = {
         (of.name, q): what for of in REGISTRY.values() for q, what in of.quantities.items()
     }
-    return spoken(judged(verdicts), _read(store), quantities).sentences
+    return spoken(judged(verdicts), _values_of(store), quantities).sentences
 
 
 def values(store: Store, quantity: str, *, depth: str, comparison: str) -> pd.DataFrame:
@@ -62,7 +62,7 @@ def values(store: Store, quantity: str, *, depth: str, comparison: str) -> pd.Da
     Raises:
         ValueError: for a quantity that the run has not, and for a depth or comparison without it.
     """
-    table = _read(store)
+    table = _values_of(store)
     known = pc.unique(table["quantity"]).to_pylist()
     if quantity not in known:
         raise ValueError(
@@ -127,7 +127,7 @@ def _meaning(quantity: str) -> str:
     return declared[0].meaning if len({of.meaning for of in declared}) == 1 else quantity
 
 
-def _read(store: Store) -> pa.Table:
+def _values_of(store: Store) -> pa.Table:
     return store.read_table("values.parquet", schema=SCHEMAS["values"])
 
 

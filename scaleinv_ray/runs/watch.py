@@ -109,11 +109,11 @@ def _fault(filesystem: fs.FileSystem, files: Mapping[str, fs.FileInfo]) -> str |
     if "config.json" not in files:
         return "no config.json"
     try:
-        parse_json(_read(filesystem, files["config.json"]), "config.json")
+        parse_json(_bytes_of(filesystem, files["config.json"]), "config.json")
         if WEIGHTS in files:
             shards = {WEIGHTS}
         elif INDEX in files:
-            index = parse_json(_read(filesystem, files[INDEX]), INDEX)
+            index = parse_json(_bytes_of(filesystem, files[INDEX]), INDEX)
             shards = set(index["weight_map"].values())
         else:
             return what_is("", list(files)).removeprefix(": ")
@@ -129,7 +129,7 @@ def _fault(filesystem: fs.FileSystem, files: Mapping[str, fs.FileInfo]) -> str |
     return None
 
 
-def _read(filesystem: fs.FileSystem, info: fs.FileInfo) -> bytes:
+def _bytes_of(filesystem: fs.FileSystem, info: fs.FileInfo) -> bytes:
     if info.size > MAX_BYTES:
         raise ValueError(f"{info.base_name}: got {info.size} bytes, allowed {MAX_BYTES}")
     with filesystem.open_input_file(info.path) as stream:

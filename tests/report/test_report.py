@@ -73,7 +73,7 @@ def test_nothing_is_loaded_from_elsewhere(text: str) -> None:
         for name in ("src", "href", "srcset", "action"):
             target = attributes.get(name) or ""
             assert target.startswith(("#", "data:")) or not target, (tag, target)
-    style = page._resource("board/page.css")
+    style = page.resource("board/page.css")
     assert "url(" not in style and "@import" not in style
     plotly = gzip.decompress(base64.b64decode(Elements(text).packed["plotly"]))
     assert plotly.decode("utf-8") == get_plotlyjs()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scaleinv_ray.checkpoints.files.header_format import TensorHeader
 from scaleinv_ray.checkpoints.files.roles import canonical_name
@@ -52,12 +52,10 @@ def needed_of(folders: Sequence[Path]) -> list[Needed | str]:
         # imports find what they find here, wherever this was started
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
-    return [_read(answer) for answer in json.loads(done.stdout)]
+    return [_answer_of(answer) for answer in json.loads(done.stdout)]
 
 
-def _read(
-    answer: str | tuple[str, Mapping[str, list[int]], Mapping[str, list[str]]],
-) -> Needed | str:
+def _answer_of(answer: Any) -> Needed | str:
     if isinstance(answer, str):
         return answer
     model_type, shapes, tied = answer

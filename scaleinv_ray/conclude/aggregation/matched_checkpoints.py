@@ -16,6 +16,11 @@ NO_COMMON_STEP = "the trained models have no step in common: each at its last ch
 COMPARISONS = ("equal_steps", "equal_tokens", "equal_loss", "final")
 
 
+def step_or_none(step: int | None) -> int | None:
+    """The step as rows have it: none instead of `NO_STEP`."""
+    return None if step == NO_STEP else step
+
+
 class Replicate(NamedTuple):
     """A model of one size and seed; models of one build have the same layers, roles and heads."""
 

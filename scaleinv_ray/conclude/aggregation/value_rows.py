@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from scaleinv_ray.conclude.aggregation.cells import TRAINED, Group, gather
-from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Choice, Replicate
+from scaleinv_ray.conclude.aggregation.matched_checkpoints import Choice, Replicate, step_or_none
 from scaleinv_ray.conclude.aggregation.places import AtPlace, Place
 from scaleinv_ray.conclude.aggregation.rows import Column, Rows
 from scaleinv_ray.conclude.aggregation.values import (
@@ -132,21 +132,19 @@ def _standings(group: Group) -> Iterator[_Standing]:
             if at_steps and step is not None:
                 followed = not whole.lacking(replicate.build, trained[replicate][step])
             unit = _Unit(comparison.name, TRAINED, replicate)
-            yield _Standing(unit, _named(step), value, followed, None)
+            yield _Standing(unit, step_or_none(step), value, followed, None)
         yield from _lost(choice, comparison)
         for variant, nulls in comparison.beside.items():
             for replicate, null in nulls.items():
                 unit = _Unit(comparison.name, variant, replicate)
-                yield _Standing(unit, _named(null.step), null.value, None, null.reason or None)
+                yield _Standing(
+                    unit, step_or_none(null.step), null.value, None, null.reason or None
+                )
 
 
 def _lost(choice: Choice, comparison: Comparison) -> Iterator[_Standing]:
     at_steps = comparison.name == "equal_steps"
     for replicate, reason in comparison.refused.items():
         unit = _Unit(comparison.name, TRAINED, replicate)
-        step = _named(choice.step_of(replicate))
+        step = step_or_none(choice.step_of(replicate))
         yield _Standing(unit, step, None, False if at_steps else None, reason)
-
-
-def _named(step: int | None) -> int | None:
-    return None if step == NO_STEP else step

@@ -18,7 +18,13 @@ import numpy as np
 
 from scaleinv_ray.conclude.aggregation.cells import TRAINED, Group, in_order
 from scaleinv_ray.conclude.aggregation.completeness import Cell, Whole, whole_of
-from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, Choice, Pick, Replicate
+from scaleinv_ray.conclude.aggregation.matched_checkpoints import (
+    NO_STEP,
+    Choice,
+    Pick,
+    Replicate,
+    step_or_none,
+)
 
 
 class Value(NamedTuple):
@@ -166,7 +172,7 @@ def _compare(
     return Comparison(
         name=choice.name,
         answers_for=choice.answers_for,
-        step=None if choice.step == NO_STEP else choice.step,
+        step=step_or_none(choice.step),
         impossible="" if choice.picks else choice.note,
         notes=_notes(choice, refused, missing, whole),
         trained=values,
@@ -185,13 +191,13 @@ def _notes(
         lost = f"{len(refused)} of {len(choice.picks)} models dropped"
         said.append(f"{lost}: {_commonest(refused.values())}")
     if missing:
-        said.append(f"not measured here: {', '.join(_named(r) for r in missing)}")
+        said.append(f"not measured here: {', '.join(_with_seed(r) for r in missing)}")
     if whole.left_out and len(refused) < len(choice.picks):
         said.append(f"without {whole.left_out}")
     return said
 
 
-def _named(replicate: Replicate) -> str:
+def _with_seed(replicate: Replicate) -> str:
     seed = "" if replicate.seed is None else f" (seed {replicate.seed})"
     return f"{replicate.model}{seed}"
 

@@ -266,7 +266,7 @@ def _found(runs: list[_Run], rng: np.random.Generator) -> _Found:
         rng=rng,
     )
     held = held_out_onset(size_R, early_R, late_R)
-    loss_R = _losses(runs)
+    loss_R = _losses_at_onset(runs)
     given = None
     if loss_R is not None:
         given = association(size_R, early_R, late_R, rng=rng, given_R=loss_R)
@@ -315,7 +315,7 @@ def _spacing(runs: list[_Run]) -> float | None:
     return float(np.median(wider)) if wider else None
 
 
-def _losses(runs: list[_Run]) -> list[float] | None:
+def _losses_at_onset(runs: list[_Run]) -> list[float] | None:
     """Held-out loss of each run at the mean t_C of its size; None where it was not measured."""
     mean_of = {
         size: float(np.mean([r.capability.t for r in runs if r.size == size]))

@@ -120,7 +120,7 @@ def stages_table(
     Returns:
         Rows by run and time; stages in which one of the two is silent are kept.
     """
-    claimed = [row for row in transitions if _read(row)]
+    claimed = [row for row in transitions if _is_read(row)]
     values = _values(rows, {place_of(row) for row in claimed}, quantities)
     moves: dict[_Run, list[_Move]] = defaultdict(list)
     spans: dict[_Run, set[float]] = defaultdict(set)
@@ -198,7 +198,7 @@ def cliques(moves: Sequence[_Move]) -> list[list[_Move]]:
     return found
 
 
-def _read(row: TransitionRow) -> bool:
+def _is_read(row: TransitionRow) -> bool:
     moved = row["kind"] in {ProgressKind.BREAK.value, ProgressKind.JUMP.value}
     # `all` sites repeat the roles of weights
     whole = row["depth_bin"] == "all" and row["site"] != "all"

@@ -19,6 +19,7 @@ from scaleinv_ray.conclude.aggregation.matched_checkpoints import (
     NO_STEP,
     Replicate,
     last_common_step,
+    step_or_none,
 )
 from scaleinv_ray.conclude.aggregation.places import Place, places_of
 from scaleinv_ray.conclude.universality.collapse import (
@@ -210,7 +211,7 @@ def pair_qualities(systems: Mapping[str, Sequence[Line]]) -> dict[tuple[str, str
 def _row(place: Place, variant: str, family: Family, *, rescale: bool) -> CollapseRow:
     step = family.last_step()
     empty = _empty(place, variant, family)
-    empty["step"] = None if step == NO_STEP else step
+    empty["step"] = step_or_none(step)
     try:
         whole = family.means(step)
         means = by_size(whole)

@@ -104,7 +104,7 @@ def ceiling_table(rows: Iterable[Mapping[str, Any]]) -> list[PairRow]:
         pair = (first, second) if first.n_params <= second.n_params else (second, first)
         for place in places_of(row):
             _add(found[_Where(place, row["step"], row["variant"])][pair], row)
-    floors = {_measured(where): pairs for where, pairs in found.items() if _is_floor(where)}
+    floors = {_above_floor(where): pairs for where, pairs in found.items() if _is_floor(where)}
     wanted = [where for where in found if not _is_floor(where)]
     out: list[PairRow] = []
     for where in sorted(wanted, key=lambda w: [str(part) for part in (*w.place, *w[1:])]):
@@ -116,7 +116,7 @@ def _is_floor(where: _Where) -> bool:
     return where.place.quantity.endswith(FLOORS)
 
 
-def _measured(where: _Where) -> _Where:
+def _above_floor(where: _Where) -> _Where:
     """Where the quantity stands that this is the floor of."""
     name = where.place.quantity
     for ending in FLOORS:
@@ -176,8 +176,8 @@ def _row(
         **at_place(where.place),
         "step": where.step,
         "variant": where.variant,
-        "model_a": _named({p[0] for p in mine}),
-        "model_b": _named({p[1] for p in mine}),
+        "model_a": _names_of({p[0] for p in mine}),
+        "model_b": _names_of({p[1] for p in mine}),
         "n_params_a": sizes[0],
         "n_params_b": sizes[1],
         "value": value,
@@ -231,5 +231,5 @@ def _relative(value: float | None, floor: float | None, ceiling: float | None) -
     return (value - floor) / (ceiling - floor)
 
 
-def _named(models: set[_Model]) -> str:
+def _names_of(models: set[_Model]) -> str:
     return ", ".join(sorted({m.model for m in models}))

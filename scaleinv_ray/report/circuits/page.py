@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
+from scaleinv_ray.report.assembly import facts, filled, resource, scripts
 from scaleinv_ray.report.circuits.lead import lead
 from scaleinv_ray.report.circuits.skeleton import PAGE
 from scaleinv_ray.report.pack import as_json
@@ -37,13 +37,11 @@ def circuits_page(found: Sequence[Mapping[str, Any]]) -> str:
         "TITLE": html.escape(title),
         "SUMMARY": _summary(found),
         "FACTS": _facts(found),
-        "STYLE": _resource("board/page.css") + _resource("circuits/circuits.css"),
+        "STYLE": resource("board/page.css") + resource("circuits/circuits.css"),
         "DATA": as_json(data),
-        "SCRIPT": "".join(_resource(f"{name}.js") for name in SCRIPTS),
+        "SCRIPT": scripts(SCRIPTS),
     }
-    # split, not replaced: a title that reads like a mark must stay a title
-    pieces = PAGE.split("%%")
-    return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
+    return filled(PAGE, parts)
 
 
 def _summary(found: Sequence[Mapping[str, Any]]) -> str:
@@ -58,17 +56,10 @@ def _summary(found: Sequence[Mapping[str, Any]]) -> str:
 
 def _facts(found: Sequence[Mapping[str, Any]]) -> str:
     one = found[0]
-    facts = {
+    return facts({
         "probe": f"{one['probe']}, {one['sequences']} pairs",
         "metric": one["metric"].replace("_", " "),
         "replaced by": one["ablation"].replace("_", " "),
         "estimator": one["estimator"]["method"],
         "cost": " + ".join(f"{model['forwards']:.0f}" for model in found) + " forwards",
-    }
-    return "".join(
-        f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>" for k, v in facts.items()
-    )
-
-
-def _resource(name: str) -> str:
-    return (files("scaleinv_ray.report") / name).read_text(encoding="utf-8")
+    })

@@ -70,7 +70,7 @@ def _mean_over_seeds(seeds: dict[Any, list[XY]]) -> tuple[np.ndarray, ...] | Non
     return grid, per_seed.mean(axis=0), spread
 
 
-def _numbers(values: np.ndarray) -> list[float | None]:
+def _rounded(values: np.ndarray) -> list[float | None]:
     return [rounded(float(v), 4) for v in values]
 
 
@@ -78,7 +78,7 @@ def _line(n_params: int, seeds: dict[Any, list[XY]]) -> dict[str, Any] | None:
     mean = _mean_over_seeds(seeds)
     if mean is None:
         return None
-    x, y, sd = (_numbers(v) for v in mean)
+    x, y, sd = (_rounded(v) for v in mean)
     return {"n_params": n_params, "seeds": len(seeds), "x": x, "y": y, "sd": sd}
 
 
@@ -88,8 +88,8 @@ def _poles(n_params: int, seeds: dict[Any, list[XY]]) -> dict[str, Any]:
     return {
         "n_params": n_params,
         "seeds": len(seeds),
-        "x": _numbers(x[kept]),
-        "y": _numbers(y[kept]),
+        "x": _rounded(x[kept]),
+        "y": _rounded(y[kept]),
         "total": len(x),
     }
 
@@ -145,7 +145,7 @@ def _run_of(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["series"], row["variant"], _replicate_of(row)
 
 
-def _read(row_x: Any, row_y: Any, *, ordered: bool) -> XY | None:
+def _points_of(row_x: Any, row_y: Any, *, ordered: bool) -> XY | None:
     if not (row_x.is_valid and row_y.is_valid):
         return None
     x, y = (np.asarray(v.values.to_numpy(zero_copy_only=False)) for v in (row_x, row_y))
@@ -183,7 +183,7 @@ def mean_curves(curves: pa.Table) -> list[dict[str, Any]]:
     rows = kept.select([*Replicate._fields, "at"]).to_pylist()
     groups: dict[Any, dict[Replicate, Curves]] = defaultdict(lambda: defaultdict(list))
     for i, (name, row) in enumerate(zip(names, rows, strict=True)):
-        xy = _read(kept["x"][i], kept["y"][i], ordered=not is_poles(name[3]))
+        xy = _points_of(kept["x"][i], kept["y"][i], ordered=not is_poles(name[3]))
         if xy is not None:
             location = Location(**locations[row.pop("at")])
             groups[name][Replicate(**row)].append((location, xy))

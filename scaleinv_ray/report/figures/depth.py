@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scaleinv_ray.conclude.aggregation.matched_checkpoints import step_or_none
 from scaleinv_ray.report.figures.over_scale import (
     NO_STEP,
     POINT,
@@ -49,7 +50,7 @@ def depth_profiles(measurements: pa.Table, values: pa.Table) -> list[dict[str, A
         points = profiles.setdefault(key, empty)["points"].setdefault(row["variant"], [])
         points.append([
             row["n_params"],
-            None if row["step"] == NO_STEP else row["step"],
+            step_or_none(row["step"]),
             rounded(row["depth"], DIGITS),
             rounded(row["value_mean"], DIGITS),
             rounded(row["value_stddev"], DIGITS),

@@ -15,12 +15,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scaleinv_ray.conclude.aggregation.matched_checkpoints import NO_STEP, step_or_none
 from scaleinv_ray.report.pack import distinct_rows, rounded
 from scaleinv_ray.tables import plain
 
 SLICE: tuple[str, ...] = ("series", "family", "invariant", "quantity", "probe", "site", "bin")
 POINT: tuple[str, ...] = (*SLICE, "variant", "n_params", "step")
-NO_STEP = -1
 MOST_RUNS = 120
 """Lines of a figure: of more the first seeds of each size are drawn."""
 RUN_DIGITS = 5
@@ -112,7 +112,7 @@ def over_seeds(values: pa.Table) -> list[dict[str, Any]]:
         entry = slices.setdefault(key, {**dict(zip(SLICE, key, strict=True)), **empty})
         entry["points"].setdefault(row["variant"], []).append([
             row["n_params"],
-            _named(row["step"]),
+            step_or_none(row["step"]),
             rounded(row["value_mean"]),
             rounded(row["value_stddev"]),
             row["value_count"],
@@ -124,10 +124,6 @@ def over_seeds(values: pa.Table) -> list[dict[str, Any]]:
     return list(slices.values())
 
 
-def _named(step: int) -> int | None:
-    return None if step == NO_STEP else step
-
-
 def _add_left_out(slices: dict[tuple[str, ...], dict[str, Any]], lost: pa.Table) -> None:
     """What does not count, by reason."""
     names = [*POINT, "reason"]
@@ -135,7 +131,7 @@ def _add_left_out(slices: dict[tuple[str, ...], dict[str, Any]], lost: pa.Table)
     counts = counts.cast(plain(counts.schema)).sort_by([(name, "ascending") for name in names])
     for row in counts.to_pylist():
         if entry := slices.get(tuple(row[name] for name in SLICE)):
-            at = [row["variant"], row["n_params"], _named(row["step"])]
+            at = [row["variant"], row["n_params"], step_or_none(row["step"])]
             entry["left_out"].append([*at, row["reason"], row["count_all"]])
 
 
@@ -150,7 +146,7 @@ def _add_runs(slices: dict[tuple[str, ...], dict[str, Any]], runs: pa.Table) -> 
     told = ("model", "seed", "n_params", "step", "value", "over_training")
     columns = [_shared(runs[name]) for name in told]
     for place, model, seed, n_params, step, value, follows in zip(place_of, *columns, strict=True):
-        lists[place].append([model, seed, n_params, _named(step), rounded(value), follows])
+        lists[place].append([model, seed, n_params, step_or_none(step), rounded(value), follows])
 
 
 def _shared(column: pa.ChunkedArray) -> Iterator[Any]:

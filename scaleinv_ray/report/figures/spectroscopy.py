@@ -81,7 +81,7 @@ def ridges(curves: pa.Table) -> list[dict[str, Any]]:
         used = np.linspace(0, len(spectra) - 1, min(len(spectra), MAX_STEPS)).round().astype(int)
         drawn = [(step, _smooth(x, w, top, grid)) for step, x, w in (spectra[i] for i in used)]
         out.append({
-            **_named(key),
+            **_columns_of(key),
             "top": rounded(top, 4),
             "t": [rounded(t, 4) for t in grid],
             "num_steps": len(spectra),
@@ -122,7 +122,7 @@ def tracks(curves: pa.Table) -> list[dict[str, Any]]:
                 "y": [rounded(b, 4) for _, b, _ in kept],
                 "e": [rounded(e, 2) for *_, e in kept],
             })
-        out.append({**_named(key), "bands": bands})
+        out.append({**_columns_of(key), "bands": bands})
     return out
 
 
@@ -142,7 +142,7 @@ def absent(measurements: pa.Table) -> list[dict[str, Any]]:
                 reasons["no band stands apart from the bulk"].append(_step(row))
         if reasons:
             said = [{"text": text, "steps": steps} for text, steps in reasons.items()]
-            out.append({**_named(key), "reasons": said})
+            out.append({**_columns_of(key), "reasons": said})
     return out
 
 
@@ -158,7 +158,7 @@ def followed(measurements: pa.Table) -> list[dict[str, Any]]:
         flags = dict(group[-1]["flags"] or ())
         said = {name: flags.get(name, "") for name in ("requests", "crossings")}
         if any(said.values()):
-            out.append({**_named(key), **said})
+            out.append({**_columns_of(key), **said})
     return out
 
 
@@ -189,7 +189,7 @@ def coefficients(measurements: pa.Table) -> list[dict[str, Any]]:
     out = []
     for key, group in _grouped(rows, ("quantity",)).items():
         points = [_point(row) for row in sorted(group, key=_step)]
-        out.append({**_named(key[:-1]), "quantity": key[-1], "points": points})
+        out.append({**_columns_of(key[:-1]), "quantity": key[-1], "points": points})
     return out
 
 
@@ -214,7 +214,7 @@ def _grouped(rows: pa.Table, more: Iterable[str] = ()) -> dict[Key, list[dict[st
     return groups
 
 
-def _named(key: Key) -> dict[str, Any]:
+def _columns_of(key: Key) -> dict[str, Any]:
     return dict(zip((*RUN, *PLACE), key, strict=True))
 
 

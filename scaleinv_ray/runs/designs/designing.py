@@ -14,6 +14,7 @@ from scaleinv_ray.design.closed_forms import NoFormulaError
 from scaleinv_ray.design.search import Found, Scored, search
 from scaleinv_ray.design.space import Choices, Interval, Point, Space, intervals_of, random_points
 from scaleinv_ray.design.theory import Asked, solutions
+from scaleinv_ray.inputs.wording import four_digits
 from scaleinv_ray.report.designed import design_page
 from scaleinv_ray.runs.designs.evaluations import FIRST_UNSEEN, Ledger, model_of
 from scaleinv_ray.runs.starting.run_lock import alone
@@ -164,12 +165,8 @@ def _theory(
     return f"the closed form puts the target at {_at(points[0])}", points[:MOST_SOLUTIONS]
 
 
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def _at(point: Point) -> str:
-    return ", ".join(f"{name} {_short(value)}" for name, value in point.items()) or "as given"
+    return ", ".join(f"{name} {four_digits(value)}" for name, value in point.items()) or "as given"
 
 
 def _told(scored: Scored, asked: Sequence[Asked]) -> str:
@@ -179,7 +176,7 @@ def _told(scored: Scored, asked: Sequence[Asked]) -> str:
         f"{one.value * math.exp(off):.4g} +- {one.value * math.exp(off) * stderr:.2g}"
         for one, off, stderr in zip(asked, scored.off, scored.stderr, strict=True)
     )
-    return f"{_at(scored.point)}: {means} (wanted {', '.join(_short(a.value) for a in asked)})"
+    return f"{_at(scored.point)}: {means} (wanted {', '.join(four_digits(a.value) for a in asked)})"
 
 
 def _verdict(asked: Asked, found: Certificate) -> str:

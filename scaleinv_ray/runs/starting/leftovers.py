@@ -56,7 +56,7 @@ def left_behind(store: Store) -> str | None:
     """
     if not PROC.is_dir() or not store.exists(RECORD):
         return None
-    record = _read(store)
+    record = _recorded(store)
     if record.get("machine", _machine()) != _machine():
         return None
     names = {p.pid: name for p in record.get("processes", ()) if (name := name_of(p)) is not None}
@@ -71,7 +71,7 @@ def left_behind(store: Store) -> str | None:
     )
 
 
-def _read(store: Store) -> dict[str, Any]:
+def _recorded(store: Store) -> dict[str, Any]:
     """The record; empty where it is torn or something else has its name."""
     try:
         record = json.loads(store.read_bytes(RECORD))

@@ -133,7 +133,7 @@ def _beating(store: Store) -> Generator[None]:
     me = f"{_me()} beat {uuid.uuid4().hex}"
     store.write_bytes(BEAT, me.encode())
     time.sleep(SETTLE_S)
-    if (found := _read(store)) != me:
+    if (found := _beat_of(store)) != me:
         raise _occupied(store, _who(found))
     ended = threading.Event()
     heart = threading.Thread(target=_beat, args=(store, me, ended), daemon=True)
@@ -144,7 +144,7 @@ def _beating(store: Store) -> Generator[None]:
         ended.set()
         heart.join()
         with suppress(OSError):  # it stands still from now on
-            if (_read(store) or "").startswith(me):
+            if (_beat_of(store) or "").startswith(me):
                 store.delete(BEAT)
 
 
@@ -158,18 +158,18 @@ def _beat(store: Store, me: str, ended: threading.Event) -> None:
 
 def _await_the_dead(store: Store) -> None:
     """Returns when nobody is at the folder; compares beats, for clocks of machines differ."""
-    first = _read(store)
+    first = _beat_of(store)
     limit = time.monotonic() + DEAD_S
     while first is not None and time.monotonic() < limit:
         time.sleep(SETTLE_S)
-        found = _read(store)
+        found = _beat_of(store)
         if found is None:
             return
         if found != first:
             raise _occupied(store, _who(found))
 
 
-def _read(store: Store) -> str | None:
+def _beat_of(store: Store) -> str | None:
     try:
         return store.read_bytes(BEAT).decode(errors="replace") if store.exists(BEAT) else None
     except FileNotFoundError:  # deleted between the two

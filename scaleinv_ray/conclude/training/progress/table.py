@@ -141,7 +141,7 @@ def _row(
         "n_events": len(members),
         "n_runs": len({e.run for e in members}),
         "intervals": _when(members),
-        "runs": [_told(e) for e in members],
+        "runs": [_with_seed(e) for e in members],
         "step_low": [float(e.step_low) for e in members],
         "step_high": [float(e.step_high) for e in members],
         "moves": [name for name, _ in moves],
@@ -190,7 +190,7 @@ def _when(members: Sequence[Event]) -> list[str]:
     ]
 
 
-def _told(event: Event) -> str:
+def _with_seed(event: Event) -> str:
     seed = "" if event.run.seed is None else f", seed {event.run.seed}"
     return f"{event.run.model}{seed}"
 
