@@ -216,14 +216,14 @@ def test_a_checkpoint_that_goes_while_it_is_looked_at_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny(tmp_path / "a"), tiny(tmp_path / "b")  # of a run that keeps its newest few
-    read = watch_module._read
+    read = watch_module._bytes_of
 
     def gone(filesystem: Any, info: Any) -> bytes:
         if Path(info.path).parent.name == "a":
             shutil.rmtree(tmp_path / "a", ignore_errors=True)
         return read(filesystem, info)
 
-    monkeypatch.setattr(watch_module, "_read", gone)
+    monkeypatch.setattr(watch_module, "_bytes_of", gone)
     assert look(str(tmp_path), settled_s=0).whole == ["b"]
 
 
