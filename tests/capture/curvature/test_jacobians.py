@@ -12,8 +12,7 @@ import torch
 from scaleinv_ray.capture.architectures import architecture_of
 from scaleinv_ray.capture.by_kind.jacobians import jacobian_records, vocabulary_rows
 from scaleinv_ray.checkpoints.weights.loading import LoadOptions, load_model
-
-from .conftest import CAUSAL, PROTOCOL, WIDTH
+from tests.capture.conftest import CAUSAL, PROTOCOL, WIDTH
 
 # Gemma 2's eager softmax rounds to float32 even in a float64 model, so its differences need a
 # larger step; all others are float64 throughout: error ~ step^2.
