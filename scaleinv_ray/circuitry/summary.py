@@ -13,7 +13,9 @@ from scaleinv_ray.circuitry.analysed import Analysed
 from scaleinv_ray.circuitry.effects.record import Effects, Game
 from scaleinv_ray.circuitry.quantities import curve, mean, quantities
 from scaleinv_ray.circuitry.training import Training
+from scaleinv_ray.contract import Refused
 from scaleinv_ray.estimate import Estimate
+from scaleinv_ray.invariants.circuits import faithfulness
 
 _TOP = 10
 _WIDTH = 96
@@ -208,7 +210,11 @@ def _components(e: Effects) -> list[dict[str, Any]]:
 def _faithfulness(e: Effects) -> dict[str, Any] | None:
     if not len(e.kept_K):
         return None
-    found: dict[str, Any] = {"kept": e.kept_K.tolist(), "faithful": e.faithful_K.tolist()}
+    try:
+        faithful_K = faithfulness(e.alone_KH, *e.ends_2H)
+    except Refused:
+        return None
+    found: dict[str, Any] = {"kept": e.kept_K.tolist(), "faithful": faithful_K.tolist()}
     return found | _band(e.random_DK)
 
 

@@ -155,6 +155,7 @@ _ALL = (
         record=Effects,
         num_bytes=laws.settings_bytes,
         num_records=lambda c: 1,
+        version=2,
         section="circuits",
         in_pairs=True,
         exists=lambda c: not c.encoder,

@@ -17,6 +17,7 @@ import numpy as np
 from scaleinv_ray.circuitry.effects.game import greedy, shapley
 from scaleinv_ray.circuitry.effects.interventions import Experiment
 from scaleinv_ray.circuitry.effects.record import Game, Ranking
+from scaleinv_ray.circuitry.surgery.components import Component
 
 SHARE = 0.9
 FREE = 60.0
@@ -158,17 +159,38 @@ def _ranked(name: str, held: _Table, order_N: np.ndarray, sizes: list[int]) -> R
     return Ranking(name, order_N, np.array(ks), np.array([along[k] / whole for k in ks]))
 
 
-def _random(
-    held: _Table, order_N: np.ndarray, draws: int, purse: _Purse, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def random_orders(
+    components: Sequence[Component], order_N: np.ndarray, *, draws: int, rng: np.random.Generator
+) -> np.ndarray:
     """Orders whose k-th component is a random one of the same layer and kind as the ranking's.
 
     Their first k are random sets with as many components of every layer as the first k.
+
+    Args:
+        components: of the game.
+        order_N: indices of components, the ranking.
+        draws: how many.
+        rng: draws them.
+
+    Returns:
+        Indices [draws, N].
     """
+    alike = [c[:2] for c in components]
+    of_N = np.array([alike.index(one) for one in alike])
+    orders_DN = np.tile(order_N, (draws, 1))
+    for drawn_N in orders_DN:
+        for group in np.unique(of_N):
+            places = np.flatnonzero(of_N[order_N] == group)
+            drawn_N[places] = rng.permutation(order_N[places])
+    return orders_DN
+
+
+def _random(
+    held: _Table, order_N: np.ndarray, draws: int, purse: _Purse, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """V / v(all) of random orders [D, K], and the sizes K."""
     writers = held.experiment.anatomy.graph.writers
     sizes = _sizes(len(order_N))
-    alike = [writers[c][:2] for c in held.chosen]
-    of_N = np.array([alike.index(one) for one in alike])
     per_sequence = held.price / held.experiment.sequences * draws * (len(sizes) + 1)
     sequences = 0
     if draws:
@@ -176,14 +198,11 @@ def _random(
     if sequences < min(2, held.experiment.sequences) or not draws:
         return np.empty((0, len(sizes))), np.array(sizes)
     some = _Table.on(held.experiment, held.chosen, slice(0, sequences))
-    rows = []
-    for _ in range(draws):
-        drawn_N = order_N.copy()
-        for group in np.unique(of_N):
-            places = np.flatnonzero(of_N[order_N] == group)
-            drawn_N[places] = rng.permutation(order_N[places])
-        rows.append(some.along(drawn_N, sizes))
-    along_DK = np.array(rows)
+    components = [writers[c] for c in held.chosen]
+    orders_DN = random_orders(components, order_N, draws=draws, rng=rng)
+    along_DK = np.array([some.along(drawn_N, sizes) for drawn_N in orders_DN])
+    if not along_DK[:, -1].all():
+        return np.empty((0, len(sizes))), np.array(sizes)
     return along_DK / along_DK[:, -1:], np.array(sizes)
 
 
