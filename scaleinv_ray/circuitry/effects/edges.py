@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scaleinv_ray.circuitry.effects.estimators import estimate
+from scaleinv_ray.circuitry.effects.estimators import Scores
 from scaleinv_ray.circuitry.effects.interventions import Experiment, edge_values
 from scaleinv_ray.circuitry.effects.record import Effects
 from scaleinv_ray.circuitry.surgery.components import Component, Graph
@@ -21,8 +21,8 @@ EXACT = 12
 """Edges, the largest by the estimator, whose effect is measured exactly."""
 _FEW = 8
 """Sequences of random edge sets."""
-_RUNS = len(FRACTIONS) + 4.0
-"""Forwards of the curve of faithfulness, on half of the sequences, and of its ends."""
+RUNS = EXACT + len(FRACTIONS) + 4.0
+"""Forwards at most of the exact ones, of the curve of faithfulness, and of its ends."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,20 @@ class Faithfulness:
 
 
 def with_edges(
-    experiment: Experiment, found: Effects, *, budget: float | None, draws: int, seed: int
-) -> Effects:
+    experiment: Experiment, found: Effects, scores: Scores, *, budget: float | None, draws: int,
+    seed: int,
+) -> Effects:  # fmt: skip
     """Effects with those of edges.
 
     Args:
         experiment: by resampling.
         found: of components.
+        scores: of all edges.
         budget: forwards in all; what it leaves goes to the random sets, None is enough for them.
         draws: random edge sets of each size.
         seed: of the draws.
-
-    Raises:
-        ValueError: as `estimators.estimate` of edges.
     """
     graph = experiment.anatomy.graph
-    scores = estimate(experiment, method="ig", edges=True)
     assert scores.edges_WRS is not None, "asked for"
     where_E2 = np.argwhere(graph.edges_WR)
     score_ES = scores.edges_WRS[where_E2[:, 0], where_E2[:, 1]]
@@ -67,7 +65,7 @@ def with_edges(
     parts = [edge_values(experiment.surgery, rows, masks_CWR) for rows in experiment.batches]
     left = np.inf
     if budget is not None:
-        left = budget - _RUNS - experiment.surgery.forwards(experiment.sequences)
+        left = budget - (RUNS - EXACT) - experiment.surgery.forwards(experiment.sequences)
     sets = draws * len(FRACTIONS) / experiment.sequences
     few = int(min(_FEW, left / sets)) if draws else 0
     curve = faithfulness(

@@ -10,7 +10,7 @@ from numbers import Real
 
 import numpy as np
 
-from scaleinv_ray.circuitry.effects.edges import with_edges
+from scaleinv_ray.circuitry.effects.edges import RUNS, with_edges
 from scaleinv_ray.circuitry.effects.estimators import (
     FIRST_NODES,
     Method,
@@ -36,10 +36,12 @@ _RUNS = 2.0
 """Forwards of the clean and the corrupted run."""
 _EXACT = 0.8
 """Share of what is left that goes to exact effects of single components."""
+_GRADIENT = 2.0
+"""Forwards of the estimate by one gradient."""
 _TOGETHER = 1.0
 """Forwards of all components replaced at once."""
 _RUNS_OF_EDGES = 40.0
-"""Forwards that are left for edges, where they are asked for."""
+"""Forwards that edges take at least, their estimate at the fewest points among them."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ class Asked:
 
     @property
     def of_nodes(self) -> float | None:
-        """The budget without what edges need."""
-        return self.budget and self.budget - _RUNS_OF_EDGES * self.edges
+        """The budget without what edges take after their estimate."""
+        return self.budget and self.budget - RUNS * self.edges
 
 
 def _check_names(name: str, given: object, *, is_optional: bool) -> None:
@@ -135,7 +137,9 @@ def measure(anatomy: Anatomy, pairs: Pairs, asked: Asked) -> Effects:
     if asked.must_do:
         check_task(experiment.metric, clean_S, corrupted_S)
     accuracy = _accuracy(experiment)
-    scores = estimate(experiment, method=method) if estimated else None
+    of_edges = _estimated(experiment, "ig", asked, edges=True) if asked.edges else None
+    scores = of_edges if method == "ig" else None
+    scores = _estimated(experiment, method, asked) if estimated and scores is None else scores
     effect_NS = _exact(experiment, chosen, scores, clean_S, asked)
     missing = np.full((len(chosen), len(clean_S)), np.nan)
     found = Effects(
@@ -158,9 +162,9 @@ def measure(anatomy: Anatomy, pairs: Pairs, asked: Asked) -> Effects:
         first = game.rankings[0]
         along_N = first.share_K * found.all_S.mean()
         found = replace(found, game=game, along_N=along_N, sizes=tuple(first.sizes_K.tolist()))
-    if asked.edges:
+    if of_edges is not None:
         found = with_edges(
-            experiment, found, budget=asked.budget, draws=asked.draws, seed=asked.seed
+            experiment, found, of_edges, budget=asked.budget, draws=asked.draws, seed=asked.seed
         )
     return replace(found, forwards=surgery.forwards(experiment.sequences))
 
@@ -175,7 +179,7 @@ def _check_budget(graph: Graph, chosen: list[int], asked: Asked, method: Method 
         what = f"every component, by ablation {asked.ablation!r}"
     else:
         # forward and backward at every point
-        least = _RUNS + 2.0 * (FIRST_NODES if method == "ig" else 1) + _TOGETHER
+        least = _RUNS + _GRADIENT * (FIRST_NODES if method == "ig" else 1) + _TOGETHER
         what = "the clean and the corrupted run, the estimate, all components together"
     edges = ", edges" if asked.edges else ""
     least += _RUNS_OF_EDGES * asked.edges
@@ -198,6 +202,16 @@ def _game(experiment: Experiment, chosen: list[int], found: Effects, asked: Aske
     return play(
         experiment, chosen, found.best_NS, budget=asked.of_nodes, draws=asked.draws, seed=asked.seed
     )
+
+
+def _estimated(
+    experiment: Experiment, method: Method, asked: Asked, *, edges: bool = False
+) -> Scores:
+    most = np.inf
+    if asked.of_nodes is not None:
+        spent = experiment.surgery.forwards(experiment.sequences)
+        most = asked.of_nodes - spent - _TOGETHER - _GRADIENT * edges
+    return estimate(experiment, method=method, edges=edges, most=most)
 
 
 def _described(method: Method, scores: Scores) -> str:

@@ -93,8 +93,9 @@ def circuit_areas(effects: Effects, *, rng: np.random.Generator) -> Measured:
 def modules(effects: Effects, *, rng: np.random.Generator) -> Measured:
     """Whether components fall into modules: Louvain Q of their edges, minus that of rewirings.
 
-    An edge weighs the size of its effect. Rewirings join the same pairs with the same strengths of components (`modules.modularity`):
-    dense graphs of unequal weights have a Q above 0 without any module.
+    An edge weighs the size of its effect. Rewirings join the same pairs with the same strengths of
+    components (`modules.modularity`): dense graphs of unequal weights have a Q above 0 without any
+    module.
 
     Args:
         effects: of one model on one probe in pairs, with edges.
