@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -69,10 +70,10 @@ class Circuits:
         return quantities(self.effects, self.untrained)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, in what JSON has."""
+        """All of it, in what JSON has: null where a number is not finite."""
         e = self.effects
         check = e.validation()
-        return {
+        told = {
             "model": self.name,
             **self.facts,
             "probe": self.probe,
@@ -107,6 +108,8 @@ class Circuits:
             "analyses": {found.name: found.as_json() for found in self.analyses},
             "training": None if self.training is None else self.training.as_json(),
         }  # fmt: skip
+        found: dict[str, Any] = _finite(told)
+        return found
 
     def lines(self) -> list[str]:
         """The table of the terminal."""
@@ -189,6 +192,15 @@ class Circuits:
                 f"{check.outside} (a rate <= {check.bound:.2f} at 95 %)",
             )
         return said
+
+
+def _finite(told: Any) -> Any:
+    """The same with None for every float that JSON has not."""
+    if isinstance(told, Mapping):
+        return {name: _finite(value) for name, value in told.items()}
+    if isinstance(told, list | tuple):
+        return [_finite(value) for value in told]
+    return None if isinstance(told, float) and not math.isfinite(told) else told
 
 
 def _components(e: Effects) -> list[dict[str, Any]]:
