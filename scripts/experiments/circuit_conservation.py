@@ -61,7 +61,7 @@ def rows_of(ladder: str, run: Any) -> list[Row]:
         rows.append({
             "ladder": ladder, "probe": probe, "quantity": name, "verdict": of.verdict,
             "changes up to": _number(of.certified_change),
-            "untrained": of.null_verdict or "-", "null class": of.null_class or "-",
+            "untrained": _word(of.null_verdict), "null class": _word(of.null_class),
             "by size": _by_size(run, probe, name, "trained"),
             "untrained by size": _by_size(run, probe, name, "random_init"),
         })  # fmt: skip
@@ -72,11 +72,20 @@ def _number(x: Any) -> float | None:
     return None if x is None or pd.isna(x) else float(x)
 
 
+def _word(x: Any) -> str:
+    return "-" if x is None or pd.isna(x) else str(x)
+
+
 def _by_size(run: Any, probe: str, name: str, variant: str) -> str:
     values = run.values(name)
     mine = values[(values.probe == probe) & (values.variant == variant) & values.value.notna()]
     found = mine[mine.step == mine.step.max()].groupby("n_params").value.agg(["mean", "std"])
-    return " ".join(f"{m:.2f}({s:.2f})" for m, s in found.to_numpy()) or "-"
+    return " ".join(_with_spread(m, s) for m, s in found.to_numpy()) or "-"
+
+
+def _with_spread(mean: float, spread: Any) -> str:
+    """A single seed has no spread."""
+    return f"{mean:.2f}(-)" if pd.isna(spread) else f"{mean:.2f}({spread:.2f})"
 
 
 def experiment(folder: Path, quick: bool, workers: int) -> Outcome:
