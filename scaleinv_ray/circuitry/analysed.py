@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaleinv_ray.circuitry.analyses import ANALYSES
-from scaleinv_ray.circuitry.subject import Analysis, Subject
+from scaleinv_ray.circuitry.effects.subject import Analysis, Subject
 from scaleinv_ray.inputs.wording import shown
 
 

@@ -15,7 +15,7 @@ from scaleinv_ray.checkpoints import Checkpoint, resolve
 from scaleinv_ray.checkpoints.weights.nulls import materialise
 from scaleinv_ray.circuitry.analysed import analysed
 from scaleinv_ray.circuitry.effects.measuring import Asked, Watch, measure
-from scaleinv_ray.circuitry.subject import Subject
+from scaleinv_ray.circuitry.effects.subject import Subject
 from scaleinv_ray.circuitry.summary import Circuits
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.circuitry.training import over_training, spread

@@ -70,6 +70,27 @@ def test_settings_are_in_the_keys_of_effects_alone(ladder: Path) -> None:
     assert "circuits.concentration" in cost.unpriced
 
 
+def test_readings_take_two_runs_and_no_effects(ladder: Path) -> None:
+    plan = planned(ladder, invariants={"circuits.probes": {}, "circuits.rules": {}})
+    assert {m.kind for m in plan.measurements} == {"readings"}
+    effects = planned(ladder, invariants={"circuits.concentration": {}})
+    ours, theirs = (price(p, p.measurements) for p in (plan, effects))
+    assert ours.at_least == ("readings",)
+    assert {"circuits.probes", "circuits.rules"} == set(ours.unpriced)
+    assert ours.device_seconds < theirs.device_seconds
+
+
+def test_edges_and_random_sets_are_paid_for(ladder: Path) -> None:
+    asked = {"sequences": 8, "probes": ["induction"]}
+    seconds = []
+    for edges in (False, True):
+        plan = planned(
+            ladder, circuits=asked | {"edges": edges}, invariants={"circuits.strength": {}}
+        )
+        seconds.append(price(plan, plan.measurements).device_seconds)
+    assert seconds[1] > 1.5 * seconds[0]
+
+
 def test_what_cannot_be_measured_is_refused_by_the_plan(ladder: Path) -> None:
     for given, said in (
         ({"circuits": {"probes": ["inductoin"]}}, "circuits.probes: probe in pairs .*induction"),
@@ -93,7 +114,15 @@ def test_what_cannot_be_measured_is_refused_by_the_plan(ladder: Path) -> None:
 
 @pytest.mark.slow
 def test_circuits_of_a_ladder_from_config_to_report(ladder: Path, ray_session: None) -> None:
-    run = si.run(series(ladder))
+    every = ("circuit_areas", "modules", "concentration", "strength", "together", "depth", "onset",
+             "probes", "rules")  # fmt: skip
+    run = si.run(
+        series(
+            ladder,
+            circuits={"sequences": 8, "probes": ["induction", "induction.last"], "edges": True},
+            invariants={f"circuits.{name}": {} for name in every} | {"behaviour.capabilities": {}},
+        )
+    )
     assert run.failed == 0
     rows = run.measurements.to_pandas()
     ours = rows[rows.family == "circuits"]
@@ -103,6 +132,12 @@ def test_circuits_of_a_ladder_from_config_to_report(ladder: Path, ray_session: N
     nulls = ours[ours.variant == "random_init"]
     assert not nulls.error.fillna("").str.contains("task").any()
     assert (ours[ours.quantity == "top_effect"].status == "ok").all()
+    # what is read needs no task done, and stands beside untrained models
+    read = ours[ours.quantity.isin(["previous_accuracy", "repeated_selectivity", "rules_told"])]
+    assert {*read.variant} == {"trained", "random_init"}
+    assert (read.status == "ok").mean() > 0.9
+    assert read[read.status == "ok"].stderr.notna().all()
     verdicts = run.verdicts.to_pandas()
-    assert {"participation_fraction", "top_effect"} <= set(verdicts.quantity)
+    named = {"participation_fraction", "top_effect", "cpr", "modularity_excess", "rules_told"}
+    assert named <= set(verdicts.quantity)
     assert "participation_fraction" in run.store.read_bytes("report.html").decode()

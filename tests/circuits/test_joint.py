@@ -17,8 +17,8 @@ from scaleinv_ray.circuitry.compiled.programs import induction
 from scaleinv_ray.circuitry.effects.game import greedy, shapley
 from scaleinv_ray.circuitry.effects.measuring import Asked, measure
 from scaleinv_ray.circuitry.effects.record import Effects
+from scaleinv_ray.circuitry.effects.subject import Subject
 from scaleinv_ray.circuitry.readings.positions import by_position
-from scaleinv_ray.circuitry.subject import Subject
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.ladder.architectures import build_model
 from scaleinv_ray.ladder.spec import Rung, TrainSpec

@@ -23,6 +23,7 @@ from scaleinv_ray.records import (
     Lanczos,
     MaskedLosses,
     Moments,
+    Readings,
     Record,
     TokenLosses,
     WeightMatrix,
@@ -176,6 +177,22 @@ def _effects(rng: np.random.Generator) -> Effects:
     )
 
 
+def _read(rng: np.random.Generator) -> Readings:
+    return Readings(
+        leaves_K=np.array([1, 2, 4]),
+        agreed_KH=np.array([[0.3], [0.5], [0.8]]) + 0.02 * rng.normal(size=(3, 12)),
+        majority_H=0.2 + 0.02 * rng.normal(size=12),
+        previous_LS=np.array([[0.1], [0.5], [0.9]]) + 0.02 * rng.normal(size=(3, 11)),
+        previous_control_LS=0.1 + 0.02 * rng.normal(size=(3, 11)),
+        repeated_LU=np.array([[0.5], [0.6], [0.9]]) + 0.02 * rng.normal(size=(3, 12)),
+        repeated_control_LU=0.5 + 0.02 * rng.normal(size=(3, 12)),
+        previous_chance=0.1,
+        repeated_chance=0.5,
+        decisions=120,
+        probe="probe0",
+    )
+
+
 def _trajectory(record: Record) -> list[Record]:
     """The record at three steps of a run, the last one as it is."""
     name = record.arrays[0]
@@ -201,6 +218,7 @@ MAKE: dict[str, Callable[[np.random.Generator], Record]] = {
     "ggn": lambda rng: dataclasses.replace(_lanczos(rng), operator="ggn"),
     "chains": _chains,
     "effects": _effects,
+    "readings": _read,
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from scaleinv_ray.capture.by_kind.effects import effects_of
+from scaleinv_ray.capture.by_kind.readings import readings_of
 from scaleinv_ray.circuitry.compiled import compile_program
 from scaleinv_ray.circuitry.compiled.programs import induction
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
@@ -24,12 +25,13 @@ from scaleinv_ray.invariants.circuits.quantities import (
     strength,
     together,
 )
+from scaleinv_ray.invariants.circuits.readings import probes, rules
 from scaleinv_ray.ladder.architectures import build_model
 from scaleinv_ray.ladder.spec import Rung, TrainSpec
 from scaleinv_ray.probes import ProbeRequest
 from scaleinv_ray.probes.corrupted import Pairs, corrupt
 from scaleinv_ray.protocols import CircuitsProtocol
-from scaleinv_ray.records import Effects
+from scaleinv_ray.records import Effects, Readings
 from scaleinv_ray.store import read_record, write_record
 
 RNG = np.random.default_rng(0)
@@ -292,6 +294,44 @@ def test_random_sets_of_equal_components_need_as_many_and_of_one_strong_one_more
             assert random > 3 * n90
             assert float(found.flags["random_lower"]) < 0.3
         assert found.curves["random_joint"].y[-1] == pytest.approx(1.0)
+
+
+def test_the_induction_program_reads_the_previous_token_behind_its_first_block() -> None:
+    # a beginning token, and blocks of eight of 48 letters; each sequence repeats its own
+    rng = np.random.default_rng(0)
+    block_ST = np.stack([rng.permutation(np.arange(1, 13))[:8] for _ in range(48)])
+    tokens_ST = np.concatenate([np.zeros((48, 1), dtype=int), np.tile(block_ST, 3)[:, :21]], axis=1)
+    record = readings_of(Anatomy.of(induction(beta=20.0, dtype=torch.float32).model), tokens_ST)
+    assert record.previous_LS is not None and record.previous_control_LS is not None
+    at_L = record.previous_LS.mean(axis=1)
+    assert at_L[0] < 0.4 and at_L[1] > 0.99
+    found = probes(record, rng=RNG)
+    assert value(found, "previous_depth") == pytest.approx(0.25, abs=0.01)  # half way to block 1
+    assert value(found, "previous_rise") > 0.6
+    assert 0.5 < value(found, "previous_selectivity") < value(found, "previous_accuracy")
+    assert found.flags["previous_chance"] == pytest.approx(1 / 12, abs=0.02)
+    told = rules(record, rng=RNG)
+    # copy what followed the last occurrence where there was one: that is nearly all it does
+    assert value(told, "rules_told_at_2") > 0.6
+    assert value(told, "rules_told") > 0.6
+    assert value(told, "rules_half") <= 2
+
+
+def test_readings_without_a_target_are_refused_one_by_one() -> None:
+    agreed_KH = np.array([[0.5] * 4, [1.0] * 4])
+    record = Readings(leaves_K=np.array([1, 2]), agreed_KH=agreed_KH, majority_H=np.full(4, 0.5))
+    with pytest.raises(Refused, match="without enough previous or repeated tokens"):
+        probes(record, rng=RNG)
+    of_one = replace(
+        record, repeated_LU=np.array([[0.5] * 4, [1.0] * 4]), repeated_chance=0.5,
+        repeated_control_LU=np.full((2, 4), 0.5),
+    )  # fmt: skip
+    found = probes(of_one, rng=RNG)
+    assert isinstance(found.values["previous_accuracy"], Refused)
+    assert value(found, "repeated_selectivity") == 0.25
+    assert value(rules(record, rng=RNG), "rules_told") == 1.0
+    with pytest.raises(Refused, match="leaves_K: got .* allowed ascending"):
+        rules(replace(record, leaves_K=np.array([2, 1])), rng=RNG)
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:

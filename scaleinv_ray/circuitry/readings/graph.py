@@ -13,7 +13,7 @@ import numpy as np
 from scaleinv_ray.circuitry.effects.edges import between_components
 from scaleinv_ray.circuitry.effects.estimators import estimate
 from scaleinv_ray.circuitry.effects.interventions import Experiment
-from scaleinv_ray.circuitry.subject import Subject
+from scaleinv_ray.circuitry.effects.subject import Subject
 from scaleinv_ray.circuitry.surgery.reruns import Surgery
 from scaleinv_ray.invariants.circuits import Modularity, modularity
 
