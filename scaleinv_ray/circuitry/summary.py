@@ -176,9 +176,10 @@ class Circuits:
         exact = int(e.exact_N.sum())
         said = [f"{exact} of {len(e.components)} effects exact; {e.forwards:.0f} forwards"]
         if e.game is not None and e.game.left_out:
+            left = ", ".join(e.game.left_out)
             said.append(
-                f"left out of the joint game, as the forwards ended: {', '.join(e.game.left_out)} "
-                "(more: --budget)"
+                f"left out of the joint game, as its part of the forwards ended: {left} (more: "
+                "--budget)"
             )
         if e.method == "none":
             return said
