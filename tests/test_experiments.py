@@ -85,16 +85,24 @@ def _no_number(what: str) -> float:
 
 @pytest.mark.slow
 def test_circuit_conservation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    named = _experiment("circuit_conservation", monkeypatch).NAMED
+    script = _experiment("circuit_conservation", monkeypatch)
     summary = _quick("circuit_conservation", tmp_path)
-    # fifteen steps teach nothing, so that nothing is conserved beyond initialisation
+    # fifteen steps teach nothing, and three sizes decide nothing
     assert summary["conserved_beyond_init"] == "none"
     assert summary["left_out"] == ["runs/gpt2_ladder/models does not exist"]
     out = tmp_path / "runs/experiments/circuit_conservation"
     rows = json.loads((out / "result.json").read_text(), parse_constant=_no_number)["rows"]
-    assert {(r["probe"], r["quantity"]) for r in rows} == {
-        (probe, name) for probe in ("induction", "induction.last") for name in named
+    asked = {
+        ("attention only", probe, name)
+        for probe in ("induction", "induction.last")
+        for names in script.QUANTITIES.values()
+        for name in names
+    } | {
+        ("attention only, edges", "induction.last", name)
+        for names in script.MORE.values()
+        for name in names
     }
+    assert {(r["ladder"], r["probe"], r["quantity"]) for r in rows} == asked
     by_name = {(r["probe"], r["quantity"]): r for r in rows}
     # a model that fails the task has a gap and no circuit
     assert by_name["induction.last", "participation_fraction"]["verdict"] == "refused"
