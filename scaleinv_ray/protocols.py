@@ -269,7 +269,8 @@ class CircuitsProtocol:
 
     def num_bytes(self, num_layers: int) -> int:
         """Of a capture file, with as many heads as models of usual widths have."""
-        return num_layers * _USUAL_HEADS * self.sequences * 16
+        between = (num_layers * (_USUAL_HEADS + 1) + 2) ** 2 * self.edges
+        return (num_layers * _USUAL_HEADS * 16 + between * 4) * self.sequences
 
     def gradients(self, num_layers: int) -> tuple[float, int]:
         """Gradients that cost what the forward passes do, and of how many sequences.
@@ -277,14 +278,18 @@ class CircuitsProtocol:
         Every component is run from its layer on; a gradient costs three forward passes.
         """
         exact = (num_layers + 1) / 2 * _USUAL_HEADS
-        forwards = exact if self.budget is None else min(exact, float(self.budget))
-        return (forwards + _BESIDE) / 3, self.sequences
+        random = _RANDOM * min(1 / 2, 8 / self.sequences)
+        forwards = exact + _BESIDE + random + (_EDGES + random) * self.edges
+        least = forwards if self.budget is None else min(forwards, float(self.budget))
+        return least / 3, self.sequences
 
 
 _USUAL_HEADS = 8
 """Of a block: a checkpoint does not say, and more of them cost more."""
 _BESIDE = 10.0
 """Forward passes of the clean and the corrupted run, the gradient, and sets of components."""
+_RANDOM = 100.0
+"""Random sets, on half of the sequences but on eight at most; without a budget of edges too."""
 
 
 @dataclass(frozen=True)

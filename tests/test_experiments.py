@@ -35,7 +35,7 @@ def _quick(name: str, cwd: Path) -> dict[str, Any]:
     summary = json.loads(done.stdout.splitlines()[-1])
     folder = cwd / "runs" / "experiments" / name
     assert json.loads((folder / "result.json").read_text())["summary"] == summary
-    assert list(folder.glob("*.html"))
+    assert list(folder.rglob("*.html"))
     return summary
 
 
@@ -80,6 +80,42 @@ def test_induction_stages(tmp_path: Path) -> None:
     assert [(c.step, c.seed, c.train_tokens) for c in checkpoints] == [
         (0, 0, 0), (8, 0, 8 * 8 * 24), (64, 0, 64 * 8 * 24),
     ]  # fmt: skip
+
+
+def _no_number(what: str) -> float:
+    raise AssertionError(f"{what} in JSON")
+
+
+@pytest.mark.slow
+def test_circuit_conservation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = _experiment("circuit_conservation", monkeypatch)
+    summary = _quick("circuit_conservation", tmp_path)
+    # fifteen steps teach nothing, and three sizes decide nothing
+    assert summary["conserved_beyond_init"] == "none"
+    assert summary["left_out"] == ["runs/gpt2_ladder/models does not exist"]
+    out = tmp_path / "runs/experiments/circuit_conservation"
+    rows = json.loads((out / "result.json").read_text(), parse_constant=_no_number)["rows"]
+    asked = {
+        ("attention only", probe, name)
+        for probe in ("induction", "induction.last")
+        for names in script.QUANTITIES.values()
+        for name in names
+    } | {
+        ("attention only, edges", "induction.last", name)
+        for names in script.MORE.values()
+        for name in names
+    }
+    assert {(r["ladder"], r["probe"], r["quantity"]) for r in rows} == asked
+    by_name = {(r["probe"], r["quantity"]): r for r in rows}
+    # a model that fails the task has a gap and no circuit
+    assert by_name["induction.last", "participation_fraction"]["verdict"] == "refused"
+    gaps = by_name["induction.last", "task_gap"]["by size"].split()
+    assert len(gaps) == 3
+    assert all(abs(float(gap.split("(")[0])) < 0.5 for gap in gaps)
+    models = sorted(path.name for path in (out / "models").iterdir())
+    assert models == [f"d{width}-s{seed}" for width in (16, 24, 32) for seed in (0, 1)]
+    text = (out / "table.txt").read_text()
+    assert "nan" not in text and "<NA>" not in text
 
 
 @pytest.fixture

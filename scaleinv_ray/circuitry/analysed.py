@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from scaleinv_ray.circuitry.analyses import ANALYSES
-from scaleinv_ray.circuitry.subject import Analysis, Subject
+from scaleinv_ray.circuitry.effects.subject import Analysis, Subject
 from scaleinv_ray.inputs.wording import nearest, shown
 
 
@@ -61,10 +62,22 @@ def named(wanted: str | tuple[str, ...]) -> tuple[str, ...]:
     return tuple(ANALYSES) if "all" in names else tuple(dict.fromkeys(names))
 
 
-def analysed(names: tuple[str, ...], subject: Subject) -> tuple[Analysed, ...]:
-    """Runs analyses; what a model or a probe does not allow is told, with its reason."""
+def analysed(
+    names: tuple[str, ...],
+    subject: Subject,
+    *,
+    watch: Callable[[str], None] = lambda doing: None,
+) -> tuple[Analysed, ...]:
+    """Runs analyses; what a model or a probe does not allow is told, with its reason.
+
+    Args:
+        names: keys of `ANALYSES`.
+        subject: of all of them.
+        watch: takes the name of what comes next.
+    """
     found = []
     for name in names:
+        watch(name)
         try:
             found.append(Analysed(name, ANALYSES[name](subject)))
         except ValueError as error:

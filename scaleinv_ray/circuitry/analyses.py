@@ -7,12 +7,12 @@ from collections.abc import Callable
 from scaleinv_ray.circuitry.attribution.direct import direct_logits
 from scaleinv_ray.circuitry.attribution.maxima import activation_maxima
 from scaleinv_ray.circuitry.attribution.tokens import token_scores
+from scaleinv_ray.circuitry.effects.subject import Analysis, Subject
+from scaleinv_ray.circuitry.heads import signatures
 from scaleinv_ray.circuitry.readings.graph import modules
-from scaleinv_ray.circuitry.readings.heads import signatures
 from scaleinv_ray.circuitry.readings.linear import linear_probes
 from scaleinv_ray.circuitry.readings.positions import by_position
 from scaleinv_ray.circuitry.readings.rules import surrogate
-from scaleinv_ray.circuitry.subject import Analysis, Subject
 
 ANALYSES: dict[str, Callable[[Subject], Analysis]] = {
     "positions": by_position,

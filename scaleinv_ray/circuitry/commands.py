@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from scaleinv_ray.circuitry.analysed import named
 from scaleinv_ray.circuitry.effects.interventions import ABLATIONS, Ablation
-from scaleinv_ray.circuitry.effects.measuring import Asked
+from scaleinv_ray.circuitry.effects.measuring import Asked, Watch
 from scaleinv_ray.circuitry.folders import Drawing, circuits_of, existing
 from scaleinv_ray.circuitry.same_heads import same_heads
 from scaleinv_ray.circuitry.summary import Circuits
@@ -70,18 +72,20 @@ def command(request: Request, *, as_json: bool) -> Iterator[str]:
     drawing = Drawing(request.probe, request.sequences, request.length)
     measured = []
     for model in models:
-        circuits, said = _measured(model, request, drawing, asked, names)
+        circuits, said = _measured(model, request, drawing, asked, names, quiet=as_json)
         if models[model]:
             circuits = replace(circuits, name=f"{model} ({circuits.name})")
         measured.append(circuits)
         yield from [] if as_json else [*circuits.lines(), *said, ""]
     found = [circuits.as_json() for circuits in measured]
-    if matched := same_heads(list(models), measured, drawing, untrained=request.null):
+    with progress("matching heads", quiet=as_json or len(models) < 2):
+        matched = same_heads(list(models), measured, drawing, untrained=request.null)
+    if matched:
         found[0]["matched"] = [heads.as_json() for heads in matched]
     for heads in matched:
         yield from [] if as_json else [*heads.lines(), ""]
     if as_json:
-        yield json.dumps(found[0] if len(found) == 1 else found)
+        yield json.dumps(found[0] if len(found) == 1 else found, allow_nan=False)
     if request.out is not None:
         files = [f"written: {file}" for file in written(Path(absolute(request.out)), found)]
         yield from [] if as_json else files
@@ -120,19 +124,44 @@ def _told_apart(models: list[Path]) -> dict[Path, bool]:
 
 
 def _measured(
-    model: Path, request: Request, drawing: Drawing, asked: Asked, names: tuple[str, ...]
-) -> tuple[Circuits, list[str]]:
+    model: Path, request: Request, drawing: Drawing, asked: Asked, names: tuple[str, ...], *,
+    quiet: bool,
+) -> tuple[Circuits, list[str]]:  # fmt: skip
     said: list[str] = []
     try:
-        circuits = circuits_of(
-            model, drawing, asked, untrained=request.null, analyses=names, step=request.step,
-            steps=request.steps, say=said.append,
-        )  # fmt: skip
+        with progress(model.name, quiet=quiet) as watch:
+            circuits = circuits_of(
+                model, drawing, asked, untrained=request.null, analyses=names, step=request.step,
+                steps=request.steps, say=said.append, watch=watch,
+            )  # fmt: skip
     except ValueError as error:
         if len(request.models) == 1:
             raise
         raise ValueError(f"{clipped(model, 60)}: {error}") from error
     return circuits, said
+
+
+@contextmanager
+def progress(name: str, *, quiet: bool) -> Generator[Watch]:
+    """A line on stderr that says how far it is, gone when all is done; none where no one looks.
+
+    Args:
+        name: at its beginning.
+        quiet: never one.
+    """
+    disabled = True if quiet else None  # None: where stderr is no terminal
+    form = "{desc} [{elapsed}]"
+    with tqdm(desc=name, bar_format=form, leave=False, disable=disabled, mininterval=0.5) as bar:
+        doing_now = ""
+
+        def watch(doing: str, forwards: float) -> None:
+            nonlocal doing_now
+            ran = f", {forwards:.0f} forwards" if forwards else ""
+            bar.set_description_str(f"{name}: {doing}{ran}", refresh=doing != doing_now)
+            doing_now = doing
+            bar.update()
+
+        yield watch
 
 
 def _budget(text: str | None) -> float | None:

@@ -16,8 +16,8 @@ from scaleinv_ray.checkpoints import CAPTURED, Checkpoint, resolve
 from scaleinv_ray.checkpoints.files.roles import ENCODERS
 from scaleinv_ray.checkpoints.weights.nulls import materialise
 from scaleinv_ray.circuitry.analysed import analysed
-from scaleinv_ray.circuitry.effects.measuring import Asked, measure
-from scaleinv_ray.circuitry.subject import Subject
+from scaleinv_ray.circuitry.effects.measuring import Asked, Watch, measure
+from scaleinv_ray.circuitry.effects.subject import Subject
 from scaleinv_ray.circuitry.summary import Circuits
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.circuitry.training import over_training, spread
@@ -59,6 +59,7 @@ def circuits_of(
     step: int | None = None,
     steps: int | None = None,
     say: Callable[[str], None] = print,
+    watch: Watch = lambda doing, forwards: None,
 ) -> Circuits:
     """Measures a checkpoint on a probe.
 
@@ -71,6 +72,7 @@ def circuits_of(
         step: another one of the run than its last.
         steps: of the run, at which the largest components are followed; None for none.
         say: takes lines on what is left out.
+        watch: takes what is done, and the forwards that it has taken.
 
     Raises:
         ValueError: for what cannot be measured, naming field, got and allowed.
@@ -89,11 +91,14 @@ def circuits_of(
     pairs = pairs_of(checkpoint, drawing)
     name = checkpoint.model + ("" if checkpoint.step is None else f" at step {checkpoint.step}")
     anatomy = Anatomy.of(_loaded(checkpoint))
-    effects = measure(anatomy, pairs, asked)
+    effects = measure(anatomy, pairs, asked, watch=watch)
     null = None
     if untrained:
         model = _loaded(checkpoint, "random_init")
-        null = measure(Anatomy.of(model), pairs, replace(asked, must_do=False))
+        null = measure(
+            Anatomy.of(model), pairs, replace(asked, must_do=False),
+            watch=lambda doing, forwards: watch(f"untrained, {doing}", forwards),
+        )  # fmt: skip
     else:
         say("untrained: not measured")
     subject = Subject(
@@ -103,10 +108,12 @@ def circuits_of(
              "train_tokens": checkpoint.train_tokens}  # fmt: skip
     training = None
     if steps is not None:
-        training = over_training(spread(run, steps), effects, pairs, asked, load=_loaded)
+        training = over_training(
+            spread(run, steps), effects, pairs, asked, load=_loaded, watch=watch
+        )
     return Circuits(
-        name, drawing.probe, effects, null, pairs.acceptance, facts, analysed(analyses, subject),
-        training,
+        name, drawing.probe, effects, null, pairs.acceptance, facts,
+        analysed(analyses, subject, watch=lambda doing: watch(doing, 0.0)), training,
     )  # fmt: skip
 
 

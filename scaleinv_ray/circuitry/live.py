@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from scaleinv_ray.circuitry.analysed import analysed, named
 from scaleinv_ray.circuitry.effects.interventions import Ablation
 from scaleinv_ray.circuitry.effects.measuring import Asked, measure
-from scaleinv_ray.circuitry.subject import Subject
+from scaleinv_ray.circuitry.effects.subject import Subject
 from scaleinv_ray.circuitry.summary import Circuits
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.inputs.wording import shown

@@ -17,10 +17,11 @@ from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.invariants.circuits import (
     GAUSSIAN_PARTICIPATION,
     HALF_NORMAL_N90,
-    circuit_metrics,
+    areas,
     depth_profile,
     n90,
     participation,
+    random_areas,
     redundancy,
     sorted_effects,
 )
@@ -108,15 +109,14 @@ def _area(e: Effects, name: str) -> Estimate:
     if not len(e.kept_K):
         raise Refused("edges: not measured")
     redundancy(e.best_NS, e.all_S)  # refused where all of them together have no effect
-    areas = circuit_metrics(np.append(0.0, e.kept_K), np.append(0.0, e.faithful_K))
-    return Estimate(getattr(areas, name), None, len(e.clean_S), "none")
+    found: Estimate = getattr(areas(e.kept_K, e.alone_KH, *e.ends_2H), name)
+    return found
 
 
 def _random_area(e: Effects, name: str) -> float | None:
     """Median over random edge sets; None without."""
-    if not len(e.random_DK):
+    try:
+        found = random_areas(e.kept_K, e.random_alone_DKF, *e.ends_2H)
+    except Refused:
         return None
-    kept_K = np.append(0.0, e.kept_K)
-    return float(
-        np.median([getattr(circuit_metrics(kept_K, np.append(0.0, x)), name) for x in e.random_DK])
-    )
+    return float(getattr(found, name))

@@ -13,7 +13,7 @@ import numpy as np
 from scaleinv_ray.checkpoints import resolve
 from scaleinv_ray.checkpoints.weights.nulls import materialise
 from scaleinv_ray.circuitry.folders import Drawing, pairs_of
-from scaleinv_ray.circuitry.readings.heads import Signatures, signatures_of
+from scaleinv_ray.circuitry.heads import Signatures, signatures_of
 from scaleinv_ray.circuitry.summary import Circuits
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.contract import Refused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,9 @@ from scaleinv_ray.circuitry.analysed import Analysed
 from scaleinv_ray.circuitry.effects.record import Effects, Game
 from scaleinv_ray.circuitry.quantities import curve, mean, quantities
 from scaleinv_ray.circuitry.training import Training
+from scaleinv_ray.contract import Refused
 from scaleinv_ray.estimate import Estimate
+from scaleinv_ray.invariants.circuits import faithfulness
 
 _TOP = 10
 _WIDTH = 96
@@ -67,10 +70,10 @@ class Circuits:
         return quantities(self.effects, self.untrained)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, in what JSON has."""
+        """All of it, in what JSON has: null where a number is not finite."""
         e = self.effects
         check = e.validation()
-        return {
+        told = {
             "model": self.name,
             **self.facts,
             "probe": self.probe,
@@ -105,6 +108,8 @@ class Circuits:
             "analyses": {found.name: found.as_json() for found in self.analyses},
             "training": None if self.training is None else self.training.as_json(),
         }  # fmt: skip
+        found: dict[str, Any] = _finite(told)
+        return found
 
     def lines(self) -> list[str]:
         """The table of the terminal."""
@@ -171,9 +176,10 @@ class Circuits:
         exact = int(e.exact_N.sum())
         said = [f"{exact} of {len(e.components)} effects exact; {e.forwards:.0f} forwards"]
         if e.game is not None and e.game.left_out:
+            left = ", ".join(e.game.left_out)
             said.append(
-                f"left out of the joint game, as the forwards ended: {', '.join(e.game.left_out)} "
-                "(more: --budget)"
+                f"left out of the joint game, as its part of the forwards ended: {left} (more: "
+                "--budget)"
             )
         if e.method == "none":
             return said
@@ -187,6 +193,15 @@ class Circuits:
                 f"{check.outside} (a rate <= {check.bound:.2f} at 95 %)",
             )
         return said
+
+
+def _finite(told: Any) -> Any:
+    """The same with None for every float that JSON has not."""
+    if isinstance(told, Mapping):
+        return {name: _finite(value) for name, value in told.items()}
+    if isinstance(told, list | tuple):
+        return [_finite(value) for value in told]
+    return None if isinstance(told, float) and not math.isfinite(told) else told
 
 
 def _components(e: Effects) -> list[dict[str, Any]]:
@@ -208,7 +223,11 @@ def _components(e: Effects) -> list[dict[str, Any]]:
 def _faithfulness(e: Effects) -> dict[str, Any] | None:
     if not len(e.kept_K):
         return None
-    found: dict[str, Any] = {"kept": e.kept_K.tolist(), "faithful": e.faithful_K.tolist()}
+    try:
+        faithful_K = faithfulness(e.alone_KH, *e.ends_2H)
+    except Refused:
+        return None
+    found: dict[str, Any] = {"kept": e.kept_K.tolist(), "faithful": faithful_K.tolist()}
     return found | _band(e.random_DK)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from scaleinv_ray.checkpoints import Checkpoint
-from scaleinv_ray.circuitry.effects.measuring import Asked, measure
+from scaleinv_ray.circuitry.effects.measuring import Asked, Watch, measure
 from scaleinv_ray.circuitry.effects.record import Effects
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.probes.corrupted import Pairs
@@ -85,6 +85,7 @@ def over_training(
     asked: Asked,
     *,
     load: Callable[[Checkpoint], Any],
+    watch: Watch,
 ) -> Training:
     """Follows the largest components of the last step over a run.
 
@@ -94,6 +95,7 @@ def over_training(
         pairs: the same at every step.
         asked: as at the last step.
         load: a checkpoint into a live model.
+        watch: takes what is done.
 
     Raises:
         ValueError: with fewer than two steps.
@@ -107,7 +109,10 @@ def over_training(
     few = replace(
         asked, components=names, edges=False, must_do=False, budget=None, draws=0, game=False
     )
-    found = [measure(Anatomy.of(load(c)), pairs, few) for c in checkpoints]
+    found = []
+    for c in checkpoints:
+        watch(f"step {c.step}", 0.0)
+        found.append(measure(Anatomy.of(load(c)), pairs, few))
     effect_NPS = np.stack([e.best_NS for e in found], axis=1)
     count = effect_NPS.shape[-1]
     return Training(

@@ -26,17 +26,27 @@ def written(out: Path, found: Sequence[dict[str, Any]]) -> Iterator[Path]:
     """
     out.mkdir(parents=True, exist_ok=True)
     told = found[0] if len(found) == 1 else list(found)
-    texts = {"report.html": circuits_page(found), "circuits.json": json.dumps(told) + "\n"}
+    texts = {
+        "report.html": circuits_page(found),
+        "circuits.json": json.dumps(told, allow_nan=False) + "\n",
+    }
     for n, model in enumerate(found):
         if model["edges"]:
             name = "graph" if len(found) == 1 else f"graph-{n}"
             graph = graph_of(model)
             linked = nx.node_link_data(graph, edges="edges")
-            texts |= {f"{name}.json": json.dumps(linked) + "\n", f"{name}.dot": dot(graph)}
+            texts |= {
+                f"{name}.json": json.dumps(linked, allow_nan=False) + "\n",
+                f"{name}.dot": dot(graph),
+            }
     for name, text in texts.items():
         file = out / name
         file.write_text(text, encoding="utf-8")
         yield file
+
+
+def _json(told: Any) -> str:
+    return json.dumps(told, allow_nan=False) + "\n"
 
 
 def graph_of(model: dict[str, Any]) -> nx.DiGraph:

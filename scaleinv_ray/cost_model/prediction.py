@@ -319,7 +319,7 @@ def gradient_seconds(
     for name in kinds:
         settings = KINDS[name].settings(plan.spectroscopy)
         if settings is not None:
-            gradients, sequences = settings.gradients(checkpoint.n_layers)
+            gradients, sequences = KINDS[name].gradients(settings, checkpoint.n_layers)
             tokens = sequences * plan.protocol.length
             each = 6.0 * checkpoint.n_params * tokens / device.flops
             seconds += gradients * (each + checkpoint.n_layers * device.call_s)

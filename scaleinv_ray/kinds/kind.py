@@ -89,6 +89,7 @@ class Kind:
         token_free: it is read from the checkpoint, whatever the tokens: no probe, no file, no
             shuffled_tokens.
         section: of the config, with its settings; without that section a run does not capture it.
+        gradients: of settings and blocks, how many gradients it takes and of how many sequences.
         observed: the other probes that settings name.
         in_pairs: it reads pairs, clean and corrupted, in place of a probe; no shuffled_tokens.
         sites: places that its records say they are of; empty where they say none.
@@ -113,6 +114,9 @@ class Kind:
     resumable: bool = True
     token_free: bool = False
     section: Literal["curvature", "sampling", "circuits"] | None = None
+    gradients: Callable[[Any, int], tuple[float, int]] = lambda settings, layers: (
+        settings.gradients(layers)
+    )
     observed: Callable[[Any], tuple[str, ...]] = lambda settings: ()
     in_pairs: bool = False
     sites: tuple[str, ...] = ()

@@ -100,3 +100,8 @@ def attention_seconds(c: Shapes, p: Protocol, device: Speeds) -> float:
 def settings_bytes(c: Shapes, _: Protocol, s: Any) -> int:
     """What the settings say of the number of blocks; nothing where it is not asked for."""
     return 0 if s is None else int(s.num_bytes(c.n_layers))
+
+
+def readings_bytes(c: Shapes, p: Protocol, settings: Any) -> int:
+    """Two probes with their controls at every place in the depth, and seven trees."""
+    return 0 if settings is None else (4 * (c.n_layers + 1) + 8) * settings.sequences * 8

@@ -365,6 +365,7 @@ class Chains(Record):
 # at the end, as it makes what is defined above
 from scaleinv_ray.records.adapters import from_nnsight, from_transformer_lens  # noqa: E402
 from scaleinv_ray.records.effects import Effects  # noqa: E402
+from scaleinv_ray.records.readings import Readings  # noqa: E402
 
 __all__ = [
     "MASKED_SHARE",
@@ -380,6 +381,7 @@ __all__ = [
     "MaskedLosses",
     "Moments",
     "Protocol",
+    "Readings",
     "Record",
     "TokenLosses",
     "Variant",

@@ -1,6 +1,7 @@
 """The record of circuits: what replacing each component of a model does to an answer.
 
-Shape suffixes: N components, S sequences, H of them held out, K sizes of a set, F shares of edges.
+Shape suffixes: N components, S sequences, H of them held out, R and Q the first of these, D and G
+draws, K sizes of a set, F shares of edges, M components with the embedding and the logits.
 """
 
 from __future__ import annotations
@@ -12,6 +13,11 @@ from typing import ClassVar
 import numpy as np
 
 from scaleinv_ray.records import Record, Variant
+
+
+def held_out(sequences: int) -> slice:
+    """Which sequences are kept from rankings, to judge them: every second one, or all of one."""
+    return slice(1, None, 2) if sequences > 1 else slice(None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +39,13 @@ class Effects(Record):
             left nothing for them.
         along_KH: m with the first of the ranking replaced together, minus m(A), on sequences that
             have not made the ranking.
+        random_DKR: the same of random sets, each with as many components of every layer and kind
+            as the first of the ranking; None where the budget left nothing for them.
         kept_F: shares of edges, the largest first; None where edges were not asked for.
-        faithful_F: (m(kept alone) - m(B)) / (m(A) - m(B)), all other edges carrying B.
+        alone_FH: m with these edges kept alone, all others carrying B.
+        random_alone_GFQ: the same of random edges; None with a budget.
+        between_MMS: effect of the edge from each component to each other by integrated gradients,
+            0 where there is none; embedding first, logits last.
         metric: name of m.
         ablation: what replaces.
         method: of the estimator, with where its gradients were taken.
@@ -56,8 +67,11 @@ class Effects(Record):
         "all_S",
         "size_K",
         "along_KH",
+        "random_DKR",
         "kept_F",
-        "faithful_F",
+        "alone_FH",
+        "random_alone_GFQ",
+        "between_MMS",
     )
     effect_NS: np.ndarray
     exact_N: np.ndarray
@@ -69,8 +83,11 @@ class Effects(Record):
     estimate_NS: np.ndarray | None = None
     size_K: np.ndarray | None = None
     along_KH: np.ndarray | None = None
+    random_DKR: np.ndarray | None = None
     kept_F: np.ndarray | None = None
-    faithful_F: np.ndarray | None = None
+    alone_FH: np.ndarray | None = None
+    random_alone_GFQ: np.ndarray | None = None
+    between_MMS: np.ndarray | None = None
     metric: str = "logit_diff"
     ablation: str = "resample"
     method: str = "none"
@@ -85,6 +102,11 @@ class Effects(Record):
         held = {f.name for f in dataclasses.fields(Record)} | set(self.arrays)
         own = [f.name for f in dataclasses.fields(self) if f.name not in held]
         return super().labels() | {name: getattr(self, name) for name in own}
+
+    @property
+    def held_out(self) -> slice:
+        """Which of the sequences have made no ranking: every second one, or all of one."""
+        return held_out(len(self.clean_S))
 
     def of(self, variant: Variant) -> Effects:
         """The same record, of a unit: one capture of equal weights may serve several of them."""

@@ -4,7 +4,8 @@ Two ladders: models of attention alone that learn nothing but to copy, trained h
 ladder of jobs/series/gpt2_ladder_models.yaml where it has been trained. Each is a run of its own,
 as `scaleinv run` makes it, of the effects of all heads and MLPs on two probes in pairs:
 `induction`, where all tokens of the repeated block are exchanged, and `induction.last`, where the
-last token alone asks for another one. The table has the verdict of each quantity at the last step
+last token alone asks for another one. A third run has edges, probes and rules of the trained
+models of attention alone. The table has the verdict of each quantity at the last step
 beside that on untrained models, and means (standard deviations over seeds) of the sizes. Conserved
 beyond initialisation is what is conserved and, as untrained models tell, learned. As expected is:
 the models of attention alone do the task.
@@ -29,7 +30,16 @@ QUANTITIES = {
     "circuits.onset": ("onset_step",),
     "circuits.strength": ("top_effect", "task_gap"),
 }
-NAMED = {name for names in QUANTITIES.values() for name in names}
+MORE = {
+    "circuits.circuit_areas": ("cpr", "cmd"),
+    "circuits.modules": ("modularity_excess",),
+    "circuits.probes": ("previous_accuracy", "previous_selectivity", "previous_rise",
+                        "repeated_accuracy", "repeated_selectivity", "repeated_rise",
+                        "repeated_depth"),
+    "circuits.rules": ("rules_told", "rules_told_at_2", "rules_half"),
+}  # fmt: skip
+"""Of edges, probes and rules: at the last step alone, on `induction.last`."""
+NAMED = {name for asked in (QUANTITIES, MORE) for names in asked.values() for name in names}
 
 
 def series(name: str, models: Path, steps: list[int], out: Path, sequences: int) -> dict[str, Any]:
@@ -49,6 +59,19 @@ def series(name: str, models: Path, steps: list[int], out: Path, sequences: int)
     }
 
 
+def at_the_end(config: dict[str, Any], out: Path) -> dict[str, Any]:
+    """The config of edges, probes and rules at the last step of the same models."""
+    source = config["models"][0]
+    sequences = min(config["circuits"]["sequences"], 64)
+    return config | {
+        "name": f"{config['name']}_edges",
+        "models": [source | {"steps": source["steps"][-1:]}],
+        "circuits": {"probes": ["induction.last"], "sequences": sequences, "edges": True},
+        "invariants": dict.fromkeys(MORE, {}),
+        "out": str(out.absolute()),
+    }
+
+
 def rows_of(ladder: str, run: Any) -> list[Row]:
     """Verdict, null and means of the sizes of each quantity at each probe."""
     verdicts = run.verdicts.to_pandas()
@@ -61,7 +84,7 @@ def rows_of(ladder: str, run: Any) -> list[Row]:
         rows.append({
             "ladder": ladder, "probe": probe, "quantity": name, "verdict": of.verdict,
             "changes up to": _number(of.certified_change),
-            "untrained": of.null_verdict or "-", "null class": of.null_class or "-",
+            "untrained": _word(of.null_verdict), "null class": _word(of.null_class),
             "by size": _by_size(run, probe, name, "trained"),
             "untrained by size": _by_size(run, probe, name, "random_init"),
         })  # fmt: skip
@@ -72,11 +95,20 @@ def _number(x: Any) -> float | None:
     return None if x is None or pd.isna(x) else float(x)
 
 
+def _word(x: Any) -> str:
+    return "-" if x is None or pd.isna(x) else str(x)
+
+
 def _by_size(run: Any, probe: str, name: str, variant: str) -> str:
     values = run.values(name)
     mine = values[(values.probe == probe) & (values.variant == variant) & values.value.notna()]
     found = mine[mine.step == mine.step.max()].groupby("n_params").value.agg(["mean", "std"])
-    return " ".join(f"{m:.2f}({s:.2f})" for m, s in found.to_numpy()) or "-"
+    return " ".join(_with_spread(m, s) for m, s in found.to_numpy()) or "-"
+
+
+def _with_spread(mean: float, spread: Any) -> str:
+    """A single seed has no spread."""
+    return f"{mean:.2f}(-)" if pd.isna(spread) else f"{mean:.2f}({spread:.2f})"
 
 
 def experiment(folder: Path, quick: bool, workers: int) -> Outcome:
@@ -87,21 +119,19 @@ def experiment(folder: Path, quick: bool, workers: int) -> Outcome:
     in_processes(trained, [(plan, w, s, models) for s in seeds for w in widths], workers)
     steps = list(plan.steps)
     ladders = {"attention only": series("attention_only", models, steps, folder / "copying", 128)}
+    ladders["attention only, edges"] = at_the_end(ladders["attention only"], folder / "edges")
     if GPT2.exists() and not quick:
         kept = [0, 110, 170, 260, 400, 600, 850, 1120]
         ladders["GPT-2"] = series("gpt2", GPT2, kept, folder / "gpt2", 64)
-    rows, gaps = [], []
-    for ladder, config in ladders.items():
-        run = si.run(config)
-        rows += rows_of(ladder, run)
-        values = run.values("task_gap")
-        gaps.append(values[values.variant == "trained"])
+    runs = {ladder: si.run(config) for ladder, config in ladders.items()}
+    rows = [row for ladder, run in runs.items() for row in rows_of(ladder, run)]
     beyond = [
         f"{r['ladder']}, {r['probe']}: {r['quantity']}"
         for r in rows
         if str(r["verdict"]).startswith("conserved") and r["null class"] == "learned"
     ]
-    gap = gaps[0][gaps[0].step == steps[-1]].value
+    values = runs["attention only"].values("task_gap")
+    gap = values[(values.variant == "trained") & (values.step == steps[-1])].value
     summary = {
         "holds": quick or bool(len(gap) and float(np.min(gap)) > 1),
         "conserved_beyond_init": beyond or "none",

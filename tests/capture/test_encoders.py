@@ -260,7 +260,7 @@ def test_everything_of_an_encoder_is_planned_and_measured(
     protocol = dataclasses.asdict(PROTOCOL) | {"sequences": 128, "length": 24}
     config = config_of(letters, folder, protocol=protocol, variants=["trained", "random_init"])
     plan = make_plan(config)
-    causal = {"token_losses", "hessian", "ggn", "chains", "effects"}
+    causal = {"token_losses", "hessian", "ggn", "chains", "effects", "readings"}
     kinds = set(KINDS) - causal - (set() if head else {"masked_losses"})
     assert {m.kind for m in plan.measurements} == kinds
     assert "behaviour.masked_prediction" not in price(plan, plan.measurements).unpriced

@@ -20,7 +20,7 @@ from scaleinv_ray.circuitry.attribution.norms import frozen
 from scaleinv_ray.circuitry.attribution.tokens import token_scores
 from scaleinv_ray.circuitry.compiled.programs import frac_prevs, induction
 from scaleinv_ray.circuitry.effects.measuring import Asked, measure
-from scaleinv_ray.circuitry.subject import Subject
+from scaleinv_ray.circuitry.effects.subject import Subject
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.probes import ProbeRequest
 from scaleinv_ray.probes.corrupted import Pairs, corrupt

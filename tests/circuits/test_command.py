@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+import scaleinv_ray as si
 from scaleinv_ray.circuitry import folders
+from scaleinv_ray.circuitry.commands import Request, command
 from scaleinv_ray.circuitry.compiled.programs import induction
+from scaleinv_ray.circuitry.writing import written
 from scaleinv_ray.cli import app
 
 EDGES = {"embed->v0.0", "h0.0->k1.0", "embed->q1.0", "embed->v1.0", "h1.0->logits"}
@@ -143,3 +148,53 @@ def test_a_model_larger_than_memory_is_refused_before_it_is_loaded(
     monkeypatch.setattr(folders, "available_memory", lambda: 1000)
     said = str(CliRunner().invoke(app, ["circuits", str(folder)]).exception)
     assert re.search("needed, 1.00 KB of memory.*, allowed one that is whole in memory", said), said
+
+
+class Terminal(io.StringIO):
+    """What a person looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_person_is_told_how_far_it_is_and_json_is_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    monkeypatch.setattr("sys.stderr", said := Terminal())
+    request = Request([folder], "induction", None, "heads", "resample", True, None, 6, 24,
+                      True, "modularity", None, None, None)  # fmt: skip
+    lines = list(command(request, as_json=as_json))
+    told = [part.strip() for part in said.getvalue().split("\r")]
+    if as_json:
+        assert said.getvalue() == ""
+        assert json.loads(lines[-1])["forwards"] > 0
+        return
+    stages = ("exact effects", "edges", "untrained, joint game", "modularity")
+    assert all(any(line.startswith(f"known: {stage}") for line in told) for stage in stages)
+    assert any(re.match(r"known: edges, \d+ forwards \[00:\d\d\]", line) for line in told)
+    assert told[-1] == ""
+
+
+def test_of_a_model_without_any_effect_json_has_null_and_never_nan(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = induction(dtype=torch.float32).model
+    a_ST, b_ST = np.random.default_rng(0).integers(1, 13, size=(2, 8, 12))
+    answers = np.ones((8, 1), dtype=int), np.full((8, 1), 2)
+    for zeroed in ("attn.c_proj.weight", "wte.weight"):
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                if name.endswith((zeroed, "mlp.c_proj.weight")):
+                    p.zero_()
+        found = si.circuits(
+            model, a_ST, b_ST, answers=answers, must_do=False, edges=True, analyses="all"
+        )
+        assert not found.effects.effect_NS.any()
+        told = json.loads(json.dumps(found.as_json(), allow_nan=False))
+        assert "refused" in told["quantities"]["cpr"]
+        assert told["estimator"]["r"] is None
+        assert told["game"] is None
+        assert "nan" not in "\n".join(found.lines())
+        assert all(file.stat().st_size for file in written(tmp_path / zeroed, [told]))
+    assert told["faithfulness"] is None

@@ -18,7 +18,7 @@ from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.config import load_run_config
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.cost_model import price
-from scaleinv_ray.invariants.circuits.quantities import circuit_areas
+from scaleinv_ray.invariants.circuits.graph import circuit_areas
 from scaleinv_ray.ladder.architectures import build_model
 from scaleinv_ray.ladder.checkpoint import write_checkpoint
 from scaleinv_ray.ladder.spec import Rung, TrainSpec
@@ -78,6 +78,27 @@ def test_settings_are_in_the_keys_of_effects_alone(ladder: Path) -> None:
     cost = price(plan, plan.measurements)
     assert cost.at_least == ("effects",)
     assert "circuits.concentration" in cost.unpriced
+
+
+def test_readings_take_two_runs_and_no_effects(ladder: Path) -> None:
+    plan = planned(ladder, invariants={"circuits.probes": {}, "circuits.rules": {}})
+    assert {m.kind for m in plan.measurements} == {"readings"}
+    effects = planned(ladder, invariants={"circuits.concentration": {}})
+    ours, theirs = (price(p, p.measurements) for p in (plan, effects))
+    assert ours.at_least == ("readings",)
+    assert {"circuits.probes", "circuits.rules"} == set(ours.unpriced)
+    assert ours.device_seconds < theirs.device_seconds
+
+
+def test_edges_and_random_sets_are_paid_for(ladder: Path) -> None:
+    asked = {"sequences": 8, "probes": ["induction"]}
+    seconds = []
+    for edges in (False, True):
+        plan = planned(
+            ladder, circuits=asked | {"edges": edges}, invariants={"circuits.strength": {}}
+        )
+        seconds.append(price(plan, plan.measurements).device_seconds)
+    assert seconds[1] > 1.5 * seconds[0]
 
 
 def test_what_cannot_be_measured_is_refused_by_the_plan(ladder: Path) -> None:
@@ -154,15 +175,23 @@ def test_a_model_that_answers_nothing_has_effects_and_no_circuit_of_edges() -> N
     at, one = np.full((8, 1), 5), np.ones((8, 1), dtype=np.int64)
     pairs = Pairs(tokens, np.where(tokens, 3 - tokens, 0), at, one, 2 * one)
     record = effects_of(Anatomy.of(model), pairs, CircuitsProtocol(edges=True))
-    assert record.num_edges and record.faithful_F is None
+    assert record.num_edges
     assert not record.effect_NS.any()
-    with pytest.raises(Refused, match="edges: got equal answers to A and B, allowed"):
+    with pytest.raises(Refused, match="does not do the task"):
         circuit_areas(record, rng=np.random.default_rng(0))
 
 
 @pytest.mark.slow
 def test_circuits_of_a_ladder_from_config_to_report(ladder: Path, ray_session: None) -> None:
-    run = si.run(series(ladder))
+    every = ("circuit_areas", "modules", "concentration", "strength", "together", "depth", "onset",
+             "probes", "rules")  # fmt: skip
+    run = si.run(
+        series(
+            ladder,
+            circuits={"sequences": 8, "probes": ["induction", "induction.last"], "edges": True},
+            invariants={f"circuits.{name}": {} for name in every} | {"behaviour.capabilities": {}},
+        )
+    )
     assert run.failed == 0
     rows = run.measurements.to_pandas()
     ours = rows[rows.family == "circuits"]
@@ -172,6 +201,12 @@ def test_circuits_of_a_ladder_from_config_to_report(ladder: Path, ray_session: N
     nulls = ours[ours.variant == "random_init"]
     assert not nulls.error.fillna("").str.contains("task").any()
     assert (ours[ours.quantity == "top_effect"].status == "ok").all()
+    # what is read needs no task done, and stands beside untrained models
+    read = ours[ours.quantity.isin(["previous_accuracy", "repeated_selectivity", "rules_told"])]
+    assert {*read.variant} == {"trained", "random_init"}
+    assert (read.status == "ok").mean() > 0.9
+    assert read[read.status == "ok"].stderr.notna().all()
     verdicts = run.verdicts.to_pandas()
-    assert {"participation_fraction", "top_effect"} <= set(verdicts.quantity)
+    named = {"participation_fraction", "top_effect", "cpr", "modularity_excess", "rules_told"}
+    assert named <= set(verdicts.quantity)
     assert "participation_fraction" in run.store.read_bytes("report.html").decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +14,14 @@ import scaleinv_ray as si
 from scaleinv_ray.circuitry import analysed
 from scaleinv_ray.circuitry.compiled import compile_program
 from scaleinv_ray.circuitry.compiled.programs import induction
-from scaleinv_ray.circuitry.effects.game import greedy
+from scaleinv_ray.circuitry.effects.game import greedy, shapley
 from scaleinv_ray.circuitry.effects.measuring import Asked, measure
 from scaleinv_ray.circuitry.effects.record import Effects
+from scaleinv_ray.circuitry.effects.subject import Subject
 from scaleinv_ray.circuitry.readings.positions import by_position
-from scaleinv_ray.circuitry.subject import Subject
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
+from scaleinv_ray.ladder.architectures import build_model
+from scaleinv_ray.ladder.spec import Rung, TrainSpec
 from scaleinv_ray.probes.corrupted import Pairs
 
 
@@ -164,4 +167,55 @@ def test_a_budget_leaves_parts_of_the_game_out_and_says_so() -> None:
     assert "shapley" in small.game.left_out
     assert large.game is not None
     assert large.game.left_out == ()
-    assert large.game.pairs == 10
+    assert large.game.pairs >= 2
+
+
+@pytest.mark.parametrize("budget", [13, 20, 43, 83, 120, 250])
+def test_a_budget_is_kept_where_points_double_and_too_small_a_one_is_refused(budget: int) -> None:
+    # sharp attention: gradients at few points say little
+    anatomy = Anatomy.of(induction(constant=1e3, beta=12.0).model)
+    a_ST = np.tile(np.random.default_rng(0).permuted(np.tile(np.arange(1, 13), (6, 1)), axis=1), 2)
+    b_ST = a_ST.copy()
+    b_ST[:, -1] = a_ST[:, 2]
+    at_S1 = np.full((6, 1), 23)
+    some = Pairs(a_ST, b_ST, at_S1, a_ST[:, [0]], a_ST[:, [3]])
+    asked = Asked("kl", must_do=False, budget=float(budget), edges=budget > 100)
+    try:
+        found = measure(anatomy, some, asked)
+    except ValueError as error:
+        assert re.search(r"budget: got \d+ forwards left .* allowed >= \d+ \(incompl", str(error))
+        assert budget < 250
+    else:
+        assert found.forwards <= budget
+        assert "complete to" in found.method and budget > 13
+
+
+def test_permutations_end_where_shares_are_known_well_enough() -> None:
+    rng = np.random.default_rng(0)
+    weight_N, joint_NN = rng.normal(size=6), rng.normal(size=(6, 6, 6))
+
+    def additive(sets_CN: np.ndarray) -> np.ndarray:
+        return (sets_CN @ weight_N)[:, None]
+
+    def cubic(sets_CN: np.ndarray) -> np.ndarray:
+        x_CN = sets_CN.astype(float)
+        return np.einsum("ci,cj,ck,ijk->c", x_CN, x_CN, x_CN, joint_NN)[:, None]
+
+    assert shapley(additive, 6, pairs=50, rng=rng, enough=1e-9).pairs == 2
+    assert shapley(cubic, 6, pairs=50, rng=rng).pairs == 50
+    some = shapley(cubic, 6, pairs=50, rng=rng, enough=0.3)
+    assert 2 < some.pairs < 50
+    assert np.sqrt((some.stderr_N**2).mean()) <= 0.3
+
+
+@pytest.mark.parametrize("budget", [100, 600])
+def test_the_game_takes_a_bounded_part_of_a_budget(budget: int) -> None:
+    spec = TrainSpec(name="x", architecture="attention_only", widths=(64,), depth=2, head_dim=4)
+    anatomy = Anatomy.of(build_model(spec, Rung(64, 2, 0)).eval())
+    a_ST, b_ST = np.random.default_rng(0).integers(1, 200, size=(2, 16, 12))
+    some = Pairs(a_ST, b_ST, np.full((16, 1), 11), a_ST[:, [0]], b_ST[:, [0]] % 200 + 1)
+    asked = Asked("loss", must_do=False, budget=float(budget))
+    alone = measure(anatomy, some, replace(asked, game=False)).forwards
+    found = measure(anatomy, some, asked)
+    assert found.game is not None
+    assert found.forwards - alone <= max(min(60, budget / 2), budget / 4)

@@ -28,7 +28,7 @@ def test_an_encoder_that_knows_its_text_beside_one_that_does_not(
     rows = tables.decode(result.measurements)
     assert [r["error"] for r in rows if r["status"] == "failed"] == []
     kinds = {m.kind for m in result.plan.measurements}
-    assert kinds == set(KINDS) - {"token_losses", "hessian", "ggn", "chains", "effects"}
+    assert kinds == set(KINDS) - {"token_losses", "hessian", "ggn", "chains", "effects", "readings"}
     measured = {r["invariant"] for r in rows if r["status"] == "ok"}
     of_kind = {k: {m.invariant for m in result.plan.measurements if m.kind == k} for k in kinds}
     # 8 units and 128 sequences are fewer than the flows are defined for: those refuse

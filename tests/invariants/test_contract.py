@@ -23,6 +23,7 @@ from scaleinv_ray.records import (
     Lanczos,
     MaskedLosses,
     Moments,
+    Readings,
     Record,
     TokenLosses,
     WeightMatrix,
@@ -166,9 +167,28 @@ def _effects(rng: np.random.Generator) -> Effects:
         size_K=np.array([1, 3, 8]),
         along_KH=np.array([[-1.0], [-2.0], [-4.0]]) + 0.1 * rng.normal(size=(3, 6)),
         kept_F=np.array([0.1, 0.5, 1.0]),
-        faithful_F=np.array([0.3, 0.8, 1.0]),
+        alone_FH=np.array([[0.0], [0.8], [1.0]]) + 0.1 * rng.normal(size=(3, 6)),
+        random_alone_GFQ=rng.normal(size=(4, 3, 4)),
+        random_DKR=np.array([[-0.5], [-1.5], [-4.0]]) + 0.1 * rng.normal(size=(5, 3, 4)),
+        between_MMS=np.triu(rng.lognormal(size=(10, 10)), 1)[..., None] + np.zeros(12),
         num_edges=40,
         num_layers=2,
+        probe="probe0",
+    )
+
+
+def _read(rng: np.random.Generator) -> Readings:
+    return Readings(
+        leaves_K=np.array([1, 2, 4]),
+        agreed_KH=np.array([[0.3], [0.5], [0.8]]) + 0.02 * rng.normal(size=(3, 12)),
+        majority_H=0.2 + 0.02 * rng.normal(size=12),
+        previous_LS=np.array([[0.1], [0.5], [0.9]]) + 0.02 * rng.normal(size=(3, 11)),
+        previous_control_LS=0.1 + 0.02 * rng.normal(size=(3, 11)),
+        repeated_LU=np.array([[0.5], [0.6], [0.9]]) + 0.02 * rng.normal(size=(3, 12)),
+        repeated_control_LU=0.5 + 0.02 * rng.normal(size=(3, 12)),
+        previous_chance=0.1,
+        repeated_chance=0.5,
+        decisions=120,
         probe="probe0",
     )
 
@@ -198,6 +218,7 @@ MAKE: dict[str, Callable[[np.random.Generator], Record]] = {
     "ggn": lambda rng: dataclasses.replace(_lanczos(rng), operator="ggn"),
     "chains": _chains,
     "effects": _effects,
+    "readings": _read,
 }
 
 

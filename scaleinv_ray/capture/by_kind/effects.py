@@ -1,18 +1,19 @@
 """Effects of components on the answers to a probe in pairs.
 
-Shape suffixes: N components, H sequences held out, K sizes of a set.
+Shape suffixes: N components, H sequences held out, R the first of these, K sizes of a set, D draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from scaleinv_ray.capture.makers import PassRequest, labels_of, passes
 from scaleinv_ray.circuitry.effects.interventions import Experiment
+from scaleinv_ray.circuitry.effects.joint import random_orders
 from scaleinv_ray.circuitry.effects.measuring import Asked, measure
 from scaleinv_ray.circuitry.effects.record import Effects as Found
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
@@ -20,9 +21,12 @@ from scaleinv_ray.circuitry.surgery.reruns import Surgery
 from scaleinv_ray.probes.corrupted import Pairs
 from scaleinv_ray.protocols import CircuitsProtocol
 from scaleinv_ray.records import Effects
+from scaleinv_ray.records.effects import held_out
 
 _SIZES = 10
 """Of sets of components, evenly spaced in their logarithm."""
+_DRAWS, _FEW = 10, 8
+"""Random orders of components and of edges, and the sequences on which they are run, at most."""
 
 
 @passes("effects")
@@ -58,7 +62,8 @@ def effects_of(
     """
     wanted = Asked(
         settings.metric, settings.nodes, None, settings.ablation, settings.edges, settings.budget,
-        must_do=False, max_rows=max_rows, draws=0, game=False,
+        must_do=False, max_rows=max_rows, draws=0 if settings.budget else _DRAWS,
+        game=False,
     )  # fmt: skip
     found = measure(anatomy, pairs, wanted)
     experiment = Experiment(
@@ -77,10 +82,13 @@ def effects_of(
         clean_S=found.clean_S,
         corrupted_S=found.corrupted_S,
         all_S=found.all_S,
-        size_K=None if joint is None else joint[0],
-        along_KH=None if joint is None else joint[1],
+        size_K=None if joint is None else joint.size_K,
+        along_KH=None if joint is None else joint.along_KH,
+        random_DKR=None if joint is None else joint.random_DKR,
         kept_F=found.kept_K if has_edges else None,
-        faithful_F=found.faithful_K if has_edges else None,
+        alone_FH=found.alone_KH if has_edges else None,
+        random_alone_GFQ=found.random_alone_DKF if len(found.random_alone_DKF) else None,
+        between_MMS=found.between_MMS.astype(np.float32) if has_edges else None,
         metric=found.metric,
         ablation=found.ablation,
         method=found.method,
@@ -93,16 +101,44 @@ def effects_of(
     )
 
 
-def _jointly(
-    experiment: Experiment, found: Found, budget: int | None
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Sizes, and v of the first of the ranking on each odd sequence; ranked on the even ones."""
+class _Joint(NamedTuple):
+    """Sets of components; v is m with a set replaced, minus m(A).
+
+    Attributes:
+        size_K: of the sets.
+        along_KH: v of the first of the ranking.
+        random_DKR: v of random ones; None without.
+    """
+
+    size_K: np.ndarray
+    along_KH: np.ndarray
+    random_DKR: np.ndarray | None
+
+
+def _jointly(experiment: Experiment, found: Found, budget: int | None) -> _Joint | None:
+    """Sets of components on each odd sequence; ranked on the even ones. None beyond the budget."""
     graph, count = experiment.anatomy.graph, len(found.components)
-    sizes = np.unique(np.geomspace(1, count, min(_SIZES, count)).round().astype(np.int32))
-    if budget is not None and found.forwards + (len(sizes) + 3) / 2 > budget:
+    size_K = np.unique(np.geomspace(1, count, min(_SIZES, count)).round().astype(np.int32))
+    if budget is not None and found.forwards + (len(size_K) + 3) / 2 > budget:
         return None
-    order = np.argsort(-np.abs(found.best_NS[:, ::2].mean(axis=1)), kind="stable")
-    chosen = graph.named(tuple(str(found.components[n]) for n in order))
-    held = replace(experiment, pairs=experiment.pairs.some(slice(1, None, 2)))
-    values_CH = held.values(graph.masks([[], *(chosen[:k] for k in sizes)]))
-    return sizes, values_CH[1:] - values_CH[:1]
+    order_N = np.argsort(-np.abs(found.best_NS[:, ::2].mean(axis=1)), kind="stable")
+    named = np.array(graph.named(tuple(str(c) for c in found.components)))
+    held = replace(experiment, pairs=experiment.pairs.some(held_out(experiment.sequences)))
+
+    def along(of: Experiment, order_N: np.ndarray) -> np.ndarray:
+        sets = (named[order_N[:k]].tolist() for k in size_K)
+        values_CR = of.values(graph.masks([[], *sets]))
+        return values_CR[1:] - values_CR[:1]
+
+    along_KH = along(held, order_N)
+    few = replace(held, pairs=held.pairs.some(slice(0, _FEW)))
+    left = np.inf
+    if budget is not None:
+        left = budget - found.forwards - experiment.surgery.forwards(experiment.sequences)
+    part = few.sequences / experiment.sequences
+    draws = int(min(_DRAWS, (left / part - 2) / len(size_K)))
+    if draws < 2:
+        return _Joint(size_K, along_KH, None)
+    orders_DN = random_orders(found.components, order_N, draws=draws, rng=np.random.default_rng(0))
+    random_DKR = np.stack([along(few, drawn_N) for drawn_N in orders_DN])
+    return _Joint(size_K, along_KH, random_DKR)

@@ -16,7 +16,7 @@ from scaleinv_ray.circuitry.attribution.norms import frozen
 from scaleinv_ray.circuitry.attribution.said import cell, clearly, pm, stderr
 from scaleinv_ray.circuitry.effects.interventions import check_pairs
 from scaleinv_ray.circuitry.effects.metrics import at_positions
-from scaleinv_ray.circuitry.subject import Subject
+from scaleinv_ray.circuitry.effects.subject import Subject
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.circuitry.surgery.reruns import State, Surgery
 from scaleinv_ray.probes.corrupted import Pairs

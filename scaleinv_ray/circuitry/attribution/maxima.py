@@ -17,7 +17,7 @@ from scaleinv_ray.circuitry.attribution.direct import adds_up, direct_logits
 from scaleinv_ray.circuitry.attribution.said import WIDTH, inline, speller
 from scaleinv_ray.circuitry.attribution.units import Readings, Unit, named, on_neurons
 from scaleinv_ray.circuitry.effects.interventions import Experiment, Rows, check_pairs
-from scaleinv_ray.circuitry.subject import Subject
+from scaleinv_ray.circuitry.effects.subject import Subject
 from scaleinv_ray.circuitry.surgery.components import Component
 from scaleinv_ray.circuitry.surgery.reruns import Surgery
 from scaleinv_ray.probes import build_tokens, load_corpus

@@ -27,8 +27,8 @@ def stderr(x_NS: np.ndarray) -> list[float | None]:
 
 
 def clearly(value: float, error: float | None) -> bool:
-    """Whether a value is two of its errors away from 0, so that shares of it mean something."""
-    return error is None or abs(value) >= 2 * error
+    """Whether a value is not 0, by two of its errors, so that shares of it mean something."""
+    return value != 0 and (error is None or abs(value) >= 2 * error)
 
 
 def pm(error: float | None) -> str:

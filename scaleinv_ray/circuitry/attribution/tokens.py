@@ -23,7 +23,7 @@ from scaleinv_ray.circuitry.attribution.said import (
     stderr,
 )
 from scaleinv_ray.circuitry.effects.interventions import Experiment, Rows
-from scaleinv_ray.circuitry.subject import Subject
+from scaleinv_ray.circuitry.effects.subject import Subject
 from scaleinv_ray.circuitry.surgery.reruns import Surgery
 from scaleinv_ray.inputs.wording import clipped, shown
 from scaleinv_ray.probes.corrupted import Pairs

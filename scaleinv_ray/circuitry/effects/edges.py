@@ -1,6 +1,7 @@
 """Effects of edges: all by EAP-IG, the largest exactly, and what circuits of few edges can do.
 
-Shape suffixes: C sets, D draws, E edges, K sizes, S sequences, W writers, R readers.
+Shape suffixes: C sets, D draws, E edges, K sizes, S sequences, H of them held out, F the first of
+these, W writers, R readers, M components with the embedding and the logits.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scaleinv_ray.circuitry.effects.estimators import estimate
+from scaleinv_ray.circuitry.effects.estimators import Scores
 from scaleinv_ray.circuitry.effects.interventions import Experiment, edge_values
 from scaleinv_ray.circuitry.effects.record import Effects
+from scaleinv_ray.circuitry.surgery.components import Component, Graph
 from scaleinv_ray.invariants.circuits import FRACTIONS
+from scaleinv_ray.records.effects import held_out
 
 EXACT = 12
 """Edges, the largest by the estimator, whose effect is measured exactly."""
 _FEW = 8
 """Sequences of random edge sets."""
-_RUNS = len(FRACTIONS) + 4.0
-"""Forwards of the curve of faithfulness, on half of the sequences, and of its ends."""
+RUNS = EXACT + len(FRACTIONS) + 4.0
+"""Forwards at most of the exact ones, of the curve of faithfulness, and of its ends."""
 
 
 @dataclass(frozen=True)
@@ -28,32 +31,30 @@ class Faithfulness:
 
     Attributes:
         kept_K: shares of edges kept.
-        faithful_K: (m(kept) - m(B)) / (m(A) - m(B)) of the first edges of the ranking.
-        random_DK: of random edge sets of the same sizes, a draw a row.
+        alone_KH: m of the first edges of the ranking kept alone.
+        random_DKF: m of random edge sets of the same sizes.
     """
 
     kept_K: np.ndarray
-    faithful_K: np.ndarray
-    random_DK: np.ndarray
+    alone_KH: np.ndarray
+    random_DKF: np.ndarray
 
 
 def with_edges(
-    experiment: Experiment, found: Effects, *, budget: float | None, draws: int, seed: int
-) -> Effects:
+    experiment: Experiment, found: Effects, scores: Scores, *, budget: float | None, draws: int,
+    seed: int,
+) -> Effects:  # fmt: skip
     """Effects with those of edges.
 
     Args:
         experiment: by resampling.
         found: of components.
+        scores: of all edges.
         budget: forwards in all; what it leaves goes to the random sets, None is enough for them.
         draws: random edge sets of each size.
         seed: of the draws.
-
-    Raises:
-        ValueError: as `estimators.estimate` of edges.
     """
     graph = experiment.anatomy.graph
-    scores = estimate(experiment, method="ig", edges=True)
     assert scores.edges_WRS is not None, "asked for"
     where_E2 = np.argwhere(graph.edges_WR)
     score_ES = scores.edges_WRS[where_E2[:, 0], where_E2[:, 1]]
@@ -64,7 +65,7 @@ def with_edges(
     parts = [edge_values(experiment.surgery, rows, masks_CWR) for rows in experiment.batches]
     left = np.inf
     if budget is not None:
-        left = budget - _RUNS - experiment.surgery.forwards(experiment.sequences)
+        left = budget - (RUNS - EXACT) - experiment.surgery.forwards(experiment.sequences)
     sets = draws * len(FRACTIONS) / experiment.sequences
     few = int(min(_FEW, left / sets)) if draws else 0
     curve = faithfulness(
@@ -80,8 +81,9 @@ def with_edges(
         scored=tuple(graph.edge_name(*where_E2[e]) for e in order),
         score_E=score_ES[order].mean(axis=1),
         kept_K=curve.kept_K,
-        faithful_K=curve.faithful_K,
-        random_DK=curve.random_DK,
+        alone_KH=curve.alone_KH,
+        random_alone_DKF=curve.random_DKF,
+        between_MMS=between_components(graph, scores.edges_WRS),
     )
 
 
@@ -92,7 +94,7 @@ def faithfulness(
     """F of circuits that keep the first edges of a ranking, all others from B.
 
     Args:
-        experiment: by resampling; odd sequences are read where there are two or more.
+        experiment: by resampling; sequences held out from rankings are read.
         ranked_E2: indices of writer and reader, best first.
         draws: random orders of the edges, whose first ones are kept instead.
         few: sequences, at most, on which they are run.
@@ -101,37 +103,54 @@ def faithfulness(
     Returns:
         The curve; an empty one where A and B are answered alike, so that there is nothing to keep.
     """
-    held = _odd(experiment)
+    held = replace(experiment, pairs=experiment.pairs.some(held_out(experiment.sequences)))
     count = len(ranked_E2)
     sizes = sorted({max(1, round(f * count)) for f in FRACTIONS})
-    faithful_K = _kept(held, ranked_E2, sizes)
-    if np.isnan(faithful_K).any():
-        return Faithfulness(np.empty(0), np.empty(0), np.empty((0, 0)))
+    alone_KH = _alone(held, ranked_E2, sizes)
     some = replace(held, pairs=held.pairs.some(slice(0, max(few, 1))))
-    drawn = [_kept(some, ranked_E2[rng.permutation(count)], sizes[:-1]) for _ in range(draws)]
+    drawn = [_alone(some, ranked_E2[rng.permutation(count)], sizes[:-1]) for _ in range(draws)]
     # all edges kept are the clean run: nothing is drawn there
-    random_DK = np.array([[*row, 1.0] for row in drawn]).reshape(draws, len(sizes))
-    return Faithfulness(np.array(sizes) / count, faithful_K, random_DK)
+    clean_F = some.values(some.anatomy.graph.masks([[]]))
+    random_DKF = np.array([[*alone_KF, *clean_F] for alone_KF in drawn])
+    return Faithfulness(
+        np.array(sizes) / count, alone_KH, random_DKF.reshape(draws, len(sizes), some.sequences)
+    )
 
 
-def _odd(experiment: Experiment) -> Experiment:
-    if experiment.sequences < 2:
-        return experiment
-    return replace(experiment, pairs=experiment.pairs.some(slice(1, None, 2)))
-
-
-def _kept(held: Experiment, ranked_E2: np.ndarray, sizes: list[int]) -> np.ndarray:
-    """F of the first edges of an order; nan where A and B are answered alike."""
+def _alone(held: Experiment, ranked_E2: np.ndarray, sizes: list[int]) -> np.ndarray:
+    """M of the first edges of an order, all others carrying B, [K, S]."""
     graph = held.anatomy.graph
-    masks_CWR = np.repeat(graph.edges_WR[None], len(sizes), axis=0)
+    masks_KWR = np.repeat(graph.edges_WR[None], len(sizes), axis=0)
     for n, size in enumerate(sizes):
-        masks_CWR[n, ranked_E2[:size, 0], ranked_E2[:size, 1]] = False
-    parts = [edge_values(held.surgery, rows, masks_CWR) for rows in held.batches]
-    kept_CS = np.concatenate(parts, axis=1)
-    none_CW = graph.masks([[]])
-    clean, corrupted = (held.values(none_CW, denoise=end)[0].mean() for end in (False, True))
-    gap = clean - corrupted
-    if gap == 0:
-        return np.full(len(sizes), np.nan)
-    found: np.ndarray = (kept_CS.mean(axis=1) - corrupted) / gap
-    return found
+        masks_KWR[n, ranked_E2[:size, 0], ranked_E2[:size, 1]] = False
+    parts = [edge_values(held.surgery, rows, masks_KWR) for rows in held.batches]
+    return np.concatenate(parts, axis=1)
+
+
+def between_components(graph: Graph, edges_WRS: np.ndarray) -> np.ndarray:
+    """Effects between components [M, M, S]: |q|, |k| and |v| of a head as they add up.
+
+    A key or value that several query heads share is shared out among them evenly. The sign of an
+    edge is that of its mean over sequences, so that noise of a sequence does not become size.
+
+    Args:
+        graph: of the model.
+        edges_WRS: of each writer on each reader.
+    """
+    number = {writer: n for n, writer in enumerate(graph.writers)}
+    count, shared = len(graph.writers) + 1, graph.heads // graph.groups
+    found_MMS = np.zeros((count, count, edges_WRS.shape[2]))
+    towards_WRS = edges_WRS * np.sign(edges_WRS.mean(axis=2, keepdims=True))
+    for r, reader in enumerate(graph.readers):
+        if reader.role == "logits":
+            ends = [count - 1]
+        elif reader.role == "m":
+            ends = [number[Component("mlp", reader.layer)]]
+        else:
+            many = 1 if reader.role == "q" else shared
+            heads = range(reader.head * many, reader.head * many + many)
+            ends = [number[Component("head", reader.layer, head)] for head in heads]
+        for end in ends:
+            seen = graph.written_before(reader)
+            found_MMS[:seen, end] += towards_WRS[:seen, r] / len(ends)
+    return found_MMS

@@ -54,6 +54,7 @@ def estimate(
     method: Method = "gradient",
     end: End = "clean",
     edges: bool = False,
+    most: float = np.inf,
 ) -> Scores:
     """Scores of all writers, and of all edges.
 
@@ -65,13 +66,15 @@ def estimate(
         experiment: by resampling; other donors have no run to take gradients along.
         end: where gradient is taken.
         edges: scores of edges too.
+        most: forwards that ig may take as its points double.
 
     Raises:
         ValueError: for kl with its gradient at the clean run, where it is zero; another ablation
-            than resampling; edges of a model that has none; an ig that does not become complete.
+            than resampling; edges of a model that has none; an ig that does not become complete,
+            or not for these forwards.
     """
     check_estimate(experiment, method=method, end=end, edges=edges)
-    found = [_of_rows(experiment, rows, method, end, edges) for rows in experiment.batches]
+    found = [_of_rows(experiment, rows, method, end, edges, most) for rows in experiment.batches]
     parts = [scores.edges_WRS for scores in found if scores.edges_WRS is not None]
     errors = [scores.error for scores in found if scores.error is not None]
     return Scores(
@@ -104,7 +107,9 @@ def check_estimate(
         experiment.anatomy.check_edges()
 
 
-def _of_rows(experiment: Experiment, rows: Rows, method: str, end: str, edges: bool) -> Scores:
+def _of_rows(
+    experiment: Experiment, rows: Rows, method: str, end: str, edges: bool, most: float
+) -> Scores:
     moved_WSTD = None
     if edges:
         moved_WSTD = written(experiment.anatomy, rows.corrupted)
@@ -119,16 +124,18 @@ def _of_rows(experiment: Experiment, rows: Rows, method: str, end: str, edges: b
             rows.metric(experiment.anatomy, state.stream[-1][None])[0].double().cpu().numpy()
             for state in (rows.clean, rows.corrupted)
         )
-    return _integrated(rows, at, m_B - m_A)
+    return _integrated(rows, at, m_B - m_A, most)
 
 
 _At = Callable[[torch.Tensor], tuple[np.ndarray, np.ndarray | None]]
 
 
-def _integrated(rows: Rows, at: _At, gap_S: np.ndarray) -> Scores:
-    points, error = FIRST_NODES, np.inf
+def _integrated(rows: Rows, at: _At, gap_S: np.ndarray, most: float) -> Scores:
+    points, error, spent = FIRST_NODES, np.inf, 0.0
     a, b = rows.clean.stream[0], rows.corrupted.stream[0]
-    while points <= MOST_NODES:
+    # a point is a pass forward and one back; of some rows and of all they are as many forwards
+    while points <= MOST_NODES and spent + 2 * points <= most:
+        spent += 2 * points
         x_P, weight_P = np.polynomial.legendre.leggauss(points)
         nodes, edges = 0.0, None
         for x, weight in zip((x_P + 1) / 2, weight_P / 2, strict=True):
@@ -141,6 +148,12 @@ def _integrated(rows: Rows, at: _At, gap_S: np.ndarray) -> Scores:
         if error <= COMPLETE:
             return Scores(nodes, edges, points, error)
         points *= 2
+    if points <= MOST_NODES:
+        so_far = f"incomplete by {error:.1%} at {points // 2} points" if spent else "not begun"
+        raise ValueError(
+            f"budget: got {most:.0f} forwards left for integrated gradients, allowed >= "
+            f"{spent + 2 * points:.0f} ({so_far}, allowed {COMPLETE:.0%} of m(B) - m(A))"
+        )
     raise ValueError(
         f"method: got 'ig', incomplete by {error:.1%} of m(B) - m(A) at {points // 2} points, "
         f"allowed {COMPLETE:.0%}; exact effects remain"

@@ -20,13 +20,17 @@ class Shapley(NamedTuple):
     Attributes:
         share_NS: they sum to v(all) of each sequence.
         stderr_N: of the mean over sequences, from the antithetic pairs.
+        pairs: of permutations that were drawn.
     """
 
     share_NS: np.ndarray
     stderr_N: np.ndarray
+    pairs: int
 
 
-def shapley(value: Value, n: int, *, pairs: int, rng: np.random.Generator) -> Shapley:
+def shapley(
+    value: Value, n: int, *, pairs: int, rng: np.random.Generator, enough: float = 0.0
+) -> Shapley:
     """Shapley values by permutations, each with its reverse (Castro et al. 2009).
 
     phi_c is the mean over permutations of v(S + c) - v(S), S being what comes before c. A pair of a
@@ -35,21 +39,24 @@ def shapley(value: Value, n: int, *, pairs: int, rng: np.random.Generator) -> Sh
     Args:
         value: of the game.
         n: components.
-        pairs: of permutations; n - 1 sets each way.
+        pairs: of permutations, at most; n - 1 sets each way.
         rng: draws them.
+        enough: standard error, root mean square over components, at which no more are drawn.
 
     Raises:
         ValueError: for fewer than two pairs (no error is known).
     """
     if pairs < 2:
         raise ValueError(f"pairs: got {pairs}, allowed >= 2 (their spread is the error)")
-    draws = []
-    for _ in range(pairs):
+    draws: list[np.ndarray] = []
+    stderr_N = np.full(n, np.inf)
+    while len(draws) < pairs and np.sqrt((stderr_N**2).mean()) > enough:
         order = rng.permutation(n)
         draws.append((_gains(value, order) + _gains(value, order[::-1])) / 2)
-    draws_DNS = np.array(draws)
-    means_DN = draws_DNS.mean(axis=2)
-    return Shapley(draws_DNS.mean(axis=0), means_DN.std(axis=0, ddof=1) / np.sqrt(pairs))
+        if len(draws) > 1:
+            means_DN = np.array(draws).mean(axis=2)
+            stderr_N = means_DN.std(axis=0, ddof=1) / np.sqrt(len(draws))
+    return Shapley(np.array(draws).mean(axis=0), stderr_N, len(draws))
 
 
 def prefixes(order: np.ndarray) -> np.ndarray:

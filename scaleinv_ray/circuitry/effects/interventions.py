@@ -195,7 +195,7 @@ def patching_share(
     gap_S = clean_S - corrupted_S
     n = len(gap_S)
     stderr = gap_S.std(ddof=1) / np.sqrt(n) if n > 1 else np.inf
-    if abs(gap_S.mean()) < 2 * stderr or n < 2:
+    if n < 2 or gap_S.mean() == 0 or abs(gap_S.mean()) < 2 * stderr:
         raise ValueError(
             f"patching: got m(A) - m(B) = {gap_S.mean():.3g} +- {stderr:.2g}, allowed at least two "
             "standard errors (there is no effect to share out)"

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
-from scaleinv_ray.circuitry.effects.game import greedy, shapley
+from scaleinv_ray.circuitry.effects.game import Shapley, greedy, shapley
 from scaleinv_ray.circuitry.effects.interventions import Experiment
 from scaleinv_ray.circuitry.effects.record import Game, Ranking
+from scaleinv_ray.circuitry.surgery.components import Component
 
 SHARE = 0.9
 FREE = 60.0
 """Forwards of the game where no budget is given."""
+HALF, PART = 0.5, 0.25
+"""Of a budget, at most: up to a half as long as that is no more than `FREE`, else this part."""
 _SIZES = 10
 _FEW = 8
 """Sequences of Shapley values and greedy orders: permutations err more than sequences do."""
@@ -89,7 +91,7 @@ def play(
         experiment: of the model.
         chosen: components.
         best_NS: their single effects, exact or estimated.
-        budget: forwards in all; None allows `FREE` for the game.
+        budget: forwards in all, a bounded part of them for the game; None allows it `FREE`.
         draws: random orders.
         seed: of permutations and draws.
 
@@ -98,7 +100,9 @@ def play(
     """
     rng = np.random.default_rng(seed)
     spent = experiment.surgery.forwards(experiment.sequences)
-    most = spent + FREE if budget is None else budget
+    most = spent + FREE
+    if budget is not None:
+        most = min(budget, spent + max(min(FREE, HALF * budget), PART * budget))
     two = experiment.sequences > 1
     held = _Table.on(experiment, chosen, slice(1, None, 2) if two else slice(None))
     single_N = best_NS[:, ::2].mean(axis=1)
@@ -111,12 +115,12 @@ def play(
     if first is None:
         return None
     random_DK, random_sizes = _random(held, order_N, draws, purse, rng)
-    shares = _shares(experiment, chosen, purse, rng)
+    shares = _shares(experiment, chosen, best_NS, purse, rng)
     rankings = [first]
     if shares is not None:
         by_share = np.argsort(-_signed(shares.share_NS.mean(axis=1)), kind="stable")
         rankings.append(_ranked("shapley", held, by_share, sizes) or first)
-    chain = _greedy(experiment, chosen, order_N, purse)
+    chain = _greedy(experiment, chosen, order_N, purse, min(r.n90 for r in rankings))
     if chain is not None:
         rankings.append(_ranked("greedy", held, chain, sizes) or first)
     had = {"random sets": len(random_DK) > 0, "shapley": shares is not None,
@@ -158,17 +162,38 @@ def _ranked(name: str, held: _Table, order_N: np.ndarray, sizes: list[int]) -> R
     return Ranking(name, order_N, np.array(ks), np.array([along[k] / whole for k in ks]))
 
 
-def _random(
-    held: _Table, order_N: np.ndarray, draws: int, purse: _Purse, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def random_orders(
+    components: Sequence[Component], order_N: np.ndarray, *, draws: int, rng: np.random.Generator
+) -> np.ndarray:
     """Orders whose k-th component is a random one of the same layer and kind as the ranking's.
 
     Their first k are random sets with as many components of every layer as the first k.
+
+    Args:
+        components: of the game.
+        order_N: indices of components, the ranking.
+        draws: how many.
+        rng: draws them.
+
+    Returns:
+        Indices [draws, N].
     """
+    alike = [c[:2] for c in components]
+    of_N = np.array([alike.index(one) for one in alike])
+    orders_DN = np.tile(order_N, (draws, 1))
+    for drawn_N in orders_DN:
+        for group in np.unique(of_N):
+            places = np.flatnonzero(of_N[order_N] == group)
+            drawn_N[places] = rng.permutation(order_N[places])
+    return orders_DN
+
+
+def _random(
+    held: _Table, order_N: np.ndarray, draws: int, purse: _Purse, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """V / v(all) of random orders [D, K], and the sizes K."""
     writers = held.experiment.anatomy.graph.writers
     sizes = _sizes(len(order_N))
-    alike = [writers[c][:2] for c in held.chosen]
-    of_N = np.array([alike.index(one) for one in alike])
     per_sequence = held.price / held.experiment.sequences * draws * (len(sizes) + 1)
     sequences = 0
     if draws:
@@ -176,42 +201,42 @@ def _random(
     if sequences < min(2, held.experiment.sequences) or not draws:
         return np.empty((0, len(sizes))), np.array(sizes)
     some = _Table.on(held.experiment, held.chosen, slice(0, sequences))
-    rows = []
-    for _ in range(draws):
-        drawn_N = order_N.copy()
-        for group in np.unique(of_N):
-            places = np.flatnonzero(of_N[order_N] == group)
-            drawn_N[places] = rng.permutation(order_N[places])
-        rows.append(some.along(drawn_N, sizes))
-    along_DK = np.array(rows)
+    components = [writers[c] for c in held.chosen]
+    orders_DN = random_orders(components, order_N, draws=draws, rng=rng)
+    along_DK = np.array([some.along(drawn_N, sizes) for drawn_N in orders_DN])
+    if not along_DK[:, -1].all():
+        return np.empty((0, len(sizes))), np.array(sizes)
     return along_DK / along_DK[:, -1:], np.array(sizes)
 
 
-class _Shares(NamedTuple):
-    share_NS: np.ndarray
-    stderr_N: np.ndarray
-    pairs: int
-
-
 def _shares(
-    experiment: Experiment, chosen: Sequence[int], purse: _Purse, rng: np.random.Generator
-) -> _Shares | None:
+    experiment: Experiment, chosen: Sequence[int], best_NS: np.ndarray, purse: _Purse,
+    rng: np.random.Generator,
+) -> Shapley | None:  # fmt: skip
+    """Shares, until their errors are those of single effects; None where the budget ended."""
     table = _Table.on(experiment, chosen, slice(0, 2 * _FEW, 2))
     fewest, most = _PAIRS
     pairs = int(min(most, purse.left_to_rank * 2 / 3 / (2 * (len(chosen) + 1) * table.price)))
     if pairs < fewest:
         return None
-    found = shapley(table.value, len(chosen), pairs=pairs, rng=rng)
-    return _Shares(found.share_NS, found.stderr_N, pairs)
+    sequences = best_NS.shape[1]
+    error_N = best_NS.var(axis=1, ddof=1) / sequences if sequences > 1 else np.zeros(1)
+    enough = float(np.sqrt(error_N.mean()))
+    return shapley(table.value, len(chosen), pairs=pairs, rng=rng, enough=enough)
 
 
 def _greedy(
-    experiment: Experiment, chosen: Sequence[int], order_N: np.ndarray, purse: _Purse
+    experiment: Experiment, chosen: Sequence[int], order_N: np.ndarray, purse: _Purse, steps: int
 ) -> np.ndarray | None:
-    """The greedy order up to 90 %, then the others as ranked; None where the budget ended."""
+    """The greedy order up to 90 %, then the others as ranked; None where the budget ended.
+
+    It is not begun where as many steps as the best ranking needs are more than can be had.
+    """
     table = _Table.on(experiment, chosen, slice(0, 2 * _FEW, 2))
     n = len(chosen)
     most = purse.left_to_rank / table.price - (n + 2)  # each step runs the clean model again
+    if sum(n - step for step in range(steps)) > most:
+        return None
     found_N = greedy(table.value, n, share=SHARE, most=most)
     if not len(found_N):
         return None

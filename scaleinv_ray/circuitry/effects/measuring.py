@@ -5,12 +5,14 @@ Shape suffixes: C sets, N components, S sequences, W writers, R readers, E edges
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 
-from scaleinv_ray.circuitry.effects.edges import with_edges
+from scaleinv_ray.circuitry.effects.edges import RUNS, with_edges
 from scaleinv_ray.circuitry.effects.estimators import (
     FIRST_NODES,
     Method,
@@ -36,10 +38,12 @@ _RUNS = 2.0
 """Forwards of the clean and the corrupted run."""
 _EXACT = 0.8
 """Share of what is left that goes to exact effects of single components."""
+_GRADIENT = 2.0
+"""Forwards of the estimate by one gradient."""
 _TOGETHER = 1.0
 """Forwards of all components replaced at once."""
 _RUNS_OF_EDGES = 40.0
-"""Forwards that are left for edges, where they are asked for."""
+"""Forwards that edges take at least, their estimate at the fewest points among them."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,8 @@ class Asked:
 
     @property
     def of_nodes(self) -> float | None:
-        """The budget without what edges need."""
-        return self.budget and self.budget - _RUNS_OF_EDGES * self.edges
+        """The budget without what edges take after their estimate."""
+        return self.budget and self.budget - RUNS * self.edges
 
 
 def _check_names(name: str, given: object, *, is_optional: bool) -> None:
@@ -106,40 +110,42 @@ def _check_names(name: str, given: object, *, is_optional: bool) -> None:
         raise ValueError(f"{name}: got {shown(given)}, allowed a tuple of names, each once")
 
 
-def measure(anatomy: Anatomy, pairs: Pairs, asked: Asked) -> Effects:
+Watch = Callable[[str, float], None]
+"""Takes what is done and how many forwards it has taken so far, after every block."""
+
+
+def measure(
+    anatomy: Anatomy, pairs: Pairs, asked: Asked, *, watch: Watch = lambda doing, forwards: None
+) -> Effects:
     """Effects of the components of a model.
 
     Everything is estimated by gradients; exact effects follow for all components, or within a
     budget for the largest tenth and a random stratum of the rest.
 
+    Args:
+        anatomy: of the model.
+        pairs: clean and corrupted sequences.
+        asked: what is wanted.
+        watch: is told how far it is.
+
     Raises:
         ValueError: for what cannot be measured, before a forward pass; for a model that does not do
             the task, after two.
     """
-    graph = anatomy.graph
-    nodes = tuple(n for n in asked.nodes if n != "mlp" or graph.mlps)
-    if not nodes:
-        raise ValueError("nodes: got mlp of a model without MLPs, allowed heads, embed")
-    chosen = graph.of_kinds(nodes) if asked.components is None else graph.named(asked.components)
-    surgery = Surgery(anatomy, asked.max_rows)
-    metric = pairs.metric if asked.metric is None else asked.metric
-    experiment = Experiment(surgery, pairs, metric, asked.ablation)
-    pairs.check_rows()
-    method: Method = "ig" if experiment.metric == "kl" else "gradient"
-    estimated = asked.ablation == "resample"
-    if estimated or asked.edges:
-        check_estimate(experiment, method=method, edges=asked.edges)
-    _check_budget(graph, chosen, asked, method if estimated else None)
-    if asked.must_do:
-        check_enough(experiment.sequences)
+    ready = _ready(anatomy, pairs, asked)
+    experiment, chosen = ready.experiment, ready.chosen
+    doing = _told(experiment, watch)
+    doing("both runs")
     clean_S, corrupted_S = _ends(experiment)
-    _check_finite(metric, clean_S, corrupted_S)
+    _check_finite(experiment.metric, clean_S, corrupted_S)
     if asked.must_do:
         check_task(experiment.metric, clean_S, corrupted_S)
-    accuracy = _accuracy(experiment)
-    scores = estimate(experiment, method=method) if estimated else None
+    doing("estimates")
+    scores, of_edges = _estimates(ready, asked)
+    doing("exact effects")
     effect_NS = _exact(experiment, chosen, scores, clean_S, asked)
     missing = np.full((len(chosen), len(clean_S)), np.nan)
+    graph = anatomy.graph
     found = Effects(
         components=tuple(graph.writers[c] for c in chosen),
         num_layers=graph.layers,
@@ -149,22 +155,78 @@ def measure(anatomy: Anatomy, pairs: Pairs, asked: Asked) -> Effects:
         corrupted_S=corrupted_S,
         metric=experiment.metric,
         ablation=asked.ablation,
-        method="none" if scores is None else _described(method, scores),
+        method="none" if scores is None else _described(ready.method, scores),
         all_S=experiment.values(graph.masks([chosen]))[0] - clean_S,
         along_N=np.empty(0),
         sizes=(),
-        accuracy=accuracy,
+        accuracy=_accuracy(experiment),
         forwards=0.0,
     )
+    doing("joint game")
     if asked.game and (game := _game(experiment, chosen, found, asked)) is not None:
         first = game.rankings[0]
         along_N = first.share_K * found.all_S.mean()
         found = replace(found, game=game, along_N=along_N, sizes=tuple(first.sizes_K.tolist()))
-    if asked.edges:
+    doing("edges")
+    if of_edges is not None:
         found = with_edges(
-            experiment, found, budget=asked.budget, draws=asked.draws, seed=asked.seed
+            experiment, found, of_edges, budget=asked.budget, draws=asked.draws, seed=asked.seed
         )
-    return replace(found, forwards=surgery.forwards(experiment.sequences))
+    return replace(found, forwards=experiment.surgery.forwards(experiment.sequences))
+
+
+class _Ready(NamedTuple):
+    """What is measured, once all is checked that can be before a forward pass.
+
+    Attributes:
+        experiment: of the model.
+        chosen: indices of components.
+        method: of the estimator.
+        estimated: whether there is one.
+    """
+
+    experiment: Experiment
+    chosen: list[int]
+    method: Method
+    estimated: bool
+
+
+def _ready(anatomy: Anatomy, pairs: Pairs, asked: Asked) -> _Ready:
+    graph = anatomy.graph
+    nodes = tuple(n for n in asked.nodes if n != "mlp" or graph.mlps)
+    if not nodes:
+        raise ValueError("nodes: got mlp of a model without MLPs, allowed heads, embed")
+    chosen = graph.of_kinds(nodes) if asked.components is None else graph.named(asked.components)
+    metric = pairs.metric if asked.metric is None else asked.metric
+    experiment = Experiment(Surgery(anatomy, asked.max_rows), pairs, metric, asked.ablation)
+    pairs.check_rows()
+    method: Method = "ig" if experiment.metric == "kl" else "gradient"
+    estimated = asked.ablation == "resample"
+    if estimated or asked.edges:
+        check_estimate(experiment, method=method, edges=asked.edges)
+    _check_budget(graph, chosen, asked, method if estimated else None)
+    if asked.must_do:
+        check_enough(experiment.sequences)
+    return _Ready(experiment, chosen, method, estimated)
+
+
+def _estimates(ready: _Ready, asked: Asked) -> tuple[Scores | None, Scores | None]:
+    """Of components and of edges; integrated gradients of edges are those of components too."""
+    experiment, method = ready.experiment, ready.method
+    of_edges = _estimated(experiment, "ig", asked, edges=True) if asked.edges else None
+    if method == "ig" and of_edges is not None:
+        return of_edges, of_edges
+    return _estimated(experiment, method, asked) if ready.estimated else None, of_edges
+
+
+def _told(experiment: Experiment, watch: Watch) -> Callable[[str], None]:
+    """Sets what is done; from then on every block is told to `watch`."""
+
+    def doing(what: str) -> None:
+        surgery = experiment.surgery
+        surgery.watch = lambda: watch(what, surgery.forwards(experiment.sequences))
+
+    return doing
 
 
 def _check_budget(graph: Graph, chosen: list[int], asked: Asked, method: Method | None) -> None:
@@ -177,7 +239,7 @@ def _check_budget(graph: Graph, chosen: list[int], asked: Asked, method: Method 
         what = f"every component, by ablation {asked.ablation!r}"
     else:
         # forward and backward at every point
-        least = _RUNS + 2.0 * (FIRST_NODES if method == "ig" else 1) + _TOGETHER
+        least = _RUNS + _GRADIENT * (FIRST_NODES if method == "ig" else 1) + _TOGETHER
         what = "the clean and the corrupted run, the estimate, all components together"
     edges = ", edges" if asked.edges else ""
     least += _RUNS_OF_EDGES * asked.edges
@@ -200,6 +262,16 @@ def _game(experiment: Experiment, chosen: list[int], found: Effects, asked: Aske
     return play(
         experiment, chosen, found.best_NS, budget=asked.of_nodes, draws=asked.draws, seed=asked.seed
     )
+
+
+def _estimated(
+    experiment: Experiment, method: Method, asked: Asked, *, edges: bool = False
+) -> Scores:
+    most = np.inf
+    if asked.of_nodes is not None:
+        spent = experiment.surgery.forwards(experiment.sequences)
+        most = asked.of_nodes - spent - _TOGETHER - _GRADIENT * edges
+    return estimate(experiment, method=method, edges=edges, most=most)
 
 
 def _described(method: Method, scores: Scores) -> str:

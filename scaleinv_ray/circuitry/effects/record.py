@@ -1,6 +1,7 @@
 """Effects of components, sequence by sequence, and how they were measured.
 
-Shape suffixes: N components, E edges, S sequences.
+Shape suffixes: N components, E edges, S sequences, H of them held out, F the first of these, K
+sizes, D draws, M components with the embedding and the logits.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from scipy import stats
 
 from scaleinv_ray.circuitry.effects.game import size_for
 from scaleinv_ray.circuitry.surgery.components import Component
+from scaleinv_ray.contract import Refused
+from scaleinv_ray.invariants.circuits.faithfulness import faithfulness
+from scaleinv_ray.records.effects import held_out
 
 TOP = 0.1
 """Share of components that the estimator names as the largest."""
@@ -114,8 +118,10 @@ class Effects:
         scored: names of all edges, largest estimate first.
         score_E: their estimates, means over sequences.
         kept_K: shares of edges kept, the largest by the estimator, all others from B.
-        faithful_K: (m(kept alone) - m(B)) / (m(A) - m(B)), on other sequences than the ranking.
-        random_DK: the same of random edge sets of these sizes, a draw a row.
+        alone_KH: m of these kept alone, on other sequences than the ranking.
+        random_alone_DKF: the same of random edge sets of these sizes, on the first of these
+            sequences, a draw a row.
+        between_MMS: effects between components, as `edges.between_components`; empty without edges.
         game: components jointly; None where a budget left nothing for it.
         accuracy: share of answers that are the model's first choice.
         forwards: cost, in forward passes over the sequences; a backward pass counts one.
@@ -142,8 +148,9 @@ class Effects:
     scored: tuple[str, ...] = ()
     score_E: np.ndarray = field(default_factory=lambda: np.empty(0))
     kept_K: np.ndarray = field(default_factory=lambda: np.empty(0))
-    faithful_K: np.ndarray = field(default_factory=lambda: np.empty(0))
-    random_DK: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    alone_KH: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    random_alone_DKF: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0)))
+    between_MMS: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0)))
     game: Game | None = None
 
     @property
@@ -160,6 +167,21 @@ class Effects:
     def whole(self) -> bool:
         """All effects are exact."""
         return bool(self.exact_N.all())
+
+    @property
+    def ends_2H(self) -> np.ndarray:
+        """m(A) and m(B) of the sequences held out from rankings."""
+        return np.stack([self.clean_S, self.corrupted_S])[:, held_out(len(self.clean_S))]
+
+    @property
+    def random_DK(self) -> np.ndarray:
+        """f(k) of random edge sets, a draw a row; none where their pairs tell A not from B."""
+        ends = self.ends_2H[:, : self.random_alone_DKF.shape[2]]
+        try:
+            rows = [faithfulness(alone_KF, *ends) for alone_KF in self.random_alone_DKF]
+        except Refused:
+            rows = []
+        return np.array(rows).reshape(len(rows), len(self.kept_K))
 
     def agreement(self) -> float | None:
         """Pearson r of estimates with exact effects, None with fewer than four or no spread."""

@@ -1,6 +1,6 @@
 """Modules of the graph of edge effects: which components work together more than with others.
 
-Shape suffixes: N components (the logits last), W writers, R readers, S sequences.
+Shape suffixes: M components (embedding first, logits last), W writers, R readers, S sequences.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from scaleinv_ray.circuitry.effects.edges import between_components
 from scaleinv_ray.circuitry.effects.estimators import estimate
 from scaleinv_ray.circuitry.effects.interventions import Experiment
-from scaleinv_ray.circuitry.subject import Subject
-from scaleinv_ray.circuitry.surgery.components import Component, Graph
+from scaleinv_ray.circuitry.effects.subject import Subject
 from scaleinv_ray.circuitry.surgery.reruns import Surgery
 from scaleinv_ray.invariants.circuits import Modularity, modularity
 
@@ -86,39 +86,12 @@ def modules(subject: Subject) -> Modules:
         ValueError: for a model whose heads do not add up, or integrated gradients that do not
             become complete.
     """
-    experiment = Experiment(Surgery(subject.anatomy), subject.pairs, subject.effects.metric)
-    scores = estimate(experiment, method="ig", edges=True)
-    assert scores.edges_WRS is not None, "asked for"
-    graph = subject.anatomy.graph
+    graph, effects = subject.anatomy.graph, subject.effects
+    effect_MMS = effects.between_MMS
+    if not effect_MMS.size:
+        experiment = Experiment(Surgery(subject.anatomy), subject.pairs, effects.metric)
+        scores = estimate(experiment, method="ig", edges=True)
+        assert scores.edges_WRS is not None, "asked for"
+        effect_MMS = between_components(graph, scores.edges_WRS)
     names = (*(str(writer) for writer in graph.writers), "logits")
-    effect_NNS = between_components(graph, scores.edges_WRS)
-    return Modules(modularity(effect_NNS, rng=np.random.default_rng(subject.seed)), names)
-
-
-def between_components(graph: Graph, edges_WRS: np.ndarray) -> np.ndarray:
-    """Effects between components [N, N, S]: |q|, |k| and |v| of a head as they add up.
-
-    A key or value that several query heads share is shared out among them evenly. The sign of an
-    edge is that of its mean over sequences, so that noise of a sequence does not become size.
-
-    Args:
-        graph: of the model.
-        edges_WRS: of each writer on each reader.
-    """
-    number = {writer: n for n, writer in enumerate(graph.writers)}
-    count, shared = len(graph.writers) + 1, graph.heads // graph.groups
-    found_NNS = np.zeros((count, count, edges_WRS.shape[2]))
-    towards_WRS = edges_WRS * np.sign(edges_WRS.mean(axis=2, keepdims=True))
-    for r, reader in enumerate(graph.readers):
-        if reader.role == "logits":
-            ends = [count - 1]
-        elif reader.role == "m":
-            ends = [number[Component("mlp", reader.layer)]]
-        else:
-            many = 1 if reader.role == "q" else shared
-            heads = range(reader.head * many, reader.head * many + many)
-            ends = [number[Component("head", reader.layer, head)] for head in heads]
-        for end in ends:
-            seen = graph.written_before(reader)
-            found_NNS[:seen, end] += towards_WRS[:seen, r] / len(ends)
-    return found_NNS
+    return Modules(modularity(effect_MMS, rng=np.random.default_rng(subject.seed)), names)

@@ -16,8 +16,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from scaleinv_ray.circuitry.effects.subject import Subject
 from scaleinv_ray.circuitry.readings.context import NONE, Context
-from scaleinv_ray.circuitry.subject import Subject
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.circuitry.surgery.reruns import Surgery
 from scaleinv_ray.estimate import Estimate, mean_of

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from scaleinv_ray.circuitry.effects.interventions import Experiment, Rows, patching_share
-from scaleinv_ray.circuitry.subject import Subject
+from scaleinv_ray.circuitry.effects.subject import Subject
 from scaleinv_ray.circuitry.surgery.reruns import Surgery
 
 GROUPS = 16

@@ -15,10 +15,10 @@ import torch
 from sklearn.model_selection import GroupKFold
 from sklearn.tree import DecisionTreeClassifier
 
+from scaleinv_ray.circuitry.effects.subject import Subject
 from scaleinv_ray.circuitry.readings.conditions import Bounds, Feature, copied, features, said
 from scaleinv_ray.circuitry.readings.context import NONE, Context, spelled
 from scaleinv_ray.circuitry.readings.linear import FOLDS
-from scaleinv_ray.circuitry.subject import Subject
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.circuitry.surgery.reruns import Surgery
 from scaleinv_ray.estimate import Estimate, mean_of
@@ -154,29 +154,65 @@ def surrogate(subject: Subject) -> Surrogate:
         ValueError: with fewer sequences than folds.
     """
     tokens_ST = subject.pairs.tokens_A_ST
-    if len(tokens_ST) < FOLDS:
-        raise ValueError(f"sequences: got {len(tokens_ST)}, allowed >= {FOLDS} (one is held out)")
-    context = Context(tokens_ST, subject.spell)
-    named, sources = features(context), copied(context)
-    rows = _Rows(
-        np.stack([f.values_ST.ravel() for f in named], axis=1).astype(np.float64),
-        np.stack([source_ST.ravel() for source_ST in sources.values()]),
-        decisions(subject.anatomy, tokens_ST).ravel(),
-        np.repeat(np.arange(len(tokens_ST)), tokens_ST.shape[1]),
-    )
-    leaves = _sizes(rows)
-    agreed_KS, majority_S = _held_out(rows, leaves)
+    trees = held_out_trees(Context(tokens_ST, subject.spell), decisions(subject.anatomy, tokens_ST))
+    rows, leaves, agreed_KS = trees.rows, trees.leaves, trees.agreed_KS
     tree = Tree.fit(rows, _smallest(leaves, agreed_KS))
 
     def answer(number: int) -> str:
-        named_answers = list(sources)
+        named_answers = list(trees.sources)
         if number < len(named_answers):
             return named_answers[number]
         return spelled(number - len(named_answers), subject.spell)
 
-    rules = sorted(tree.rules(rows, named, answer), key=lambda rule: -rule.rows)
-    names = tuple(feature.name for feature in named)
-    return Surrogate(leaves, agreed_KS, majority_S, len(rows.decision_R), tuple(rules), names)
+    rules = sorted(tree.rules(rows, trees.features, answer), key=lambda rule: -rule.rows)
+    names = tuple(feature.name for feature in trees.features)
+    count = len(rows.decision_R)
+    return Surrogate(leaves, agreed_KS, trees.majority_S, count, tuple(rules), names)
+
+
+class HeldOut(NamedTuple):
+    """Trees of several sizes on sequences that they have not seen.
+
+    Attributes:
+        rows: what they are fitted to.
+        features: columns of it.
+        sources: names of what an answer can be taken from.
+        leaves: K.
+        agreed_KS: share of the decisions of each sequence that a tree makes too.
+        majority_S: of the decision that is most frequent elsewhere.
+    """
+
+    rows: _Rows
+    features: list[Feature]
+    sources: tuple[str, ...]
+    leaves: tuple[int, ...]
+    agreed_KS: np.ndarray
+    majority_S: np.ndarray
+
+
+def held_out_trees(context: Context, decision_ST: np.ndarray) -> HeldOut:
+    """Trees of 1, 2, 4, .. leaves, as long as they grow; each sequence is held out once.
+
+    Args:
+        context: of the sequences.
+        decision_ST: the model's first choice after each place.
+
+    Raises:
+        ValueError: with fewer sequences than folds.
+    """
+    sequences, length = context.tokens_ST.shape
+    if sequences < FOLDS:
+        raise ValueError(f"sequences: got {sequences}, allowed >= {FOLDS} (one is held out)")
+    named, sources = features(context), copied(context)
+    rows = _Rows(
+        np.stack([f.values_ST.ravel() for f in named], axis=1).astype(np.float64),
+        np.stack([source_ST.ravel() for source_ST in sources.values()]),
+        decision_ST.ravel(),
+        np.repeat(np.arange(sequences), length),
+    )
+    leaves = _sizes(rows)
+    agreed_KS, majority_S = _held_out(rows, leaves)
+    return HeldOut(rows, named, tuple(sources), leaves, agreed_KS, majority_S)
 
 
 @torch.no_grad()

@@ -99,11 +99,13 @@ class Surgery:
         max_rows: rows of a batch, at most (at least the sequences of one set).
         work: blocks run so far, times rows; see `forwards`. The first block of a rerun counts
             whole, though what is known of it is not worked out again.
+        watch: called after every block.
     """
 
     anatomy: Anatomy
     max_rows: int = 32
     work: int = field(default=0, init=False)
+    watch: Callable[[], None] | None = field(default=None, init=False)
     _calls: dict[int, list[tuple[tuple[Any, ...], dict[str, Any]]]] = field(
         default_factory=dict, init=False
     )
@@ -184,6 +186,8 @@ class Surgery:
             out = self.anatomy.blocks[layer](x, *args, **kwargs)
             x = out[0] if isinstance(out, tuple) else out
             self.work += len(x)
+            if self.watch is not None:
+                self.watch()
         yield self.anatomy.graph.layers, x
 
     @contextmanager

@@ -1,9 +1,12 @@
 """What effects of components say, in numbers that do not hang on names of heads."""
 
-from scaleinv_ray.invariants.circuits import onset, quantities
+from scaleinv_ray.invariants.circuits import graph, onset, quantities
 from scaleinv_ray.invariants.circuits.faithfulness import (
     FRACTIONS,
+    areas,
     circuit_metrics,
+    faithfulness,
+    random_areas,
 )
 from scaleinv_ray.invariants.circuits.matching import Match, match
 from scaleinv_ray.invariants.circuits.modules import Modularity, modularity
@@ -20,7 +23,7 @@ from scaleinv_ray.invariants.circuits.spread import (
 )
 from scaleinv_ray.invariants.circuits.task import check_done, check_enough
 
-assert quantities and onset, "importing them registers the invariants"
+assert quantities and onset and graph, "importing them registers the invariants"
 
 __all__ = [
     "FRACTIONS",
@@ -28,15 +31,18 @@ __all__ = [
     "HALF_NORMAL_N90",
     "Match",
     "Modularity",
+    "areas",
     "check_done",
     "check_enough",
     "circuit_metrics",
     "depth_profile",
+    "faithfulness",
     "match",
     "modularity",
     "n90",
     "participation",
     "probe_depth",
+    "random_areas",
     "redundancy",
     "rule_fidelity",
     "signal_share",

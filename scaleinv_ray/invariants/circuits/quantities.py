@@ -12,8 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from scaleinv_ray.contract import Curve, Measured, Quantity, Refused, invariant
-from scaleinv_ray.estimate import Estimate, unknown
-from scaleinv_ray.invariants.circuits.faithfulness import circuit_metrics
+from scaleinv_ray.estimate import Estimate
 from scaleinv_ray.invariants.circuits.spread import (
     curve_exponent,
     depth_profile,
@@ -171,7 +170,7 @@ def depth(effects: Effects, *, rng: np.random.Generator) -> Measured:
             law="power_law",
             meaning=(
                 "Share of components that do 90 % of what all do, replaced together; "
-                "small where few suffice"
+                "random sets have the flag random_n90"
             ),
         ),
         "redundancy": Quantity(
@@ -182,7 +181,11 @@ def depth(effects: Effects, *, rng: np.random.Generator) -> Measured:
             ),
         ),
     },
-    curves={"joint": "Share of the whole effect; share of components replaced"},
+    curves={
+        "joint": "Share of the whole effect; share of components replaced",
+        "random_joint": "The same of random sets of equal layers; share of components replaced",
+    },
+    version=2,
 )
 def together(effects: Effects, *, rng: np.random.Generator) -> Measured:
     """What components do together, beside what they do one by one.
@@ -195,7 +198,8 @@ def together(effects: Effects, *, rng: np.random.Generator) -> Measured:
     Returns:
         Both quantities, errors by delete-one jackknife over sequences; n90_joint_fraction is
         refused where a budget left nothing for it, redundancy where the joint effect is within two
-        of its errors.
+        of its errors. Flags: random_n90, the median of random sets with as many components in
+        every layer, and random_lower, the share of these draws that need no more components.
 
     Raises:
         Refused: as `concentration`.
@@ -206,8 +210,15 @@ def together(effects: Effects, *, rng: np.random.Generator) -> Measured:
     if along_KH is not None and size_K is not None and along_KH[-1].mean() != 0:
         reached_K = along_KH.mean(axis=1) / along_KH[-1].mean()
         curves["joint"] = Curve(size_K / len(x_NS), reached_K)
+    flags: dict[str, float | int | str] = {}
+    if not isinstance(n90, Refused) and (random := _random_sets(effects)) is not None:
+        curves["random_joint"], n90_D = random
+        flags = {
+            "random_n90": round(float(np.median(n90_D)), 3),
+            "random_lower": round(float((n90_D <= n90.value).mean()), 3),
+        }
     of_all = _or_refused(lambda: redundancy(x_NS, effects.all_S))
-    return Measured({"n90_joint_fraction": n90, "redundancy": of_all}, curves=curves)
+    return Measured({"n90_joint_fraction": n90, "redundancy": of_all}, curves=curves, flags=flags)
 
 
 def _joint_fraction(effects: Effects) -> Estimate:
@@ -219,14 +230,26 @@ def _joint_fraction(effects: Effects) -> Estimate:
         raise Refused(
             f"sets of components: got sizes that do not rise, allowed rising in 1..{count}"
         )
+    return jackknifed(lambda x_KH: _fraction(size_K, x_KH.mean(axis=1)), along_KH)
+
+
+def _fraction(size_K: np.ndarray, along_K: np.ndarray) -> float:
+    """N90 over the number of components; between sets that were run, straight lines."""
     every_N = np.arange(1, size_K[-1] + 1)
+    return size_holding(np.interp(every_N, size_K, along_K)) / len(every_N)
 
-    def fraction(x_KH: np.ndarray) -> float:
-        # sets between those that were run: straight lines
-        along_N = np.interp(every_N, size_K, x_KH.mean(axis=1))
-        return size_holding(along_N) / len(every_N)
 
-    return jackknifed(fraction, along_KH)
+def _random_sets(effects: Effects) -> tuple[Curve, np.ndarray] | None:
+    """The median curve of random sets, and n90 of each draw over the number of components."""
+    random_DKR, size_K = effects.random_DKR, effects.size_K
+    if random_DKR is None or size_K is None:
+        return None
+    along_DK = random_DKR.mean(axis=2)
+    if not along_DK[:, -1].all():
+        return None
+    middle_K = np.median(along_DK / along_DK[:, -1:], axis=0)
+    n90_D = np.array([_fraction(size_K, along_K) for along_K in along_DK])
+    return Curve(size_K / len(effects.effect_NS), middle_K), n90_D
 
 
 @invariant(
@@ -286,53 +309,3 @@ def strength(effects: Effects, *, rng: np.random.Generator) -> Measured:
 def top_of(x_NS: np.ndarray) -> float:
     """The largest of `spread.magnitudes`."""
     return float(ranked(x_NS)[0])
-
-
-@invariant(
-    quantities={
-        "cpr": Quantity(
-            law="power_law",
-            meaning=(
-                "Area under the faithfulness of circuits over the share of edges kept; "
-                "1 where the fewest do all"
-            ),
-        ),
-        "cmd": Quantity(
-            law="power_law",
-            meaning=(
-                "Area between the faithfulness of circuits and 1 over edges kept; "
-                "0 where the fewest do all"
-            ),
-        ),
-    },
-    curves={"faithfulness": "What the kept edges do alone, of the whole; share of edges kept"},
-)
-def circuit_areas(effects: Effects, *, rng: np.random.Generator) -> Measured:
-    """How much of what a model does the largest edges do alone (MIB, arXiv:2504.13151).
-
-    Args:
-        effects: of one model on one probe in pairs, with edges.
-        rng: not used, nothing is drawn.
-
-    Returns:
-        Both areas; their error is not known, as the curve is one of means over sequences.
-
-    Raises:
-        Refused: without edges, and as `concentration`.
-    """
-    sound(effects)
-    if effects.kept_F is None or effects.faithful_F is None:
-        if effects.num_edges is not None:
-            raise Refused("edges: got equal answers to A and B, allowed a model that tells them")
-        raise Refused("circuits.edges: got false, needed for circuits of edges")
-    of_circuit(effects)
-    kept_F, faithful_F = np.append(0.0, effects.kept_F), np.append(0.0, effects.faithful_F)
-    if not (np.diff(kept_F) > 0).all():
-        raise Refused("edges kept: got shares that do not rise, allowed rising ones")
-    areas = circuit_metrics(kept_F, faithful_F)
-    count = len(effects.clean_S)
-    return Measured(
-        {"cpr": unknown(areas.cpr, n=count), "cmd": unknown(areas.cmd, n=count)},
-        curves={"faithfulness": Curve(kept_F, faithful_F)},
-        flags={} if effects.num_edges is None else {"edges": effects.num_edges},
-    )

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from scaleinv_ray.contract import Measured, Refused
+from scaleinv_ray.contract import Measured, Quantity, Refused, invariant
 from scaleinv_ray.estimate import Estimate, exact, mean_of
+from scaleinv_ray.invariants.common.soundness import sound
 from scaleinv_ray.invariants.common.subsamples import mean_curve
+from scaleinv_ray.records import Readings
 from scaleinv_ray.resample import jackknife
 
 
@@ -134,4 +136,143 @@ def rule_fidelity(agreed_KS: np.ndarray, leaves_K: np.ndarray, majority_S: np.nd
             "leaves_half": half,
         },
         curves={"fidelity": mean_curve(log_K, agreed_KS.T)},
+    )
+
+
+_CURVES = {
+    "accuracy": "Rows where {} is read right; relative depth",
+    "control": "Rows whose control label for {} is read; relative depth",
+}
+
+
+def _of_target(name: str, what: str) -> dict[str, Quantity]:
+    """Quantities of a probe for something, by name."""
+    says = {
+        "accuracy": (
+            None, f"Share of rows where a linear map reads {what}; chance: flag {name}_chance"
+        ),
+        "selectivity": (
+            1.0, f"Accuracy for {what} above that on control labels; 0 where nothing is read"
+        ),
+        "rise": (
+            1.0, f"Best accuracy for {what} above that at the embedding; 0: no block computes it"
+        ),
+        "depth": (
+            1.0, f"Relative depth where half of the rise for {what} is reached; 0 at the embedding"
+        ),
+    }  # fmt: skip
+    return {
+        f"{name}_{quantity}": Quantity(law="constant", unit=unit, meaning=meaning)
+        for quantity, (unit, meaning) in says.items()
+    }
+
+
+_TARGETS = {"previous": "the previous token", "repeated": "a repeated token"}
+
+
+@invariant(
+    quantities={k: q for name, what in _TARGETS.items() for k, q in _of_target(name, what).items()},
+    curves={
+        f"{name}_{curve}": said.format(what)
+        for name, what in _TARGETS.items()
+        for curve, said in _CURVES.items()
+    },
+)
+def probes(readings: Readings, *, rng: np.random.Generator) -> Measured:
+    """What linear probes read off the stream: the previous token, and whether one is repeated.
+
+    Both are functions of token ids that no embedding has without its position. Accuracy says that
+    something can be read, not that the model uses it; see `probe_depth`.
+
+    Args:
+        readings: of one model on one probe.
+        rng: not used, nothing is drawn.
+
+    Returns:
+        Of each target accuracy and selectivity, means over depth, rise and its depth, errors over
+        held-out sequences. Flags: chance of each.
+
+    Raises:
+        Refused: where the sequences have neither target, and as `probe_depth`.
+    """
+    sound(readings)
+    arrays = {
+        "previous": (readings.previous_LS, readings.previous_control_LS, readings.previous_chance),
+        "repeated": (readings.repeated_LU, readings.repeated_control_LU, readings.repeated_chance),
+    }
+    if all(right_LS is None for right_LS, *_ in arrays.values()):
+        raise Refused("readings: got sequences without enough previous or repeated tokens")
+    found = Measured({})
+    for name, (right_LS, control_LS, chance) in arrays.items():
+        found = _joined(found, _of_probe(name, right_LS, control_LS, chance))
+    return found
+
+
+def _joined(one: Measured, other: Measured) -> Measured:
+    return Measured(
+        {**one.values, **other.values}, {**one.curves, **other.curves},
+        flags={**one.flags, **other.flags},
+    )  # fmt: skip
+
+
+def _of_probe(
+    name: str, right_LS: np.ndarray | None, control_LS: np.ndarray | None, chance: float | None
+) -> Measured:
+    names = {"accuracy": "accuracy", "selectivity": "selectivity", "rise": "rise",
+             "depth": "rise_depth"}  # fmt: skip
+    if right_LS is None or control_LS is None or chance is None:
+        none = Refused(f"{name}: got too few rows of it in these sequences")
+        return Measured({f"{name}_{ours}": none for ours in names})
+    found = probe_depth(right_LS, control_LS, chance=chance)
+    return Measured(
+        {f"{name}_{ours}": found.values[theirs] for ours, theirs in names.items()},
+        {f"{name}_{curve}": found.curves[curve] for curve in _CURVES},
+        flags={f"{name}_chance": round(chance, 4)},
+    )
+
+
+@invariant(
+    quantities={
+        "rules_told": Quantity(
+            law="constant",
+            unit=1.0,
+            meaning="Share of decisions that rules tell beyond the most frequent one; 0 of no rule",
+        ),
+        "rules_told_at_2": Quantity(
+            law="constant",
+            unit=1.0,
+            meaning="Share of decisions that two rules tell beyond the most frequent; 0 of no rule",
+        ),
+        "rules_half": Quantity(
+            law="constant",
+            meaning="Rules that tell half of what the most of them do; few of a simple model",
+        ),
+    },
+    curves={"fidelity": "Decisions that rules make too; ln of the number of rules"},
+)
+def rules(readings: Readings, *, rng: np.random.Generator) -> Measured:
+    """How much of what a model decides few rules on named features say: fidelity against leaves.
+
+    Args:
+        readings: of one model on one probe; rules of token ids alone.
+        rng: not used, nothing is drawn.
+
+    Returns:
+        `rule_fidelity`: told, told_at_2 and leaves_half. Flags: decisions, majority (the fidelity
+        of always the most frequent decision).
+
+    Raises:
+        Refused: as `rule_fidelity`.
+    """
+    sound(readings)
+    leaves_K = readings.leaves_K
+    if not np.issubdtype(leaves_K.dtype, np.integer) or (np.diff(leaves_K, prepend=0) < 1).any():
+        raise Refused(f"leaves_K: got {leaves_K.tolist()!s:.60}, allowed ascending whole numbers")
+    found = rule_fidelity(readings.agreed_KH, leaves_K, readings.majority_H)
+    flags: dict[str, float | int | str] = {"majority": round(float(readings.majority_H.mean()), 4)}
+    if readings.decisions is not None:
+        flags["decisions"] = readings.decisions
+    names = {"rules_told": "told", "rules_told_at_2": "told_at_2", "rules_half": "leaves_half"}
+    return Measured(
+        {ours: found.values[theirs] for ours, theirs in names.items()}, found.curves, flags=flags
     )

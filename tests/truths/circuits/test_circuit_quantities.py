@@ -11,25 +11,27 @@ import pytest
 import torch
 
 from scaleinv_ray.capture.by_kind.effects import effects_of
+from scaleinv_ray.capture.by_kind.readings import readings_of
 from scaleinv_ray.circuitry.compiled import compile_program
 from scaleinv_ray.circuitry.compiled.programs import induction
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.contract import Measured, Refused
 from scaleinv_ray.invariants.circuits import GAUSSIAN_PARTICIPATION, redundancy
+from scaleinv_ray.invariants.circuits.graph import circuit_areas, modules
 from scaleinv_ray.invariants.circuits.onset import onset
 from scaleinv_ray.invariants.circuits.quantities import (
-    circuit_areas,
     concentration,
     depth,
     strength,
     together,
 )
+from scaleinv_ray.invariants.circuits.readings import probes, rules
 from scaleinv_ray.ladder.architectures import build_model
 from scaleinv_ray.ladder.spec import Rung, TrainSpec
 from scaleinv_ray.probes import ProbeRequest
 from scaleinv_ray.probes.corrupted import Pairs, corrupt
 from scaleinv_ray.protocols import CircuitsProtocol
-from scaleinv_ray.records import Effects
+from scaleinv_ray.records import Effects, Readings
 from scaleinv_ray.store import read_record, write_record
 
 RNG = np.random.default_rng(0)
@@ -193,13 +195,143 @@ def test_onset_is_where_half_of_the_final_effect_is_passed() -> None:
         onset(steps[3:] + [replace(steps[-1], step=500)], rng=RNG)
 
 
+def edges_kept(alone_FH: np.ndarray, **given: Any) -> Effects:
+    """A record whose circuits of a half and of all edges give this m, sequence by sequence."""
+    effect_NS = np.ones((4, 2 * alone_FH.shape[1])) * np.arange(1.0, 5)[:, None]
+    return made(effect_NS, kept_F=np.array([0.5, 1.0]), alone_FH=alone_FH, **given)
+
+
 def test_edges_that_were_not_asked_for_are_refused() -> None:
     record = made(np.ones((4, 8)) * np.arange(1.0, 5)[:, None])
-    with pytest.raises(Refused, match="circuits.edges: got false"):
-        circuit_areas(record, rng=RNG)
-    with_edges = replace(record, kept_F=np.array([0.5, 1.0]), faithful_F=np.ones(2))
-    assert value(circuit_areas(with_edges, rng=RNG), "cpr") == pytest.approx(0.75)
-    assert value(circuit_areas(with_edges, rng=RNG), "cmd") == pytest.approx(0.25)
+    for of in (circuit_areas, modules):
+        with pytest.raises(Refused, match="circuits.edges: got false"):
+            of(record, rng=RNG)
+
+
+def test_areas_without_spread_have_no_error_and_half_of_the_edges_are_half_of_the_area() -> None:
+    # all edges are the clean run, m(A) = 1 and m(B) = -1; half of them do half of that
+    found = circuit_areas(edges_kept(np.array([[0.0] * 8, [1.0] * 8])), rng=RNG)
+    assert found.values["cpr"].value == pytest.approx(0.5)  # type: ignore[union-attr]
+    assert found.values["cmd"].value == pytest.approx(0.5)  # type: ignore[union-attr]
+    assert {x.stderr for x in found.values.values()} == {0.0}  # type: ignore[union-attr]
+
+
+def test_the_error_of_an_area_is_that_of_a_mean_where_only_the_circuits_vary() -> None:
+    # with m(A) - m(B) = 2 everywhere cpr is linear in m of the half: its weight is 1/2 of f
+    half_H = np.random.default_rng(0).normal(size=12) * 0.1
+    found = circuit_areas(edges_kept(np.stack([half_H, np.ones(12)])), rng=RNG)
+    error = half_H.std(ddof=1) / np.sqrt(12)
+    cpr = found.values["cpr"]
+    assert not isinstance(cpr, Refused)
+    assert cpr.value == pytest.approx(0.5 + half_H.mean() / 4)
+    assert cpr.stderr == pytest.approx(error / 4)
+    assert cpr.error_kind == "jackknife"
+
+
+def test_the_error_of_an_area_is_the_scatter_of_areas_of_other_sequences() -> None:
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(200):
+        clean_S = 2 + rng.normal(size=32)
+        alone_FH = np.stack([0.5 * clean_S[1::2] + 0.3 * rng.normal(size=16), clean_S[1::2]])
+        found.append(
+            circuit_areas(edges_kept(alone_FH, clean_S=clean_S, corrupted_S=np.zeros(32)), rng=rng)
+        )
+    cpr = [x.values["cpr"] for x in found]
+    scatter = np.std([x.value for x in cpr], ddof=1)  # type: ignore[union-attr]
+    told = np.sqrt(np.mean([x.stderr**2 for x in cpr]))  # type: ignore[union-attr, operator]
+    assert told == pytest.approx(scatter, rel=0.15)
+
+
+def test_random_edges_stand_beside_and_a_gap_of_noise_is_refused() -> None:
+    alone_FH = np.array([[1.0] * 8, [1.0] * 8])
+    random_GFQ = np.array([[[-1.0] * 4, [1.0] * 4]] * 3)
+    flags = circuit_areas(edges_kept(alone_FH, random_alone_GFQ=random_GFQ), rng=RNG).flags
+    assert flags["random_cpr"] == 0.25
+    assert flags["random_cmd"] == 0.75
+    noise_S = np.random.default_rng(0).normal(size=16)
+    none = edges_kept(alone_FH, clean_S=noise_S, corrupted_S=-noise_S).of("random_init")
+    with pytest.raises(Refused, match=r"m\(A\) - m\(B\): got .* allowed >= 2 errors"):
+        circuit_areas(none, rng=RNG)
+
+
+def in_modules(between_MM: np.ndarray) -> Measured:
+    between_MMS = np.triu(between_MM, 1)[..., None] * np.ones(8)
+    return modules(made(np.arange(1.0, 9)[:, None] * np.ones(8), between_MMS=between_MMS), rng=RNG)
+
+
+def test_two_blocks_of_edges_are_two_modules_and_equal_edges_are_none() -> None:
+    blocks = in_modules(np.kron(np.eye(2), np.ones((5, 5))) + 0.01)
+    # 2 * 10 pairs of 1.01 within, 25 of .01 between: half of the strengths is in each
+    assert blocks.flags["q"] == pytest.approx(20.2 / 20.45 - 0.5, abs=1e-4)
+    assert (blocks.flags["modules"], blocks.flags["p"]) == (2, 1 / 40)
+    assert value(blocks, "modularity_excess") > 0.1
+    equal = in_modules(np.ones((10, 10)))
+    assert value(equal, "modularity_excess") == pytest.approx(0, abs=1e-9)
+    assert equal.flags["p"] == 1.0
+
+
+def test_random_sets_of_equal_components_need_as_many_and_of_one_strong_one_more() -> None:
+    sizes = np.array([1, 2, 4, 8])
+    for weight_N in (np.ones(8), np.array([100.0, 1, 1, 1, 1, 1, 1, 1])):
+        rng = np.random.default_rng(0)
+
+        def along(order_N: np.ndarray, weight_N: np.ndarray = weight_N) -> np.ndarray:
+            total_K = weight_N[order_N].cumsum()[sizes - 1]
+            return total_K[:, None] * np.ones(4)
+
+        record = made(
+            weight_N[:, None] + rng.normal(size=(8, 8)) * 1e-3, size_K=sizes,
+            along_KH=along(np.arange(8)),
+            random_DKR=np.stack([along(rng.permutation(8)) for _ in range(40)]),
+        )  # fmt: skip
+        found = together(record, rng=RNG)
+        n90, random = value(found, "n90_joint_fraction"), float(found.flags["random_n90"])
+        if weight_N.max() == 1:
+            assert random == pytest.approx(n90, abs=1e-3)
+            assert found.flags["random_lower"] == 1.0
+        else:
+            assert random > 3 * n90
+            assert float(found.flags["random_lower"]) < 0.3
+        assert found.curves["random_joint"].y[-1] == pytest.approx(1.0)
+
+
+def test_the_induction_program_reads_the_previous_token_behind_its_first_block() -> None:
+    # a beginning token, and blocks of eight of 48 letters; each sequence repeats its own
+    rng = np.random.default_rng(0)
+    block_ST = np.stack([rng.permutation(np.arange(1, 13))[:8] for _ in range(48)])
+    tokens_ST = np.concatenate([np.zeros((48, 1), dtype=int), np.tile(block_ST, 3)[:, :21]], axis=1)
+    record = readings_of(Anatomy.of(induction(beta=20.0, dtype=torch.float32).model), tokens_ST)
+    assert record.previous_LS is not None and record.previous_control_LS is not None
+    at_L = record.previous_LS.mean(axis=1)
+    assert at_L[0] < 0.4 and at_L[1] > 0.99
+    found = probes(record, rng=RNG)
+    assert value(found, "previous_depth") == pytest.approx(0.25, abs=0.01)  # half way to block 1
+    assert value(found, "previous_rise") > 0.6
+    assert 0.5 < value(found, "previous_selectivity") < value(found, "previous_accuracy")
+    assert found.flags["previous_chance"] == pytest.approx(1 / 12, abs=0.02)
+    told = rules(record, rng=RNG)
+    # copy what followed the last occurrence where there was one: that is nearly all it does
+    assert value(told, "rules_told_at_2") > 0.6
+    assert value(told, "rules_told") > 0.6
+    assert value(told, "rules_half") <= 2
+
+
+def test_readings_without_a_target_are_refused_one_by_one() -> None:
+    agreed_KH = np.array([[0.5] * 4, [1.0] * 4])
+    record = Readings(leaves_K=np.array([1, 2]), agreed_KH=agreed_KH, majority_H=np.full(4, 0.5))
+    with pytest.raises(Refused, match="without enough previous or repeated tokens"):
+        probes(record, rng=RNG)
+    of_one = replace(
+        record, repeated_LU=np.array([[0.5] * 4, [1.0] * 4]), repeated_chance=0.5,
+        repeated_control_LU=np.full((2, 4), 0.5),
+    )  # fmt: skip
+    found = probes(of_one, rng=RNG)
+    assert isinstance(found.values["previous_accuracy"], Refused)
+    assert value(found, "repeated_selectivity") == 0.25
+    assert value(rules(record, rng=RNG), "rules_told") == 1.0
+    with pytest.raises(Refused, match="leaves_K: got .* allowed ascending"):
+        rules(replace(record, leaves_K=np.array([2, 1])), rng=RNG)
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -210,5 +342,12 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert isinstance(again, Effects) and again.labels() == record.labels()
     for name in record.arrays:
         np.testing.assert_array_equal(getattr(again, name), getattr(record, name))
-    assert record.faithful_F is not None and record.faithful_F[-1] == pytest.approx(1, abs=1e-5)
+    assert record.alone_FH is not None and record.between_MMS is not None
+    # all edges kept are the clean run
+    np.testing.assert_allclose(record.alone_FH[-1], record.clean_S[record.held_out], rtol=1e-5)
+    assert record.random_DKR is not None and record.random_DKR.shape[0::2] == (10, 4)
+    assert record.random_alone_GFQ is not None and len(record.random_alone_GFQ) == 10
     assert record.num_edges == 110
+    assert value(circuit_areas(again, rng=RNG), "cpr") > 0.9
+    joined_MM = record.between_MMS.any(axis=2)
+    assert joined_MM[0, 1:].all() and not np.tril(joined_MM).any()

@@ -13,12 +13,12 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from scaleinv_ray.circuitry.analyses import ANALYSES
 from scaleinv_ray.circuitry.compiled.programs import induction
 from scaleinv_ray.circuitry.effects.measuring import Asked, measure
+from scaleinv_ray.circuitry.effects.subject import Subject
+from scaleinv_ray.circuitry.heads import FEATURES, behind_earlier, looks, signatures
 from scaleinv_ray.circuitry.readings.context import CLASSES, NONE, Context
 from scaleinv_ray.circuitry.readings.graph import between_components
-from scaleinv_ray.circuitry.readings.heads import FEATURES, behind_earlier, looks, signatures
 from scaleinv_ray.circuitry.readings.linear import Target, control_labels, linear_probes, probe
 from scaleinv_ray.circuitry.readings.rules import surrogate
-from scaleinv_ray.circuitry.subject import Subject
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.circuitry.surgery.components import Graph
 from scaleinv_ray.probes import ProbeRequest

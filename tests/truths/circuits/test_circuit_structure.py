@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from scaleinv_ray.circuitry.readings.heads import signatures_of
+from scaleinv_ray.circuitry.heads import signatures_of
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.estimate import Estimate

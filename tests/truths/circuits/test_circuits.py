@@ -30,6 +30,7 @@ from scaleinv_ray.invariants.circuits import (
     redundancy,
     sorted_effects,
 )
+from scaleinv_ray.invariants.circuits import faithfulness as of_alone
 from scaleinv_ray.probes import ProbeRequest
 from scaleinv_ray.probes.corrupted import Pairs, corrupt
 
@@ -188,12 +189,15 @@ def test_five_edges_of_the_induction_program_do_what_the_whole_does() -> None:
     true = np.array([graph.edge_name(*at) in compiled.edges for at in where])
     ranked = np.concatenate([where[true], where[~true]])
     curve = faithfulness(experiment, ranked, draws=5, few=4, rng=np.random.default_rng(0))
-    kept, faithful = curve.kept_K, curve.faithful_K
+    none_CW, kept = graph.masks([[]]), curve.kept_K
+    clean_S, corrupted_S = (experiment.values(none_CW, denoise=end)[0] for end in (False, True))
+    faithful = of_alone(curve.alone_KH, clean_S[1::2], corrupted_S[1::2])
     np.testing.assert_allclose(faithful[kept >= 5 / 110], 1, atol=1e-5)
     np.testing.assert_allclose(faithful[kept < 1.5 / 110], 0, atol=0.2)
-    assert curve.random_DK.shape == (5, len(kept))
+    assert curve.random_DKF.shape == (5, len(kept), 4)
+    random_DK = [of_alone(x_KF, clean_S[1:9:2], corrupted_S[1:9:2]) for x_KF in curve.random_DKF]
     # a random half misses one of the five edges but in 1 of 36 draws
-    assert np.median(curve.random_DK[:, kept == 0.5]) < 0.5
+    assert np.median(np.array(random_DK)[:, kept == 0.5]) < 0.5
 
 
 def test_a_circuit_is_measured_whole() -> None:

@@ -14,7 +14,7 @@ import torch
 from scipy.special import entr
 
 from scaleinv_ray.capture.by_kind.attention import patterns
-from scaleinv_ray.circuitry.subject import Subject
+from scaleinv_ray.circuitry.effects.subject import Subject
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 
 _SAMPLED = 128
