@@ -73,8 +73,8 @@ def command(request: Request, *, as_json: bool) -> Iterator[str]:
     measured = []
     for model in models:
         circuits, said = _measured(model, request, drawing, asked, names, quiet=as_json)
-        if models[model]:
-            circuits = replace(circuits, name=f"{model} ({circuits.name})")
+        if apart := models[model]:
+            circuits = replace(circuits, name=apart)
         measured.append(circuits)
         yield from [] if as_json else [*circuits.lines(), *said, ""]
     found = [circuits.as_json() for circuits in measured]
@@ -109,8 +109,8 @@ def _nodes(text: str) -> tuple[str, ...]:
     return names
 
 
-def _told_apart(models: list[Path]) -> dict[Path, bool]:
-    """Models, each with whether another one has its name, so that its path is to be shown.
+def _told_apart(models: list[Path]) -> dict[Path, str]:
+    """Models, each with the end of its path that no other one has; empty where its name will do.
 
     Raises:
         ValueError: for one that is named twice, or is not there.
@@ -119,8 +119,15 @@ def _told_apart(models: list[Path]) -> dict[Path, bool]:
     twice = [str(m) for m, path in zip(models, whole, strict=True) if whole.count(path) > 1]
     if twice:
         raise ValueError(f"models: got {shown(twice[0])} more than once, allowed: each once")
-    names = [path.name for path in whole]
-    return {m: names.count(path.name) > 1 for m, path in zip(models, whole, strict=True)}
+    return dict(zip(models, (_end(path, whole) for path in whole), strict=True))
+
+
+def _end(path: Path, of: list[Path]) -> str:
+    def ends(many: int) -> list[tuple[str, ...]]:
+        return [other.parts[-many:] for other in of]
+
+    many = next(n for n in range(1, 1 + len(path.parts)) if ends(n).count(path.parts[-n:]) == 1)
+    return "" if many == 1 else "/".join(path.parts[-many:])
 
 
 def _measured(

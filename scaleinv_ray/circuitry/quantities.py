@@ -6,6 +6,7 @@ Shape suffixes: N components, S sequences.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from scaleinv_ray.invariants.circuits import (
     redundancy,
     sorted_effects,
 )
+from scaleinv_ray.invariants.circuits.spread import jackknifed, size_holding
 
 
 def quantities(e: Effects, untrained: Effects | None) -> dict[str, dict[str, Any]]:
@@ -97,7 +99,12 @@ def _jointly(e: Effects, name: str) -> Estimate:
     found = [ranking for ranking in e.game.rankings if ranking.name == name]
     if not found:
         raise Refused(f"ranking {name}: the budget ended before it")
-    return Estimate(float(found[0].n90), None, len(e.clean_S), "none")
+    every_N = np.arange(1, len(found[0].order_N) + 1)
+
+    def of(x_KH: np.ndarray) -> float:  # a whole number hardly ever changes with one sequence
+        return size_holding(np.interp(every_N, found[0].sizes_K, x_KH.mean(axis=1)))
+
+    return replace(jackknifed(of, found[0].along_KH), value=float(found[0].n90))
 
 
 def _centre(e: Effects) -> Estimate:

@@ -94,7 +94,9 @@ def test_models_of_one_name_are_told_apart_and_one_twice_is_refused(
     found = CliRunner().invoke(app, asked)
     assert found.exit_code == 0, found.output
     first, second = json.loads(found.output)
-    assert [first["model"], second["model"]] == [f"{folder} (known)", f"{other} (known)"]
+    assert [first["model"], second["model"]] == [
+        f"{path.parent.name}/known" for path in (folder, other)
+    ]
     assert first["components"] == second["components"]  # identical models
     twice = CliRunner().invoke(app, ["circuits", str(folder), f"{folder}/../known"])
     assert re.search("models: got .*known' more than once, allowed", str(twice.exception))

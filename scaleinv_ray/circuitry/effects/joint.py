@@ -76,9 +76,9 @@ class _Table:
         return values_CS[1:] - values_CS[:1]
 
     def along(self, order_N: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
-        """Mean v of the first k of an order."""
+        """V of the first k of an order, [K, S]."""
         rank_N = np.argsort(order_N, kind="stable")
-        return self.value(rank_N[None] < np.array(sizes)[:, None]).mean(axis=1)
+        return self.value(rank_N[None] < np.array(sizes)[:, None])
 
 
 def play(
@@ -148,10 +148,10 @@ def _sizes(n: int) -> list[int]:
 def _ranked(name: str, held: _Table, order_N: np.ndarray, sizes: list[int]) -> Ranking | None:
     """V along an order; between the sizes around 90 % every size is run, or as many as these."""
     along = dict(zip(sizes, held.along(order_N, sizes), strict=True))
-    whole = along[len(order_N)]
+    whole = along[len(order_N)].mean()
     if whole == 0 or not np.isfinite(whole):
         return None
-    reached = next(k for k in sizes if along[k] / whole >= SHARE)
+    reached = next(k for k in sizes if along[k].mean() / whole >= SHARE)
     below = max((k for k in sizes if k < reached), default=0)
     between = list(range(below + 1, reached))
     if len(between) > len(sizes):
@@ -159,7 +159,7 @@ def _ranked(name: str, held: _Table, order_N: np.ndarray, sizes: list[int]) -> R
     if between:
         along |= dict(zip(between, held.along(order_N, between), strict=True))
     ks = sorted(along)
-    return Ranking(name, order_N, np.array(ks), np.array([along[k] / whole for k in ks]))
+    return Ranking(name, order_N, np.array(ks), np.array([along[k] for k in ks]))
 
 
 def random_orders(
@@ -203,7 +203,7 @@ def _random(
     some = _Table.on(held.experiment, held.chosen, slice(0, sequences))
     components = [writers[c] for c in held.chosen]
     orders_DN = random_orders(components, order_N, draws=draws, rng=rng)
-    along_DK = np.array([some.along(drawn_N, sizes) for drawn_N in orders_DN])
+    along_DK = np.array([some.along(drawn_N, sizes).mean(axis=1) for drawn_N in orders_DN])
     if not along_DK[:, -1].all():
         return np.empty((0, len(sizes))), np.array(sizes)
     return along_DK / along_DK[:, -1:], np.array(sizes)

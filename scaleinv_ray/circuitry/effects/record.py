@@ -29,13 +29,19 @@ class Ranking(NamedTuple):
         name: what made the order: single (effects one by one), shapley or greedy.
         order_N: indices of components.
         sizes_K: k, ascending; the last one is all components.
-        share_K: v(first k) / v(all), on other sequences than those that made the order.
+        along_KH: v(first k) on each of other sequences than those that made the order.
     """
 
     name: str
     order_N: np.ndarray
     sizes_K: np.ndarray
-    share_K: np.ndarray
+    along_KH: np.ndarray
+
+    @property
+    def share_K(self) -> np.ndarray:
+        """V(first k) / v(all), means over sequences before the ratio."""
+        along_K = self.along_KH.mean(axis=1)
+        return along_K / along_K[-1]
 
     @property
     def n90(self) -> int:
