@@ -77,17 +77,8 @@ def circuits_of(
     Raises:
         ValueError: for what cannot be measured, naming field, got and allowed.
     """
-    if drawing.probe not in CORRUPTED:
-        raise ValueError(
-            f"probe: got {shown(drawing.probe)}{nearest(drawing.probe, CORRUPTED)}, allowed: "
-            f"{', '.join(sorted(CORRUPTED))}"
-        )
-    run = _upto(resolve([{"path": str(existing(folder))}]), step)
+    run = _run(folder, drawing, step, steps)
     checkpoint = run[-1]
-    _check_model(folder, checkpoint)
-    if steps is not None and len(run) < 2:
-        upto = "" if step is None else f" up to {step}"
-        raise ValueError(f"steps: got {folder} with one step{upto}, allowed a run with two or more")
     pairs = pairs_of(checkpoint, drawing)
     name = checkpoint.model + ("" if checkpoint.step is None else f" at step {checkpoint.step}")
     anatomy = Anatomy.of(_loaded(checkpoint))
@@ -115,6 +106,21 @@ def circuits_of(
         name, drawing.probe, effects, null, pairs.acceptance, facts,
         analysed(analyses, subject, watch=lambda doing: watch(doing, 0.0)), training,
     )  # fmt: skip
+
+
+def _run(folder: Path, drawing: Drawing, step: int | None, steps: int | None) -> list[Checkpoint]:
+    """The steps up to the measured one, once all is checked that needs no weight."""
+    if drawing.probe not in CORRUPTED:
+        raise ValueError(
+            f"probe: got {shown(drawing.probe)}{nearest(drawing.probe, CORRUPTED)}, allowed: "
+            f"{', '.join(sorted(CORRUPTED))}"
+        )
+    run = _upto(resolve([{"path": str(existing(folder))}]), step)
+    _check_model(folder, run[-1])
+    if steps is not None and len(run) < 2:
+        upto = "" if step is None else f" up to {step}"
+        raise ValueError(f"steps: got {folder} with one step{upto}, allowed a run with two or more")
+    return run
 
 
 def _check_model(folder: Path, checkpoint: Checkpoint) -> None:

@@ -26,7 +26,7 @@ from scaleinv_ray.invariants.circuits import (
     redundancy,
     sorted_effects,
 )
-from scaleinv_ray.invariants.circuits.spread import jackknifed, size_holding
+from scaleinv_ray.invariants.circuits.spread import jackknifed, size_between
 
 
 def quantities(e: Effects, untrained: Effects | None) -> dict[str, dict[str, Any]]:
@@ -99,10 +99,9 @@ def _jointly(e: Effects, name: str) -> Estimate:
     found = [ranking for ranking in e.game.rankings if ranking.name == name]
     if not found:
         raise Refused(f"ranking {name}: the budget ended before it")
-    every_N = np.arange(1, len(found[0].order_N) + 1)
 
     def of(x_KH: np.ndarray) -> float:  # a whole number hardly ever changes with one sequence
-        return size_holding(np.interp(every_N, found[0].sizes_K, x_KH.mean(axis=1)))
+        return size_between(found[0].sizes_K, x_KH.mean(axis=1))
 
     return replace(jackknifed(of, found[0].along_KH), value=float(found[0].n90))
 

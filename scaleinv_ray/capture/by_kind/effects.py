@@ -6,14 +6,13 @@ Shape suffixes: N components, H sequences held out, R the first of these, K size
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from scaleinv_ray.capture.makers import PassRequest, labels_of, passes
 from scaleinv_ray.circuitry.effects.interventions import Experiment
-from scaleinv_ray.circuitry.effects.joint import random_orders
+from scaleinv_ray.circuitry.effects.joint import Table, random_orders
 from scaleinv_ray.circuitry.effects.measuring import Asked, measure
 from scaleinv_ray.circuitry.effects.record import Effects as Found
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
@@ -122,23 +121,17 @@ def _jointly(experiment: Experiment, found: Found, budget: int | None) -> _Joint
     if budget is not None and found.forwards + (len(size_K) + 3) / 2 > budget:
         return None
     order_N = np.argsort(-np.abs(found.best_NS[:, ::2].mean(axis=1)), kind="stable")
-    named = np.array(graph.named(tuple(str(c) for c in found.components)))
-    held = replace(experiment, pairs=experiment.pairs.some(held_out(experiment.sequences)))
-
-    def along(of: Experiment, order_N: np.ndarray) -> np.ndarray:
-        sets = (named[order_N[:k]].tolist() for k in size_K)
-        values_CR = of.values(graph.masks([[], *sets]))
-        return values_CR[1:] - values_CR[:1]
-
-    along_KH = along(held, order_N)
-    few = replace(held, pairs=held.pairs.some(slice(0, _FEW)))
+    named = graph.named(tuple(str(c) for c in found.components))
+    held = Table.on(experiment, named, held_out(experiment.sequences))
+    along_KH = held.along(order_N, size_K)
+    few = Table.on(held.experiment, named, slice(0, _FEW))
     left = np.inf
     if budget is not None:
         left = budget - found.forwards - experiment.surgery.forwards(experiment.sequences)
-    part = few.sequences / experiment.sequences
+    part = few.experiment.sequences / experiment.sequences
     draws = int(min(_DRAWS, (left / part - 2) / len(size_K)))
     if draws < 2:
         return _Joint(size_K, along_KH, None)
     orders_DN = random_orders(found.components, order_N, draws=draws, rng=np.random.default_rng(0))
-    random_DKR = np.stack([along(few, drawn_N) for drawn_N in orders_DN])
+    random_DKR = np.stack([few.along(drawn_N, size_K) for drawn_N in orders_DN])
     return _Joint(size_K, along_KH, random_DKR)

@@ -17,6 +17,7 @@ from scaleinv_ray.circuitry.effects.game import Shapley, greedy, shapley
 from scaleinv_ray.circuitry.effects.interventions import Experiment
 from scaleinv_ray.circuitry.effects.record import Game, Ranking
 from scaleinv_ray.circuitry.surgery.components import Component
+from scaleinv_ray.records.effects import held_out
 
 SHARE = 0.9
 FREE = 60.0
@@ -55,27 +56,34 @@ class _Purse:
 
 
 @dataclass(frozen=True)
-class _Table:
-    """The game on some of the sequences: v of sets of the chosen components."""
+class Table:
+    """The game on some of the sequences: v of sets of the chosen components.
+
+    Attributes:
+        experiment: on these sequences.
+        chosen: components, as writers of the graph.
+        price: forwards of a set over all sequences.
+    """
 
     experiment: Experiment
     chosen: Sequence[int]
     price: float
-    """Forwards of a set over all sequences."""
 
     @classmethod
-    def on(cls, whole: Experiment, chosen: Sequence[int], rows: slice) -> _Table:
+    def on(cls, whole: Experiment, chosen: Sequence[int], rows: slice) -> Table:
+        """The table on some of the sequences of an experiment."""
         part = replace(whole, pairs=whole.pairs.some(rows))
         return cls(part, chosen, part.sequences / whole.sequences)
 
     def value(self, sets_CN: np.ndarray) -> np.ndarray:
+        """V of sets of the chosen components, bool, [C, S]."""
         writers = len(self.experiment.anatomy.graph.writers)
         masks_CW = np.zeros((len(sets_CN) + 1, writers), dtype=bool)
         masks_CW[1:, self.chosen] = sets_CN
         values_CS = self.experiment.values(masks_CW)
         return values_CS[1:] - values_CS[:1]
 
-    def along(self, order_N: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    def along(self, order_N: np.ndarray, sizes: Sequence[int] | np.ndarray) -> np.ndarray:
         """V of the first k of an order, [K, S]."""
         rank_N = np.argsort(order_N, kind="stable")
         return self.value(rank_N[None] < np.array(sizes)[:, None])
@@ -103,8 +111,7 @@ def play(
     most = spent + FREE
     if budget is not None:
         most = min(budget, spent + max(min(FREE, HALF * budget), PART * budget))
-    two = experiment.sequences > 1
-    held = _Table.on(experiment, chosen, slice(1, None, 2) if two else slice(None))
+    held = Table.on(experiment, chosen, held_out(experiment.sequences))
     single_N = best_NS[:, ::2].mean(axis=1)
     order_N = np.argsort(-np.abs(single_N), kind="stable")
     sizes = _sizes(len(chosen))
@@ -145,7 +152,7 @@ def _sizes(n: int) -> list[int]:
     return sorted({1, n, *np.unique(np.geomspace(1, n, _SIZES).round().astype(int)).tolist()})
 
 
-def _ranked(name: str, held: _Table, order_N: np.ndarray, sizes: list[int]) -> Ranking | None:
+def _ranked(name: str, held: Table, order_N: np.ndarray, sizes: list[int]) -> Ranking | None:
     """V along an order; between the sizes around 90 % every size is run, or as many as these."""
     along = dict(zip(sizes, held.along(order_N, sizes), strict=True))
     whole = along[len(order_N)].mean()
@@ -189,7 +196,7 @@ def random_orders(
 
 
 def _random(
-    held: _Table, order_N: np.ndarray, draws: int, purse: _Purse, rng: np.random.Generator
+    held: Table, order_N: np.ndarray, draws: int, purse: _Purse, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """V / v(all) of random orders [D, K], and the sizes K."""
     writers = held.experiment.anatomy.graph.writers
@@ -200,7 +207,7 @@ def _random(
         sequences = int(min(purse.left_to_rank / 3 / per_sequence, held.experiment.sequences))
     if sequences < min(2, held.experiment.sequences) or not draws:
         return np.empty((0, len(sizes))), np.array(sizes)
-    some = _Table.on(held.experiment, held.chosen, slice(0, sequences))
+    some = Table.on(held.experiment, held.chosen, slice(0, sequences))
     components = [writers[c] for c in held.chosen]
     orders_DN = random_orders(components, order_N, draws=draws, rng=rng)
     along_DK = np.array([some.along(drawn_N, sizes).mean(axis=1) for drawn_N in orders_DN])
@@ -214,7 +221,7 @@ def _shares(
     rng: np.random.Generator,
 ) -> Shapley | None:  # fmt: skip
     """Shares, until their errors are those of single effects; None where the budget ended."""
-    table = _Table.on(experiment, chosen, slice(0, 2 * _FEW, 2))
+    table = Table.on(experiment, chosen, slice(0, 2 * _FEW, 2))
     fewest, most = _PAIRS
     pairs = int(min(most, purse.left_to_rank * 2 / 3 / (2 * (len(chosen) + 1) * table.price)))
     if pairs < fewest:
@@ -232,7 +239,7 @@ def _greedy(
 
     It is not begun where as many steps as the best ranking needs are more than can be had.
     """
-    table = _Table.on(experiment, chosen, slice(0, 2 * _FEW, 2))
+    table = Table.on(experiment, chosen, slice(0, 2 * _FEW, 2))
     n = len(chosen)
     most = purse.left_to_rank / table.price - (n + 2)  # each step runs the clean model again
     if sum(n - step for step in range(steps)) > most:

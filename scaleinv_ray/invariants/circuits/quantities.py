@@ -21,6 +21,7 @@ from scaleinv_ray.invariants.circuits.spread import (
     ranked,
     redundancy,
     signal_share,
+    size_between,
     size_holding,
     sorted_effects,
 )
@@ -235,8 +236,7 @@ def _joint_fraction(effects: Effects) -> Estimate:
 
 def _fraction(size_K: np.ndarray, along_K: np.ndarray) -> float:
     """N90 over the number of components; between sets that were run, straight lines."""
-    every_N = np.arange(1, size_K[-1] + 1)
-    return size_holding(np.interp(every_N, size_K, along_K)) / len(every_N)
+    return size_between(size_K, along_K) / int(size_K[-1])
 
 
 def _random_sets(effects: Effects) -> tuple[Curve, np.ndarray] | None:

@@ -110,6 +110,26 @@ def size_holding(along_N: np.ndarray, share: float = 0.9) -> float:
     return float(at + np.clip((share - before) / (reached_N[at] - before), 0, 1))
 
 
+def size_between(size_K: np.ndarray, along_K: np.ndarray, share: float = 0.9) -> float:
+    """`size_holding` of a ranking of which some sizes were run; between them, straight lines.
+
+    Args:
+        size_K: ascending; the last one is all.
+        along_K: what the first of each size do.
+        share: of the last of these.
+
+    Returns:
+        The number, between 0 and the last size.
+
+    Raises:
+        Refused: as `size_holding`.
+
+    >>> size_between(np.array([1, 3]), np.array([6.0, 10.0]))
+    2.5
+    """
+    return size_holding(np.interp(np.arange(1, size_K[-1] + 1), size_K, along_K), share)
+
+
 def participation(effect_NS: np.ndarray) -> Estimate:
     """How many components share the effect: (sum |e|)^2 / sum e^2, between 1 and N.
 
