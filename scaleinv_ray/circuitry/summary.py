@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,8 @@ from scaleinv_ray.circuitry.quantities import curve, mean, quantities
 from scaleinv_ray.circuitry.training import Training
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.estimate import Estimate
-from scaleinv_ray.invariants.circuits import faithfulness
+from scaleinv_ray.inputs.wording import shown
+from scaleinv_ray.invariants.circuits import auroc, faithfulness, precision_at
 
 _TOP = 10
 _WIDTH = 96
@@ -68,6 +69,29 @@ class Circuits:
     def quantities(self) -> dict[str, dict[str, Any]]:
         """Name -> value, stderr, untrained, trivial; or refused, with the reason."""
         return quantities(self.effects, self.untrained)
+
+    def against(self, edges: Collection[str]) -> dict[str, float]:
+        """How well the ranking of edges finds those of a known circuit (MIB, arXiv:2504.13151).
+
+        Args:
+            edges: names, as `embed->v0.0`.
+
+        Returns:
+            precision: share of them among as many of the largest; random: their share of all.
+            auroc: probability that one of them is ranked before another edge; random: 1/2.
+
+        Raises:
+            ValueError: where edges were not measured, for one that the model does not have, and
+                for all or none.
+        """
+        e = self.effects
+        if not e.scored:
+            raise ValueError("edges: got a measurement without them, allowed one with edges=True")
+        if strange := sorted(set(edges) - set(e.scored)):
+            raise ValueError(f"edges: got {shown(strange[0])}, allowed those of the model")
+        true_E = np.isin(e.scored, list(edges))
+        area = auroc(e.score_E, true_E)  # refuses all and none
+        return {"precision": precision_at(e.score_E, true_E), "auroc": area}
 
     def as_json(self) -> dict[str, Any]:
         """All of it, in what JSON has: null where a number is not finite."""

@@ -4,8 +4,10 @@ from scaleinv_ray.invariants.circuits import graph, onset, quantities
 from scaleinv_ray.invariants.circuits.faithfulness import (
     FRACTIONS,
     areas,
+    auroc,
     circuit_metrics,
     faithfulness,
+    precision_at,
     random_areas,
 )
 from scaleinv_ray.invariants.circuits.matching import Match, match
@@ -32,6 +34,7 @@ __all__ = [
     "Match",
     "Modularity",
     "areas",
+    "auroc",
     "check_done",
     "check_enough",
     "circuit_metrics",
@@ -41,6 +44,7 @@ __all__ = [
     "modularity",
     "n90",
     "participation",
+    "precision_at",
     "probe_depth",
     "random_areas",
     "redundancy",

@@ -9,6 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.estimate import Estimate
@@ -148,3 +149,39 @@ def random_areas(
         for f_K in (faithfulness(x_KF, clean_H[first], corrupted_H[first]) for x_KF in alone_DKF)
     ]
     return CircuitMetrics(*np.median(found_D2, axis=0).tolist())
+
+
+def precision_at(score_E: np.ndarray, true_E: np.ndarray) -> float:
+    """Share of true edges among as many of the largest |scores|; random: their share of all.
+
+    Args:
+        score_E: of each edge, of any sign.
+        true_E: bool.
+
+    Returns:
+        Between 0 and 1.
+
+    >>> precision_at(np.array([3.0, -2.0, 0.1]), np.array([True, True, False]))
+    1.0
+    """
+    top = np.argsort(-np.abs(score_E), kind="stable")[: int(true_E.sum())]
+    return float(true_E[top].mean())
+
+
+def auroc(score_E: np.ndarray, true_E: np.ndarray) -> float:
+    """Probability that a true edge has a larger |score| than another one; random: 1/2.
+
+    Args:
+        score_E: of each edge, of any sign.
+        true_E: bool.
+
+    Returns:
+        Between 0 and 1.
+
+    Raises:
+        ValueError: where all edges are true, or none.
+    """
+    if true_E.all() or not true_E.any():
+        raise ValueError("edges: got all or none of them true, allowed some of both")
+    statistic = stats.mannwhitneyu(np.abs(score_E[true_E]), np.abs(score_E[~true_E])).statistic
+    return float(statistic / (true_E.sum() * (~true_E).sum()))

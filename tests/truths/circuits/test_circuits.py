@@ -17,16 +17,19 @@ from scaleinv_ray.circuitry.effects.estimators import estimate
 from scaleinv_ray.circuitry.effects.game import greedy, prefixes, shapley, size_for
 from scaleinv_ray.circuitry.effects.interventions import Experiment, edge_values
 from scaleinv_ray.circuitry.effects.measuring import Asked, measure
+from scaleinv_ray.circuitry.summary import Circuits
 from scaleinv_ray.circuitry.surgery.anatomy import Anatomy
 from scaleinv_ray.circuitry.surgery.reruns import Surgery
 from scaleinv_ray.contract import Refused
 from scaleinv_ray.invariants.circuits import (
     GAUSSIAN_PARTICIPATION,
     HALF_NORMAL_N90,
+    auroc,
     circuit_metrics,
     depth_profile,
     n90,
     participation,
+    precision_at,
     redundancy,
     sorted_effects,
 )
@@ -88,6 +91,25 @@ def test_exact_edges_of_the_induction_program_are_its_five() -> None:
     assert true_E.sum() == 5
     assert np.abs(effect_E[true_E]).min() > 1
     assert np.abs(effect_E[~true_E]).max() < 1e-6
+    assert precision_at(effect_E, true_E) == auroc(effect_E, true_E) == 1
+
+
+def test_the_ranking_of_edges_is_held_against_the_known_circuit() -> None:
+    compiled = induction(constant=1e4, beta=5.0)
+    experiment = of_letters(compiled)
+    effects = measure(experiment.anatomy, experiment.pairs, Asked(edges=True, must_do=False))
+    found = Circuits("known", "induction", effects)
+    assert found.against(compiled.edges) == {"precision": 1, "auroc": 1}
+    last = effects.scored[-5:]
+    assert found.against(last)["precision"] == 0
+    assert found.against(last)["auroc"] < 0.5
+    with pytest.raises(ValueError, match="edges: got 'h9.9->logits', allowed those of the model"):
+        found.against({"h9.9->logits"})
+    with pytest.raises(ValueError, match="edges: got all or none of them true"):
+        found.against(effects.scored)
+    alone = Circuits("known", "induction", replace(effects, scored=()))
+    with pytest.raises(ValueError, match="edges: got a measurement without them"):
+        alone.against(compiled.edges)
 
 
 def test_false_edges_vanish_with_the_square_of_the_constant() -> None:
@@ -100,7 +122,7 @@ def test_false_edges_vanish_with_the_square_of_the_constant() -> None:
     np.testing.assert_allclose(orders, 2, atol=0.2)
 
 
-def test_gradients_along_a_path_find_what_saturated_attention_hides_from_one_point() -> None:
+def test_gradients_rank_the_circuit_first_where_attention_is_saturated() -> None:
     compiled = induction(constant=1e5, beta=20.0)
     experiment = of_letters(compiled, variant="induction.last")
     graph = experiment.anatomy.graph
@@ -110,9 +132,8 @@ def test_gradients_along_a_path_find_what_saturated_attention_hides_from_one_poi
     for method in ("gradient", "ig"):
         scores = estimate(experiment, method=method, edges=True)
         assert scores.edges_WRS is not None
-        score_E = np.abs(scores.edges_WRS.mean(-1)[graph.edges_WR])
-        found[method] = true_E[np.argsort(score_E)[-2:]].mean()
-    assert found["ig"] == 1
+        found[method] = precision_at(scores.edges_WRS.mean(-1)[graph.edges_WR], true_E)
+    assert found == {"gradient": 1, "ig": 1}
 
 
 def test_a_linear_metric_of_a_linear_program_is_estimated_exactly() -> None:
